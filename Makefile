@@ -1,0 +1,38 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONPATH := $(CURDIR)
+
+.PHONY: demo test check lint bench format
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/ready
+	$(BIN)/python -m training.train --scenario serverless --allocator ppo --total-steps 1000000 --seed 0 --out runs/demo/ppo
+	$(BIN)/python -m training.compare --scenario serverless --policies static round-robin adaptive runs/demo/ppo --episodes 100 --seed 10000 --out runs/demo/serverless
+	$(BIN)/python -m training.compare --scenario paper --policies static round-robin adaptive --episodes 1 --seed 10000 --out runs/demo/paper
+	@echo
+	@echo "Figures:      runs/demo/serverless/comparison.png and runs/demo/paper/comparison.png"
+	@echo "TensorBoard:  $(BIN)/tensorboard --logdir runs/demo    then open http://localhost:6006"
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+check: lint test
+
+bench: $(VENV)/ready
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,ops
+
+format: $(VENV)/ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .

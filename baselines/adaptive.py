@@ -1,0 +1,76 @@
+"""Algorithm 1 of the paper, on the step's inflow and on the smoothed rate."""
+
+import numpy as np
+from numba import njit
+
+from gpualloc_env.observation import View
+from gpualloc_env.state import AnyArray, Array
+
+
+@njit(cache=True, error_model="numpy")
+def _algorithm_1(
+    demand_rate: AnyArray, min_share: AnyArray, priority: AnyArray, gpus: float, fractions: AnyArray
+) -> None:
+    """Write Algorithm 1's fractions of the platform, (B, N)."""
+    for b in range(fractions.shape[0]):
+        total = 0.0
+        for i in range(fractions.shape[1]):
+            demand = demand_rate[b, i] * min_share[b, i] / priority[b, i]
+            fractions[b, i] = demand
+            total += demand
+        if total <= 0.0:
+            for i in range(fractions.shape[1]):
+                fractions[b, i] = 0.0
+            continue
+        allocated = 0.0
+        for i in range(fractions.shape[1]):
+            fractions[b, i] = max(min_share[b, i] / gpus, fractions[b, i] / total)
+            allocated += fractions[b, i]
+        if allocated > 1.0:
+            for i in range(fractions.shape[1]):
+                fractions[b, i] /= allocated
+
+
+def algorithm_1(demand_rate: Array, min_share: Array, priority: Array, gpus: float) -> Array:
+    """Algorithm 1 of arXiv 2512.22149, O(N).
+
+    Demands d_i = λ_i R_i / P_i, D = Σ d_i. Where D = 0 nobody gets anything. Otherwise
+    g_i = max(R_i, d_i/D · G), and where Σ g > G every share is scaled by G/Σ g, which takes
+    agents below the minimum that was guaranteed to them whenever Σ R comes close to G.
+
+    Args:
+        demand_rate: λ, (N,) or (B, N) [requests/s]; a factor common to all agents changes nothing.
+        min_share: R, same shape [GPU].
+        priority: P, same shape.
+        gpus: G [GPU].
+
+    Returns:
+        Fractions of the platform, g/G, same shape.
+    """
+    fractions = np.empty(demand_rate.shape)
+    _algorithm_1(
+        np.atleast_2d(demand_rate),
+        np.atleast_2d(min_share),
+        np.atleast_2d(priority),
+        gpus,
+        np.atleast_2d(fractions),
+    )
+    return fractions
+
+
+def adaptive(view: View) -> Array:
+    """Algorithm 1 on the requests that arrived in this step, as the paper's simulation runs it.
+
+    Returns:
+        Fractions of the platform, shaped as `view.queue`.
+    """
+    return algorithm_1(view.inflow, view.min_share, view.priority, view.gpus)
+
+
+def adaptive_smoothed(view: View) -> Array:
+    """Algorithm 1 on the arrival rate smoothed over 10 s.
+
+    Returns:
+        Fractions of the platform, shaped as `view.queue`.
+    """
+    return algorithm_1(view.rate, view.min_share, view.priority, view.gpus)

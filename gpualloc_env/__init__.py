@@ -1,0 +1,42 @@
+"""GPUAlloc: how should a few GPUs be shared among many LLM agents, from moment to moment?
+
+Importing the package registers the Gymnasium environment `GPUAlloc-v0`.
+"""
+
+from gymnasium.envs.registration import register
+
+from gpualloc_env.agents import Agent
+from gpualloc_env.batch import Batch
+from gpualloc_env.observation import OBSERVATION_FEATURES, View, observe
+from gpualloc_env.platform import Platform
+from gpualloc_env.reward import Objective
+from gpualloc_env.scenario import SCENARIOS, Scenario, ScenarioError, load_scenario
+from gpualloc_env.traces import Trace, TraceError
+from gpualloc_env.workload import Burst, Surge, Traffic
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "OBSERVATION_FEATURES",
+    "SCENARIOS",
+    "Agent",
+    "Batch",
+    "Burst",
+    "Objective",
+    "Platform",
+    "Scenario",
+    "ScenarioError",
+    "Surge",
+    "Trace",
+    "TraceError",
+    "Traffic",
+    "View",
+    "load_scenario",
+    "observe",
+]
+
+register(
+    id="GPUAlloc-v0",
+    entry_point="gpualloc_env.env:GPUAllocEnv",
+    vector_entry_point="gpualloc_env.vector_env:GPUAllocVectorEnv",
+)

@@ -1,0 +1,29 @@
+"""From the fractions that a policy asks for to the GPU shares that the platform grants."""
+
+from math import floor
+
+from gpualloc_env.compiled import compiled
+from gpualloc_env.state import AnyArray
+
+# Actions are float32: a request within their resolution of a whole slice is that slice.
+SLICE_TOLERANCE = 1e-6
+
+
+@compiled
+def allocate(
+    requested: AnyArray, gpus: float, max_share: float, slice_: float, granted: AnyArray
+) -> None:
+    """Grant shares, (N,) [GPU], for requested fractions of the platform, (N,).
+
+    Fractions are clipped to [0, 1] and, where they sum to more than 1, scaled to sum to 1.
+    An agent gets min(u G, max_share), rounded down to whole slices where the platform has them.
+    """
+    total = 0.0
+    for i in range(requested.shape[0]):
+        total += min(max(requested[i], 0.0), 1.0)
+    scale = 1.0 / total if total > 1.0 else 1.0
+    for i in range(requested.shape[0]):
+        share = min(min(max(requested[i], 0.0), 1.0) * scale * gpus, max_share)
+        if slice_ > 0.0:
+            share = floor(share / slice_ * (1.0 + SLICE_TOLERANCE)) * slice_
+        granted[i] = share

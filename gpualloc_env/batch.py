@@ -1,0 +1,182 @@
+"""`Batch`: the arrays of B environments, and the only object that changes them."""
+
+import math
+
+import numpy as np
+
+from gpualloc_env import simulator
+from gpualloc_env.generator import seed_generator
+from gpualloc_env.observation import OBSERVATION_FEATURES, View, view_of
+from gpualloc_env.scenario import Scenario
+from gpualloc_env.state import (
+    AGENT_ROWS,
+    EPISODE_ROWS,
+    OUTCOME_ROWS,
+    REWARD,
+    SETTINGS,
+    STATE_ROWS,
+    TERMS,
+    WEIGHTS,
+    AnyArray,
+    Array,
+)
+from gpualloc_env.workload import SCRATCH_ROWS
+
+
+class Batch:
+    """B independent environments of one scenario, advanced together.
+
+    The single environment, the vector environment and the adapter for stable-baselines3 are
+    shells over this class. Environment k seeded with s + k plays the same episodes, bit for
+    bit, in a batch of any size. Call `reset` before the first `step`.
+    """
+
+    def __init__(self, scenario: Scenario, num_envs: int, *, record: bool = False) -> None:
+        """Allocate the arrays.
+
+        Args:
+            scenario: what to simulate.
+            num_envs: B.
+            record: keep every step of the running episodes in `history`, as metrics need it:
+                80 bytes for each agent and step.
+        """
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+        count, steps = len(scenario.agents), scenario.steps
+        self.scenario = scenario
+        self.num_envs = num_envs
+        self.num_agents = count
+        self.source = scenario.source()
+        self.routing = scenario.routing_matrix
+        self.settings = _settings(scenario)
+        self.agents = np.empty((num_envs, AGENT_ROWS, count))
+        self.agents[:] = _agent_parameters(scenario)
+        self.state: Array = np.zeros((num_envs, STATE_ROWS, count))
+        self.episode: Array = np.zeros((num_envs, EPISODE_ROWS))
+        self.clock = np.full(num_envs, steps)
+        # One spare column: without it the steps of 2ⁿ environments all meet in the same cache lines.
+        self.arrivals: Array = np.zeros((steps + 1, num_envs + 1, count))
+        self.arrived: Array = np.zeros((steps + 1, num_envs + 1, count))
+        self.history: Array = np.zeros((num_envs, steps if record else 0, OUTCOME_ROWS, count))
+        self.observation = np.zeros((num_envs, count, len(OBSERVATION_FEATURES)), dtype=np.float32)
+        self.view: View = view_of(self.state, self.agents, self.settings)
+        self._generators = np.zeros((num_envs, 4), dtype=np.uint64)
+        self._episodes = np.zeros(num_envs, dtype=np.int64)
+        self._scratch = np.empty((SCRATCH_ROWS, count))
+        self._all = np.ones(num_envs, dtype=np.bool_)
+
+    def seed(self, seed: int) -> None:
+        """Seed environment k with `seed` + k; the episodes of a log start at that window."""
+        for k in range(self.num_envs):
+            word = (seed + k) % 2**64
+            seed_generator(self._generators[k], np.uint64(word))
+            self._episodes[k] = word % 2**62
+
+    def reset(self, mask: AnyArray | None = None) -> None:
+        """Start the next episode in all environments, or in those of a (B,) bool mask."""
+        simulator.reset(
+            self._all if mask is None else mask,
+            self.scenario.warm,
+            self.source,
+            self._generators,
+            self._episodes,
+            self.clock,
+            self.state,
+            self.agents,
+            self.episode,
+            self.settings,
+            self.routing,
+            self.arrivals,
+            self.arrived,
+            self._scratch,
+            self.observation,
+        )
+
+    def step(self, shares: AnyArray, active: AnyArray | None = None) -> None:
+        """Advance all environments, or those of a (B,) bool mask, by one step.
+
+        Args:
+            shares: fractions of the platform that the policy asks for, (B, N).
+            active: which environments to advance.
+
+        Raises:
+            ValueError: the shares have the wrong shape or hold a NaN. Nothing has changed then.
+            RuntimeError: an episode is over and has not been reset. Nothing has changed then.
+        """
+        requested = np.ascontiguousarray(shares, dtype=np.float64)
+        if requested.shape != (self.num_envs, self.num_agents):
+            raise ValueError(
+                f"shares must have shape {(self.num_envs, self.num_agents)}, one fraction of the platform "
+                f"for each agent ({', '.join(self.scenario.agent_names)}), got shape {requested.shape}"
+            )
+        problem = simulator.step(
+            requested,
+            self._all if active is None else active,
+            self.clock,
+            self.state,
+            self.agents,
+            self.episode,
+            self.settings,
+            self.routing,
+            self.arrivals,
+            self.arrived,
+            self.history,
+            self.observation,
+        )
+        if problem == simulator.NOT_A_NUMBER:
+            b, i = np.argwhere(np.isnan(requested))[0]
+            raise ValueError(
+                f"the share asked for agent {self.scenario.agent_names[i]!r} is NaN in environment {b} at "
+                f"step {self.clock[b]}; give a number from 0 to 1"
+            )
+        if problem == simulator.EPISODE_OVER:
+            raise RuntimeError(
+                f"the episode is over after {self.scenario.steps} steps, or was never started: call reset()"
+            )
+
+    @property
+    def reward(self) -> Array:
+        """Reward of the step just taken, (B,)."""
+        return self.episode[:, REWARD]
+
+    @property
+    def done(self) -> AnyArray:
+        """Whether the episode has reached its horizon, (B,) bool."""
+        return self.clock >= self.scenario.steps
+
+
+def _settings(scenario: Scenario) -> Array:
+    platform, objective = scenario.platform, scenario.objective
+    settings = np.array(
+        [
+            scenario.dt,
+            platform.gpus,
+            platform.max_share,
+            platform.slice or 0.0,
+            platform.reallocation_s,
+            platform.deadband,
+            platform.keep_alive_s,
+            *(getattr(objective, term) for term in TERMS),
+        ]
+    )
+    assert len(settings) == SETTINGS == WEIGHTS + len(TERMS)
+    return settings
+
+
+def _agent_parameters(scenario: Scenario) -> Array:
+    """Parameters of the agents in the order of the parameter rows, (AGENT_ROWS, N)."""
+    return np.array(
+        [
+            (
+                agent.throughput_rps,
+                agent.kappa or 0.0,
+                agent.min_share,
+                agent.priority,
+                scenario.platform.cold_start_s(agent.model_mb),
+                agent.slo_s,
+                1.0 / agent.priority,
+                math.ceil(agent.slo_s / scenario.dt - simulator.CLOCK_TOLERANCE) - 1,
+            )
+            for agent in scenario.agents
+        ]
+    ).T

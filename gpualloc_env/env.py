@@ -1,0 +1,111 @@
+"""`GPUAllocEnv`: one environment, the Gymnasium shell over a batch of one."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from gpualloc_env.batch import Batch
+from gpualloc_env.metrics import episode_metrics
+from gpualloc_env.observation import OBSERVATION_FEATURES, View, view_of
+from gpualloc_env.rendering import render_rgb, render_text
+from gpualloc_env.scenario import load_scenario
+from gpualloc_env.state import (
+    ARRIVALS,
+    BACKLOG,
+    CAPACITY,
+    QUEUE_END,
+    SERVED,
+    SHARE,
+    TERMS,
+    AnyArray,
+)
+from gpualloc_env.traces import Split
+
+INFO_ROWS = {
+    "arrivals": ARRIVALS,
+    "queue": QUEUE_END,
+    "share": SHARE,
+    "served": SERVED,
+    "capacity": CAPACITY,
+    "backlog": BACKLOG,
+}
+"""Arrays of `info`, each (N,) float64 of the step just taken: the first rows of the state."""
+
+
+def single_spaces(num_agents: int) -> tuple[spaces.Box, spaces.Box]:
+    """Observation and action space of one environment of N agents."""
+    observation = spaces.Box(0.0, 1.0, (num_agents, len(OBSERVATION_FEATURES)), np.float32)
+    return observation, spaces.Box(0.0, 1.0, (num_agents,), np.float32)
+
+
+class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
+    """Share a few GPUs among the agents of a serverless LLM workload, step by step.
+
+    The README has the full description: spaces, reward, start and end of an episode, arguments.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 10}
+
+    def __init__(
+        self,
+        scenario: str | Path = "serverless",
+        *,
+        steps: int | None = None,
+        dt: float | None = None,
+        load: float | None = None,
+        trace: str | Path | None = None,
+        split: Split | None = None,
+        objective: dict[str, float] | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        """Build the environment; `load_scenario` describes the arguments."""
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ValueError(f"render_mode must be 'ansi', 'rgb_array' or None, got {render_mode!r}")
+        self.scenario = load_scenario(
+            scenario, steps=steps, dt=dt, load=load, trace=trace, split=split, objective=objective
+        )
+        self.render_mode = render_mode
+        self._batch = Batch(self.scenario, 1, record=True)
+        self._seeded = False
+        self._view = view_of(self._batch.state[0], self._batch.agents[0], self._batch.settings)
+        self.observation_space, self.action_space = single_spaces(self._batch.num_agents)
+
+    @property
+    def view(self) -> View:
+        """What a policy may know, in raw units; live, so the next step overwrites it."""
+        return self._view
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[AnyArray, dict[str, Any]]:
+        """Draw a new episode. A seed restarts the sequence of episodes; none continues it."""
+        super().reset(seed=seed)
+        if seed is not None or not self._seeded:
+            self._batch.seed(int(self.np_random.integers(2**62)) if seed is None else seed)
+            self._seeded = True
+        self._batch.reset()
+        return self._batch.observation[0].copy(), {}
+
+    def step(self, action: AnyArray) -> tuple[AnyArray, float, bool, bool, dict[str, Any]]:
+        """Hold the shares that `action`, (N,) fractions of the platform, asks for during one step."""
+        batch = self._batch
+        batch.step(np.asarray(action, dtype=np.float64)[None])
+        outcome = batch.state[0, : len(INFO_ROWS)].copy()
+        info: dict[str, Any] = {name: outcome[row] for name, row in INFO_ROWS.items()}
+        *terms, reward = batch.episode[0, : len(TERMS) + 1].tolist()
+        info["reward_terms"] = dict(zip(TERMS, terms, strict=True))
+        truncated = bool(batch.clock[0] >= self.scenario.steps)
+        if truncated:
+            info["episode_metrics"] = episode_metrics(batch, 0)
+        return batch.observation[0].copy(), reward, False, truncated, info
+
+    def render(self) -> Any:
+        """The state as text (`ansi`) or as an image (`rgb_array`)."""
+        if self.render_mode == "ansi":
+            return render_text(self._view, self.scenario.agent_names)
+        if self.render_mode == "rgb_array":
+            return render_rgb(self._view)
+        return None

@@ -1,0 +1,308 @@
+"""The only step: B environments of N agents, advanced by the same compiled function.
+
+Each step arrives, allocates, serves, ages the models on the GPUs and records. The rows of the
+packed arrays are named, with their units, in `gpualloc_env.state`.
+"""
+
+from math import exp, isnan
+
+from gpualloc_env import reward
+from gpualloc_env.allocation import allocate
+from gpualloc_env.compiled import compiled
+from gpualloc_env.observation import compiled_view_of, encode_constants, encode_state
+from gpualloc_env.state import (
+    ARRIVALS,
+    BACKLOG,
+    CAPACITY,
+    COLD_START,
+    COLD_START_S,
+    COST,
+    DEADBAND,
+    DELAY,
+    DT,
+    GPUS,
+    IDLE,
+    INFLOW,
+    KAPPA,
+    KEEP_ALIVE_S,
+    LATE,
+    LATENCY,
+    LOADING,
+    MAX_SHARE,
+    MEAN_RATE,
+    OLDEST,
+    OLDEST_AGE,
+    OUTCOME_ROWS,
+    QUEUE,
+    QUEUE_END,
+    RATE,
+    RATE_SUM,
+    RATE_WEIGHT,
+    REALLOCATED,
+    REALLOCATION_S,
+    REWARD,
+    SERVED,
+    SHARE,
+    SHORTFALL,
+    SLICE,
+    SLO,
+    SLO_LAG,
+    SLO_S,
+    SUMS,
+    THROUGHPUT,
+    THROUGHPUT_TERM,
+    TOTAL_RATE,
+    WEIGHT,
+    WEIGHTED_RATE,
+    WEIGHTS,
+    AnyArray,
+)
+from gpualloc_env.workload import WINDOWS, Source, draw_arrivals, draw_rates, total_rates
+
+RATE_TIME_CONSTANT_S = 10.0
+# Requests and shares are real numbers: less than this of one is rounding, not work or a change.
+NEGLIGIBLE = 1e-9
+# Clocks are sums of dt: a time this close to its limit has reached it.
+CLOCK_TOLERANCE = 1e-9
+
+OK, NOT_A_NUMBER, EPISODE_OVER = 0, 1, 2
+
+
+@compiled
+def _serve(state: AnyArray, agents: AnyArray, arrived: AnyArray, dt: float, b: int, i: int, t: int) -> None:
+    """Serve agent i for what is left of the step after its delay, first come first served.
+
+    The number waiting is constant until service starts and then falls at rate μ = T f(g) to
+    zero or to the end of the step: its integral over the step is exact in both cases.
+    """
+    share = state[b, SHARE, i]
+    kappa = agents[b, KAPPA, i]
+    queue = state[b, QUEUE, i]
+    delay = state[b, DELAY, i]
+    speedup = share if kappa == 0.0 else share * (1.0 + kappa) / (share + kappa)
+    rate = agents[b, THROUGHPUT, i] * speedup
+    capacity = rate * (dt - delay)
+    backlog = queue * delay
+    if capacity >= queue:
+        served = queue
+        if queue > 0.0:
+            backlog += 0.5 * queue * queue / rate
+    else:
+        served = capacity
+        backlog += (queue - 0.5 * capacity) * (dt - delay)
+    state[b, CAPACITY, i] = capacity
+    state[b, SERVED, i] = served
+    state[b, QUEUE_END, i] = queue - served
+    state[b, BACKLOG, i] = backlog / dt
+
+    # One step's requests reach the age `slo` in every step: those of `lag` steps ago, `after`
+    # seconds into this one. What of them has not left by then is late.
+    lag = int(agents[b, SLO_LAG, i])
+    late = 0.0
+    if t >= lag and queue > 0.0:
+        after = agents[b, SLO_S, i] - lag * dt
+        total = arrived[t - lag, b, i]
+        departed = arrived[t, b, i] - queue + min(served, rate * max(0.0, after - delay))
+        cohort = total - arrived[t - lag - 1, b, i] if t > lag else total
+        late = min(cohort, total - departed)
+    state[b, LATE, i] = late if late > NEGLIGIBLE else 0.0
+
+
+@compiled
+def _hold(state: AnyArray, agents: AnyArray, settings: AnyArray, b: int, i: int) -> None:
+    """Age the model of agent i: loading while it holds a share, unloaded after long idleness."""
+    if state[b, SHARE, i] > 0.0:
+        loading = state[b, LOADING, i]
+        state[b, COLD_START, i] = 1.0 if loading > 0.0 and loading == agents[b, COLD_START_S, i] else 0.0
+        state[b, IDLE, i] = 0.0
+        state[b, LOADING, i] = max(0.0, loading - settings[DT])
+    else:
+        state[b, COLD_START, i] = 0.0
+        state[b, IDLE, i] += settings[DT]
+        if state[b, IDLE, i] >= settings[KEEP_ALIVE_S] - CLOCK_TOLERANCE:
+            state[b, LOADING, i] = agents[b, COLD_START_S, i]
+
+
+@compiled
+def _record(state: AnyArray, agents: AnyArray, episode: AnyArray, settings: AnyArray, b: int) -> None:
+    episode[b, LATENCY] = reward.latency(state, agents, episode, b)
+    episode[b, COST] = reward.cost(state, settings, b)
+    episode[b, THROUGHPUT_TERM] = reward.throughput(state, episode, settings, b)
+    episode[b, SLO] = reward.slo(state, agents, episode, settings, b)
+    episode[b, SHORTFALL] = reward.shortfall(state, agents, b)
+    episode[b, REWARD] = -(
+        settings[WEIGHTS + LATENCY] * episode[b, LATENCY]
+        + settings[WEIGHTS + COST] * episode[b, COST]
+        - settings[WEIGHTS + THROUGHPUT_TERM] * episode[b, THROUGHPUT_TERM]
+        + settings[WEIGHTS + SLO] * episode[b, SLO]
+        + settings[WEIGHTS + SHORTFALL] * episode[b, SHORTFALL]
+    )
+    for row in range(REWARD + 1):
+        episode[b, SUMS + row] += episode[b, row]
+
+
+@compiled
+def _arrive(
+    state: AnyArray,
+    episode: AnyArray,
+    settings: AnyArray,
+    routing: AnyArray,
+    arrivals: AnyArray,
+    arrived: AnyArray,
+    b: int,
+    t: int,
+) -> None:
+    """Add the arrivals of step t, from outside and from what other agents finished in step t − 1."""
+    dt = settings[DT]
+    decay = exp(-dt / RATE_TIME_CONSTANT_S)
+    gain = (1.0 - decay) / dt
+    episode[b, RATE_WEIGHT] = decay * episode[b, RATE_WEIGHT] + (1.0 - decay)
+    normaliser = 1.0 / episode[b, RATE_WEIGHT]
+    for i in range(state.shape[2]):
+        inflow = arrivals[t, b, i]
+        for j in range(routing.shape[0]):
+            inflow += routing[j, i] * state[b, SERVED, j]
+        queue = state[b, QUEUE_END, i] + inflow
+        state[b, INFLOW, i] = inflow
+        state[b, QUEUE, i] = queue
+        # Dividing by the weights seen so far makes the mean unbiased from the first step on.
+        state[b, RATE_SUM, i] = decay * state[b, RATE_SUM, i] + gain * inflow
+        state[b, RATE, i] = state[b, RATE_SUM, i] * normaliser
+
+        total = arrived[t - 1, b, i] + inflow if t > 0 else inflow
+        arrived[t, b, i] = total
+        oldest = int(state[b, OLDEST, i])
+        while oldest < t and arrived[oldest, b, i] - (total - queue) <= NEGLIGIBLE:
+            oldest += 1
+        state[b, OLDEST, i] = oldest
+        state[b, OLDEST_AGE, i] = (t - oldest) * dt
+
+
+@compiled
+def step(
+    shares: AnyArray,
+    active: AnyArray,
+    clock: AnyArray,
+    state: AnyArray,
+    agents: AnyArray,
+    episode: AnyArray,
+    settings: AnyArray,
+    routing: AnyArray,
+    arrivals: AnyArray,
+    arrived: AnyArray,
+    history: AnyArray,
+    observation: AnyArray,
+) -> int:
+    """Advance every active environment by one step and write what its policy sees next.
+
+    Args:
+        shares: requested fractions of the platform, (B, N).
+        active: environments to advance, (B,) bool.
+        clock: steps taken in the episode, (B,) int64.
+        state: (B, STATE_ROWS, N).
+        agents: (B, AGENT_ROWS, N).
+        episode: (B, EPISODE_ROWS).
+        settings: `SETTINGS` numbers.
+        routing: W, (N, N): finished work of row j becomes arrivals of column i; (0, 0) for none.
+        arrivals: external arrivals, (T + 1, B or more, N) [requests].
+        arrived: cumulative arrivals, routed ones included, (T + 1, B or more, N) [requests].
+        history: the outcome rows of every step, (B, T, OUTCOME_ROWS, N), or T = 0 to record none.
+        observation: (B, N, F) float32.
+
+    Returns:
+        OK, or the reason for which nothing at all was changed: NOT_A_NUMBER, EPISODE_OVER.
+    """
+    batch, count = shares.shape
+    dt = settings[DT]
+    for b in range(batch):
+        if not active[b]:
+            continue
+        if clock[b] + 1 >= arrivals.shape[0]:
+            return EPISODE_OVER
+        for i in range(count):
+            if isnan(shares[b, i]):
+                return NOT_A_NUMBER
+    for b in range(batch):
+        if not active[b]:
+            continue
+        t = clock[b]
+        granted = state[b, BACKLOG]  # overwritten when agent i is served: room for its new share
+        allocate(shares[b], settings[GPUS], settings[MAX_SHARE], settings[SLICE], granted)
+        for i in range(count):
+            change = abs(granted[i] - state[b, SHARE, i])
+            charged = t > 0 and granted[i] > 0.0 and change > settings[DEADBAND] + NEGLIGIBLE
+            delay = settings[REALLOCATION_S] if charged else 0.0
+            state[b, ARRIVALS, i] = arrivals[t, b, i]
+            state[b, REALLOCATED, i] = 1.0 if charged else 0.0
+            state[b, SHARE, i] = granted[i]
+            state[b, DELAY, i] = min(dt, delay + state[b, LOADING, i])
+            _serve(state, agents, arrived, dt, b, i, t)
+            _hold(state, agents, settings, b, i)
+        _record(state, agents, episode, settings, b)
+        if history.shape[1] > 0:
+            for row in range(OUTCOME_ROWS):
+                for i in range(count):
+                    history[b, t, row, i] = state[b, row, i]
+        clock[b] = t + 1
+        _arrive(state, episode, settings, routing, arrivals, arrived, b, t + 1)
+    encode_state(compiled_view_of(state, agents, settings), observation)
+    return OK
+
+
+@compiled
+def reset(
+    mask: AnyArray,
+    warm: bool,
+    source: Source,
+    generators: AnyArray,
+    episodes: AnyArray,
+    clock: AnyArray,
+    state: AnyArray,
+    agents: AnyArray,
+    episode: AnyArray,
+    settings: AnyArray,
+    routing: AnyArray,
+    arrivals: AnyArray,
+    arrived: AnyArray,
+    scratch: AnyArray,
+    observation: AnyArray,
+) -> None:
+    """Draw a new episode for every environment in `mask`, (B,) bool, up to its first decision.
+
+    `generators`, (B, 4) uint64, and `episodes`, (B,) int64 [index of the next window of a log],
+    are all that an environment carries over from one episode to the next. `scratch` is room
+    for `SCRATCH_ROWS` rows of (N,).
+    """
+    batch, count = state.shape[0], state.shape[2]
+    for b in range(batch):
+        if not mask[b]:
+            continue
+        clock[b] = 0
+        for row in range(state.shape[1]):
+            for i in range(count):
+                state[b, row, i] = 0.0
+        for row in range(episode.shape[1]):
+            episode[b, row] = 0.0
+        mean_rate = state[b, MEAN_RATE]
+        if source.kind == WINDOWS:
+            window = source.windows[episodes[b] % source.windows.shape[0]]
+            external = state[b, RATE]
+            for t in range(window.shape[0]):
+                for i in range(count):
+                    arrivals[t, b, i] = window[t, i]
+                    if t + 1 < window.shape[0]:
+                        external[i] += window[t, i] / ((window.shape[0] - 1) * settings[DT])
+            total_rates(source, external, mean_rate)
+        else:
+            rates = state[b, RATE]
+            draw_rates(generators[b], source, agents[b, THROUGHPUT], rates, mean_rate, scratch[0])
+            draw_arrivals(generators[b], source, rates, arrivals[:, b], scratch)
+        episodes[b] += 1
+        for i in range(count):
+            state[b, LOADING, i] = 0.0 if warm else agents[b, COLD_START_S, i]
+            episode[b, TOTAL_RATE] += mean_rate[i]
+            episode[b, WEIGHTED_RATE] += agents[b, WEIGHT, i] * mean_rate[i]
+        _arrive(state, episode, settings, routing, arrivals, arrived, b, 0)
+    view = compiled_view_of(state, agents, settings)
+    encode_constants(view, observation)
+    encode_state(view, observation)

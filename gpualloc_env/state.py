@@ -1,0 +1,77 @@
+"""Names of the rows in which a batch keeps its numbers.
+
+B environments of N agents live in packed float64 arrays of which one axis is a list below:
+`state[:, QUEUE]` is the (B, N) array of queues. So the compiled step receives few arguments
+and finds all that belongs to one environment side by side. The names are plain integers
+because compiled code reads them as constants.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+AnyArray = NDArray[Any]
+
+# What the step just taken did, (B, N) each. These rows come first: they are what is recorded.
+ARRIVALS = 0  # [requests] exogenous, at the start of the step
+QUEUE_END = 1  # [requests] waiting after service
+SHARE = 2  # [GPU] held during the step
+SERVED = 3  # [requests]
+CAPACITY = 4  # [requests] that could have been served
+BACKLOG = 5  # [requests] mean over the step of the number waiting
+DELAY = 6  # [s] from the start of the step to the start of service
+LATE = 7  # [requests] whose age passed the service objective while they waited
+REALLOCATED = 8  # 1 where a change of share was charged
+COLD_START = 9  # 1 where the loading of a model began
+OUTCOME_ROWS = 10
+
+# What the policy sees, after the arrivals of the next step, (B, N) each.
+QUEUE = 10  # [requests] waiting
+INFLOW = 11  # [requests] that have just arrived, exogenous and routed
+RATE = 12  # [requests/s] smoothed arrival rate
+IDLE = 13  # [s] since the agent last held a share
+LOADING = 14  # [s] still needed to load the model; 0 when warm
+OLDEST_AGE = 15  # [s] that the oldest waiting request has waited
+OLDEST = 16  # index of the step in which that request arrived
+RATE_SUM = 17  # [requests/s] numerator of the smoothed rate
+MEAN_RATE = 18  # [requests/s] mean total arrival rate of the episode, λ̄
+STATE_ROWS = 19
+
+# Parameters of the agents, (B, N) each.
+THROUGHPUT = 0  # [requests/s] T on one whole GPU
+KAPPA = 1  # [GPU] of the saturating curve; 0 where throughput is linear
+MIN_SHARE = 2  # [GPU] R
+PRIORITY = 3  # P
+COLD_START_S = 4  # [s] time to start and load the model
+SLO_S = 5  # [s] service objective
+WEIGHT = 6  # ω = 1/P
+SLO_LAG = 7  # whole steps before a request reaches its objective, one less than ⌈slo/dt⌉
+AGENT_ROWS = 8
+
+# Numbers of an environment as a whole, (B,) each.
+LATENCY = 0  # [s] reward terms of the step just taken
+COST = 1
+THROUGHPUT_TERM = 2
+SLO = 3
+SHORTFALL = 4
+REWARD = 5
+WEIGHTED_RATE = 6  # [requests/s] Σ ω λ̄
+TOTAL_RATE = 7  # [requests/s] Σ λ̄
+RATE_WEIGHT = 8  # denominator of the smoothed rate
+SUMS = 9  # first of the sums over the episode of the five terms and the reward
+EPISODE_ROWS = 15
+
+TERMS = ("latency", "cost", "throughput", "slo", "shortfall")
+
+# Settings that all environments share, () each.
+DT = 0  # [s]
+GPUS = 1  # [GPU]
+MAX_SHARE = 2  # [GPU]
+SLICE = 3  # [GPU]; 0 where shares are continuous
+REALLOCATION_S = 4  # [s]
+DEADBAND = 5  # [GPU]
+KEEP_ALIVE_S = 6  # [s]
+WEIGHTS = 7  # first of the objective's five weights, in the order of TERMS
+SETTINGS = 12

@@ -1,0 +1,121 @@
+"""`GPUAllocVectorEnv`: the native batch behind Gymnasium's vector interface."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from gpualloc_env.batch import Batch
+from gpualloc_env.env import INFO_ROWS, single_spaces
+from gpualloc_env.metrics import episode_metrics
+from gpualloc_env.observation import View
+from gpualloc_env.scenario import load_scenario
+from gpualloc_env.state import TERMS, AnyArray
+from gpualloc_env.traces import Split
+
+
+class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
+    """B environments in one compiled call; environment k of a batch seeded s is the single one seeded s + k.
+
+    A step after the end of an episode starts the next one and ignores its action (next-step
+    autoreset). `info` holds the single environment's arrays with a leading axis of B, each
+    with Gymnasium's mask of the environments that it speaks of.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        scenario: str | Path = "serverless",
+        *,
+        steps: int | None = None,
+        dt: float | None = None,
+        load: float | None = None,
+        trace: str | Path | None = None,
+        split: Split | None = None,
+        objective: dict[str, float] | None = None,
+        episode_metrics: bool = False,
+        render_mode: str | None = None,
+    ) -> None:
+        """Build the batch; `load_scenario` describes the arguments.
+
+        Args:
+            num_envs: B.
+            scenario: a name or the path of a TOML file; so are the next six as in `load_scenario`.
+            steps: steps of an episode.
+            dt: length of a step [s].
+            load: ρ to which the traffic is rescaled.
+            trace: a request log that replaces the scenario's traffic.
+            split: windows of the log to play.
+            objective: weights by the name of their term.
+            episode_metrics: add `info["episode_metrics"]` at the end of an episode. It needs
+                every step of every episode in memory and costs more than stepping does.
+            render_mode: must be None; render the single environment instead.
+        """
+        if render_mode is not None:
+            raise ValueError(f"a batch is not rendered; got render_mode={render_mode!r}, make the single env")
+        self.scenario = load_scenario(
+            scenario, steps=steps, dt=dt, load=load, trace=trace, split=split, objective=objective
+        )
+        self.num_envs = num_envs
+        self.render_mode = None
+        self._batch = Batch(self.scenario, num_envs, record=episode_metrics)
+        self._seeded = False
+        self.single_observation_space, self.single_action_space = single_spaces(self._batch.num_agents)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    @property
+    def view(self) -> View:
+        """What a policy may know, (B, N) in raw units; live, so the next step overwrites it."""
+        return self._batch.view
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[AnyArray, dict[str, Any]]:
+        """Start new episodes: in all environments, or in those of `options["reset_mask"]`.
+
+        Args:
+            seed: environment k is seeded with `seed` + k; none continues the sequence of episodes.
+            options: `reset_mask`, (B,) bool, restricts the reset to some environments.
+        """
+        if isinstance(seed, list):
+            raise ValueError(f"seed must be one integer, environment k gets seed + k; got the list {seed}")
+        super().reset(seed=seed)
+        if seed is not None or not self._seeded:
+            self._batch.seed(int(self.np_random.integers(2**62)) if seed is None else seed)
+            self._seeded = True
+        self._batch.reset((options or {}).get("reset_mask"))
+        return self._batch.observation.copy(), {}
+
+    def step(self, actions: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray, AnyArray, dict[str, Any]]:
+        """Advance the running episodes by one step, and start the next where one had ended."""
+        batch = self._batch
+        over = batch.done
+        active = ~over
+        batch.step(actions, active)
+        if over.any():
+            batch.reset(over)
+        reward = np.where(over, 0.0, batch.reward)
+        truncated = batch.done
+        info = self._info(active, truncated) if active.any() else {}
+        return batch.observation.copy(), reward, np.zeros(self.num_envs, dtype=np.bool_), truncated, info
+
+    def _info(self, active: AnyArray, truncated: AnyArray) -> dict[str, Any]:
+        batch = self._batch
+        outcome = batch.state[:, : len(INFO_ROWS)].copy()
+        info: dict[str, Any] = {}
+        for name, row in INFO_ROWS.items():
+            info[name], info[f"_{name}"] = outcome[:, row], active
+        terms = batch.episode[:, : len(TERMS)].T.copy()
+        info["reward_terms"] = {}
+        for name, term in zip(TERMS, terms, strict=True):
+            info["reward_terms"][name], info["reward_terms"][f"_{name}"] = term, active
+        info["_reward_terms"] = active
+        if batch.history.shape[1] and truncated.any():
+            for b in np.flatnonzero(truncated):
+                info = self._add_info(info, {"episode_metrics": episode_metrics(batch, int(b))}, int(b))
+        return info

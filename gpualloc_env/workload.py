@@ -1,0 +1,196 @@
+"""Traffic: the laws by which requests arrive, and the draws that make an episode of them."""
+
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from gpualloc_env.agents import Model, NonNegative, Positive
+from gpualloc_env.compiled import compiled
+from gpualloc_env.generator import exponential, poisson_quantile, uniform
+from gpualloc_env.state import AnyArray, Array
+
+
+class Burst(Model):
+    """A two-state process, independent for each agent: the rate is `ratio` times higher while on.
+
+    On and off times are exponential with means `on_s` and `off_s`; the mean rate is kept.
+    """
+
+    ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 4.0
+    on_s: Positive = 10.0
+    off_s: Positive = 50.0
+
+    @property
+    def off_factor(self) -> float:
+        """Rate while off, as a multiple of the mean rate: (on + off) / (ratio · on + off)."""
+        return (self.on_s + self.off_s) / (self.ratio * self.on_s + self.off_s)
+
+
+class Surge(Model):
+    """The rate of one agent is multiplied by `factor` from `start_s` to `end_s`."""
+
+    agent: str
+    factor: NonNegative
+    start_s: NonNegative
+    end_s: Positive
+
+    @model_validator(mode="after")
+    def _check(self) -> "Surge":
+        if self.end_s <= self.start_s:
+            raise ValueError(f"end_s must be after start_s = {self.start_s:g}, got {self.end_s:g}")
+        return self
+
+
+class Traffic(Model):
+    """How requests arrive from outside, before any routing among the agents."""
+
+    law: Literal["constant", "poisson"] = "poisson"
+    """`constant`: rate × dt requests in every step, fractions included. `poisson`: random counts."""
+    rates_rps: tuple[NonNegative, ...] | None = None
+    """Mean rate of each agent [requests/s], in the order of the agents, before any surge."""
+    load: Annotated[float, Field(gt=0, le=10)] | None = None
+    """ρ = Σ λ̄_i/T_i / G to which all rates are scaled; none leaves them as they are."""
+    mix_concentration: Annotated[int, Field(ge=1)] | None = None
+    """Draw each episode's mix of rates from a symmetric Dirichlet law of this concentration."""
+    burst: Burst | None = None
+    surges: tuple[Surge, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Traffic":
+        if (self.rates_rps is None) == (self.mix_concentration is None):
+            raise ValueError("give either rates_rps or mix_concentration, the law of a drawn mix")
+        if self.mix_concentration is not None and self.load is None:
+            raise ValueError("a drawn mix needs a load, such as load = 0.8, to set its total rate")
+        if self.rates_rps is not None and not any(self.rates_rps):
+            raise ValueError("rates_rps must not all be zero; no request would ever arrive")
+        return self
+
+    def profile(self, names: tuple[str, ...], steps: int, dt: float) -> Array:
+        """Mean over each step of the factor on each agent's rate, (steps + 1, N)."""
+        edges = dt * np.arange(steps + 2)
+        profile = np.ones((steps + 1, len(names)))
+        for surge in self.surges:
+            inside = np.clip(edges, surge.start_s, surge.end_s)
+            profile[:, names.index(surge.agent)] += (surge.factor - 1) * np.diff(inside) / dt
+        return profile
+
+
+class Source(NamedTuple):
+    """Everything that the compiled draw of an episode reads; the same for all environments."""
+
+    kind: int  # CONSTANT, POISSON or WINDOWS
+    rates: Array  # (N,) [requests/s] mean external rates before the profile
+    profile: Array  # (T + 1, N) factor on the rate
+    mean_profile: Array  # (N,) its mean over the T steps of an episode
+    visits: Array  # (N, N) total rates = visits @ external rates; (0, 0) where nothing is routed
+    load: float  # ρ · G that a drawn mix is scaled to; 0 where the mix is fixed
+    concentration: int  # of the Dirichlet law; 0 where the mix is fixed
+    burst_factors: Array  # (2,) factor on the rate while off and on
+    burst_means: Array  # (2,) [s] mean time off and on; 0 where there is no burst process
+    windows: Array  # (W, T + 1, N) [requests] episodes of a log, empty for synthetic traffic
+    dt: float
+
+
+CONSTANT, POISSON, WINDOWS = 0, 1, 2
+SCRATCH_ROWS = 6
+
+
+@compiled
+def total_rates(source: Source, external: AnyArray, total: AnyArray) -> None:
+    """Solve the traffic equations λ = external + Wᵀλ, (N,) [requests/s], with the visits at hand."""
+    if source.visits.shape[0] == 0:
+        for i in range(external.shape[0]):
+            total[i] = external[i]
+        return
+    for i in range(external.shape[0]):
+        total[i] = 0.0
+        for j in range(external.shape[0]):
+            total[i] += source.visits[i, j] * external[j]
+
+
+@compiled
+def draw_rates(
+    generator: AnyArray,
+    source: Source,
+    throughput: AnyArray,
+    rates: AnyArray,
+    mean_rate: AnyArray,
+    scratch: AnyArray,
+) -> None:
+    """Set one episode's external rates and mean total rates, (N,) [requests/s] each.
+
+    The mix of external rates is drawn if the source says so, and scaled to its load. `scratch`
+    is (N,) of room.
+    """
+    agents = rates.shape[0]
+    for i in range(agents):
+        rates[i] = source.rates[i]
+        # A gamma variable of integer shape is a sum of exponentials; normalised, they are Dirichlet.
+        for _ in range(source.concentration):
+            rates[i] += exponential(generator, 1.0)
+        scratch[i] = rates[i] * source.mean_profile[i]
+    total_rates(source, scratch, mean_rate)
+    if source.concentration > 0:
+        demand = 0.0
+        for i in range(agents):
+            demand += mean_rate[i] / throughput[i]
+        for i in range(agents):
+            rates[i] *= source.load / demand
+            mean_rate[i] *= source.load / demand
+
+
+@compiled
+def _time_on(generator: AnyArray, source: Source, on: bool, remaining: float) -> tuple[float, bool, float]:
+    """Fraction of one step that a burst process spends on, its state after it and the time left in it."""
+    if remaining >= source.dt:
+        return 1.0 if on else 0.0, on, remaining - source.dt
+    left = source.dt
+    time_on = 0.0
+    while remaining < left:
+        if on:
+            time_on += remaining
+        left -= remaining
+        on = not on
+        remaining = exponential(generator, source.burst_means[1 if on else 0])
+    if on:
+        time_on += left
+    return time_on / source.dt, on, remaining - left
+
+
+@compiled
+def draw_arrivals(
+    generator: AnyArray,
+    source: Source,
+    rates: AnyArray,
+    arrivals: AnyArray,
+    scratch: AnyArray,
+) -> None:
+    """Draw one episode's external arrivals, (T + 1, N) [requests].
+
+    A step's count is Poisson with the integral of the rate over the step for its mean, the
+    burst process followed in continuous time, so the law does not depend on dt. `scratch`
+    is room for `SCRATCH_ROWS` rows of (N,): the state of the burst processes and the cache of
+    the Poisson quantiles.
+    """
+    rows, agents = arrivals.shape
+    on, remaining, cache = scratch[0], scratch[1], scratch[2:]
+    for i in range(agents):
+        cache[0, i] = np.nan
+    bursty = source.burst_means[1] > 0.0
+    if bursty:
+        for i in range(agents):
+            share_on = source.burst_means[1] / (source.burst_means[0] + source.burst_means[1])
+            on[i] = 1.0 if uniform(generator) < share_on else 0.0
+            remaining[i] = exponential(generator, source.burst_means[int(on[i])])
+    for t in range(rows):
+        for i in range(agents):
+            mean = rates[i] * source.profile[t, i] * source.dt
+            if bursty:
+                fraction, still_on, remaining[i] = _time_on(generator, source, on[i] > 0.0, remaining[i])
+                on[i] = 1.0 if still_on else 0.0
+                off_factor, on_factor = source.burst_factors[0], source.burst_factors[1]
+                mean *= off_factor + fraction * (on_factor - off_factor)
+            if source.kind == POISSON:
+                mean = poisson_quantile(uniform(generator), mean, cache, i)
+            arrivals[t, i] = mean

@@ -1,0 +1,1 @@
+"""Training, evaluation and comparison of allocators; run from a checkout as `python -m training.train`."""
