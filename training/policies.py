@@ -1,0 +1,58 @@
+"""Policies by name: a baseline of the registry, or the directory of a training run."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from baselines import POLICIES, Policy
+from gpualloc_env.observation import View, observe
+from gpualloc_env.scenario import Scenario
+from gpualloc_env.state import AnyArray, Array
+from training.action_transform import SimplexActions
+
+MODEL, TRANSFORM = "model.zip", "transform.json"
+
+
+def load_policy(name: str, scenario: Scenario) -> Policy:
+    """Return the policy of a name in `POLICIES`, or the one that a run directory holds.
+
+    Loading a run unpickles the model that stable-baselines3 saved, which can run any code that
+    its author put there: load only runs that you trust.
+
+    Raises:
+        ValueError: no such policy, an incomplete run, or one trained for other agents.
+    """
+    if name in POLICIES:
+        return POLICIES[name]
+    directory = Path(name)
+    if not directory.is_dir():
+        raise ValueError(
+            f"unknown policy {name!r}; give one of {', '.join(POLICIES)}, or the directory of a training run"
+        )
+    for file in (MODEL, TRANSFORM):
+        if not (directory / file).is_file():
+            raise ValueError(f"{directory} holds no finished training run: {file} is missing; train it first")
+    from stable_baselines3 import PPO
+
+    transform = SimplexActions(**json.loads((directory / TRANSFORM).read_text(encoding="utf-8")))
+    if transform.num_agents != len(scenario.agents):
+        raise ValueError(
+            f"{directory} was trained for {transform.num_agents} agents, scenario {scenario.name!r} has "
+            f"{len(scenario.agents)}; train one for it"
+        )
+    return learned_policy(PPO.load(directory / MODEL, device="cpu"), transform)
+
+
+def learned_policy(model: Any, transform: Callable[[AnyArray], AnyArray]) -> Policy:
+    """The policy of a stable-baselines3 model: its most likely action, as in training made shares."""
+
+    def policy(view: View) -> Array:
+        observation = observe(view)
+        batched = observation.reshape(-1, *observation.shape[-2:])
+        logits = cast(AnyArray, model.predict(batched, deterministic=True)[0])
+        return np.reshape(transform(logits), view.queue.shape)
+
+    return policy

@@ -1,0 +1,95 @@
+"""The native batch as a stable-baselines3 `VecEnv`, with the action space of a learner."""
+
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvStepReturn
+
+from gpualloc_env.batch import Batch
+from gpualloc_env.env import single_spaces
+from gpualloc_env.scenario import Scenario
+from gpualloc_env.state import REWARD, SHARE, SUMS, TERMS, AnyArray, Array
+from training.action_transform import SimplexActions
+
+
+class BatchVecEnv(VecEnv):
+    """B environments whose actions are the learner's logits rather than shares.
+
+    As stable-baselines3 expects, an environment that ends is reset within the same step; its last
+    observation is in `infos[k]["terminal_observation"]`, and `infos[k]["episode"]` sums it up.
+    """
+
+    def __init__(self, scenario: Scenario, num_envs: int, seed: int) -> None:
+        """Allocate and seed the batch: environment k is the single one seeded `seed` + k."""
+        self._batch = Batch(scenario, num_envs)
+        self._batch.seed(seed)
+        self._actions: AnyArray = np.zeros(0)
+        self._held: Array = np.zeros((num_envs, self._batch.num_agents))
+        self.transform = SimplexActions(self._batch.num_agents)
+        observation_space, _ = single_spaces(self._batch.num_agents)
+        self.render_mode = None
+        super().__init__(num_envs, observation_space, self.transform.space)
+
+    def reset(self) -> AnyArray:
+        """Start the next episode in all environments."""
+        if self._seeds[0] is not None:
+            self._batch.seed(self._seeds[0])
+        self._reset_seeds()
+        self._batch.reset()
+        self._held[:] = 0.0
+        return self._batch.observation.copy()
+
+    def step_async(self, actions: AnyArray) -> None:
+        """Keep the logits, (B, N + 1), for `step_wait`."""
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Advance by one step, and start the next episodes where one has ended."""
+        batch = self._batch
+        batch.step(self.transform(self._actions))
+        self._held += batch.state[:, SHARE]
+        rewards = batch.reward.astype(np.float32)
+        dones = batch.done
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        if dones.any():
+            for k in np.flatnonzero(dones):
+                infos[k] = self._summary(int(k))
+            batch.reset(dones)
+            self._held[dones] = 0.0
+        return batch.observation.copy(), rewards, dones, infos
+
+    def _summary(self, k: int) -> dict[str, Any]:
+        """What the learner and its log need to know of an episode that has just ended."""
+        steps = self._batch.scenario.steps
+        sums = self._batch.episode[k, SUMS : SUMS + len(TERMS)] / steps
+        total = float(self._batch.episode[k, SUMS + REWARD])
+        shares = self._held[k] / steps
+        return {
+            "terminal_observation": self._batch.observation[k].copy(),
+            "TimeLimit.truncated": True,
+            "episode": {"r": total, "l": steps, "t": 0.0},
+            "objective": -total / steps,
+            "terms": dict(zip(TERMS, sums.tolist(), strict=True)),
+            "shares": dict(zip(self._batch.scenario.agent_names, shares.tolist(), strict=True)),
+        }
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """The same attribute of the batch for each environment asked for."""
+        return [getattr(self, attr_name) for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Refuse: the environments of a batch share their attributes."""
+        raise AttributeError(f"cannot set {attr_name!r}: the environments of a batch share one scenario")
+
+    def env_method(
+        self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
+    ) -> list[Any]:
+        """Refuse: there are no single environments to call."""
+        raise AttributeError(f"cannot call {method_name!r}: a batch has no single environments")
+
+    def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
+        """No environment of a batch is wrapped."""
+        return [False for _ in self._get_indices(indices)]
