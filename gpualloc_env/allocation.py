@@ -20,10 +20,13 @@ def allocate(
     """
     total = 0.0
     for i in range(requested.shape[0]):
-        total += min(max(requested[i], 0.0), 1.0)
+        share = requested[i]
+        granted[i] = 0.0 if share < 0.0 else (1.0 if share > 1.0 else share)
+        total += granted[i]
     scale = 1.0 / total if total > 1.0 else 1.0
     for i in range(requested.shape[0]):
-        share = min(min(max(requested[i], 0.0), 1.0) * scale * gpus, max_share)
+        share = granted[i] * scale * gpus
+        share = max_share if share > max_share else share
         if slice_ > 0.0:
             share = floor(share / slice_ * (1.0 + SLICE_TOLERANCE)) * slice_
         granted[i] = share

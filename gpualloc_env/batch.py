@@ -20,7 +20,7 @@ from gpualloc_env.state import (
     AnyArray,
     Array,
 )
-from gpualloc_env.workload import SCRATCH_ROWS
+from gpualloc_env.workload import SCRATCH
 
 
 class Batch:
@@ -62,7 +62,7 @@ class Batch:
         self.view: View = view_of(self.state, self.agents, self.settings)
         self._generators = np.zeros((num_envs, 4), dtype=np.uint64)
         self._episodes = np.zeros(num_envs, dtype=np.int64)
-        self._scratch = np.empty((SCRATCH_ROWS, count))
+        self._scratch = np.empty((count, SCRATCH))
         self._all = np.ones(num_envs, dtype=np.bool_)
 
     def seed(self, seed: int) -> None:
@@ -156,6 +156,7 @@ def _settings(scenario: Scenario) -> Array:
             platform.reallocation_s,
             platform.deadband,
             platform.keep_alive_s,
+            math.exp(-scenario.dt / simulator.RATE_TIME_CONSTANT_S),
             *(getattr(objective, term) for term in TERMS),
         ]
     )

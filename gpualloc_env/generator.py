@@ -5,7 +5,7 @@ alone and in a batch of any size. Source: Blackman and Vigna, "Scrambled linear 
 number generators", ACM TOMS 47(4), 2021, seeded by splitmix64 as they advise.
 """
 
-from math import exp, floor, lgamma, log
+from math import exp, floor, lgamma, log, sqrt
 
 import numpy as np
 
@@ -48,28 +48,27 @@ def exponential(generator: AnyArray, mean: float) -> float:
     return -mean * log(uniform(generator))
 
 
+# Columns of a row of Poisson quantiles that are kept: the mean, the mean of the draw before, the
+# count of the first probability, and P(X ≤ k) for as many counts k from there on.
+_MEAN, _LAST_MEAN, _FIRST, _TABLE = 0, 1, 2, 3
+_TABLE_COUNTS = 32
+POISSON_CACHE = _TABLE + _TABLE_COUNTS
+
+
 @compiled
-def poisson_quantile(probability: float, mean: float, cache: AnyArray, i: int) -> float:
+def poisson_quantile(probability: float, mean: float) -> float:
     """The smallest k with P(X ≤ k) ≥ `probability` for a Poisson X: inversion of its distribution.
 
     One uniform number gives one count, which never falls when the mean rises, so two loads
-    can share their randomness. The search starts at the mode, O(√mean); column i of `cache`,
-    (4, N), keeps the distribution there for the next draw of the same mean. It must start as NaN.
+    can share their randomness. O(√mean) above a mean of 81, O(mean) below.
     """
     if mean <= 0.0:
         return 0.0
-    if cache[0, i] != mean:
-        _cache_mode(mean, cache, i)
-    count, mass, cumulative = cache[1, i], cache[2, i], cache[3, i]
-    if probability <= cumulative:
-        inverse = 1.0 / mean
-        while count > 0.0 and cumulative - mass >= probability:
-            cumulative -= mass
-            mass *= count * inverse
-            count -= 1.0
-        return count
+    count = _lowest(mean)
+    mass = _mass(count, mean)
+    cumulative = mass
     # Rounding can leave the sum of all masses just short of a probability close to one.
-    while cumulative < probability and mass > 1e-20:
+    while cumulative < probability and (mass > 1e-20 or count < mean):
         count += 1.0
         mass *= mean / count
         cumulative += mass
@@ -77,20 +76,56 @@ def poisson_quantile(probability: float, mean: float, cache: AnyArray, i: int) -
 
 
 @compiled
-def _cache_mode(mean: float, cache: AnyArray, i: int) -> None:
-    """Keep the mean, its mode m, P(X = m) and P(X ≤ m)."""
-    mode = floor(mean)
-    count = mode
-    if mean < 16.0:
-        largest = exp(-mean)
-        for k in range(1, int(mode) + 1):
-            largest *= mean / k
-    else:
-        largest = exp(mode * log(mean) - mean - lgamma(mode + 1.0))
-    mass = largest
-    cumulative = largest
-    while count > 0.0 and mass > 1e-20:
-        mass *= count / mean
+def cached_poisson_quantile(probability: float, mean: float, cache: AnyArray) -> float:
+    """`poisson_quantile`, bit for bit, that tabulates a mean when it comes a second time in a row.
+
+    `cache` is room for exactly `POISSON_CACHE` numbers; fill it with NaN before the first draw.
+    """
+    if mean != cache[_MEAN]:
+        again = mean == cache[_LAST_MEAN]
+        cache[_LAST_MEAN] = mean
+        if not again or mean <= 0.0:
+            return poisson_quantile(probability, mean)
+        _tabulate(mean, cache)
+    # Comparing with all of a table whose length is only known here compiles to vector instructions.
+    table = cache[_TABLE:]
+    below = 0
+    for k in range(table.shape[0]):
+        below += 1 if table[k] < probability else 0
+    if below == _TABLE_COUNTS or (below == 0 and cache[_FIRST] > _lowest(mean)):
+        return poisson_quantile(probability, mean)
+    return cache[_FIRST] + below
+
+
+@compiled
+def _tabulate(mean: float, cache: AnyArray) -> None:
+    """Keep P(X ≤ k) for the counts around the mean, summed as `poisson_quantile` sums them."""
+    count = _lowest(mean)
+    first = max(count, floor(mean) - _TABLE_COUNTS // 2)
+    mass = _mass(count, mean)
+    cumulative = mass
+    while count < first:
+        count += 1.0
+        mass *= mean / count
         cumulative += mass
-        count -= 1.0
-    cache[0, i], cache[1, i], cache[2, i], cache[3, i] = mean, mode, largest, cumulative
+    cache[_MEAN] = mean
+    cache[_FIRST] = first
+    for k in range(_TABLE_COUNTS):
+        cache[_TABLE + k] = cumulative
+        count += 1.0
+        mass *= mean / count
+        cumulative += mass
+
+
+@compiled
+def _lowest(mean: float) -> float:
+    """A count below which less than 1e-17 of the probability lies: nine standard deviations down."""
+    return max(0.0, floor(mean - 9.0 * sqrt(mean)))
+
+
+@compiled
+def _mass(count: float, mean: float) -> float:
+    """P(X = count)."""
+    if count == 0.0:
+        return exp(-mean)
+    return exp(count * log(mean) - mean - lgamma(count + 1.0))

@@ -4,7 +4,7 @@ Each step arrives, allocates, serves, ages the models on the GPUs and records. T
 packed arrays are named, with their units, in `gpualloc_env.state`.
 """
 
-from math import exp, isnan
+from math import isnan
 
 from gpualloc_env import reward
 from gpualloc_env.allocation import allocate
@@ -21,6 +21,7 @@ from gpualloc_env.state import (
     DELAY,
     DT,
     GPUS,
+    GRANTED,
     IDLE,
     INFLOW,
     KAPPA,
@@ -30,12 +31,14 @@ from gpualloc_env.state import (
     LOADING,
     MAX_SHARE,
     MEAN_RATE,
+    MIN_SHARE,
     OLDEST,
     OLDEST_AGE,
     OUTCOME_ROWS,
     QUEUE,
     QUEUE_END,
     RATE,
+    RATE_DECAY,
     RATE_SUM,
     RATE_WEIGHT,
     REALLOCATED,
@@ -69,67 +72,109 @@ OK, NOT_A_NUMBER, EPISODE_OVER = 0, 1, 2
 
 
 @compiled
-def _serve(state: AnyArray, agents: AnyArray, arrived: AnyArray, dt: float, b: int, i: int, t: int) -> None:
-    """Serve agent i for what is left of the step after its delay, first come first served.
+def _serve(queue: float, rate: float, delay: float, dt: float) -> tuple[float, float]:
+    """Serve for what is left of the step after a delay, first come first served.
 
-    The number waiting is constant until service starts and then falls at rate μ = T f(g) to
-    zero or to the end of the step: its integral over the step is exact in both cases.
+    The number waiting is constant until service starts and then falls at `rate` to zero or to
+    the end of the step: its integral over the step is exact in both cases.
+
+    Returns:
+        The requests served, and the mean over the step of the number waiting.
     """
-    share = state[b, SHARE, i]
-    kappa = agents[b, KAPPA, i]
-    queue = state[b, QUEUE, i]
-    delay = state[b, DELAY, i]
-    speedup = share if kappa == 0.0 else share * (1.0 + kappa) / (share + kappa)
-    rate = agents[b, THROUGHPUT, i] * speedup
     capacity = rate * (dt - delay)
-    backlog = queue * delay
+    if queue == 0.0:
+        return 0.0, 0.0
     if capacity >= queue:
-        served = queue
-        if queue > 0.0:
-            backlog += 0.5 * queue * queue / rate
-    else:
-        served = capacity
-        backlog += (queue - 0.5 * capacity) * (dt - delay)
-    state[b, CAPACITY, i] = capacity
-    state[b, SERVED, i] = served
-    state[b, QUEUE_END, i] = queue - served
-    state[b, BACKLOG, i] = backlog / dt
-
-    # One step's requests reach the age `slo` in every step: those of `lag` steps ago, `after`
-    # seconds into this one. What of them has not left by then is late.
-    lag = int(agents[b, SLO_LAG, i])
-    late = 0.0
-    if t >= lag and queue > 0.0:
-        after = agents[b, SLO_S, i] - lag * dt
-        total = arrived[t - lag, b, i]
-        departed = arrived[t, b, i] - queue + min(served, rate * max(0.0, after - delay))
-        cohort = total - arrived[t - lag - 1, b, i] if t > lag else total
-        late = min(cohort, total - departed)
-    state[b, LATE, i] = late if late > NEGLIGIBLE else 0.0
+        return queue, queue * (delay + 0.5 * queue / rate) / dt
+    return capacity, queue - 0.5 * capacity * (dt - delay) / dt
 
 
 @compiled
-def _hold(state: AnyArray, agents: AnyArray, settings: AnyArray, b: int, i: int) -> None:
+def _late(
+    queue: float, served: float, rate: float, delay: float, slo: float, lag: int, arrived: AnyArray, dt: float, b: int, i: int, t: int
+) -> float:
+    """Requests of agent i that reach the age `slo` in this step while they wait.
+
+    One step's requests reach it in every step: those of `lag` steps ago, slo − lag·dt seconds
+    into this one. What of them has not left by then is late.
+    """
+    total = arrived[t - lag, b, i]
+    departed = arrived[t, b, i] - queue + min(served, rate * max(0.0, slo - lag * dt - delay))
+    cohort = total - arrived[t - lag - 1, b, i] if t > lag else total
+    late = min(cohort, total - departed)
+    return late if late > NEGLIGIBLE else 0.0
+
+
+@compiled
+def _hold(state: AnyArray, cold_start_s: float, share: float, dt: float, keep_alive_s: float, b: int, i: int) -> None:
     """Age the model of agent i: loading while it holds a share, unloaded after long idleness."""
-    if state[b, SHARE, i] > 0.0:
-        loading = state[b, LOADING, i]
-        state[b, COLD_START, i] = 1.0 if loading > 0.0 and loading == agents[b, COLD_START_S, i] else 0.0
+    loading = state[b, LOADING, i]
+    if share > 0.0:
+        state[b, COLD_START, i] = 1.0 if loading > 0.0 and loading == cold_start_s else 0.0
         state[b, IDLE, i] = 0.0
-        state[b, LOADING, i] = max(0.0, loading - settings[DT])
+        state[b, LOADING, i] = loading - dt if loading > dt else 0.0
     else:
+        idle = state[b, IDLE, i] + dt
         state[b, COLD_START, i] = 0.0
-        state[b, IDLE, i] += settings[DT]
-        if state[b, IDLE, i] >= settings[KEEP_ALIVE_S] - CLOCK_TOLERANCE:
-            state[b, LOADING, i] = agents[b, COLD_START_S, i]
+        state[b, IDLE, i] = idle
+        if idle >= keep_alive_s - CLOCK_TOLERANCE:
+            state[b, LOADING, i] = cold_start_s
 
 
 @compiled
-def _record(state: AnyArray, agents: AnyArray, episode: AnyArray, settings: AnyArray, b: int) -> None:
-    episode[b, LATENCY] = reward.latency(state, agents, episode, b)
-    episode[b, COST] = reward.cost(state, settings, b)
-    episode[b, THROUGHPUT_TERM] = reward.throughput(state, episode, settings, b)
-    episode[b, SLO] = reward.slo(state, agents, episode, settings, b)
-    episode[b, SHORTFALL] = reward.shortfall(state, agents, b)
+def _act(
+    state: AnyArray,
+    agents: AnyArray,
+    episode: AnyArray,
+    settings: AnyArray,
+    arrivals: AnyArray,
+    arrived: AnyArray,
+    b: int,
+    t: int,
+) -> None:
+    """Serve, age the models and price the step of one environment with the shares it has been granted."""
+    dt = settings[DT]
+    weighted_backlog = held = served_in_all = weighted_late = missing = guaranteed = 0.0
+    for i in range(state.shape[2]):
+        share, queue, kappa = state[b, GRANTED, i], state[b, QUEUE, i], agents[b, KAPPA, i]
+        change = abs(share - state[b, SHARE, i])
+        charged = t > 0 and share > 0.0 and change > settings[DEADBAND] + NEGLIGIBLE
+        delay = (settings[REALLOCATION_S] if charged else 0.0) + state[b, LOADING, i]
+        delay = dt if delay > dt else delay
+        speedup = share if kappa == 0.0 else share * (1.0 + kappa) / (share + kappa)
+        rate = agents[b, THROUGHPUT, i] * speedup
+        served, backlog = _serve(queue, rate, delay, dt)
+        lag, late = int(agents[b, SLO_LAG, i]), 0.0
+        if t >= lag and state[b, OLDEST, i] <= t - lag:
+            late = _late(queue, served, rate, delay, agents[b, SLO_S, i], lag, arrived, dt, b, i, t)
+        _hold(state, agents[b, COLD_START_S, i], share, dt, settings[KEEP_ALIVE_S], b, i)
+
+        state[b, ARRIVALS, i] = arrivals[t, b, i]
+        state[b, QUEUE_END, i] = queue - served
+        state[b, SHARE, i] = share
+        state[b, SERVED, i] = served
+        state[b, CAPACITY, i] = rate * (dt - delay)
+        state[b, BACKLOG, i] = backlog
+        state[b, DELAY, i] = delay
+        state[b, LATE, i] = late
+        state[b, REALLOCATED, i] = 1.0 if charged else 0.0
+
+        weight = agents[b, WEIGHT, i]
+        weighted_backlog += weight * backlog
+        weighted_late += weight * late
+        held += share
+        served_in_all += served
+        if queue > 0.0:
+            guaranteed += agents[b, MIN_SHARE, i]
+            short = agents[b, MIN_SHARE, i] - share
+            missing += short if short > 0.0 else 0.0
+
+    weighted_rate = episode[b, WEIGHTED_RATE]
+    episode[b, LATENCY] = reward.latency(weighted_backlog, weighted_rate)
+    episode[b, COST] = reward.cost(held, settings[GPUS])
+    episode[b, THROUGHPUT_TERM] = reward.throughput(served_in_all, episode[b, TOTAL_RATE], dt)
+    episode[b, SLO] = reward.slo(weighted_late, weighted_rate, dt)
+    episode[b, SHORTFALL] = reward.shortfall(missing, guaranteed)
     episode[b, REWARD] = -(
         settings[WEIGHTS + LATENCY] * episode[b, LATENCY]
         + settings[WEIGHTS + COST] * episode[b, COST]
@@ -154,7 +199,7 @@ def _arrive(
 ) -> None:
     """Add the arrivals of step t, from outside and from what other agents finished in step t − 1."""
     dt = settings[DT]
-    decay = exp(-dt / RATE_TIME_CONSTANT_S)
+    decay = settings[RATE_DECAY]
     gain = (1.0 - decay) / dt
     episode[b, RATE_WEIGHT] = decay * episode[b, RATE_WEIGHT] + (1.0 - decay)
     normaliser = 1.0 / episode[b, RATE_WEIGHT]
@@ -172,6 +217,8 @@ def _arrive(
         total = arrived[t - 1, b, i] + inflow if t > 0 else inflow
         arrived[t, b, i] = total
         oldest = int(state[b, OLDEST, i])
+        if queue - inflow <= NEGLIGIBLE:
+            oldest = t
         while oldest < t and arrived[oldest, b, i] - (total - queue) <= NEGLIGIBLE:
             oldest += 1
         state[b, OLDEST, i] = oldest
@@ -213,7 +260,6 @@ def step(
         OK, or the reason for which nothing at all was changed: NOT_A_NUMBER, EPISODE_OVER.
     """
     batch, count = shares.shape
-    dt = settings[DT]
     for b in range(batch):
         if not active[b]:
             continue
@@ -226,19 +272,9 @@ def step(
         if not active[b]:
             continue
         t = clock[b]
-        granted = state[b, BACKLOG]  # overwritten when agent i is served: room for its new share
+        granted = state[b, GRANTED]
         allocate(shares[b], settings[GPUS], settings[MAX_SHARE], settings[SLICE], granted)
-        for i in range(count):
-            change = abs(granted[i] - state[b, SHARE, i])
-            charged = t > 0 and granted[i] > 0.0 and change > settings[DEADBAND] + NEGLIGIBLE
-            delay = settings[REALLOCATION_S] if charged else 0.0
-            state[b, ARRIVALS, i] = arrivals[t, b, i]
-            state[b, REALLOCATED, i] = 1.0 if charged else 0.0
-            state[b, SHARE, i] = granted[i]
-            state[b, DELAY, i] = min(dt, delay + state[b, LOADING, i])
-            _serve(state, agents, arrived, dt, b, i, t)
-            _hold(state, agents, settings, b, i)
-        _record(state, agents, episode, settings, b)
+        _act(state, agents, episode, settings, arrivals, arrived, b, t)
         if history.shape[1] > 0:
             for row in range(OUTCOME_ROWS):
                 for i in range(count):
@@ -271,7 +307,7 @@ def reset(
 
     `generators`, (B, 4) uint64, and `episodes`, (B,) int64 [index of the next window of a log],
     are all that an environment carries over from one episode to the next. `scratch` is room
-    for `SCRATCH_ROWS` rows of (N,).
+    for (N, SCRATCH) numbers.
     """
     batch, count = state.shape[0], state.shape[2]
     for b in range(batch):
@@ -295,7 +331,7 @@ def reset(
             total_rates(source, external, mean_rate)
         else:
             rates = state[b, RATE]
-            draw_rates(generators[b], source, agents[b, THROUGHPUT], rates, mean_rate, scratch[0])
+            draw_rates(generators[b], source, agents[b, THROUGHPUT], rates, mean_rate, scratch[:, 0])
             draw_arrivals(generators[b], source, rates, arrivals[:, b], scratch)
         episodes[b] += 1
         for i in range(count):

@@ -37,7 +37,8 @@ OLDEST_AGE = 15  # [s] that the oldest waiting request has waited
 OLDEST = 16  # index of the step in which that request arrived
 RATE_SUM = 17  # [requests/s] numerator of the smoothed rate
 MEAN_RATE = 18  # [requests/s] mean total arrival rate of the episode, λ̄
-STATE_ROWS = 19
+GRANTED = 19  # [GPU] share about to be held
+STATE_ROWS = 20
 
 # Parameters of the agents, (B, N) each.
 THROUGHPUT = 0  # [requests/s] T on one whole GPU
@@ -73,5 +74,6 @@ SLICE = 3  # [GPU]; 0 where shares are continuous
 REALLOCATION_S = 4  # [s]
 DEADBAND = 5  # [GPU]
 KEEP_ALIVE_S = 6  # [s]
-WEIGHTS = 7  # first of the objective's five weights, in the order of TERMS
-SETTINGS = 12
+RATE_DECAY = 7  # of the smoothed rate's weights in one step
+WEIGHTS = 8  # first of the objective's five weights, in the order of TERMS
+SETTINGS = 13

@@ -80,7 +80,7 @@ def read_log(path: Path) -> Log:
     if not path.is_file():
         raise TraceError(f"{path}: no such file; give the path of a request log")
     try:
-        table = polars.read_csv(path, infer_schema=False, missing_utf8_is_empty_string=True)
+        table = polars.read_csv(path, infer_schema=False, empty_string_is_null=False)
     except (polars.exceptions.PolarsError, OSError) as error:
         raise TraceError(_first_ragged_line(path) or f"{path}: cannot be read as CSV: {error}") from None
     missing = [column for column in AZURE_COLUMNS if column not in table.columns]

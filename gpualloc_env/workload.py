@@ -7,7 +7,13 @@ from pydantic import Field, model_validator
 
 from gpualloc_env.agents import Model, NonNegative, Positive
 from gpualloc_env.compiled import compiled
-from gpualloc_env.generator import exponential, poisson_quantile, uniform
+from gpualloc_env.generator import (
+    POISSON_CACHE,
+    cached_poisson_quantile,
+    exponential,
+    poisson_quantile,
+    uniform,
+)
 from gpualloc_env.state import AnyArray, Array
 
 
@@ -93,7 +99,10 @@ class Source(NamedTuple):
 
 
 CONSTANT, POISSON, WINDOWS = 0, 1, 2
-SCRATCH_ROWS = 6
+# Room that the draws of one episode need for each agent: Poisson quantiles of its rate while off
+# and while on, then the state of its burst process and the time until that changes [s].
+_ON, _REMAINING = 2 * POISSON_CACHE, 2 * POISSON_CACHE + 1
+SCRATCH = 2 * POISSON_CACHE + 2
 
 
 @compiled
@@ -170,27 +179,34 @@ def draw_arrivals(
 
     A step's count is Poisson with the integral of the rate over the step for its mean, the
     burst process followed in continuous time, so the law does not depend on dt. `scratch`
-    is room for `SCRATCH_ROWS` rows of (N,): the state of the burst processes and the cache of
-    the Poisson quantiles.
+    is room for (N, SCRATCH) numbers: the burst processes and the cached Poisson quantiles.
     """
     rows, agents = arrivals.shape
-    on, remaining, cache = scratch[0], scratch[1], scratch[2:]
-    for i in range(agents):
-        cache[0, i] = np.nan
     bursty = source.burst_means[1] > 0.0
-    if bursty:
-        for i in range(agents):
+    off_factor, on_factor = source.burst_factors[0], source.burst_factors[1]
+    for i in range(agents):
+        for k in range(2 * POISSON_CACHE):
+            scratch[i, k] = np.nan
+        if bursty:
             share_on = source.burst_means[1] / (source.burst_means[0] + source.burst_means[1])
-            on[i] = 1.0 if uniform(generator) < share_on else 0.0
-            remaining[i] = exponential(generator, source.burst_means[int(on[i])])
+            scratch[i, _ON] = 1.0 if uniform(generator) < share_on else 0.0
+            scratch[i, _REMAINING] = exponential(generator, source.burst_means[int(scratch[i, _ON])])
     for t in range(rows):
         for i in range(agents):
             mean = rates[i] * source.profile[t, i] * source.dt
+            fraction = 0.0
             if bursty:
-                fraction, still_on, remaining[i] = _time_on(generator, source, on[i] > 0.0, remaining[i])
-                on[i] = 1.0 if still_on else 0.0
-                off_factor, on_factor = source.burst_factors[0], source.burst_factors[1]
+                was_on, remaining = scratch[i, _ON] > 0.0, scratch[i, _REMAINING]
+                fraction, on, scratch[i, _REMAINING] = _time_on(generator, source, was_on, remaining)
+                scratch[i, _ON] = 1.0 if on else 0.0
                 mean *= off_factor + fraction * (on_factor - off_factor)
             if source.kind == POISSON:
-                mean = poisson_quantile(uniform(generator), mean, cache, i)
+                probability = uniform(generator)
+                if fraction == 0.0:
+                    mean = cached_poisson_quantile(probability, mean, scratch[i, :POISSON_CACHE])
+                elif fraction == 1.0:
+                    cache = scratch[i, POISSON_CACHE : 2 * POISSON_CACHE]
+                    mean = cached_poisson_quantile(probability, mean, cache)
+                else:
+                    mean = poisson_quantile(probability, mean)
             arrivals[t, i] = mean
