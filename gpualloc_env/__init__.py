@@ -3,7 +3,7 @@
 Importing the package registers the Gymnasium environment `GPUAlloc-v0`.
 """
 
-from gymnasium.envs.registration import register
+import gymnasium as gym
 
 from gpualloc_env.agents import Agent
 from gpualloc_env.batch import Batch
@@ -35,7 +35,7 @@ __all__ = [
     "observe",
 ]
 
-register(
+gym.register(  # pyright: ignore[reportUnknownMemberType]
     id="GPUAlloc-v0",
     entry_point="gpualloc_env.env:GPUAllocEnv",
     vector_entry_point="gpualloc_env.vector_env:GPUAllocVectorEnv",

@@ -10,9 +10,7 @@ SLICE_TOLERANCE = 1e-6
 
 
 @compiled
-def allocate(
-    requested: AnyArray, gpus: float, max_share: float, slice_: float, granted: AnyArray
-) -> None:
+def allocate(requested: AnyArray, gpus: float, max_share: float, slice_: float, granted: AnyArray) -> None:
     """Grant shares, (N,) [GPU], for requested fractions of the platform, (N,).
 
     Fractions are clipped to [0, 1] and, where they sum to more than 1, scaled to sum to 1.
@@ -28,5 +26,7 @@ def allocate(
         share = granted[i] * scale * gpus
         share = max_share if share > max_share else share
         if slice_ > 0.0:
-            share = floor(share / slice_ * (1.0 + SLICE_TOLERANCE)) * slice_
+            slices = share / slice_
+            # Never near a whole slice, however many they are: rounding must not exceed the capacity.
+            share = floor(slices + SLICE_TOLERANCE * min(slices, 1000.0)) * slice_
         granted[i] = share

@@ -65,17 +65,28 @@ class Batch:
         self._scratch = np.empty((count, SCRATCH))
         self._all = np.ones(num_envs, dtype=np.bool_)
 
-    def seed(self, seed: int) -> None:
-        """Seed environment k with `seed` + k; the episodes of a log start at that window."""
-        for k in range(self.num_envs):
-            word = (seed + k) % 2**64
+    def seed(self, seed: int, mask: AnyArray | None = None) -> None:
+        """Seed environment k with `seed` + k, or only those of a (B,) bool mask."""
+        for k in np.flatnonzero(self._checked(mask)).tolist():
+            word = (int(seed) + k) % 2**64
             seed_generator(self._generators[k], np.uint64(word))
             self._episodes[k] = word % 2**62
+
+    def _checked(self, mask: AnyArray | None) -> AnyArray:
+        """The mask itself, or that of all environments; the compiled code would not notice a wrong one."""
+        if mask is None:
+            return self._all
+        if getattr(mask, "dtype", None) != np.bool_ or mask.shape != (self.num_envs,):
+            raise ValueError(
+                f"a mask must be an array of bool of shape ({self.num_envs},), one for each environment, "
+                f"got {mask!r}"
+            )
+        return mask
 
     def reset(self, mask: AnyArray | None = None) -> None:
         """Start the next episode in all environments, or in those of a (B,) bool mask."""
         simulator.reset(
-            self._all if mask is None else mask,
+            self._checked(mask),
             self.scenario.warm,
             self.source,
             self._generators,
@@ -111,7 +122,7 @@ class Batch:
             )
         problem = simulator.step(
             requested,
-            self._all if active is None else active,
+            self._checked(active),
             self.clock,
             self.state,
             self.agents,
@@ -176,7 +187,7 @@ def _agent_parameters(scenario: Scenario) -> Array:
                 scenario.platform.cold_start_s(agent.model_mb),
                 agent.slo_s,
                 1.0 / agent.priority,
-                math.ceil(agent.slo_s / scenario.dt - simulator.CLOCK_TOLERANCE) - 1,
+                max(0, math.ceil(agent.slo_s / scenario.dt - simulator.CLOCK_TOLERANCE) - 1),
             )
             for agent in scenario.agents
         ]

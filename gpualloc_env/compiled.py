@@ -27,6 +27,6 @@ def compiled(function: Function) -> Function:
     A compiled function must not allocate: without numba's runtime no reference to an array is
     counted, which would otherwise cost more than the arithmetic of a step.
     """
-    dispatcher = njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)(function)
+    dispatcher = njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)(function)  # pyright: ignore
     dispatcher._cache._cache_file._source_stamp = _STAMP  # pyright: ignore
     return dispatcher  # pyright: ignore

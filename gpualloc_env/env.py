@@ -1,7 +1,7 @@
 """`GPUAllocEnv`: one environment, the Gymnasium shell over a batch of one."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -47,7 +47,10 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
     The README has the full description: spaces, reward, start and end of an episode, arguments.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 10}
+    metadata: dict[str, Any] = {  # noqa: RUF012  Gymnasium's own declaration
+        "render_modes": ["ansi", "rgb_array"],
+        "render_fps": 10,
+    }
 
     def __init__(
         self,
@@ -92,7 +95,13 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
     def step(self, action: AnyArray) -> tuple[AnyArray, float, bool, bool, dict[str, Any]]:
         """Hold the shares that `action`, (N,) fractions of the platform, asks for during one step."""
         batch = self._batch
-        batch.step(np.asarray(action, dtype=np.float64)[None])
+        requested = np.asarray(action, dtype=np.float64)
+        if requested.shape != self.action_space.shape:
+            raise ValueError(
+                f"action must have shape {self.action_space.shape}, one fraction of the platform for each "
+                f"agent ({', '.join(self.scenario.agent_names)}), got shape {requested.shape}"
+            )
+        batch.step(requested[None])
         outcome = batch.state[0, : len(INFO_ROWS)].copy()
         info: dict[str, Any] = {name: outcome[row] for name, row in INFO_ROWS.items()}
         *terms, reward = batch.episode[0, : len(TERMS) + 1].tolist()

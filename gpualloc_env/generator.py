@@ -5,7 +5,7 @@ alone and in a batch of any size. Source: Blackman and Vigna, "Scrambled linear 
 number generators", ACM TOMS 47(4), 2021, seeded by splitmix64 as they advise.
 """
 
-from math import exp, floor, lgamma, log, sqrt
+from math import exp, floor, lgamma, log, log1p, pi, sqrt
 
 import numpy as np
 
@@ -14,9 +14,9 @@ from gpualloc_env.state import AnyArray
 
 
 @compiled
-def seed_generator(generator: AnyArray, seed: int) -> None:
-    """Fill one generator, (4,) uint64, from an integer seed."""
-    counter = np.uint64(seed)
+def seed_generator(generator: AnyArray, seed: np.uint64) -> None:
+    """Fill one generator, (4,) uint64, from a seed."""
+    counter = seed
     for word in range(4):
         counter += np.uint64(0x9E3779B97F4A7C15)
         mixed = (counter ^ (counter >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -128,4 +128,10 @@ def _mass(count: float, mean: float) -> float:
     """P(X = count)."""
     if count == 0.0:
         return exp(-mean)
-    return exp(count * log(mean) - mean - lgamma(count + 1.0))
+    if count < 16.0:
+        return exp(count * log(mean) - mean - lgamma(count + 1.0))
+    # Loader's saddle-point form: the logarithm of a factorial is too coarse where the mean is large.
+    inverse = 1.0 / (count * count)
+    stirling = (1.0 / 12.0 - (1.0 / 360.0 - (1.0 / 1260.0 - inverse / 1680.0) * inverse) * inverse) / count
+    excess = (mean - count) / count
+    return exp(count * (log1p(excess) - excess) - stirling) / sqrt(2.0 * pi * count)

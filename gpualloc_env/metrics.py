@@ -202,14 +202,17 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
     that were served.
 
     Raises:
-        ValueError: the batch does not record its episodes.
+        ValueError: the batch does not record its episodes, or this one is not over.
     """
+    if batch.history.shape[1] == 0:
+        raise ValueError("episode metrics need the whole episode: make the batch with record=True")
+    if not batch.done[b]:
+        raise ValueError(
+            f"environment {b} is at step {batch.clock[b]} of its episode; metrics need all of it"
+        )
     history = batch.history[b].swapaxes(0, 1)
     steps = history.shape[1]
-    if steps == 0:
-        raise ValueError("episode metrics need the whole episode: make the batch with record=True")
     dt = batch.scenario.dt
-    span = steps * dt
     agents = [_agent_metrics(batch, b, i) for i in range(batch.num_agents)]
     per_agent = {name: metrics for name, (metrics, _) in zip(batch.scenario.agent_names, agents, strict=True)}
     served = history[SERVED].sum(axis=0)

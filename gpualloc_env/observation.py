@@ -105,6 +105,9 @@ OBSERVATION_FEATURES = (
     "gpus",  # [GPU]
     "dt",  # [s]
     "reallocation",  # fraction of a step lost when a share changes
+    "deadband",  # [GPU] of change that costs nothing
+    "max_share",  # [GPU]
+    "slice",  # [GPU]; 0 where shares are continuous
 )
 """Columns of the observation. Those without a natural bound enter as x / (1 + x)."""
 
@@ -126,6 +129,9 @@ def encode_constants(view: View, observation: AnyArray) -> None:
             row[13] = _squash(view.gpus, 1.0)
             row[14] = _squash(view.dt, 1.0)
             row[15] = min(1.0, view.reallocation_s / view.dt)
+            row[16] = min(1.0, view.deadband)
+            row[17] = _squash(view.max_share, 1.0)
+            row[18] = min(1.0, view.slice)
 
 
 @compiled
@@ -149,13 +155,13 @@ def encode_state(view: View, observation: AnyArray) -> None:
 
 @compiled
 def _squash(value: float, unit: float) -> float:
-    """x / (1 + x) of x = value / unit."""
+    """Map x = value / unit from [0, ∞) to [0, 1): x / (1 + x)."""
     return value / (unit + value)
 
 
 def observe(view: View) -> AnyArray:
     """The observation of a view: (N, F) or (B, N, F) float32 in [0, 1], columns OBSERVATION_FEATURES."""
-    batched = View(*(np.atleast_2d(field) for field in view[:13]), *view[13:])
+    batched = View._make((*(np.atleast_2d(field) for field in view[:13]), *view[13:]))
     observation = np.empty((*batched.queue.shape, len(OBSERVATION_FEATURES)), dtype=np.float32)
     encode_constants(batched, observation)
     encode_state(batched, observation)

@@ -35,7 +35,12 @@ class Platform(Model):
     @classmethod
     def _accept_fraction(cls, value: Any) -> Any:
         """TOML has no way to write a seventh, so "1/7" is read as a fraction."""
-        return float(Fraction(value)) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        try:
+            return float(Fraction(value))
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"give a number of GPUs or a fraction such as '1/7', got {value!r}") from None
 
     @model_validator(mode="after")
     def _check(self) -> "Platform":

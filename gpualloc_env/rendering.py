@@ -6,7 +6,12 @@ from gpualloc_env.observation import View
 from gpualloc_env.state import AnyArray
 
 WIDTH, ROW_HEIGHT, GAP = 480, 40, 10
-BACKGROUND, SHARE_COLOUR, QUEUE_COLOUR, LOADING_COLOUR = (250, 250, 250), (42, 111, 187), (214, 96, 77), (170,) * 3
+BACKGROUND, SHARE_COLOUR, QUEUE_COLOUR, LOADING_COLOUR = (
+    (250, 250, 250),
+    (42, 111, 187),
+    (214, 96, 77),
+    (170,) * 3,
+)
 
 
 def render_text(view: View, names: tuple[str, ...]) -> str:

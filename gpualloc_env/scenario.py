@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,17 +86,17 @@ class Scenario(Model):
         """Names of the agents in the order of every array."""
         return tuple(agent.name for agent in self.agents)
 
-    @cached_property
+    @property
     def routing_matrix(self) -> Array:
         """W, (N, N), or (0, 0) where agents are independent."""
         return np.zeros((0, 0)) if self.routing is None else np.array(self.routing, dtype=np.float64)
 
-    @cached_property
+    @property
     def visits(self) -> Array:
         """V with λ = V · external, (N, N): the solution (I − Wᵀ)⁻¹ of the traffic equations; (0, 0) for I."""
         if self.routing is None:
             return np.zeros((0, 0))
-        return np.linalg.inv(np.eye(len(self.agents)) - self.routing_matrix.T)
+        return np.linalg.inv(np.eye(len(self.agents)) - self.routing_matrix.T).astype(np.float64)
 
     def utilisation(self, external: Array) -> float:
         """ρ = Σ_i λ_i/T_i / G for external rates, (N,) [requests/s]: the load of linear GPUs."""
@@ -104,7 +104,7 @@ class Scenario(Model):
         base = np.array([agent.throughput_rps for agent in self.agents])
         return float(np.sum(total / base) / self.platform.gpus)
 
-    @cached_property
+    @property
     def windows(self) -> Windows:
         """The episodes of the log."""
         if self.trace is None:
@@ -114,8 +114,8 @@ class Scenario(Model):
                 f"scenario {self.name!r} replays a request log: give its path, as trace='my-log.csv' "
                 "or --trace my-log.csv"
             )
-        log = read_log(self.trace.path)
-        return cut(log, self.trace, self.steps, self.dt, len(self.agents), self.utilisation)
+        stamp = self.trace.path.stat() if self.trace.path.is_file() else None
+        return _cut_log(self, stamp and (stamp.st_mtime_ns, stamp.st_size))  # pyright: ignore[reportArgumentType]
 
     def source(self) -> Source:
         """Everything that the compiled draw of an episode reads."""
@@ -132,7 +132,13 @@ class Scenario(Model):
         if traffic.rates_rps is not None:
             rates = np.array(traffic.rates_rps)
             if traffic.load is not None:
-                rates = rates * (traffic.load / self.utilisation(rates * mean_profile))
+                offered = self.utilisation(rates * mean_profile)
+                if offered == 0:
+                    raise ScenarioError(
+                        f"scenario {self.name!r}: load = {traffic.load:g} cannot be reached, traffic.surges "
+                        "silence every agent for the whole episode; end them earlier or leave load out"
+                    )
+                rates = rates * (traffic.load / offered)
         burst = traffic.burst
         return Source(
             kind=kind,
@@ -149,6 +155,14 @@ class Scenario(Model):
         )
 
 
+@lru_cache(maxsize=4)
+def _cut_log(scenario: Scenario, stamp: tuple[int, int] | None) -> Windows:
+    """The windows of a scenario's log, read again when the stamp of the file has changed."""
+    assert scenario.trace is not None and scenario.trace.path is not None
+    log = read_log(scenario.trace.path)
+    return cut(log, scenario.trace, scenario.steps, scenario.dt, len(scenario.agents), scenario.utilisation)
+
+
 _PAPER_RATES = (80.0, 40.0, 45.0, 25.0)
 
 SCENARIOS = {
@@ -162,13 +176,13 @@ SCENARIOS = {
         ),
         Scenario(
             name="paper-overload",
-            description="The paper's overload: three times its traffic; tests nothing but the backlog's growth.",
+            description="The paper's overload: three times its traffic; only the backlog's growth is tested.",
             traffic=Traffic(law="constant", rates_rps=tuple(3 * rate for rate in _PAPER_RATES)),
             steps=100,
         ),
         Scenario(
             name="paper-spike",
-            description="The paper's spike: NLP traffic times ten from 40 s to 50 s; tests the reaction time.",
+            description="The paper's spike: ten times the NLP traffic from 40 s to 50 s; tests the reaction.",
             traffic=Traffic(
                 law="constant",
                 rates_rps=_PAPER_RATES,
@@ -179,25 +193,25 @@ SCENARIOS = {
         ),
         Scenario(
             name="paper-dominance",
-            description="The paper's dominance: nine in ten of 190 requests/s go to NLP; tests for starvation.",
+            description="The paper's dominance: 90 % of 190 requests/s go to NLP; tests for starvation.",
             traffic=Traffic(law="constant", rates_rps=(190 / 30, 171.0, 190 / 30, 190 / 30)),
             steps=100,
         ),
         Scenario(
             name="steady",
-            description="Poisson traffic on linear GPUs without friction: the cµ rule is optimal, none may beat it.",
+            description="Poisson traffic, linear GPUs, no friction: the cµ rule is optimal here.",
             traffic=Traffic(rates_rps=tuple(rate / 4 for rate in _PAPER_RATES)),
         ),
         Scenario(
             name="serverless",
-            description="Bursts, a mix that changes by the episode, concave throughput, costly changes, cold starts.",
+            description="Bursts, a new mix every episode, concave throughput, cold starts, costly changes.",
             agents=SATURATING_AGENTS,
             platform=SERVERLESS,
             traffic=Traffic(load=0.8, mix_concentration=2, burst=Burst(ratio=4, on_s=10, off_s=50)),
         ),
         Scenario(
             name="trace",
-            description="A request log on the serverless platform: tests an allocator on traffic as it really is.",
+            description="A request log on the serverless platform: tests an allocator on real traffic.",
             agents=SATURATING_AGENTS,
             platform=SERVERLESS,
             trace=Trace(),

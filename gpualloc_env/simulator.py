@@ -91,7 +91,17 @@ def _serve(queue: float, rate: float, delay: float, dt: float) -> tuple[float, f
 
 @compiled
 def _late(
-    queue: float, served: float, rate: float, delay: float, slo: float, lag: int, arrived: AnyArray, dt: float, b: int, i: int, t: int
+    queue: float,
+    served: float,
+    rate: float,
+    delay: float,
+    slo: float,
+    lag: int,
+    arrived: AnyArray,
+    dt: float,
+    b: int,
+    i: int,
+    t: int,
 ) -> float:
     """Requests of agent i that reach the age `slo` in this step while they wait.
 
@@ -106,7 +116,9 @@ def _late(
 
 
 @compiled
-def _hold(state: AnyArray, cold_start_s: float, share: float, dt: float, keep_alive_s: float, b: int, i: int) -> None:
+def _hold(
+    state: AnyArray, cold_start_s: float, share: float, dt: float, keep_alive_s: float, b: int, i: int
+) -> None:
     """Age the model of agent i: loading while it holds a share, unloaded after long idleness."""
     loading = state[b, LOADING, i]
     if share > 0.0:

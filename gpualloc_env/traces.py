@@ -1,6 +1,8 @@
 """Request logs: reading them, spreading them over the agents, cutting them into episodes."""
 
 import csv
+import gzip
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +92,12 @@ def read_log(path: Path) -> Log:
             f"{', '.join(AZURE_COLUMNS)}, this file has {', '.join(table.columns)}"
         )
     stamp, *tokens = AZURE_COLUMNS
-    time = table[stamp].str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="ns", strict=False)
+    # The logs of 2024 name their offset from UTC, always zero; those of 2023 do not.
+    time = (
+        table[stamp]
+        .str.strip_suffix("+00:00")
+        .str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="ns", strict=False)
+    )
     _check(path, stamp, table[stamp], ~time.is_null().to_numpy(), "a time like 2023-11-16 18:17:03.97996")
     counts: list[AnyArray] = []
     for column in tokens:
@@ -115,17 +122,26 @@ def _check(path: Path, column: str, texts: "object", good: AnyArray, expected: s
 
 def _first_ragged_line(path: Path) -> str | None:
     """Name the first line with too many or too few fields, which the fast reader does not."""
+    line = 0
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        read = gzip.open if packed else open
+        with read(path, "rt", newline="", encoding="utf-8", errors="replace") as file:
             rows = csv.reader(file)
             header = next(rows, None)
             if header is None:
                 return f"{path}: the file is empty; a log has a header and one request per line"
             for row in rows:
+                line = rows.line_num
+                if any("\ufffd" in field for field in row):
+                    return f"{path}, line {line}: bytes that are not UTF-8 text"
                 if row and len(row) != len(header):
-                    return f"{path}, line {rows.line_num}: {len(row)} fields where the header has {len(header)}"
-    except (UnicodeDecodeError, csv.Error) as error:
-        return f"{path}: cannot be read as CSV text: {error}"
+                    return f"{path}, line {line}: {len(row)} fields where the header has {len(header)}"
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        return f"{path}: the gzip file is truncated or damaged ({error}); fetch it again"
+    except csv.Error as error:
+        return f"{path}, line {line + 1}: cannot be read as CSV text: {error}"
     return None
 
 
@@ -156,7 +172,7 @@ def cut(
     if agents > 1:
         rank = np.argsort(np.argsort(log.prompt_tokens, kind="stable"), kind="stable")
         specialist = 1 + rank * (agents - 1) // len(work)
-    visits = np.bincount(specialist, weights=work, minlength=agents)
+    visits: Array = np.bincount(specialist, weights=work, minlength=agents).astype(np.float64)
     if agents > 1:
         visits[0] = work.sum()
     span = gpu_seconds(visits) / trace.load

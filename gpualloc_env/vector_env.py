@@ -1,7 +1,7 @@
 """`GPUAllocVectorEnv`: the native batch behind Gymnasium's vector interface."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -24,7 +24,9 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
     with Gymnasium's mask of the environments that it speaks of.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    metadata: dict[str, Any] = {  # noqa: RUF012  Gymnasium's own declaration
+        "autoreset_mode": AutoresetMode.NEXT_STEP
+    }
 
     def __init__(
         self,
@@ -85,10 +87,18 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
         if isinstance(seed, list):
             raise ValueError(f"seed must be one integer, environment k gets seed + k; got the list {seed}")
         super().reset(seed=seed)
-        if seed is not None or not self._seeded:
-            self._batch.seed(int(self.np_random.integers(2**62)) if seed is None else seed)
-            self._seeded = True
-        self._batch.reset((options or {}).get("reset_mask"))
+        mask = (options or {}).get("reset_mask")
+        if mask is not None and not np.any(mask):
+            raise ValueError(f"options['reset_mask'] must select at least one environment, got {mask!r}")
+        try:
+            if not self._seeded:
+                self._batch.seed(int(self.np_random.integers(2**62)))
+                self._seeded = True
+            if seed is not None:
+                self._batch.seed(seed, mask)
+            self._batch.reset(mask)
+        except ValueError as error:
+            raise ValueError(f"options['reset_mask']: {error}") from None
         return self._batch.observation.copy(), {}
 
     def step(self, actions: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray, AnyArray, dict[str, Any]]:

@@ -1,5 +1,7 @@
 """Traffic: the laws by which requests arrive, and the draws that make an episode of them."""
 
+from itertools import pairwise
+from math import prod
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -76,9 +78,12 @@ class Traffic(Model):
         """Mean over each step of the factor on each agent's rate, (steps + 1, N)."""
         edges = dt * np.arange(steps + 2)
         profile = np.ones((steps + 1, len(names)))
-        for surge in self.surges:
-            inside = np.clip(edges, surge.start_s, surge.end_s)
-            profile[:, names.index(surge.agent)] += (surge.factor - 1) * np.diff(inside) / dt
+        turns = sorted({turn for surge in self.surges for turn in (surge.start_s, surge.end_s)})
+        for start, end in pairwise(turns):
+            inside = np.diff(np.clip(edges, start, end)) / dt
+            for i, name in enumerate(names):
+                active = [s.factor for s in self.surges if s.agent == name and s.start_s <= start < s.end_s]
+                profile[:, i] += (prod(active) - 1) * inside
         return profile
 
 

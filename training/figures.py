@@ -181,7 +181,7 @@ def shares_over_time(
         )
         axes.yaxis.label.set_fontweight("bold")
     rows[-1].set_xlabel("time [s]")
-    below_label = rows[-1].transAxes + ScaledTranslation(0, -34 / 72, figure.dpi_scale_trans)
+    below_label = rows[-1].transAxes + ScaledTranslation(0, -42 / 72, figure.dpi_scale_trans)
     handles, labels = rows[0].get_legend_handles_labels()
     rows[-1].legend(
         handles,

@@ -1,6 +1,6 @@
 """Train a PPO allocator on the native batch.
 
-python -m training.train --scenario serverless --allocator ppo --total-steps 1000000 --seed 0 --out runs/my-ppo
+python -m training.train --scenario serverless --allocator ppo --total-steps 1000000 --out runs/my-ppo
 """
 
 import json
@@ -117,7 +117,8 @@ def main(config: TrainConfig) -> None:
     normalised.save(str(config.out / NORMALISER))
     (config.out / TRANSFORM).write_text(json.dumps(asdict(env.transform), indent=2) + "\n", encoding="utf-8")
     print(f"Allocator in {config.out}; curves with: tensorboard --logdir {config.out / 'tensorboard'}")
-    print(f"Compare it with: python -m training.compare --scenario {config.scenario} --policies adaptive {config.out}")
+    compare = f"python -m training.compare --scenario {config.scenario} --policies adaptive {config.out}"
+    print(f"Compare it with: {compare}")
 
 
 def check(config: TrainConfig) -> None:

@@ -1,0 +1,285 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from gpualloc_env import SCENARIOS, Agent, Batch, Burst, Scenario, Surge, Traffic, load_scenario
+from gpualloc_env.generator import (
+    POISSON_CACHE,
+    cached_poisson_quantile,
+    exponential,
+    poisson_quantile,
+    seed_generator,
+    uniform,
+)
+from gpualloc_env.state import MEAN_RATE
+
+BURST = Burst(ratio=4, on_s=10, off_s=50)
+
+
+def numbers(seed, count, draw=uniform, *parameters):
+    generator = np.empty(4, dtype=np.uint64)
+    seed_generator(generator, np.uint64(seed))
+    return np.array([draw(generator, *parameters) for _ in range(count)])
+
+
+def drawn(traffic, *, steps, envs=1, dt=1.0, seed=0, agents=1, base=100.0):
+    """External arrivals of the T steps, (T, B, N), and the mean rates, (B, N)."""
+    scenario = Scenario(
+        name="drawn",
+        agents=tuple(Agent(name=f"agent-{i}", model_mb=0, throughput_rps=base) for i in range(agents)),
+        traffic=traffic,
+        steps=steps,
+        dt=dt,
+    )
+    batch = Batch(scenario, envs)
+    batch.seed(seed)
+    batch.reset()
+    return batch.arrivals[:steps, :envs], batch.state[:, MEAN_RATE]
+
+
+@pytest.mark.parametrize("mean", [0.1, 3.0, 17.0, 120.0, 1900.0])
+def test_counts_follow_the_poisson_law(mean):
+    arrivals, _ = drawn(Traffic(rates_rps=(mean,)), steps=20_000, seed=3)
+    counts = arrivals.ravel().astype(int)
+    assert (counts == arrivals.ravel()).all()
+    # About twenty classes of equal weight, bounded by quantiles of the law.
+    edges = np.unique(stats.poisson.ppf(np.linspace(0.05, 0.95, 19), mean))
+    expected = np.diff(np.concatenate([[0], stats.poisson.cdf(edges, mean), [1]])) * len(counts)
+    observed = np.bincount(np.searchsorted(edges, counts), minlength=len(edges) + 1)
+    assert stats.chisquare(observed, expected).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("mean", [1e-9, 0.1, 1.0, 3.0, 15.999, 16.0, 17.0, 120.0, 1900.0, 50_000.0])
+def test_quantiles_are_those_of_the_poisson_law(mean):
+    tails = 10.0 ** np.arange(-12, -1)
+    for probability in (*tails, *np.linspace(0.013, 0.987, 41), *(1 - tails)):
+        count = poisson_quantile(probability, mean)
+        # The smallest count whose probability is enough, to the rounding of the two sums.
+        rounding = 1e-13 if probability > 0.5 else 1e-9 * probability
+        assert stats.poisson.cdf(count, mean) >= probability - rounding
+        assert count == 0 or stats.poisson.cdf(count - 1, mean) < probability + rounding
+        if 1e-9 < probability < 1 - 1e-9:
+            assert count == stats.poisson.ppf(probability, mean)
+
+
+def test_nothing_arrives_at_rate_zero():
+    assert poisson_quantile(0.999999, 0.0) == 0
+
+
+def test_the_largest_uniform_number_gives_a_finite_count():
+    for mean in (1e-3, 3.0, 120.0, 1e5):
+        assert poisson_quantile(1 - 2**-54, mean) <= mean + 12 * np.sqrt(mean) + 20
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    probability=st.floats(1e-12, 1 - 1e-12),
+    mean=st.floats(1e-3, 3000),
+    more=st.floats(1e-6, 100),
+)
+def test_a_higher_mean_never_lowers_the_count(probability, mean, more):
+    assert poisson_quantile(probability, mean + more) >= poisson_quantile(probability, mean)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    means=st.lists(st.floats(0, 500), min_size=1, max_size=3),
+    draws=st.lists(st.tuples(st.integers(0, 2), st.floats(2**-54, 1 - 2**-53)), min_size=1, max_size=30),
+)
+def test_a_tabulated_law_gives_what_a_fresh_one_gives(means, draws):
+    cache = np.full(POISSON_CACHE, np.nan)
+    for which, probability in draws:
+        mean = means[which % len(means)]
+        expected = poisson_quantile(probability, mean)
+        assert cached_poisson_quantile(probability, mean, cache) == expected
+
+
+def test_uniform_numbers_are_uniform():
+    sample = numbers(1, 20_000)
+    assert stats.kstest(sample, "uniform").pvalue > 1e-3
+    assert 0 < sample.min() and sample.max() < 1
+
+
+def test_exponential_numbers_are_exponential():
+    sample = numbers(2, 20_000, exponential, 4.0)
+    assert stats.kstest(sample, "expon", args=(0, 4.0)).pvalue > 1e-3
+
+
+def test_the_generator_is_xoshiro256_plus_plus_seeded_by_splitmix64():
+    mask = 2**64 - 1
+
+    def rotated(word, by):
+        return ((word << by) | (word >> (64 - by))) & mask
+
+    counter, words = 42, []
+    for _ in range(4):
+        counter = (counter + 0x9E3779B97F4A7C15) & mask
+        word = ((counter ^ (counter >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & mask
+        words.append(word ^ (word >> 31))
+    expected = []
+    for _ in range(50):
+        expected.append((rotated((words[0] + words[3]) & mask, 23) + words[0]) & mask)
+        shifted = (words[1] << 17) & mask
+        words[2] ^= words[0]
+        words[3] ^= words[1]
+        words[1] ^= words[2]
+        words[0] ^= words[3]
+        words[2] ^= shifted
+        words[3] = rotated(words[3], 45)
+    assert numbers(42, 50).tolist() == [((word >> 11) + 0.5) * 2.0**-53 for word in expected]
+
+
+def test_neighbouring_seeds_are_not_correlated():
+    arrivals, _ = drawn(Traffic(rates_rps=(500.0,)), steps=400, envs=60, seed=1000)
+    correlations = np.corrcoef(arrivals[:, :, 0].T)[np.triu_indices(60, 1)]
+    # Of 1770 independent correlations, each of deviation 1/√400, none is expected beyond five.
+    assert abs(correlations).max() < 5 / 20
+    assert correlations.mean() == pytest.approx(0, abs=0.01)
+
+
+def test_the_episodes_of_one_environment_are_not_correlated():
+    batch = Batch(Scenario(name="one", traffic=Traffic(rates_rps=(500.0,) * 4), steps=400), 1)
+    batch.seed(0)
+    batch.reset()
+    first = batch.arrivals[:400, 0].copy()
+    batch.reset()
+    assert abs(np.corrcoef(first.ravel(), batch.arrivals[:400, 0].ravel())[0, 1]) < 5 / 40
+
+
+def test_agents_are_not_correlated():
+    arrivals, _ = drawn(Traffic(rates_rps=(500.0,) * 4), steps=2000, agents=4)
+    correlations = np.corrcoef(arrivals[:, 0].T)[np.triu_indices(4, 1)]
+    assert abs(correlations).max() < 5 / np.sqrt(2000)
+
+
+def test_constant_traffic_brings_rate_times_dt_in_every_step():
+    arrivals, mean_rate = drawn(Traffic(law="constant", rates_rps=(3.0, 0.5)), steps=20, dt=0.25, agents=2)
+    assert (arrivals == [0.75, 0.125]).all()
+    assert mean_rate.tolist() == [[3.0, 0.5]]
+
+
+@pytest.mark.parametrize("dt", [0.1, 1.0, 7.0])
+def test_bursts_keep_the_mean_rate_and_are_on_a_sixth_of_the_time(dt):
+    law = Traffic(law="constant", rates_rps=(60.0,), burst=BURST)
+    arrivals, _ = drawn(law, steps=int(3000 / dt), envs=400, dt=dt)
+    rate = arrivals[..., 0] / dt
+    # On: 4 × 40 = 160; off: 40; so that 160 / 6 + 40 × 5 / 6 = 60.
+    assert rate.min() == pytest.approx(40) and rate.max() == pytest.approx(160)
+    on = (rate - 40) / 120
+    # Independent spells of 60 s in the mean: about 20 000 of them.
+    assert on.mean() == pytest.approx(1 / 6, abs=0.005)
+    assert rate.mean() == pytest.approx(60, rel=0.01)
+    assert on[0].mean() == pytest.approx(1 / 6, abs=0.08)
+
+
+def test_spells_of_a_burst_last_ten_seconds_on_and_fifty_off():
+    law = Traffic(law="constant", rates_rps=(60.0,), burst=BURST)
+    arrivals, _ = drawn(law, steps=200_000, dt=0.1)
+    on = arrivals[:, 0, 0] > 10
+    turns = np.flatnonzero(np.diff(on.astype(int)))
+    lengths = np.diff(turns) * 0.1
+    spells = {state: lengths[on[turns[:-1] + 1] == state] for state in (True, False)}
+    # Some 330 spells of each kind: the mean of exponential times is known to 1/√330.
+    assert spells[True].mean() == pytest.approx(10, rel=0.2)
+    assert spells[False].mean() == pytest.approx(50, rel=0.2)
+
+
+@pytest.mark.parametrize("dt", [0.1, 1.0])
+def test_the_variance_of_bursty_counts_is_that_of_a_two_state_process(dt):
+    arrivals, _ = drawn(
+        Traffic(rates_rps=(60.0,), burst=BURST), steps=int(1000 / dt), envs=1000, dt=dt, seed=5
+    )
+    # Var = λ dt + 2 σ² τ² (dt/τ − 1 + e^(−dt/τ)): σ² = p (1 − p) (160 − 40)², 1/τ = 1/10 + 1/50.
+    tau, sigma2 = 50 / 6, (5 / 36) * 120**2
+    theory = 60 * dt + 2 * sigma2 * tau**2 * (dt / tau - 1 + np.exp(-dt / tau))
+    assert arrivals.var() == pytest.approx(theory, rel=0.03)
+
+
+def test_a_finer_step_only_divides_the_counts():
+    # The law of the traffic does not depend on dt: ten counts of 0.1 s vary as one of 1 s.
+    traffic = Traffic(rates_rps=(60.0,), burst=BURST)
+    fine, _ = drawn(traffic, steps=10_000, envs=400, dt=0.1, seed=6)
+    coarse, _ = drawn(traffic, steps=1000, envs=400, dt=1.0, seed=7)
+    summed = fine.reshape(1000, 10, 400).sum(axis=1)
+    assert summed.var() == pytest.approx(coarse.var(), rel=0.05)
+    assert summed.mean() == pytest.approx(coarse.mean(), rel=0.02)
+
+
+def test_a_drawn_mix_has_the_moments_of_a_dirichlet_law():
+    traffic = Traffic(load=0.8, mix_concentration=2)
+    _, rates = drawn(traffic, steps=1, envs=20_000, agents=4)
+    mix = rates / rates.sum(axis=1, keepdims=True)
+    # Dirichlet(2, 2, 2, 2): mean 2/8, variance 2·6 / (8²·9), covariance −2·2 / (8²·9).
+    covariance = np.cov(mix.T)
+    assert mix.mean(axis=0) == pytest.approx(np.full(4, 0.25), abs=0.005)
+    assert np.diag(covariance) == pytest.approx(np.full(4, 12 / 576), rel=0.05)
+    assert covariance[np.triu_indices(4, 1)] == pytest.approx(np.full(6, -4 / 576), rel=0.1)
+
+
+def test_every_serverless_episode_has_load_four_fifths_and_another_mix():
+    scenario = load_scenario("serverless", steps=3)
+    base = np.array([agent.throughput_rps for agent in scenario.agents])
+    batch = Batch(scenario, 500)
+    batch.seed(0)
+    mixes = []
+    for _ in range(3):
+        batch.reset()
+        rates = batch.state[:, MEAN_RATE]
+        assert (rates / base).sum(axis=1) == pytest.approx(np.full(500, 0.8), rel=1e-12)
+        mixes.append(rates[:, 0].copy())
+    assert len(np.unique(mixes)) == 1500
+
+
+def test_traffic_comes_at_the_mean_rate_that_the_objective_counts_with():
+    scenario = load_scenario("serverless", steps=3000)
+    batch = Batch(scenario, 200)
+    batch.seed(0)
+    batch.reset()
+    counted = batch.arrivals[:3000, :200].mean(axis=0)
+    assert counted.sum(axis=0) == pytest.approx(batch.state[:, MEAN_RATE].sum(axis=0), rel=0.02)
+
+
+@pytest.mark.parametrize("dt", [0.01, 0.1, 0.3, 0.7, 2.0, 7.0])
+def test_a_surge_adds_exactly_its_requests_also_where_dt_does_not_divide_it(dt):
+    surge = Surge(agent="agent-0", factor=10, start_s=3.1, end_s=5.2)
+    steps = int(np.ceil(8 / dt))
+    traffic = Traffic(law="constant", rates_rps=(2.0,), surges=(surge,))
+    arrivals, mean_rate = drawn(traffic, steps=steps, dt=dt)
+    # 2 requests/s all the time, and 9 × 2 more during 2.1 s.
+    assert arrivals.sum() == pytest.approx(2 * steps * dt + 18 * 2.1)
+    assert mean_rate[0, 0] == pytest.approx(arrivals.sum() / (steps * dt))
+    starts = dt * np.arange(steps)
+    overlap = np.clip(np.minimum(starts + dt, 5.2) - np.maximum(starts, 3.1), 0, None)
+    assert arrivals[:, 0, 0] == pytest.approx(2 * dt + 18 * overlap)
+
+
+def test_a_surge_of_factor_zero_silences_its_agent_alone():
+    surge = Surge(agent="agent-1", factor=0, start_s=1, end_s=2)
+    arrivals, _ = drawn(Traffic(rates_rps=(50.0, 50.0), surges=(surge,)), steps=3, agents=2)
+    assert (arrivals[:, 0] == 0).tolist() == [[False, False], [False, True], [False, False]]
+
+
+def test_surges_that_overlap_multiply():
+    surges = (
+        Surge(agent="agent-0", factor=3, start_s=1, end_s=3),
+        Surge(agent="agent-0", factor=2, start_s=2, end_s=4),
+    )
+    arrivals, _ = drawn(Traffic(law="constant", rates_rps=(1.0,), surges=surges), steps=5)
+    assert arrivals.ravel().tolist() == [1, 3, 6, 2, 1]
+
+
+def test_two_silences_at_once_are_silence():
+    silences = tuple(Surge(agent="agent-0", factor=0, start_s=1, end_s=2) for _ in range(2))
+    arrivals, _ = drawn(Traffic(law="constant", rates_rps=(1.0,), surges=silences), steps=3)
+    assert arrivals.ravel().tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("name", [name for name, scenario in SCENARIOS.items() if scenario.traffic])
+def test_the_extra_row_of_arrivals_is_drawn_too(name):
+    batch = Batch(load_scenario(name, steps=4), 8)
+    batch.seed(0)
+    batch.reset()
+    assert batch.arrivals.shape[0] == 5 and batch.arrivals[4, :8].any()
