@@ -168,6 +168,7 @@ def _settings(scenario: Scenario) -> Array:
             platform.deadband,
             platform.keep_alive_s,
             math.exp(-scenario.dt / simulator.RATE_TIME_CONSTANT_S),
+            1.0 / scenario.dt,
             *(getattr(objective, term) for term in TERMS),
         ]
     )

@@ -149,8 +149,9 @@ def encode_state(view: View, observation: AnyArray) -> None:
             row[2] = _squash(view.rate[b, i], base)
             row[3] = min(1.0, view.share[b, i] * held)
             row[4] = min(1.0, view.idle[b, i] * idled)
-            row[5] = _squash(view.loading[b, i], 1.0)
-            row[6] = _squash(view.oldest_age[b, i], view.slo[b, i])
+            loading, age = view.loading[b, i], view.oldest_age[b, i]
+            row[5] = _squash(loading, 1.0) if loading > 0.0 else 0.0
+            row[6] = _squash(age, view.slo[b, i]) if age > 0.0 else 0.0
 
 
 @compiled

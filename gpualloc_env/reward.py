@@ -20,9 +20,9 @@ class Objective(Model):
 
 
 @compiled
-def latency(weighted_backlog: float, weighted_rate: float) -> float:
+def latency(weighted_backlog: float, per_weighted_rate: float) -> float:
     """Σ ω backlog / Σ ω λ̄ [s]: the weighted mean time in the system, by Little's law."""
-    return weighted_backlog / weighted_rate if weighted_rate > 0.0 else 0.0
+    return weighted_backlog * per_weighted_rate
 
 
 @compiled
@@ -32,18 +32,18 @@ def cost(held: float, gpus: float) -> float:
 
 
 @compiled
-def throughput(served: float, total_rate: float, dt: float) -> float:
+def throughput(served: float, per_total_rate: float, per_dt: float) -> float:
     """Σ s / (dt Σ λ̄): what was served as a fraction of what is offered."""
-    return served / (dt * total_rate) if total_rate > 0.0 else 0.0
+    return served * per_dt * per_total_rate
 
 
 @compiled
-def slo(weighted_late: float, weighted_rate: float, dt: float) -> float:
+def slo(weighted_late: float, per_weighted_rate: float, per_dt: float) -> float:
     """Σ ω late / (dt Σ ω λ̄): requests that pass their service objective in this step."""
-    return weighted_late / (dt * weighted_rate) if weighted_rate > 0.0 else 0.0
+    return weighted_late * per_dt * per_weighted_rate
 
 
 @compiled
 def shortfall(missing: float, guaranteed: float) -> float:
     """Σ max(0, R − g) / Σ R over the agents that had work in this step."""
-    return missing / guaranteed if guaranteed > 0.0 else 0.0
+    return missing / guaranteed if missing > 0.0 else 0.0

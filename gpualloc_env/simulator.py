@@ -34,7 +34,11 @@ from gpualloc_env.state import (
     MIN_SHARE,
     OLDEST,
     OLDEST_AGE,
+    OLDEST_TOTAL,
     OUTCOME_ROWS,
+    PER_DT,
+    PER_TOTAL_RATE,
+    PER_WEIGHTED_RATE,
     QUEUE,
     QUEUE_END,
     RATE,
@@ -54,9 +58,7 @@ from gpualloc_env.state import (
     SUMS,
     THROUGHPUT,
     THROUGHPUT_TERM,
-    TOTAL_RATE,
     WEIGHT,
-    WEIGHTED_RATE,
     WEIGHTS,
     AnyArray,
 )
@@ -72,7 +74,7 @@ OK, NOT_A_NUMBER, EPISODE_OVER = 0, 1, 2
 
 
 @compiled
-def _serve(queue: float, rate: float, delay: float, dt: float) -> tuple[float, float]:
+def _serve(queue: float, rate: float, delay: float, dt: float, per_dt: float) -> tuple[float, float]:
     """Serve for what is left of the step after a delay, first come first served.
 
     The number waiting is constant until service starts and then falls at `rate` to zero or to
@@ -85,8 +87,8 @@ def _serve(queue: float, rate: float, delay: float, dt: float) -> tuple[float, f
     if queue == 0.0:
         return 0.0, 0.0
     if capacity >= queue:
-        return queue, queue * (delay + 0.5 * queue / rate) / dt
-    return capacity, queue - 0.5 * capacity * (dt - delay) / dt
+        return queue, queue * (delay + 0.5 * queue / rate) * per_dt
+    return capacity, queue - 0.5 * capacity * (dt - delay) * per_dt
 
 
 @compiled
@@ -108,10 +110,13 @@ def _late(
     One step's requests reach it in every step: those of `lag` steps ago, slo − lag·dt seconds
     into this one. What of them has not left by then is late.
     """
+    left = queue - min(served, rate * max(0.0, slo - lag * dt - delay))
+    if left <= NEGLIGIBLE:
+        return 0.0
     total = arrived[t - lag, b, i]
-    departed = arrived[t, b, i] - queue + min(served, rate * max(0.0, slo - lag * dt - delay))
     cohort = total - arrived[t - lag - 1, b, i] if t > lag else total
-    late = min(cohort, total - departed)
+    newer = arrived[t, b, i] - total
+    late = min(cohort, left - newer)
     return late if late > NEGLIGIBLE else 0.0
 
 
@@ -145,7 +150,7 @@ def _act(
     t: int,
 ) -> None:
     """Serve, age the models and price the step of one environment with the shares it has been granted."""
-    dt = settings[DT]
+    dt, per_dt = settings[DT], settings[PER_DT]
     weighted_backlog = held = served_in_all = weighted_late = missing = guaranteed = 0.0
     for i in range(state.shape[2]):
         share, queue, kappa = state[b, GRANTED, i], state[b, QUEUE, i], agents[b, KAPPA, i]
@@ -155,7 +160,7 @@ def _act(
         delay = dt if delay > dt else delay
         speedup = share if kappa == 0.0 else share * (1.0 + kappa) / (share + kappa)
         rate = agents[b, THROUGHPUT, i] * speedup
-        served, backlog = _serve(queue, rate, delay, dt)
+        served, backlog = _serve(queue, rate, delay, dt, per_dt)
         lag, late = int(agents[b, SLO_LAG, i]), 0.0
         if t >= lag and state[b, OLDEST, i] <= t - lag:
             late = _late(queue, served, rate, delay, agents[b, SLO_S, i], lag, arrived, dt, b, i, t)
@@ -181,11 +186,11 @@ def _act(
             short = agents[b, MIN_SHARE, i] - share
             missing += short if short > 0.0 else 0.0
 
-    weighted_rate = episode[b, WEIGHTED_RATE]
-    episode[b, LATENCY] = reward.latency(weighted_backlog, weighted_rate)
+    per_weighted_rate = episode[b, PER_WEIGHTED_RATE]
+    episode[b, LATENCY] = reward.latency(weighted_backlog, per_weighted_rate)
     episode[b, COST] = reward.cost(held, settings[GPUS])
-    episode[b, THROUGHPUT_TERM] = reward.throughput(served_in_all, episode[b, TOTAL_RATE], dt)
-    episode[b, SLO] = reward.slo(weighted_late, weighted_rate, dt)
+    episode[b, THROUGHPUT_TERM] = reward.throughput(served_in_all, episode[b, PER_TOTAL_RATE], per_dt)
+    episode[b, SLO] = reward.slo(weighted_late, per_weighted_rate, per_dt)
     episode[b, SHORTFALL] = reward.shortfall(missing, guaranteed)
     episode[b, REWARD] = -(
         settings[WEIGHTS + LATENCY] * episode[b, LATENCY]
@@ -212,7 +217,7 @@ def _arrive(
     """Add the arrivals of step t, from outside and from what other agents finished in step t − 1."""
     dt = settings[DT]
     decay = settings[RATE_DECAY]
-    gain = (1.0 - decay) / dt
+    gain = (1.0 - decay) * settings[PER_DT]
     episode[b, RATE_WEIGHT] = decay * episode[b, RATE_WEIGHT] + (1.0 - decay)
     normaliser = 1.0 / episode[b, RATE_WEIGHT]
     for i in range(state.shape[2]):
@@ -228,12 +233,15 @@ def _arrive(
 
         total = arrived[t - 1, b, i] + inflow if t > 0 else inflow
         arrived[t, b, i] = total
-        oldest = int(state[b, OLDEST, i])
+        oldest, oldest_total = int(state[b, OLDEST, i]), state[b, OLDEST_TOTAL, i]
         if queue - inflow <= NEGLIGIBLE:
-            oldest = t
-        while oldest < t and arrived[oldest, b, i] - (total - queue) <= NEGLIGIBLE:
+            oldest, oldest_total = t, total
+        departed = total - queue
+        while oldest < t and oldest_total - departed <= NEGLIGIBLE:
             oldest += 1
+            oldest_total = arrived[oldest, b, i]
         state[b, OLDEST, i] = oldest
+        state[b, OLDEST_TOTAL, i] = oldest_total
         state[b, OLDEST_AGE, i] = (t - oldest) * dt
 
 
@@ -346,10 +354,13 @@ def reset(
             draw_rates(generators[b], source, agents[b, THROUGHPUT], rates, mean_rate, scratch[:, 0])
             draw_arrivals(generators[b], source, rates, arrivals[:, b], scratch)
         episodes[b] += 1
+        total_rate = weighted_rate = 0.0
         for i in range(count):
             state[b, LOADING, i] = 0.0 if warm else agents[b, COLD_START_S, i]
-            episode[b, TOTAL_RATE] += mean_rate[i]
-            episode[b, WEIGHTED_RATE] += agents[b, WEIGHT, i] * mean_rate[i]
+            total_rate += mean_rate[i]
+            weighted_rate += agents[b, WEIGHT, i] * mean_rate[i]
+        episode[b, PER_TOTAL_RATE] = 1.0 / total_rate if total_rate > 0.0 else 0.0
+        episode[b, PER_WEIGHTED_RATE] = 1.0 / weighted_rate if weighted_rate > 0.0 else 0.0
         _arrive(state, episode, settings, routing, arrivals, arrived, b, 0)
     view = compiled_view_of(state, agents, settings)
     encode_constants(view, observation)
