@@ -9,12 +9,12 @@ from gpualloc_env.generator import seed_generator
 from gpualloc_env.observation import OBSERVATION_FEATURES, View, view_of
 from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import (
-    AGENT_ROWS,
-    EPISODE_ROWS,
-    OUTCOME_ROWS,
+    AGENT_COLUMNS,
+    EPISODE_COLUMNS,
+    OUTCOME_COLUMNS,
     REWARD,
     SETTINGS,
-    STATE_ROWS,
+    STATE_COLUMNS,
     TERMS,
     WEIGHTS,
     AnyArray,
@@ -49,15 +49,15 @@ class Batch:
         self.source = scenario.source()
         self.routing = scenario.routing_matrix
         self.settings = _settings(scenario)
-        self.agents = np.empty((num_envs, AGENT_ROWS, count))
+        self.agents = np.empty((num_envs, count, AGENT_COLUMNS))
         self.agents[:] = _agent_parameters(scenario)
-        self.state: Array = np.zeros((num_envs, STATE_ROWS, count))
-        self.episode: Array = np.zeros((num_envs, EPISODE_ROWS))
+        self.state: Array = np.zeros((num_envs, count, STATE_COLUMNS))
+        self.episode: Array = np.zeros((num_envs, EPISODE_COLUMNS))
         self.clock = np.full(num_envs, steps)
         # One spare column: without it the steps of 2ⁿ environments all meet in the same cache lines.
         self.arrivals: Array = np.zeros((steps + 1, num_envs + 1, count))
         self.arrived: Array = np.zeros((steps + 1, num_envs + 1, count))
-        self.history: Array = np.zeros((num_envs, steps if record else 0, OUTCOME_ROWS, count))
+        self.history: Array = np.zeros((num_envs, steps if record else 0, OUTCOME_COLUMNS, count))
         self.observation = np.zeros((num_envs, count, len(OBSERVATION_FEATURES)), dtype=np.float32)
         self.view: View = view_of(self.state, self.agents, self.settings)
         self._generators = np.zeros((num_envs, 4), dtype=np.uint64)
@@ -177,7 +177,7 @@ def _settings(scenario: Scenario) -> Array:
 
 
 def _agent_parameters(scenario: Scenario) -> Array:
-    """Parameters of the agents in the order of the parameter rows, (AGENT_ROWS, N)."""
+    """Parameters of the agents in the order of their columns, (N, AGENT_COLUMNS)."""
     return np.array(
         [
             (
@@ -192,4 +192,4 @@ def _agent_parameters(scenario: Scenario) -> Array:
             )
             for agent in scenario.agents
         ]
-    ).T
+    )

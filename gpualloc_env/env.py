@@ -24,7 +24,7 @@ from gpualloc_env.state import (
 )
 from gpualloc_env.traces import Split
 
-INFO_ROWS = {
+INFO_COLUMNS = {
     "arrivals": ARRIVALS,
     "queue": QUEUE_END,
     "share": SHARE,
@@ -32,7 +32,7 @@ INFO_ROWS = {
     "capacity": CAPACITY,
     "backlog": BACKLOG,
 }
-"""Arrays of `info`, each (N,) float64 of the step just taken: the first rows of the state."""
+"""Arrays of `info`, each (N,) float64 of the step just taken: the first columns of the state."""
 
 
 def single_spaces(num_agents: int) -> tuple[spaces.Box, spaces.Box]:
@@ -96,17 +96,17 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         """Hold the shares that `action`, (N,) fractions of the platform, asks for during one step."""
         batch = self._batch
         requested = np.asarray(action, dtype=np.float64)
-        if requested.shape != self.action_space.shape:
+        if requested.shape != (batch.num_agents,):
             raise ValueError(
-                f"action must have shape {self.action_space.shape}, one fraction of the platform for each "
+                f"action must have shape {(batch.num_agents,)}, one fraction of the platform for each "
                 f"agent ({', '.join(self.scenario.agent_names)}), got shape {requested.shape}"
             )
         batch.step(requested[None])
-        outcome = batch.state[0, : len(INFO_ROWS)].copy()
-        info: dict[str, Any] = {name: outcome[row] for name, row in INFO_ROWS.items()}
+        outcome = batch.state[0, :, : len(INFO_COLUMNS)].copy()
+        info: dict[str, Any] = dict(zip(INFO_COLUMNS, outcome.T, strict=True))
         *terms, reward = batch.episode[0, : len(TERMS) + 1].tolist()
         info["reward_terms"] = dict(zip(TERMS, terms, strict=True))
-        truncated = bool(batch.clock[0] >= self.scenario.steps)
+        truncated = batch.clock.item(0) >= self.scenario.steps
         if truncated:
             info["episode_metrics"] = episode_metrics(batch, 0)
         return batch.observation[0].copy(), reward, False, truncated, info

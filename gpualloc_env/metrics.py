@@ -151,44 +151,58 @@ def _ratio(numerator: float, denominator: float) -> float:
 
 
 def _latencies(segments: Array) -> dict[str, float]:
-    candidates = np.empty(len(segments), dtype=np.int64)
-    names = (f"latency_p{100 * probability:.0f}_s" for probability in PERCENTILES)
+    room = np.empty(len(segments), dtype=np.int64)
     return {
-        name: float(sojourn_quantile(segments, probability, candidates))
-        for name, probability in zip(names, PERCENTILES, strict=True)
+        f"latency_p{100 * probability:.0f}_s": sojourn_quantile(segments, probability, room)
+        for probability in PERCENTILES
     }
 
 
-def _agent_metrics(batch: "Batch", b: int, i: int) -> tuple[dict[str, float], Array]:
-    """Metrics of one agent in one environment, and its sojourn segments."""
-    history = batch.history[b, :, :, i].T.copy()
-    steps, dt = history.shape[1], batch.scenario.dt
+def _agent_segments(batch: "Batch", b: int) -> list[Array]:
+    """Sojourn segments of each agent in one environment."""
+    history = batch.history[b]
+    steps = history.shape[0]
+    room = np.empty((batch.num_agents, 2 * steps + 1, 3))
+    segments: list[Array] = []
+    for i in range(batch.num_agents):
+        curves = history[:, SERVED, i], history[:, CAPACITY, i], history[:, DELAY, i]
+        count = sojourns(batch.arrived[:steps, b, i], *curves, batch.scenario.dt, room[i])
+        segments.append(room[i, :count])
+    return segments
+
+
+def _paper_latencies(batch: "Batch", b: int) -> Array:
+    """The paper's estimator q/(T g) after service, 999 s where g = 0, each agent's mean, (N,) [s]."""
+    history = batch.history[b]
+    nominal = batch.agents[b, :, THROUGHPUT] * history[:, SHARE]
+    latencies = np.full(nominal.shape, PAPER_MAXIMUM_LATENCY_S)
+    return np.divide(history[:, QUEUE_END], nominal, out=latencies, where=nominal > 0).mean(axis=0)
+
+
+def _by_agent(batch: "Batch", b: int, sums: Array, segments: list[Array]) -> dict[str, dict[str, float]]:
+    """Metrics of each agent by its name; `sums`, (OUTCOME_COLUMNS, N), are over the episode's steps."""
+    steps, dt = batch.scenario.steps, batch.scenario.dt
     span = steps * dt
-    arrived = batch.arrived[:steps, b, i].copy()
-    room = np.empty((2 * steps + 1, 3))
-    count = sojourns(arrived, history[SERVED], history[CAPACITY], history[DELAY], dt, room)
-    segments = room[:count]
-    unfinished = float(history[QUEUE_END, -1])
-    on_time = within(segments, float(batch.agents[b, SLO_S, i]))
-    # Waiting requests that are still within their objective have not been served.
-    waiting = segments[segments[:, 0] == segments[:, 1]]
-    waiting_on_time = within(waiting, float(batch.agents[b, SLO_S, i]))
-    nominal = batch.agents[b, THROUGHPUT, i] * history[SHARE]
-    paper_latency = np.full(steps, PAPER_MAXIMUM_LATENCY_S)
-    np.divide(history[QUEUE_END], nominal, out=paper_latency, where=nominal > 0)
-    metrics = {
-        "latency_mean_s": _ratio(history[BACKLOG].sum() * dt, arrived[-1]),
-        **_latencies(segments),
-        "slo_attainment": 1 - _ratio(history[LATE].sum(), arrived[-1]),
-        "throughput_rps": float(history[SERVED].sum() / span),
-        "goodput_rps": (on_time - waiting_on_time) / span,
-        "backlog_end": unfinished,
-        "unfinished": unfinished,
-        "arrived": float(arrived[-1]),
-        "share_mean": float(history[SHARE].mean()),
-        "paper_latency_s": float(paper_latency.mean()),
-    }
-    return metrics, segments
+    arrived = batch.arrived[steps - 1, b]
+    unfinished, paper_latencies = batch.history[b, -1, QUEUE_END], _paper_latencies(batch, b)
+    metrics: dict[str, dict[str, float]] = {}
+    for i, name in enumerate(batch.scenario.agent_names):
+        slo = float(batch.agents[b, i, SLO_S])
+        # Waiting requests that are still within their objective have not been served.
+        waiting = segments[i][segments[i][:, 0] == segments[i][:, 1]]
+        metrics[name] = {
+            "latency_mean_s": _ratio(sums[BACKLOG, i] * dt, arrived[i]),
+            **_latencies(segments[i]),
+            "slo_attainment": 1 - _ratio(sums[LATE, i], arrived[i]),
+            "throughput_rps": float(sums[SERVED, i]) / span,
+            "goodput_rps": (within(segments[i], slo) - within(waiting, slo)) / span,
+            "backlog_end": float(unfinished[i]),
+            "unfinished": float(unfinished[i]),
+            "arrived": float(arrived[i]),
+            "share_mean": float(sums[SHARE, i]) / steps,
+            "paper_latency_s": float(paper_latencies[i]),
+        }
+    return metrics
 
 
 def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
@@ -210,27 +224,25 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
         raise ValueError(
             f"environment {b} is at step {batch.clock[b]} of its episode; metrics need all of it"
         )
-    history = batch.history[b].swapaxes(0, 1)
-    steps = history.shape[1]
-    dt = batch.scenario.dt
-    agents = [_agent_metrics(batch, b, i) for i in range(batch.num_agents)]
-    per_agent = {name: metrics for name, (metrics, _) in zip(batch.scenario.agent_names, agents, strict=True)}
-    served = history[SERVED].sum(axis=0)
-    arrived = batch.arrived[steps - 1, b]
-    throughput = batch.agents[b, THROUGHPUT]
-    gpu_seconds = float(history[SHARE].sum() * dt)
+    steps, dt = batch.scenario.steps, batch.scenario.dt
+    sums = batch.history[b].sum(axis=0)
+    segments = _agent_segments(batch, b)
+    per_agent = _by_agent(batch, b, sums, segments)
+    served, arrived = sums[SERVED], batch.arrived[steps - 1, b]
+    throughput = batch.agents[b, :, THROUGHPUT]
+    gpu_seconds = float(sums[SHARE].sum() * dt)
     cost = gpu_seconds * batch.scenario.platform.usd_per_gpu_hour / 3600
     fractions = served[arrived > 0] / arrived[arrived > 0]
-    paper_latencies = np.array([metrics["paper_latency_s"] for metrics, _ in agents])
+    paper_latencies = np.array([metrics["paper_latency_s"] for metrics in per_agent.values()])
 
     def total(name: str) -> float:
-        return float(sum(metrics[name] for metrics, _ in agents))
+        return sum(metrics[name] for metrics in per_agent.values())
 
     return {
         "objective": float(-batch.episode[b, SUMS + REWARD] / steps),
-        "latency_mean_s": _ratio(history[BACKLOG].sum() * dt, arrived.sum()),
-        **_latencies(np.concatenate([segments for _, segments in agents])),
-        "slo_attainment": 1 - _ratio(history[LATE].sum(), arrived.sum()),
+        "latency_mean_s": _ratio(sums[BACKLOG].sum() * dt, arrived.sum()),
+        **_latencies(np.concatenate(segments)),
+        "slo_attainment": 1 - _ratio(sums[LATE].sum(), arrived.sum()),
         "throughput_rps": total("throughput_rps"),
         "goodput_rps": total("goodput_rps"),
         "backlog_end": total("backlog_end"),
@@ -242,10 +254,10 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
         "cost_usd_per_1k": 1000 * _ratio(cost, served.sum()),
         "fairness_jain": _ratio(fractions.sum() ** 2, len(fractions) * (fractions**2).sum()),
         "min_share_shortfall": float(batch.episode[b, SUMS + SHORTFALL] / steps),
-        "reallocations": float(history[REALLOCATED].sum()),
-        "cold_starts": float(history[COLD_START].sum()),
+        "reallocations": float(sums[REALLOCATED].sum()),
+        "cold_starts": float(sums[COLD_START].sum()),
         "paper_latency_s": float(paper_latencies.mean()),
-        "paper_throughput_rps": float((throughput * history[SHARE]).sum() / steps),
+        "paper_throughput_rps": float((throughput * sums[SHARE]).sum() / steps),
         "paper_latency_std_s": float(paper_latencies.std()),
         "per_agent": per_agent,
     }

@@ -6,6 +6,7 @@ import numpy as np
 
 from gpualloc_env.compiled import compiled
 from gpualloc_env.state import (
+    AGENT_COLUMNS,
     COLD_START_S,
     DEADBAND,
     DT,
@@ -22,9 +23,11 @@ from gpualloc_env.state import (
     QUEUE,
     RATE,
     REALLOCATION_S,
+    SETTINGS,
     SHARE,
     SLICE,
     SLO_S,
+    STATE_COLUMNS,
     THROUGHPUT,
     AnyArray,
     Array,
@@ -61,21 +64,21 @@ class View(NamedTuple):
 
 
 def view_of(state: AnyArray, agents: AnyArray, settings: AnyArray) -> View:
-    """View of packed arrays, (B, rows, N) for a batch or (rows, N) for one environment."""
+    """View of packed arrays, (B, N, columns) for a batch or (N, columns) for one environment."""
     return View(
-        state[..., QUEUE, :],
-        state[..., INFLOW, :],
-        state[..., RATE, :],
-        state[..., SHARE, :],
-        state[..., IDLE, :],
-        state[..., LOADING, :],
-        state[..., OLDEST_AGE, :],
-        agents[..., THROUGHPUT, :],
-        agents[..., KAPPA, :],
-        agents[..., MIN_SHARE, :],
-        agents[..., PRIORITY, :],
-        agents[..., COLD_START_S, :],
-        agents[..., SLO_S, :],
+        state[..., QUEUE],
+        state[..., INFLOW],
+        state[..., RATE],
+        state[..., SHARE],
+        state[..., IDLE],
+        state[..., LOADING],
+        state[..., OLDEST_AGE],
+        agents[..., THROUGHPUT],
+        agents[..., KAPPA],
+        agents[..., MIN_SHARE],
+        agents[..., PRIORITY],
+        agents[..., COLD_START_S],
+        agents[..., SLO_S],
         settings[DT],
         settings[GPUS],
         settings[MAX_SHARE],
@@ -85,8 +88,6 @@ def view_of(state: AnyArray, agents: AnyArray, settings: AnyArray) -> View:
         settings[KEEP_ALIVE_S],
     )
 
-
-compiled_view_of = compiled(view_of)
 
 OBSERVATION_FEATURES = (
     "queue",  # time to serve it on one whole GPU, q/T [s]
@@ -113,45 +114,40 @@ OBSERVATION_FEATURES = (
 
 
 @compiled
-def encode_constants(view: View, observation: AnyArray) -> None:
-    """Write the columns that last for the episode: parameters of the agents and the platform."""
-    batch, agents = view.queue.shape
-    for b in range(batch):
-        for i in range(agents):
-            row = observation[b, i]
-            kappa = view.kappa[b, i]
-            row[7] = _squash(0.02 * view.throughput[b, i], 1.0)
-            row[8] = 1.0 if kappa == 0.0 else _squash(kappa, 1.0)
-            row[9] = view.min_share[b, i]
-            row[10] = 1.0 / view.priority[b, i]
-            row[11] = _squash(view.cold_start[b, i], 1.0)
-            row[12] = _squash(view.slo[b, i], 1.0)
-            row[13] = _squash(view.gpus, 1.0)
-            row[14] = _squash(view.dt, 1.0)
-            row[15] = min(1.0, view.reallocation_s / view.dt)
-            row[16] = min(1.0, view.deadband)
-            row[17] = _squash(view.max_share, 1.0)
-            row[18] = min(1.0, view.slice)
+def encode_constants(agents: AnyArray, settings: AnyArray, observation: AnyArray) -> None:
+    """Write the columns of one environment, (N, F), that last for the episode: its parameters."""
+    for i in range(observation.shape[0]):
+        row, kappa = observation[i], agents[i, KAPPA]
+        row[7] = _squash(0.02 * agents[i, THROUGHPUT], 1.0)
+        row[8] = 1.0 if kappa == 0.0 else _squash(kappa, 1.0)
+        row[9] = agents[i, MIN_SHARE]
+        row[10] = 1.0 / agents[i, PRIORITY]
+        row[11] = _squash(agents[i, COLD_START_S], 1.0)
+        row[12] = _squash(agents[i, SLO_S], 1.0)
+        row[13] = _squash(settings[GPUS], 1.0)
+        row[14] = _squash(settings[DT], 1.0)
+        row[15] = min(1.0, settings[REALLOCATION_S] / settings[DT])
+        row[16] = min(1.0, settings[DEADBAND])
+        row[17] = _squash(settings[MAX_SHARE], 1.0)
+        row[18] = min(1.0, settings[SLICE])
 
 
 @compiled
-def encode_state(view: View, observation: AnyArray) -> None:
-    """Write the columns that change with every step."""
-    batch, agents = view.queue.shape
-    held = 1.0 / view.gpus
-    idled = 1.0 / max(view.keep_alive_s, view.dt)
-    for b in range(batch):
-        for i in range(agents):
-            row = observation[b, i]
-            base = view.throughput[b, i]
-            row[0] = _squash(view.queue[b, i], base)
-            row[1] = _squash(view.inflow[b, i], base * view.dt)
-            row[2] = _squash(view.rate[b, i], base)
-            row[3] = min(1.0, view.share[b, i] * held)
-            row[4] = min(1.0, view.idle[b, i] * idled)
-            loading, age = view.loading[b, i], view.oldest_age[b, i]
-            row[5] = _squash(loading, 1.0) if loading > 0.0 else 0.0
-            row[6] = _squash(age, view.slo[b, i]) if age > 0.0 else 0.0
+def encode_state(state: AnyArray, agents: AnyArray, settings: AnyArray, observation: AnyArray) -> None:
+    """Write the columns of one environment, (N, F), that change with every step."""
+    dt = settings[DT]
+    per_gpu = 1.0 / settings[GPUS]
+    per_keep_alive = 1.0 / max(settings[KEEP_ALIVE_S], dt)
+    for i in range(observation.shape[0]):
+        row, base = observation[i], agents[i, THROUGHPUT]
+        loading, age = state[i, LOADING], state[i, OLDEST_AGE]
+        row[0] = _squash(state[i, QUEUE], base)
+        row[1] = _squash(state[i, INFLOW], base * dt)
+        row[2] = _squash(state[i, RATE], base)
+        row[3] = min(1.0, state[i, SHARE] * per_gpu)
+        row[4] = min(1.0, state[i, IDLE] * per_keep_alive)
+        row[5] = _squash(loading, 1.0) if loading > 0.0 else 0.0
+        row[6] = _squash(age, agents[i, SLO_S]) if age > 0.0 else 0.0
 
 
 @compiled
@@ -160,10 +156,21 @@ def _squash(value: float, unit: float) -> float:
     return value / (unit + value)
 
 
+_SEEN = (QUEUE, INFLOW, RATE, SHARE, IDLE, LOADING, OLDEST_AGE)
+_KNOWN = (THROUGHPUT, KAPPA, MIN_SHARE, PRIORITY, COLD_START_S, SLO_S)
+_SETTINGS = (DT, GPUS, MAX_SHARE, SLICE, REALLOCATION_S, DEADBAND, KEEP_ALIVE_S)
+
+
 def observe(view: View) -> AnyArray:
     """The observation of a view: (N, F) or (B, N, F) float32 in [0, 1], columns OBSERVATION_FEATURES."""
-    batched = View._make((*(np.atleast_2d(field) for field in view[:13]), *view[13:]))
-    observation = np.empty((*batched.queue.shape, len(OBSERVATION_FEATURES)), dtype=np.float32)
-    encode_constants(batched, observation)
-    encode_state(batched, observation)
+    shape = np.atleast_2d(view.queue).shape
+    state, agents = np.zeros((*shape, STATE_COLUMNS)), np.zeros((*shape, AGENT_COLUMNS))
+    settings = np.zeros(SETTINGS)
+    state[..., _SEEN] = np.stack(np.broadcast_arrays(*view[:7]), axis=-1)
+    agents[..., _KNOWN] = np.stack(np.broadcast_arrays(*view[7:13]), axis=-1)
+    settings[list(_SETTINGS)] = view[13:]
+    observation = np.empty((*shape, len(OBSERVATION_FEATURES)), dtype=np.float32)
+    for b in range(len(state)):
+        encode_constants(agents[b], settings, observation[b])
+        encode_state(state[b], agents[b], settings, observation[b])
     return observation.reshape(*view.queue.shape, -1)

@@ -9,7 +9,7 @@ from math import isnan
 from gpualloc_env import reward
 from gpualloc_env.allocation import allocate
 from gpualloc_env.compiled import compiled
-from gpualloc_env.observation import compiled_view_of, encode_constants, encode_state
+from gpualloc_env.observation import encode_constants, encode_state
 from gpualloc_env.state import (
     ARRIVALS,
     BACKLOG,
@@ -35,7 +35,7 @@ from gpualloc_env.state import (
     OLDEST,
     OLDEST_AGE,
     OLDEST_TOTAL,
-    OUTCOME_ROWS,
+    OUTCOME_COLUMNS,
     PER_DT,
     PER_TOTAL_RATE,
     PER_WEIGHTED_RATE,
@@ -125,17 +125,17 @@ def _hold(
     state: AnyArray, cold_start_s: float, share: float, dt: float, keep_alive_s: float, b: int, i: int
 ) -> None:
     """Age the model of agent i: loading while it holds a share, unloaded after long idleness."""
-    loading = state[b, LOADING, i]
+    loading = state[b, i, LOADING]
     if share > 0.0:
-        state[b, COLD_START, i] = 1.0 if loading > 0.0 and loading == cold_start_s else 0.0
-        state[b, IDLE, i] = 0.0
-        state[b, LOADING, i] = loading - dt if loading > dt else 0.0
+        state[b, i, COLD_START] = 1.0 if loading > 0.0 and loading == cold_start_s else 0.0
+        state[b, i, IDLE] = 0.0
+        state[b, i, LOADING] = loading - dt if loading > dt else 0.0
     else:
-        idle = state[b, IDLE, i] + dt
-        state[b, COLD_START, i] = 0.0
-        state[b, IDLE, i] = idle
+        idle = state[b, i, IDLE] + dt
+        state[b, i, COLD_START] = 0.0
+        state[b, i, IDLE] = idle
         if idle >= keep_alive_s - CLOCK_TOLERANCE:
-            state[b, LOADING, i] = cold_start_s
+            state[b, i, LOADING] = cold_start_s
 
 
 @compiled
@@ -152,38 +152,38 @@ def _act(
     """Serve, age the models and price the step of one environment with the shares it has been granted."""
     dt, per_dt = settings[DT], settings[PER_DT]
     weighted_backlog = held = served_in_all = weighted_late = missing = guaranteed = 0.0
-    for i in range(state.shape[2]):
-        share, queue, kappa = state[b, GRANTED, i], state[b, QUEUE, i], agents[b, KAPPA, i]
-        change = abs(share - state[b, SHARE, i])
+    for i in range(state.shape[1]):
+        share, queue, kappa = state[b, i, GRANTED], state[b, i, QUEUE], agents[b, i, KAPPA]
+        change = abs(share - state[b, i, SHARE])
         charged = t > 0 and share > 0.0 and change > settings[DEADBAND] + NEGLIGIBLE
-        delay = (settings[REALLOCATION_S] if charged else 0.0) + state[b, LOADING, i]
+        delay = (settings[REALLOCATION_S] if charged else 0.0) + state[b, i, LOADING]
         delay = dt if delay > dt else delay
         speedup = share if kappa == 0.0 else share * (1.0 + kappa) / (share + kappa)
-        rate = agents[b, THROUGHPUT, i] * speedup
+        rate = agents[b, i, THROUGHPUT] * speedup
         served, backlog = _serve(queue, rate, delay, dt, per_dt)
-        lag, late = int(agents[b, SLO_LAG, i]), 0.0
-        if t >= lag and state[b, OLDEST, i] <= t - lag:
-            late = _late(queue, served, rate, delay, agents[b, SLO_S, i], lag, arrived, dt, b, i, t)
-        _hold(state, agents[b, COLD_START_S, i], share, dt, settings[KEEP_ALIVE_S], b, i)
+        lag, late = int(agents[b, i, SLO_LAG]), 0.0
+        if t >= lag and state[b, i, OLDEST] <= t - lag:
+            late = _late(queue, served, rate, delay, agents[b, i, SLO_S], lag, arrived, dt, b, i, t)
+        _hold(state, agents[b, i, COLD_START_S], share, dt, settings[KEEP_ALIVE_S], b, i)
 
-        state[b, ARRIVALS, i] = arrivals[t, b, i]
-        state[b, QUEUE_END, i] = queue - served
-        state[b, SHARE, i] = share
-        state[b, SERVED, i] = served
-        state[b, CAPACITY, i] = rate * (dt - delay)
-        state[b, BACKLOG, i] = backlog
-        state[b, DELAY, i] = delay
-        state[b, LATE, i] = late
-        state[b, REALLOCATED, i] = 1.0 if charged else 0.0
+        state[b, i, ARRIVALS] = arrivals[t, b, i]
+        state[b, i, QUEUE_END] = queue - served
+        state[b, i, SHARE] = share
+        state[b, i, SERVED] = served
+        state[b, i, CAPACITY] = rate * (dt - delay)
+        state[b, i, BACKLOG] = backlog
+        state[b, i, DELAY] = delay
+        state[b, i, LATE] = late
+        state[b, i, REALLOCATED] = 1.0 if charged else 0.0
 
-        weight = agents[b, WEIGHT, i]
+        weight = agents[b, i, WEIGHT]
         weighted_backlog += weight * backlog
         weighted_late += weight * late
         held += share
         served_in_all += served
         if queue > 0.0:
-            guaranteed += agents[b, MIN_SHARE, i]
-            short = agents[b, MIN_SHARE, i] - share
+            guaranteed += agents[b, i, MIN_SHARE]
+            short = agents[b, i, MIN_SHARE] - share
             missing += short if short > 0.0 else 0.0
 
     per_weighted_rate = episode[b, PER_WEIGHTED_RATE]
@@ -220,29 +220,29 @@ def _arrive(
     gain = (1.0 - decay) * settings[PER_DT]
     episode[b, RATE_WEIGHT] = decay * episode[b, RATE_WEIGHT] + (1.0 - decay)
     normaliser = 1.0 / episode[b, RATE_WEIGHT]
-    for i in range(state.shape[2]):
+    for i in range(state.shape[1]):
         inflow = arrivals[t, b, i]
         for j in range(routing.shape[0]):
-            inflow += routing[j, i] * state[b, SERVED, j]
-        queue = state[b, QUEUE_END, i] + inflow
-        state[b, INFLOW, i] = inflow
-        state[b, QUEUE, i] = queue
+            inflow += routing[j, i] * state[b, j, SERVED]
+        queue = state[b, i, QUEUE_END] + inflow
+        state[b, i, INFLOW] = inflow
+        state[b, i, QUEUE] = queue
         # Dividing by the weights seen so far makes the mean unbiased from the first step on.
-        state[b, RATE_SUM, i] = decay * state[b, RATE_SUM, i] + gain * inflow
-        state[b, RATE, i] = state[b, RATE_SUM, i] * normaliser
+        state[b, i, RATE_SUM] = decay * state[b, i, RATE_SUM] + gain * inflow
+        state[b, i, RATE] = state[b, i, RATE_SUM] * normaliser
 
         total = arrived[t - 1, b, i] + inflow if t > 0 else inflow
         arrived[t, b, i] = total
-        oldest, oldest_total = int(state[b, OLDEST, i]), state[b, OLDEST_TOTAL, i]
+        oldest, oldest_total = int(state[b, i, OLDEST]), state[b, i, OLDEST_TOTAL]
         if queue - inflow <= NEGLIGIBLE:
             oldest, oldest_total = t, total
         departed = total - queue
         while oldest < t and oldest_total - departed <= NEGLIGIBLE:
             oldest += 1
             oldest_total = arrived[oldest, b, i]
-        state[b, OLDEST, i] = oldest
-        state[b, OLDEST_TOTAL, i] = oldest_total
-        state[b, OLDEST_AGE, i] = (t - oldest) * dt
+        state[b, i, OLDEST] = oldest
+        state[b, i, OLDEST_TOTAL] = oldest_total
+        state[b, i, OLDEST_AGE] = (t - oldest) * dt
 
 
 @compiled
@@ -266,14 +266,14 @@ def step(
         shares: requested fractions of the platform, (B, N).
         active: environments to advance, (B,) bool.
         clock: steps taken in the episode, (B,) int64.
-        state: (B, STATE_ROWS, N).
-        agents: (B, AGENT_ROWS, N).
-        episode: (B, EPISODE_ROWS).
+        state: (B, N, STATE_COLUMNS).
+        agents: (B, N, AGENT_COLUMNS).
+        episode: (B, EPISODE_COLUMNS).
         settings: `SETTINGS` numbers.
         routing: W, (N, N): finished work of row j becomes arrivals of column i; (0, 0) for none.
         arrivals: external arrivals, (T + 1, B or more, N) [requests].
         arrived: cumulative arrivals, routed ones included, (T + 1, B or more, N) [requests].
-        history: the outcome rows of every step, (B, T, OUTCOME_ROWS, N), or T = 0 to record none.
+        history: the outcome rows of every step, (B, T, OUTCOME_COLUMNS, N), or T = 0 to record none.
         observation: (B, N, F) float32.
 
     Returns:
@@ -292,16 +292,16 @@ def step(
         if not active[b]:
             continue
         t = clock[b]
-        granted = state[b, GRANTED]
+        granted = state[b, :, GRANTED]
         allocate(shares[b], settings[GPUS], settings[MAX_SHARE], settings[SLICE], granted)
         _act(state, agents, episode, settings, arrivals, arrived, b, t)
         if history.shape[1] > 0:
-            for row in range(OUTCOME_ROWS):
+            for row in range(OUTCOME_COLUMNS):
                 for i in range(count):
-                    history[b, t, row, i] = state[b, row, i]
+                    history[b, t, row, i] = state[b, i, row]
         clock[b] = t + 1
         _arrive(state, episode, settings, routing, arrivals, arrived, b, t + 1)
-    encode_state(compiled_view_of(state, agents, settings), observation)
+        encode_state(state[b], agents[b], settings, observation[b])
     return OK
 
 
@@ -329,20 +329,20 @@ def reset(
     are all that an environment carries over from one episode to the next. `scratch` is room
     for (N, SCRATCH) numbers.
     """
-    batch, count = state.shape[0], state.shape[2]
+    batch, count, rows = state.shape
     for b in range(batch):
         if not mask[b]:
             continue
         clock[b] = 0
-        for row in range(state.shape[1]):
-            for i in range(count):
-                state[b, row, i] = 0.0
+        for i in range(count):
+            for row in range(rows):
+                state[b, i, row] = 0.0
         for row in range(episode.shape[1]):
             episode[b, row] = 0.0
-        mean_rate = state[b, MEAN_RATE]
+        mean_rate = state[b, :, MEAN_RATE]
         if source.kind == WINDOWS:
             window = source.windows[episodes[b] % source.windows.shape[0]]
-            external = state[b, RATE]
+            external = state[b, :, RATE]
             for t in range(window.shape[0]):
                 for i in range(count):
                     arrivals[t, b, i] = window[t, i]
@@ -350,18 +350,17 @@ def reset(
                         external[i] += window[t, i] / ((window.shape[0] - 1) * settings[DT])
             total_rates(source, external, mean_rate)
         else:
-            rates = state[b, RATE]
-            draw_rates(generators[b], source, agents[b, THROUGHPUT], rates, mean_rate, scratch[:, 0])
+            rates = state[b, :, RATE]
+            draw_rates(generators[b], source, agents[b, :, THROUGHPUT], rates, mean_rate, scratch[:, 0])
             draw_arrivals(generators[b], source, rates, arrivals[:, b], scratch)
         episodes[b] += 1
         total_rate = weighted_rate = 0.0
         for i in range(count):
-            state[b, LOADING, i] = 0.0 if warm else agents[b, COLD_START_S, i]
+            state[b, i, LOADING] = 0.0 if warm else agents[b, i, COLD_START_S]
             total_rate += mean_rate[i]
-            weighted_rate += agents[b, WEIGHT, i] * mean_rate[i]
+            weighted_rate += agents[b, i, WEIGHT] * mean_rate[i]
         episode[b, PER_TOTAL_RATE] = 1.0 / total_rate if total_rate > 0.0 else 0.0
         episode[b, PER_WEIGHTED_RATE] = 1.0 / weighted_rate if weighted_rate > 0.0 else 0.0
         _arrive(state, episode, settings, routing, arrivals, arrived, b, 0)
-    view = compiled_view_of(state, agents, settings)
-    encode_constants(view, observation)
-    encode_state(view, observation)
+        encode_constants(agents[b], settings, observation[b])
+        encode_state(state[b], agents[b], settings, observation[b])

@@ -1,9 +1,9 @@
 """Names of the rows in which a batch keeps its numbers.
 
-B environments of N agents live in packed float64 arrays of which one axis is a list below:
-`state[:, QUEUE]` is the (B, N) array of queues. So the compiled step receives few arguments
-and finds all that belongs to one environment side by side. The names are plain integers
-because compiled code reads them as constants.
+B environments of N agents live in packed float64 arrays whose last axis is a list below:
+`state[:, :, QUEUE]` is the (B, N) array of queues. So the compiled step receives few arguments
+and finds all that belongs to one agent side by side. The names are plain integers because
+compiled code reads them as constants.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 AnyArray = NDArray[Any]
 
-# What the step just taken did, (B, N) each. These rows come first: they are what is recorded.
+# What the step just taken did, (B, N) each. These columns come first: they are what is recorded.
 ARRIVALS = 0  # [requests] exogenous, at the start of the step
 QUEUE_END = 1  # [requests] waiting after service
 SHARE = 2  # [GPU] held during the step
@@ -25,7 +25,7 @@ DELAY = 6  # [s] from the start of the step to the start of service
 LATE = 7  # [requests] whose age passed the service objective while they waited
 REALLOCATED = 8  # 1 where a change of share was charged
 COLD_START = 9  # 1 where the loading of a model began
-OUTCOME_ROWS = 10
+OUTCOME_COLUMNS = 10
 
 # What the policy sees, after the arrivals of the next step, (B, N) each.
 QUEUE = 10  # [requests] waiting
@@ -39,7 +39,7 @@ RATE_SUM = 17  # [requests/s] numerator of the smoothed rate
 MEAN_RATE = 18  # [requests/s] mean total arrival rate of the episode, λ̄
 OLDEST_TOTAL = 19  # [requests] that arrived up to and including that step
 GRANTED = 20  # [GPU] share about to be held
-STATE_ROWS = 21
+STATE_COLUMNS = 21
 
 # Parameters of the agents, (B, N) each.
 THROUGHPUT = 0  # [requests/s] T on one whole GPU
@@ -50,7 +50,7 @@ COLD_START_S = 4  # [s] time to start and load the model
 SLO_S = 5  # [s] service objective
 WEIGHT = 6  # ω = 1/P
 SLO_LAG = 7  # whole steps before a request reaches its objective, one less than ⌈slo/dt⌉
-AGENT_ROWS = 8
+AGENT_COLUMNS = 8
 
 # Numbers of an environment as a whole, (B,) each.
 LATENCY = 0  # [s] reward terms of the step just taken
@@ -63,7 +63,7 @@ PER_WEIGHTED_RATE = 6  # [s/request] 1 / Σ ω λ̄; 0 where nothing is offered
 PER_TOTAL_RATE = 7  # [s/request] 1 / Σ λ̄; 0 where nothing is offered
 RATE_WEIGHT = 8  # denominator of the smoothed rate
 SUMS = 9  # first of the sums over the episode of the five terms and the reward
-EPISODE_ROWS = 15
+EPISODE_COLUMNS = 15
 
 TERMS = ("latency", "cost", "throughput", "slo", "shortfall")
 

@@ -8,7 +8,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from gpualloc_env.batch import Batch
-from gpualloc_env.env import INFO_ROWS, single_spaces
+from gpualloc_env.env import INFO_COLUMNS, single_spaces
 from gpualloc_env.metrics import episode_metrics
 from gpualloc_env.observation import View
 from gpualloc_env.scenario import load_scenario
@@ -66,6 +66,7 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
         self.render_mode = None
         self._batch = Batch(self.scenario, num_envs, record=episode_metrics)
         self._seeded = False
+        self._over = np.zeros(num_envs, dtype=np.bool_)
         self.single_observation_space, self.single_action_space = single_spaces(self._batch.num_agents)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -97,6 +98,7 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
             if seed is not None:
                 self._batch.seed(seed, mask)
             self._batch.reset(mask)
+            self._over = self._batch.done
         except ValueError as error:
             raise ValueError(f"options['reset_mask']: {error}") from None
         return self._batch.observation.copy(), {}
@@ -104,28 +106,27 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
     def step(self, actions: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray, AnyArray, dict[str, Any]]:
         """Advance the running episodes by one step, and start the next where one had ended."""
         batch = self._batch
-        over = batch.done
-        active = ~over
+        over, active = self._over, ~self._over
         batch.step(actions, active)
         if over.any():
             batch.reset(over)
         reward = np.where(over, 0.0, batch.reward)
-        truncated = batch.done
-        info = self._info(active, truncated) if active.any() else {}
-        return batch.observation.copy(), reward, np.zeros(self.num_envs, dtype=np.bool_), truncated, info
+        self._over = batch.done
+        info = self._info(active) if active.any() else {}
+        terminated = np.zeros(self.num_envs, dtype=np.bool_)
+        return batch.observation.copy(), reward, terminated, self._over.copy(), info
 
-    def _info(self, active: AnyArray, truncated: AnyArray) -> dict[str, Any]:
-        batch = self._batch
-        outcome = batch.state[:, : len(INFO_ROWS)].copy()
+    def _info(self, active: AnyArray) -> dict[str, Any]:
+        batch, count = self._batch, len(INFO_COLUMNS)
+        columns = np.ascontiguousarray(batch.state[:, :, :count].reshape(-1, count).T)
         info: dict[str, Any] = {}
-        for name, row in INFO_ROWS.items():
-            info[name], info[f"_{name}"] = outcome[:, row], active
-        terms = batch.episode[:, : len(TERMS)].T.copy()
-        info["reward_terms"] = {}
-        for name, term in zip(TERMS, terms, strict=True):
-            info["reward_terms"][name], info["reward_terms"][f"_{name}"] = term, active
-        info["_reward_terms"] = active
-        if batch.history.shape[1] and truncated.any():
-            for b in np.flatnonzero(truncated):
+        for name, column in zip(INFO_COLUMNS, columns, strict=True):
+            info[name], info[f"_{name}"] = column.reshape(self.num_envs, -1), active
+        terms: dict[str, Any] = {}
+        for name, term in zip(TERMS, batch.episode[:, : len(TERMS)].T.copy(), strict=True):
+            terms[name], terms[f"_{name}"] = term, active
+        info["reward_terms"], info["_reward_terms"] = terms, active
+        if batch.history.shape[1] and self._over.any():
+            for b in np.flatnonzero(self._over):
                 info = self._add_info(info, {"episode_metrics": episode_metrics(batch, int(b))}, int(b))
         return info

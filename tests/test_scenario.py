@@ -81,7 +81,7 @@ def utilisation_of(scenario, seed=0):
     batch.seed(seed)
     batch.reset()
     base = [agent.throughput_rps for agent in scenario.agents]
-    return (batch.state[0, MEAN_RATE] / base).sum() / scenario.platform.gpus
+    return (batch.state[0, :, MEAN_RATE] / base).sum() / scenario.platform.gpus
 
 
 def refused(match, *arguments, **changes):
@@ -161,7 +161,7 @@ def test_a_shorter_step_keeps_the_rates():
         batch = Batch(load_scenario("steady", dt=dt), 1)
         batch.seed(0)
         batch.reset()
-        assert batch.state[0, MEAN_RATE].tolist() == [20, 10, 11.25, 6.25]
+        assert batch.state[0, :, MEAN_RATE].tolist() == [20, 10, 11.25, 6.25]
 
 
 def test_the_scenarios_are_those_of_the_design():

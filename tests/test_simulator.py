@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from transcription import Transcription
 
 from gpualloc_env import Agent, Batch, Burst, Objective, Platform, Scenario, Surge, Traffic
-from gpualloc_env.env import INFO_ROWS
+from gpualloc_env.env import INFO_COLUMNS
 from gpualloc_env.state import COLD_START, DELAY, LATE, MEAN_RATE, REALLOCATED, TERMS
 
-RECORDED_ROWS = {
-    **INFO_ROWS,
+RECORDED_COLUMNS = {
+    **INFO_COLUMNS,
     "late": LATE,
     "delay": DELAY,
     "reallocated": REALLOCATED,
@@ -105,7 +105,7 @@ def play(
     steps = []
     for row in shares:
         batch.step(np.array([row]))
-        recorded = [batch.state[0, index].tolist() for index in RECORDED_ROWS.values()]
+        recorded = [batch.state[0, :, index].tolist() for index in RECORDED_COLUMNS.values()]
         terms = dict(zip(TERMS, batch.episode[0, : len(TERMS)].tolist(), strict=True))
         view = {name: getattr(batch.view, name)[0].tolist() for name in CHANGING_FIELDS}
         steps.append(Step(*recorded, terms, float(batch.reward[0]), view))
@@ -273,7 +273,7 @@ def test_mean_rates_follow_the_traffic_equations():
     batch = Batch(scenario, 1)
     batch.seed(0)
     batch.reset()
-    assert batch.state[0, MEAN_RATE] == pytest.approx([6, 3])
+    assert batch.state[0, :, MEAN_RATE] == pytest.approx([6, 3])
 
 
 def test_requests_pass_their_objective_once_and_count_as_late_then():
@@ -447,7 +447,7 @@ def test_the_compiled_step_agrees_with_the_transcription(case):
     rates = mean_external_rates(scenario)
     books = [Transcription(scenario, batch.arrivals[:, b], rates) for b in range(2)]
     for b, book in enumerate(books):
-        assert_close(batch.state[b, MEAN_RATE], book.mean_rate, "mean rate")
+        assert_close(batch.state[b, :, MEAN_RATE], book.mean_rate, "mean rate")
     for t in range(scenario.steps + 1):
         for b, book in enumerate(books):
             for name, expected in book.view().items():
@@ -457,9 +457,9 @@ def test_the_compiled_step_agrees_with_the_transcription(case):
         batch.step(np.array([shares[t], shares[-1 - t]]))
         for b, book in enumerate(books):
             expected = book.step(shares[t] if b == 0 else shares[-1 - t])
-            for name, row in RECORDED_ROWS.items():
-                assert_close(batch.state[b, row], expected[name], f"{name} of step {t}")
-            assert (batch.history[b, t] == batch.state[b, : batch.history.shape[2]]).all()
+            for name, row in RECORDED_COLUMNS.items():
+                assert_close(batch.state[b, :, row], expected[name], f"{name} of step {t}")
+            assert (batch.history[b, t] == batch.state[b, :, : batch.history.shape[2]].T).all()
             for name, term in zip(TERMS, batch.episode[b], strict=False):
                 assert_close(term, expected["reward_terms"][name], f"{name} of step {t}")
             assert_close(batch.reward[b], expected["reward"], f"reward of step {t}")

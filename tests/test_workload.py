@@ -36,7 +36,7 @@ def drawn(traffic, *, steps, envs=1, dt=1.0, seed=0, agents=1, base=100.0):
     batch = Batch(scenario, envs)
     batch.seed(seed)
     batch.reset()
-    return batch.arrivals[:steps, :envs], batch.state[:, MEAN_RATE]
+    return batch.arrivals[:steps, :envs], batch.state[:, :, MEAN_RATE]
 
 
 @pytest.mark.parametrize("mean", [0.1, 3.0, 17.0, 120.0, 1900.0])
@@ -227,7 +227,7 @@ def test_every_serverless_episode_has_load_four_fifths_and_another_mix():
     mixes = []
     for _ in range(3):
         batch.reset()
-        rates = batch.state[:, MEAN_RATE]
+        rates = batch.state[:, :, MEAN_RATE]
         assert (rates / base).sum(axis=1) == pytest.approx(np.full(500, 0.8), rel=1e-12)
         mixes.append(rates[:, 0].copy())
     assert len(np.unique(mixes)) == 1500
@@ -239,7 +239,7 @@ def test_traffic_comes_at_the_mean_rate_that_the_objective_counts_with():
     batch.seed(0)
     batch.reset()
     counted = batch.arrivals[:3000, :200].mean(axis=0)
-    assert counted.sum(axis=0) == pytest.approx(batch.state[:, MEAN_RATE].sum(axis=0), rel=0.02)
+    assert counted.sum(axis=0) == pytest.approx(batch.state[:, :, MEAN_RATE].sum(axis=0), rel=0.02)
 
 
 @pytest.mark.parametrize("dt", [0.01, 0.1, 0.3, 0.7, 2.0, 7.0])

@@ -38,9 +38,9 @@ def step_curves(evaluation: Evaluation) -> dict[str, Array]:
     for an agent without any traffic.
     """
     batch = evaluation.batch
-    history = batch.history.mean(axis=0)  # (T, OUTCOME_ROWS, N)
+    history = batch.history.mean(axis=0)  # (T, OUTCOME_COLUMNS, N)
     backlog = _with_total(history[:, BACKLOG])
-    rate = _with_total(batch.state[:, MEAN_RATE].mean(axis=0)[None])
+    rate = _with_total(batch.state[:, :, MEAN_RATE].mean(axis=0)[None])
     return {
         "latency [s]": np.divide(backlog, rate, out=np.full_like(backlog, np.nan), where=rate > 0),
         "backlog [requests]": backlog,

@@ -60,7 +60,7 @@ def draw(path: Path, evaluations: Sequence[Evaluation], seed: int) -> None:
 def busiest(evaluations: Sequence[Evaluation]) -> AnyArray:
     """Indices of the agents shown, in their order: all, or those with the most work offered."""
     batch = evaluations[0].batch
-    work = offered(evaluations[0]) / batch.agents[:, THROUGHPUT].mean(axis=0)
+    work = offered(evaluations[0]) / batch.agents[:, :, THROUGHPUT].mean(axis=0)
     return np.sort(np.argsort(-work, kind="stable")[:SHOWN_AGENTS])
 
 
@@ -164,7 +164,7 @@ def shares_over_time(
 ) -> None:
     """The demand and every policy's shares in the first episode, one row of stacked areas each."""
     batch = evaluations[0].batch
-    demand = requests(evaluations[0])[0] / batch.agents[0, THROUGHPUT] / batch.scenario.dt  # (T, N) [GPU]
+    demand = requests(evaluations[0])[0] / batch.agents[0, :, THROUGHPUT] / batch.scenario.dt  # (T, N) [GPU]
     window = busy_window(demand)
     rows = place.subgridspec(1 + len(evaluations), 1, hspace=0.0).subplots(sharex=True, squeeze=False)[:, 0]
     agents = busiest(evaluations)
