@@ -64,18 +64,28 @@ class Batch:
         self._episodes = np.zeros(num_envs, dtype=np.int64)
         self._scratch = np.empty((count, SCRATCH))
         self._all = np.ones(num_envs, dtype=np.bool_)
+        self._stepped = (
+            self.clock,
+            self.state,
+            self.agents,
+            self.episode,
+            self.settings,
+            self.routing,
+            self.arrivals,
+            self.arrived,
+            self.history,
+            self.observation,
+        )
 
     def seed(self, seed: int, mask: AnyArray | None = None) -> None:
         """Seed environment k with `seed` + k, or only those of a (B,) bool mask."""
-        for k in np.flatnonzero(self._checked(mask)).tolist():
+        for k in np.flatnonzero(self._all if mask is None else self._checked(mask)).tolist():
             word = (int(seed) + k) % 2**64
             seed_generator(self._generators[k], np.uint64(word))
             self._episodes[k] = word % 2**62
 
-    def _checked(self, mask: AnyArray | None) -> AnyArray:
-        """The mask itself, or that of all environments; the compiled code would not notice a wrong one."""
-        if mask is None:
-            return self._all
+    def _checked(self, mask: AnyArray) -> AnyArray:
+        """The mask itself; the compiled code would not notice a wrong one."""
         if getattr(mask, "dtype", None) != np.bool_ or mask.shape != (self.num_envs,):
             raise ValueError(
                 f"a mask must be an array of bool of shape ({self.num_envs},), one for each environment, "
@@ -86,7 +96,7 @@ class Batch:
     def reset(self, mask: AnyArray | None = None) -> None:
         """Start the next episode in all environments, or in those of a (B,) bool mask."""
         simulator.reset(
-            self._checked(mask),
+            self._all if mask is None else self._checked(mask),
             self.scenario.warm,
             self.source,
             self._generators,
@@ -122,28 +132,20 @@ class Batch:
             )
         problem = simulator.step(
             requested,
-            self._checked(active),
-            self.clock,
-            self.state,
-            self.agents,
-            self.episode,
-            self.settings,
-            self.routing,
-            self.arrivals,
-            self.arrived,
-            self.history,
-            self.observation,
+            self._all if active is None else self._checked(active),
+            *self._stepped,
         )
+        if problem == simulator.OK:
+            return
         if problem == simulator.NOT_A_NUMBER:
             b, i = np.argwhere(np.isnan(requested))[0]
             raise ValueError(
                 f"the share asked for agent {self.scenario.agent_names[i]!r} is NaN in environment {b} at "
                 f"step {self.clock[b]}; give a number from 0 to 1"
             )
-        if problem == simulator.EPISODE_OVER:
-            raise RuntimeError(
-                f"the episode is over after {self.scenario.steps} steps, or was never started: call reset()"
-            )
+        raise RuntimeError(
+            f"the episode is over after {self.scenario.steps} steps, or was never started: call reset()"
+        )
 
     @property
     def reward(self) -> Array:

@@ -72,6 +72,13 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         )
         self.render_mode = render_mode
         self._batch = Batch(self.scenario, 1, record=True)
+        self._requested = np.zeros((1, self._batch.num_agents))
+        self._steps = self.scenario.steps
+        # Views that last: making them anew would take as long as the compiled step.
+        self._action = self._requested[0]
+        self._observation = self._batch.observation[0]
+        self._outcome = self._batch.state[0, :, : len(INFO_COLUMNS)].T
+        self._terms = self._batch.episode[0, : len(TERMS) + 1]
         self._seeded = False
         self._view = view_of(self._batch.state[0], self._batch.agents[0], self._batch.settings)
         self.observation_space, self.action_space = single_spaces(self._batch.num_agents)
@@ -90,26 +97,40 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
             self._batch.seed(int(self.np_random.integers(2**62)) if seed is None else seed)
             self._seeded = True
         self._batch.reset()
-        return self._batch.observation[0].copy(), {}
+        return self._observation.copy(), {}
 
     def step(self, action: AnyArray) -> tuple[AnyArray, float, bool, bool, dict[str, Any]]:
         """Hold the shares that `action`, (N,) fractions of the platform, asks for during one step."""
         batch = self._batch
-        requested = np.asarray(action, dtype=np.float64)
-        if requested.shape != (batch.num_agents,):
+        requested = np.asarray(action)
+        if requested.shape != self._action.shape:
             raise ValueError(
                 f"action must have shape {(batch.num_agents,)}, one fraction of the platform for each "
                 f"agent ({', '.join(self.scenario.agent_names)}), got shape {requested.shape}"
             )
-        batch.step(requested[None])
-        outcome = batch.state[0, :, : len(INFO_COLUMNS)].copy()
-        info: dict[str, Any] = dict(zip(INFO_COLUMNS, outcome.T, strict=True))
-        *terms, reward = batch.episode[0, : len(TERMS) + 1].tolist()
-        info["reward_terms"] = dict(zip(TERMS, terms, strict=True))
-        truncated = batch.clock.item(0) >= self.scenario.steps
+        self._action[:] = requested
+        batch.step(self._requested)
+        arrivals, queue, share, served, capacity, backlog = self._outcome.copy()
+        latency, cost, throughput, slo, shortfall, reward = self._terms.tolist()
+        info: dict[str, Any] = {
+            "arrivals": arrivals,
+            "queue": queue,
+            "share": share,
+            "served": served,
+            "capacity": capacity,
+            "backlog": backlog,
+            "reward_terms": {
+                "latency": latency,
+                "cost": cost,
+                "throughput": throughput,
+                "slo": slo,
+                "shortfall": shortfall,
+            },
+        }
+        truncated = batch.clock.item(0) >= self._steps
         if truncated:
             info["episode_metrics"] = episode_metrics(batch, 0)
-        return batch.observation[0].copy(), reward, False, truncated, info
+        return self._observation.copy(), reward, False, truncated, info
 
     def render(self) -> Any:
         """The state as text (`ansi`) or as an image (`rgb_array`)."""

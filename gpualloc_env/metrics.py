@@ -133,15 +133,14 @@ def sojourn_quantile(segments: AnyArray, probability: float, candidates: AnyArra
 
 
 @compiled
-def within(segments: AnyArray, limit: float) -> float:
-    """Requests of some segments that took at most `limit` seconds."""
+def served_within(segments: AnyArray, limit: float) -> float:
+    """Requests of some segments that left within `limit` seconds."""
     total = 0.0
     for index in range(segments.shape[0]):
         first, last, requests = segments[index, 0], segments[index, 1], segments[index, 2]
-        if last <= limit:
-            total += requests
-        elif first < limit:
-            total += requests * (limit - first) / (last - first)
+        # A segment without extent is still waiting.
+        if first < last:
+            total += requests * max(0.0, min(1.0, (limit - first) / (last - first)))
     return total
 
 
@@ -187,15 +186,12 @@ def _by_agent(batch: "Batch", b: int, sums: Array, segments: list[Array]) -> dic
     unfinished, paper_latencies = batch.history[b, -1, QUEUE_END], _paper_latencies(batch, b)
     metrics: dict[str, dict[str, float]] = {}
     for i, name in enumerate(batch.scenario.agent_names):
-        slo = float(batch.agents[b, i, SLO_S])
-        # Waiting requests that are still within their objective have not been served.
-        waiting = segments[i][segments[i][:, 0] == segments[i][:, 1]]
         metrics[name] = {
             "latency_mean_s": _ratio(sums[BACKLOG, i] * dt, arrived[i]),
             **_latencies(segments[i]),
             "slo_attainment": 1 - _ratio(sums[LATE, i], arrived[i]),
             "throughput_rps": float(sums[SERVED, i]) / span,
-            "goodput_rps": (within(segments[i], slo) - within(waiting, slo)) / span,
+            "goodput_rps": served_within(segments[i], batch.agents[b, i, SLO_S]) / span,
             "backlog_end": float(unfinished[i]),
             "unfinished": float(unfinished[i]),
             "arrived": float(arrived[i]),

@@ -74,21 +74,19 @@ OK, NOT_A_NUMBER, EPISODE_OVER = 0, 1, 2
 
 
 @compiled
-def _serve(queue: float, rate: float, delay: float, dt: float, per_dt: float) -> tuple[float, float]:
+def _serve(queue: float, rate: float, delay: float, dt: float) -> tuple[float, float]:
     """Serve for what is left of the step after a delay, first come first served.
 
-    The number waiting is constant until service starts and then falls at `rate` to zero or to
-    the end of the step: its integral over the step is exact in both cases.
+    The number waiting is constant until service starts, falls at `rate` while there is work and
+    is constant again: its integral over the step is exact.
 
     Returns:
-        The requests served, and the mean over the step of the number waiting.
+        The requests served, and the integral over the step of the number waiting.
     """
-    capacity = rate * (dt - delay)
-    if queue == 0.0:
-        return 0.0, 0.0
-    if capacity >= queue:
-        return queue, queue * (delay + 0.5 * queue / rate) * per_dt
-    return capacity, queue - 0.5 * capacity * (dt - delay) * per_dt
+    served = min(queue, rate * (dt - delay))
+    busy = served / rate if rate > 0.0 else 0.0
+    left = queue - served
+    return served, queue * delay + (left + 0.5 * served) * busy + left * (dt - delay - busy)
 
 
 @compiled
@@ -160,7 +158,8 @@ def _act(
         delay = dt if delay > dt else delay
         speedup = share if kappa == 0.0 else share * (1.0 + kappa) / (share + kappa)
         rate = agents[b, i, THROUGHPUT] * speedup
-        served, backlog = _serve(queue, rate, delay, dt, per_dt)
+        served, waiting = _serve(queue, rate, delay, dt)
+        backlog = waiting * per_dt
         lag, late = int(agents[b, i, SLO_LAG]), 0.0
         if t >= lag and state[b, i, OLDEST] <= t - lag:
             late = _late(queue, served, rate, delay, agents[b, i, SLO_S], lag, arrived, dt, b, i, t)
