@@ -11,7 +11,7 @@ from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import (
     AGENT_COLUMNS,
     EPISODE_COLUMNS,
-    OUTCOME_COLUMNS,
+    OUTCOME_ROWS,
     REWARD,
     SETTINGS,
     STATE_COLUMNS,
@@ -20,6 +20,7 @@ from gpualloc_env.state import (
     AnyArray,
     Array,
 )
+from gpualloc_env.threads import Threads
 from gpualloc_env.workload import SCRATCH
 
 
@@ -51,18 +52,19 @@ class Batch:
         self.settings = _settings(scenario)
         self.agents = np.empty((num_envs, count, AGENT_COLUMNS))
         self.agents[:] = _agent_parameters(scenario)
+        self.outcome: Array = np.zeros((num_envs, OUTCOME_ROWS, count))
         self.state: Array = np.zeros((num_envs, count, STATE_COLUMNS))
         self.episode: Array = np.zeros((num_envs, EPISODE_COLUMNS))
         self.clock = np.full(num_envs, steps)
         # One spare column: without it the steps of 2ⁿ environments all meet in the same cache lines.
         self.arrivals: Array = np.zeros((steps + 1, num_envs + 1, count))
         self.arrived: Array = np.zeros((steps + 1, num_envs + 1, count))
-        self.history: Array = np.zeros((num_envs, steps if record else 0, OUTCOME_COLUMNS, count))
+        self.history: Array = np.zeros((num_envs, steps if record else 0, OUTCOME_ROWS, count))
         self.observation = np.zeros((num_envs, count, len(OBSERVATION_FEATURES)), dtype=np.float32)
         self.view: View = view_of(self.state, self.agents, self.settings)
         self._generators = np.zeros((num_envs, 4), dtype=np.uint64)
         self._episodes = np.zeros(num_envs, dtype=np.int64)
-        self._scratch = np.empty((count, SCRATCH))
+        self._threads = Threads(num_envs)
         self._all = np.ones(num_envs, dtype=np.bool_)
         self._stepped = (
             self.clock,
@@ -95,30 +97,42 @@ class Batch:
 
     def reset(self, mask: AnyArray | None = None) -> None:
         """Start the next episode in all environments, or in those of a (B,) bool mask."""
-        simulator.reset(
-            self._all if mask is None else self._checked(mask),
-            self.scenario.warm,
-            self.source,
-            self._generators,
-            self._episodes,
-            self.clock,
-            self.state,
-            self.agents,
-            self.episode,
-            self.settings,
-            self.routing,
-            self.arrivals,
-            self.arrived,
-            self._scratch,
-            self.observation,
-        )
+        mask = self._all if mask is None else self._checked(mask)
+        # Callers may keep the outcome of the last step.
+        self.outcome = self.outcome.copy()
 
-    def step(self, shares: AnyArray, active: AnyArray | None = None) -> None:
+        def draw(first: int, last: int) -> None:
+            simulator.reset(
+                first,
+                last,
+                mask,
+                self.scenario.warm,
+                self.source,
+                self._generators,
+                self._episodes,
+                self.outcome,
+                self.clock,
+                self.state,
+                self.agents,
+                self.episode,
+                self.settings,
+                self.routing,
+                self.arrivals,
+                self.arrived,
+                np.empty((self.num_agents, SCRATCH)),
+                self.observation,
+            )
+
+        self._threads.run(draw)
+
+    def step(self, shares: AnyArray, active: AnyArray | None = None, outcome: Array | None = None) -> None:
         """Advance all environments, or those of a (B,) bool mask, by one step.
 
         Args:
             shares: fractions of the platform that the policy asks for, (B, N).
             active: which environments to advance.
+            outcome: an array like `self.outcome` that takes its place, for a caller that keeps the
+                outcome of each step; the present one is overwritten otherwise.
 
         Raises:
             ValueError: the shares have the wrong shape or hold a NaN. Nothing has changed then.
@@ -130,12 +144,18 @@ class Batch:
                 f"shares must have shape {(self.num_envs, self.num_agents)}, one fraction of the platform "
                 f"for each agent ({', '.join(self.scenario.agent_names)}), got shape {requested.shape}"
             )
-        problem = simulator.step(
-            requested,
-            self._all if active is None else self._checked(active),
-            *self._stepped,
-        )
+        active = self._all if active is None else self._checked(active)
+        outcome = self.outcome if outcome is None else outcome
+        everything = requested, active, outcome, *self._stepped
+        if self._threads.count == 1:
+            problem = simulator.step(0, self.num_envs, *everything)
+        else:
+            # No range may advance before all of them are known to be sound.
+            problem = simulator.check(0, self.num_envs, requested, active, self.clock, self.scenario.steps)
+            if problem == simulator.OK:
+                self._threads.run(simulator.step, *everything)
         if problem == simulator.OK:
+            self.outcome = outcome
             return
         if problem == simulator.NOT_A_NUMBER:
             b, i = np.argwhere(np.isnan(requested))[0]

@@ -25,8 +25,9 @@ def compiled(function: Function) -> Function:
     covers every module of the package.
 
     A compiled function must not allocate: without numba's runtime no reference to an array is
-    counted, which would otherwise cost more than the arithmetic of a step.
+    counted, which would otherwise cost more than the arithmetic of a step. It runs without the
+    interpreter's lock, so that threads can share a batch.
     """
-    dispatcher = njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)(function)  # pyright: ignore
+    dispatcher = njit(cache=True, error_model="numpy", forceinline=True, nogil=True, _nrt=False)(function)  # pyright: ignore
     dispatcher._cache._cache_file._source_stamp = _STAMP  # pyright: ignore
     return dispatcher  # pyright: ignore

@@ -24,7 +24,7 @@ from gpualloc_env.state import (
 )
 from gpualloc_env.traces import Split
 
-INFO_COLUMNS = {
+INFO_ROWS = {
     "arrivals": ARRIVALS,
     "queue": QUEUE_END,
     "share": SHARE,
@@ -32,7 +32,7 @@ INFO_COLUMNS = {
     "capacity": CAPACITY,
     "backlog": BACKLOG,
 }
-"""Arrays of `info`, each (N,) float64 of the step just taken: the first columns of the state."""
+"""Arrays of `info`, each (N,) float64 of the step just taken: the first rows of the outcome."""
 
 
 def single_spaces(num_agents: int) -> tuple[spaces.Box, spaces.Box]:
@@ -77,7 +77,6 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         # Views that last: making them anew would take as long as the compiled step.
         self._action = self._requested[0]
         self._observation = self._batch.observation[0]
-        self._outcome = self._batch.state[0, :, : len(INFO_COLUMNS)].T
         self._terms = self._batch.episode[0, : len(TERMS) + 1]
         self._seeded = False
         self._view = view_of(self._batch.state[0], self._batch.agents[0], self._batch.settings)
@@ -109,8 +108,8 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
                 f"agent ({', '.join(self.scenario.agent_names)}), got shape {requested.shape}"
             )
         self._action[:] = requested
-        batch.step(self._requested)
-        arrivals, queue, share, served, capacity, backlog = self._outcome.copy()
+        batch.step(self._requested, outcome=np.empty_like(batch.outcome))
+        arrivals, queue, share, served, capacity, backlog = batch.outcome[0, : len(INFO_ROWS)]
         latency, cost, throughput, slo, shortfall, reward = self._terms.tolist()
         info: dict[str, Any] = {
             "arrivals": arrivals,

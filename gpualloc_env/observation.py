@@ -11,6 +11,7 @@ from gpualloc_env.state import (
     DEADBAND,
     DT,
     GPUS,
+    HELD,
     IDLE,
     INFLOW,
     KAPPA,
@@ -24,7 +25,6 @@ from gpualloc_env.state import (
     RATE,
     REALLOCATION_S,
     SETTINGS,
-    SHARE,
     SLICE,
     SLO_S,
     STATE_COLUMNS,
@@ -69,7 +69,7 @@ def view_of(state: AnyArray, agents: AnyArray, settings: AnyArray) -> View:
         state[..., QUEUE],
         state[..., INFLOW],
         state[..., RATE],
-        state[..., SHARE],
+        state[..., HELD],
         state[..., IDLE],
         state[..., LOADING],
         state[..., OLDEST_AGE],
@@ -144,7 +144,7 @@ def encode_state(state: AnyArray, agents: AnyArray, settings: AnyArray, observat
         row[0] = _squash(state[i, QUEUE], base)
         row[1] = _squash(state[i, INFLOW], base * dt)
         row[2] = _squash(state[i, RATE], base)
-        row[3] = min(1.0, state[i, SHARE] * per_gpu)
+        row[3] = min(1.0, state[i, HELD] * per_gpu)
         row[4] = min(1.0, state[i, IDLE] * per_keep_alive)
         row[5] = _squash(loading, 1.0) if loading > 0.0 else 0.0
         row[6] = _squash(age, agents[i, SLO_S]) if age > 0.0 else 0.0
@@ -156,7 +156,7 @@ def _squash(value: float, unit: float) -> float:
     return value / (unit + value)
 
 
-_SEEN = (QUEUE, INFLOW, RATE, SHARE, IDLE, LOADING, OLDEST_AGE)
+_SEEN = (QUEUE, INFLOW, RATE, HELD, IDLE, LOADING, OLDEST_AGE)
 _KNOWN = (THROUGHPUT, KAPPA, MIN_SHARE, PRIORITY, COLD_START_S, SLO_S)
 _SETTINGS = (DT, GPUS, MAX_SHARE, SLICE, REALLOCATION_S, DEADBAND, KEEP_ALIVE_S)
 

@@ -21,7 +21,7 @@ from gpualloc_env.state import (
     DELAY,
     DT,
     GPUS,
-    GRANTED,
+    HELD,
     IDLE,
     INFLOW,
     KAPPA,
@@ -35,7 +35,7 @@ from gpualloc_env.state import (
     OLDEST,
     OLDEST_AGE,
     OLDEST_TOTAL,
-    OUTCOME_COLUMNS,
+    OUTCOME_ROWS,
     PER_DT,
     PER_TOTAL_RATE,
     PER_WEIGHTED_RATE,
@@ -121,23 +121,27 @@ def _late(
 @compiled
 def _hold(
     state: AnyArray, cold_start_s: float, share: float, dt: float, keep_alive_s: float, b: int, i: int
-) -> None:
-    """Age the model of agent i: loading while it holds a share, unloaded after long idleness."""
+) -> bool:
+    """Age the model of agent i: loading while it holds a share, unloaded after long idleness.
+
+    Returns:
+        Whether its loading began in this step.
+    """
     loading = state[b, i, LOADING]
     if share > 0.0:
-        state[b, i, COLD_START] = 1.0 if loading > 0.0 and loading == cold_start_s else 0.0
         state[b, i, IDLE] = 0.0
         state[b, i, LOADING] = loading - dt if loading > dt else 0.0
-    else:
-        idle = state[b, i, IDLE] + dt
-        state[b, i, COLD_START] = 0.0
-        state[b, i, IDLE] = idle
-        if idle >= keep_alive_s - CLOCK_TOLERANCE:
-            state[b, i, LOADING] = cold_start_s
+        return loading > 0.0 and loading == cold_start_s
+    idle = state[b, i, IDLE] + dt
+    state[b, i, IDLE] = idle
+    if idle >= keep_alive_s - CLOCK_TOLERANCE:
+        state[b, i, LOADING] = cold_start_s
+    return False
 
 
 @compiled
 def _act(
+    outcome: AnyArray,
     state: AnyArray,
     agents: AnyArray,
     episode: AnyArray,
@@ -151,8 +155,8 @@ def _act(
     dt, per_dt = settings[DT], settings[PER_DT]
     weighted_backlog = held = served_in_all = weighted_late = missing = guaranteed = 0.0
     for i in range(state.shape[1]):
-        share, queue, kappa = state[b, i, GRANTED], state[b, i, QUEUE], agents[b, i, KAPPA]
-        change = abs(share - state[b, i, SHARE])
+        share, queue, kappa = outcome[b, SHARE, i], state[b, i, QUEUE], agents[b, i, KAPPA]
+        change = abs(share - state[b, i, HELD])
         charged = t > 0 and share > 0.0 and change > settings[DEADBAND] + NEGLIGIBLE
         delay = (settings[REALLOCATION_S] if charged else 0.0) + state[b, i, LOADING]
         delay = dt if delay > dt else delay
@@ -163,17 +167,18 @@ def _act(
         lag, late = int(agents[b, i, SLO_LAG]), 0.0
         if t >= lag and state[b, i, OLDEST] <= t - lag:
             late = _late(queue, served, rate, delay, agents[b, i, SLO_S], lag, arrived, dt, b, i, t)
-        _hold(state, agents[b, i, COLD_START_S], share, dt, settings[KEEP_ALIVE_S], b, i)
+        started = _hold(state, agents[b, i, COLD_START_S], share, dt, settings[KEEP_ALIVE_S], b, i)
 
-        state[b, i, ARRIVALS] = arrivals[t, b, i]
-        state[b, i, QUEUE_END] = queue - served
-        state[b, i, SHARE] = share
-        state[b, i, SERVED] = served
-        state[b, i, CAPACITY] = rate * (dt - delay)
-        state[b, i, BACKLOG] = backlog
-        state[b, i, DELAY] = delay
-        state[b, i, LATE] = late
-        state[b, i, REALLOCATED] = 1.0 if charged else 0.0
+        outcome[b, ARRIVALS, i] = arrivals[t, b, i]
+        outcome[b, QUEUE_END, i] = queue - served
+        state[b, i, HELD] = share
+        outcome[b, SERVED, i] = served
+        outcome[b, CAPACITY, i] = rate * (dt - delay)
+        outcome[b, BACKLOG, i] = backlog
+        outcome[b, DELAY, i] = delay
+        outcome[b, LATE, i] = late
+        outcome[b, REALLOCATED, i] = 1.0 if charged else 0.0
+        outcome[b, COLD_START, i] = 1.0 if started else 0.0
 
         weight = agents[b, i, WEIGHT]
         weighted_backlog += weight * backlog
@@ -204,6 +209,7 @@ def _act(
 
 @compiled
 def _arrive(
+    outcome: AnyArray,
     state: AnyArray,
     episode: AnyArray,
     settings: AnyArray,
@@ -222,8 +228,8 @@ def _arrive(
     for i in range(state.shape[1]):
         inflow = arrivals[t, b, i]
         for j in range(routing.shape[0]):
-            inflow += routing[j, i] * state[b, j, SERVED]
-        queue = state[b, i, QUEUE_END] + inflow
+            inflow += routing[j, i] * outcome[b, SERVED, j]
+        queue = outcome[b, QUEUE_END, i] + inflow
         state[b, i, INFLOW] = inflow
         state[b, i, QUEUE] = queue
         # Dividing by the weights seen so far makes the mean unbiased from the first step on.
@@ -245,9 +251,26 @@ def _arrive(
 
 
 @compiled
+def check(first: int, last: int, shares: AnyArray, active: AnyArray, clock: AnyArray, steps: int) -> int:
+    """OK, or the reason for which a range must not be stepped: NOT_A_NUMBER, EPISODE_OVER."""
+    for b in range(first, last):
+        if not active[b]:
+            continue
+        if clock[b] >= steps:
+            return EPISODE_OVER
+        for i in range(shares.shape[1]):
+            if isnan(shares[b, i]):
+                return NOT_A_NUMBER
+    return OK
+
+
+@compiled
 def step(
+    first: int,
+    last: int,
     shares: AnyArray,
     active: AnyArray,
+    outcome: AnyArray,
     clock: AnyArray,
     state: AnyArray,
     agents: AnyArray,
@@ -259,11 +282,14 @@ def step(
     history: AnyArray,
     observation: AnyArray,
 ) -> int:
-    """Advance every active environment by one step and write what its policy sees next.
+    """Advance the active environments of a range by one step and write what their policy sees next.
 
     Args:
+        first: the first environment of the range.
+        last: the environment after the last of the range.
         shares: requested fractions of the platform, (B, N).
         active: environments to advance, (B,) bool.
+        outcome: room for what the step does, (B, OUTCOME_ROWS, N).
         clock: steps taken in the episode, (B,) int64.
         state: (B, N, STATE_COLUMNS).
         agents: (B, N, AGENT_COLUMNS).
@@ -272,45 +298,43 @@ def step(
         routing: W, (N, N): finished work of row j becomes arrivals of column i; (0, 0) for none.
         arrivals: external arrivals, (T + 1, B or more, N) [requests].
         arrived: cumulative arrivals, routed ones included, (T + 1, B or more, N) [requests].
-        history: the outcome rows of every step, (B, T, OUTCOME_COLUMNS, N), or T = 0 to record none.
+        history: the outcome of every step, (B, T, OUTCOME_ROWS, N), or T = 0 to record none.
         observation: (B, N, F) float32.
 
     Returns:
         OK, or the reason for which nothing at all was changed: NOT_A_NUMBER, EPISODE_OVER.
     """
-    batch, count = shares.shape
-    for b in range(batch):
-        if not active[b]:
-            continue
-        if clock[b] + 1 >= arrivals.shape[0]:
-            return EPISODE_OVER
-        for i in range(count):
-            if isnan(shares[b, i]):
-                return NOT_A_NUMBER
-    for b in range(batch):
+    problem = check(first, last, shares, active, clock, arrivals.shape[0] - 1)
+    if problem != OK:
+        return problem
+    count = shares.shape[1]
+    for b in range(first, last):
         if not active[b]:
             continue
         t = clock[b]
-        granted = state[b, :, GRANTED]
+        granted = outcome[b, SHARE]
         allocate(shares[b], settings[GPUS], settings[MAX_SHARE], settings[SLICE], granted)
-        _act(state, agents, episode, settings, arrivals, arrived, b, t)
+        _act(outcome, state, agents, episode, settings, arrivals, arrived, b, t)
         if history.shape[1] > 0:
-            for row in range(OUTCOME_COLUMNS):
+            for row in range(OUTCOME_ROWS):
                 for i in range(count):
-                    history[b, t, row, i] = state[b, i, row]
+                    history[b, t, row, i] = outcome[b, row, i]
         clock[b] = t + 1
-        _arrive(state, episode, settings, routing, arrivals, arrived, b, t + 1)
+        _arrive(outcome, state, episode, settings, routing, arrivals, arrived, b, t + 1)
         encode_state(state[b], agents[b], settings, observation[b])
     return OK
 
 
 @compiled
 def reset(
+    first: int,
+    last: int,
     mask: AnyArray,
     warm: bool,
     source: Source,
     generators: AnyArray,
     episodes: AnyArray,
+    outcome: AnyArray,
     clock: AnyArray,
     state: AnyArray,
     agents: AnyArray,
@@ -322,20 +346,22 @@ def reset(
     scratch: AnyArray,
     observation: AnyArray,
 ) -> None:
-    """Draw a new episode for every environment in `mask`, (B,) bool, up to its first decision.
+    """Draw a new episode, up to its first decision, for the environments of a range in `mask`, (B,) bool.
 
     `generators`, (B, 4) uint64, and `episodes`, (B,) int64 [index of the next window of a log],
     are all that an environment carries over from one episode to the next. `scratch` is room
     for (N, SCRATCH) numbers.
     """
-    batch, count, rows = state.shape
-    for b in range(batch):
+    count, columns = state.shape[1:]
+    for b in range(first, last):
         if not mask[b]:
             continue
         clock[b] = 0
         for i in range(count):
-            for row in range(rows):
-                state[b, i, row] = 0.0
+            for column in range(columns):
+                state[b, i, column] = 0.0
+            for row in range(OUTCOME_ROWS):
+                outcome[b, row, i] = 0.0
         for row in range(episode.shape[1]):
             episode[b, row] = 0.0
         mean_rate = state[b, :, MEAN_RATE]
@@ -360,6 +386,6 @@ def reset(
             weighted_rate += agents[b, i, WEIGHT] * mean_rate[i]
         episode[b, PER_TOTAL_RATE] = 1.0 / total_rate if total_rate > 0.0 else 0.0
         episode[b, PER_WEIGHTED_RATE] = 1.0 / weighted_rate if weighted_rate > 0.0 else 0.0
-        _arrive(state, episode, settings, routing, arrivals, arrived, b, 0)
+        _arrive(outcome, state, episode, settings, routing, arrivals, arrived, b, 0)
         encode_constants(agents[b], settings, observation[b])
         encode_state(state[b], agents[b], settings, observation[b])

@@ -1,6 +1,6 @@
 """Names of the rows in which a batch keeps its numbers.
 
-B environments of N agents live in packed float64 arrays whose last axis is a list below:
+B environments of N agents live in packed float64 arrays of which one axis is a list below:
 `state[:, :, QUEUE]` is the (B, N) array of queues. So the compiled step receives few arguments
 and finds all that belongs to one agent side by side. The names are plain integers because
 compiled code reads them as constants.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 AnyArray = NDArray[Any]
 
-# What the step just taken did, (B, N) each. These columns come first: they are what is recorded.
+# What the step just taken did: rows of the outcome, (B, rows, N), which is also what is recorded.
 ARRIVALS = 0  # [requests] exogenous, at the start of the step
 QUEUE_END = 1  # [requests] waiting after service
 SHARE = 2  # [GPU] held during the step
@@ -25,21 +25,21 @@ DELAY = 6  # [s] from the start of the step to the start of service
 LATE = 7  # [requests] whose age passed the service objective while they waited
 REALLOCATED = 8  # 1 where a change of share was charged
 COLD_START = 9  # 1 where the loading of a model began
-OUTCOME_COLUMNS = 10
+OUTCOME_ROWS = 10
 
-# What the policy sees, after the arrivals of the next step, (B, N) each.
-QUEUE = 10  # [requests] waiting
-INFLOW = 11  # [requests] that have just arrived, exogenous and routed
-RATE = 12  # [requests/s] smoothed arrival rate
-IDLE = 13  # [s] since the agent last held a share
-LOADING = 14  # [s] still needed to load the model; 0 when warm
-OLDEST_AGE = 15  # [s] that the oldest waiting request has waited
-OLDEST = 16  # index of the step in which that request arrived
-RATE_SUM = 17  # [requests/s] numerator of the smoothed rate
-MEAN_RATE = 18  # [requests/s] mean total arrival rate of the episode, λ̄
-OLDEST_TOTAL = 19  # [requests] that arrived up to and including that step
-GRANTED = 20  # [GPU] share about to be held
-STATE_COLUMNS = 21
+# What the policy sees after the arrivals of the next step, and what the next step needs besides.
+QUEUE = 0  # [requests] waiting
+INFLOW = 1  # [requests] that have just arrived, exogenous and routed
+RATE = 2  # [requests/s] smoothed arrival rate
+HELD = 3  # [GPU] share held during the last step
+IDLE = 4  # [s] since the agent last held a share
+LOADING = 5  # [s] still needed to load the model; 0 when warm
+OLDEST_AGE = 6  # [s] that the oldest waiting request has waited
+OLDEST = 7  # index of the step in which that request arrived
+OLDEST_TOTAL = 8  # [requests] that arrived up to and including that step
+RATE_SUM = 9  # [requests/s] numerator of the smoothed rate
+MEAN_RATE = 10  # [requests/s] mean total arrival rate of the episode, λ̄
+STATE_COLUMNS = 11
 
 # Parameters of the agents, (B, N) each.
 THROUGHPUT = 0  # [requests/s] T on one whole GPU

@@ -8,7 +8,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from gpualloc_env.batch import Batch
-from gpualloc_env.env import INFO_COLUMNS, single_spaces
+from gpualloc_env.env import INFO_ROWS, single_spaces
 from gpualloc_env.metrics import episode_metrics
 from gpualloc_env.observation import View
 from gpualloc_env.scenario import load_scenario
@@ -107,23 +107,23 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
         """Advance the running episodes by one step, and start the next where one had ended."""
         batch = self._batch
         over, active = self._over, ~self._over
-        batch.step(actions, active)
+        batch.step(actions, active, outcome=np.empty_like(batch.outcome))
+        reward = batch.reward.copy()
         if over.any():
             batch.reset(over)
-        reward = np.where(over, 0.0, batch.reward)
+            reward[over] = 0.0
         self._over = batch.done
         info = self._info(active) if active.any() else {}
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         return batch.observation.copy(), reward, terminated, self._over.copy(), info
 
     def _info(self, active: AnyArray) -> dict[str, Any]:
-        batch, count = self._batch, len(INFO_COLUMNS)
-        columns = np.ascontiguousarray(batch.state[:, :, :count].reshape(-1, count).T)
+        batch = self._batch
         info: dict[str, Any] = {}
-        for name, column in zip(INFO_COLUMNS, columns, strict=True):
-            info[name], info[f"_{name}"] = column.reshape(self.num_envs, -1), active
+        for name, row in INFO_ROWS.items():
+            info[name], info[f"_{name}"] = batch.outcome[:, row], active
         terms: dict[str, Any] = {}
-        for name, term in zip(TERMS, batch.episode[:, : len(TERMS)].T.copy(), strict=True):
+        for name, term in zip(TERMS, batch.episode[:, : len(TERMS)].copy().T, strict=True):
             terms[name], terms[f"_{name}"] = term, active
         info["reward_terms"], info["_reward_terms"] = terms, active
         if batch.history.shape[1] and self._over.any():

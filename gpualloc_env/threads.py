@@ -1,0 +1,41 @@
+"""Threads that share a batch: each takes a range of its environments."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+SMALLEST_RANGE = 256  # environments: handing over fewer would take longer than stepping them
+
+
+class Threads:
+    """Run a compiled function on ranges of B environments, on as many cores as that is worth.
+
+    Environments do not touch each other, so the result is the same, bit for bit, for any number.
+    """
+
+    def __init__(self, num_envs: int) -> None:
+        """Choose the ranges; the threads start with the first call that needs them."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        count = max(1, min(cores, num_envs // SMALLEST_RANGE))
+        edges = [num_envs * k // count for k in range(count + 1)]
+        self._ranges = list(pairwise(edges))
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def count(self) -> int:
+        """How many threads share the batch, the caller's included."""
+        return len(self._ranges)
+
+    def run(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call `function(first, last, *arguments)` for every range and wait for all of them."""
+        (first, last), *others = self._ranges
+        if self._pool is None and others:
+            self._pool = ThreadPoolExecutor(len(others), thread_name_prefix="gpualloc")
+        futures = (
+            [self._pool.submit(function, *limits, *arguments) for limits in others] if self._pool else []
+        )
+        function(first, last, *arguments)
+        for future in futures:
+            future.result()
