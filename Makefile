@@ -7,13 +7,12 @@ export PYTHONPATH := $(CURDIR)
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: $(VENV)/ready
-	$(BIN)/python -m training.train --scenario serverless --allocator ppo --total-steps 1000000 --seed 0 --out runs/demo/ppo
+	$(BIN)/python -m training.train --scenario serverless --allocator ppo --total-steps 1500000 --seed 0 --out runs/demo/ppo
 	$(BIN)/python -m training.compare --scenario serverless --policies static round-robin adaptive runs/demo/ppo --episodes 100 --seed 10000 --out runs/demo/serverless
 	$(BIN)/python -m training.compare --scenario paper --policies static round-robin adaptive --episodes 1 --seed 10000 --out runs/demo/paper
 	@echo

@@ -82,7 +82,7 @@ def read_log(path: Path) -> Log:
     if not path.is_file():
         raise TraceError(f"{path}: no such file; give the path of a request log")
     try:
-        table = polars.read_csv(path, infer_schema=False, empty_string_is_null=False)
+        table = polars.read_csv(path, infer_schema=False)
     except (polars.exceptions.PolarsError, OSError) as error:
         raise TraceError(_first_ragged_line(path) or f"{path}: cannot be read as CSV: {error}") from None
     missing = [column for column in AZURE_COLUMNS if column not in table.columns]
@@ -116,7 +116,7 @@ def read_log(path: Path) -> Log:
 def _check(path: Path, column: str, texts: "object", good: AnyArray, expected: str) -> None:
     bad = np.flatnonzero(~good)
     if bad.size:
-        text = texts[int(bad[0])]  # pyright: ignore
+        text = texts[int(bad[0])] or ""  # pyright: ignore
         raise TraceError(f"{path}, line {bad[0] + 2}, field {column}: {text!r} should be {expected}")
 
 
