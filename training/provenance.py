@@ -10,12 +10,14 @@ from typing import Any
 
 import gpualloc_env
 
+PACKAGES = ("numpy", "gymnasium", "numba", "stable-baselines3", "torch")
+
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
     """Write what a run was asked to do, and the versions and the commit that did it, as JSON."""
     versions = {
         "gpualloc_env": gpualloc_env.__version__,
-        **{package: version(package) for package in ("numpy", "gymnasium", "numba")},
+        **{package: version(package) for package in PACKAGES},
         "python": platform.python_version(),
     }
     data = {"config": dict(config), "versions": versions, "git_commit": git_commit()}

@@ -1,0 +1,146 @@
+import json
+
+import numpy as np
+import pytest
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import VecNormalize
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from gpualloc_env import Agent, Batch, Scenario, Traffic, load_scenario
+from training.action_transform import SimplexActions
+from training.evaluate import evaluate
+from training.policies import learned_policy, load_policy
+from training.sb3_vec_env import BatchVecEnv
+from training.train import TrainConfig, main
+
+SHORT = {
+    "scenario": "serverless",
+    "steps": 20,
+    "total_steps": 2000,
+    "num_envs": 8,
+    "rollout_steps": 32,
+    "batch_size": 64,
+    "checkpoint_every": 1000,
+    "progress": False,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("train") / "my-ppo"
+    main(TrainConfig(**SHORT, out=out))
+    return out
+
+
+def test_equal_logits_give_equal_shares_and_leave_a_little_idle():
+    shares = SimplexActions(num_agents=4)(np.zeros((1, 5), dtype=np.float32))
+    idle = np.exp(-2) / (4 + np.exp(-2))
+    assert shares == pytest.approx(np.full((1, 4), (1 - idle) / 4))
+
+
+def test_shares_are_on_the_simplex_for_any_logits_within_the_bounds():
+    transform = SimplexActions(num_agents=3)
+    logits = np.random.default_rng(0).uniform(-6, 6, (500, 4)).astype(np.float32)
+    before = logits.copy()
+    shares = transform(logits)
+    assert (shares > 0).all() and (shares.sum(axis=1) < 1).all()
+    assert (logits == before).all()
+
+
+def test_the_adapter_steps_the_same_batch_and_resets_within_the_last_step():
+    scenario = load_scenario("serverless", steps=5)
+    env, batch = BatchVecEnv(scenario, 3, seed=7), Batch(scenario, 3)
+    batch.seed(7)
+    batch.reset()
+    assert (env.reset() == batch.observation).all()
+    logits = np.random.default_rng(0).normal(size=(12, 3, 5)).astype(np.float32)
+    totals = np.zeros(3)
+    for t in range(12):
+        observation, reward, done, infos = env.step(logits[t])
+        batch.step(env.transform(logits[t]))
+        totals += batch.reward
+        assert reward == pytest.approx(batch.reward, rel=1e-6)
+        assert done.tolist() == [t % 5 == 4] * 3
+        if done.any():
+            for k, info in enumerate(infos):
+                assert (info["terminal_observation"] == batch.observation[k]).all()
+                assert info["TimeLimit.truncated"] and info["episode"]["l"] == 5
+                assert info["episode"]["r"] == pytest.approx(totals[k])
+                assert info["objective"] == pytest.approx(-totals[k] / 5)
+            batch.reset()
+            totals[:] = 0
+        assert (observation == batch.observation).all()
+
+
+def test_a_run_keeps_its_model_configuration_versions_and_checkpoints(run):
+    files = {path.name for path in run.iterdir()}
+    assert {"model.zip", "normaliser.pkl", "transform.json", "config.json", "checkpoints"} <= files
+    assert len(list((run / "checkpoints").glob("*.zip"))) == 2
+    config = json.loads((run / "config.json").read_text())
+    assert config["config"]["seed"] == 0 and {"torch", "stable-baselines3"} <= config["versions"].keys()
+
+
+def test_tensorboard_scalars_name_their_units(run):
+    (directory,) = (run / "tensorboard").iterdir()
+    events = EventAccumulator(str(directory))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"episode/latency [s]", "share [GPU]/reasoning", "episode/objective J (lower is better)"} <= tags
+    shares = [events.Scalars(f"share [GPU]/{agent.name}") for agent in load_scenario().agents]
+    assert all(0 < sum(share[k].value for share in shares) <= 1 for k in range(len(shares[0])))
+
+
+def test_a_loaded_allocator_acts_as_the_trained_one(run):
+    scenario = load_scenario("serverless", steps=20)
+    model = PPO.load(run / "model.zip", device="cpu")
+    trained = evaluate("trained", learned_policy(model, SimplexActions(4)), scenario, 5, 0)
+    loaded = evaluate("loaded", load_policy(str(run), scenario), scenario, 5, 0)
+    assert (trained.objective == loaded.objective).all()
+
+
+def test_the_same_seed_trains_the_same_weights(run, tmp_path):
+    main(TrainConfig(**SHORT, out=tmp_path / "again"))
+    main(TrainConfig(**SHORT, seed=1, out=tmp_path / "other"))
+    weights = [
+        PPO.load(path / "model.zip", device="cpu").policy.state_dict()
+        for path in (run, tmp_path / "again", tmp_path / "other")
+    ]
+    assert all((weights[0][key] == weights[1][key]).all() for key in weights[0])
+    assert any((weights[0][key] != weights[2][key]).any() for key in weights[0])
+
+
+def test_the_learner_sees_normalised_rewards_but_plain_observations():
+    env = VecNormalize(BatchVecEnv(load_scenario("serverless", steps=5), 2, seed=0), norm_obs=False)
+    observation = env.reset()
+    assert ((observation >= 0) & (observation <= 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batch_size": 100}, "batch_size must divide num_envs × rollout_steps = 256"),
+        ({"total_steps": 0}, "total_steps must be at least 1, got 0"),
+        ({"scenario": "servreless"}, "did you mean 'serverless'"),
+    ],
+)
+def test_a_mistake_ends_with_one_line(changes, words, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(TrainConfig(**{**SHORT, **changes}, out=tmp_path / "run"))
+    message = capsys.readouterr().err
+    assert stopped.value.code == 2 and words in message and message.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_unusable_policies_are_named(run, tmp_path):
+    scenario = load_scenario()
+    with pytest.raises(ValueError, match="unknown policy 'adaptve'; give one of static"):
+        load_policy("adaptve", scenario)
+    with pytest.raises(ValueError, match=r"model\.zip is missing"):
+        load_policy(str(tmp_path), scenario)
+    alone = Scenario(
+        name="alone",
+        agents=(Agent(name="only", model_mb=1, throughput_rps=1),),
+        traffic=Traffic(rates_rps=(0.5,)),
+    )
+    with pytest.raises(ValueError, match="was trained for 4 agents, scenario 'alone' has 1"):
+        load_policy(str(run), alone)
