@@ -66,7 +66,7 @@ class Batch:
         self._episodes = np.zeros(num_envs, dtype=np.int64)
         self._threads = Threads(num_envs)
         self._all = np.ones(num_envs, dtype=np.bool_)
-        self._stepped = (
+        self._arrays = (
             self.clock,
             self.state,
             self.agents,
@@ -75,7 +75,6 @@ class Batch:
             self.routing,
             self.arrivals,
             self.arrived,
-            self.history,
             self.observation,
         )
 
@@ -110,17 +109,9 @@ class Batch:
                 self.source,
                 self._generators,
                 self._episodes,
-                self.outcome,
-                self.clock,
-                self.state,
-                self.agents,
-                self.episode,
-                self.settings,
-                self.routing,
-                self.arrivals,
-                self.arrived,
                 np.empty((self.num_agents, SCRATCH)),
-                self.observation,
+                self.outcome,
+                *self._arrays,
             )
 
         self._threads.run(draw)
@@ -146,7 +137,7 @@ class Batch:
             )
         active = self._all if active is None else self._checked(active)
         outcome = self.outcome if outcome is None else outcome
-        everything = requested, active, outcome, *self._stepped
+        everything = requested, active, self.history, outcome, *self._arrays
         if self._threads.count == 1:
             problem = simulator.step(0, self.num_envs, *everything)
         else:

@@ -270,6 +270,7 @@ def step(
     last: int,
     shares: AnyArray,
     active: AnyArray,
+    history: AnyArray,
     outcome: AnyArray,
     clock: AnyArray,
     state: AnyArray,
@@ -279,7 +280,6 @@ def step(
     routing: AnyArray,
     arrivals: AnyArray,
     arrived: AnyArray,
-    history: AnyArray,
     observation: AnyArray,
 ) -> int:
     """Advance the active environments of a range by one step and write what their policy sees next.
@@ -289,6 +289,7 @@ def step(
         last: the environment after the last of the range.
         shares: requested fractions of the platform, (B, N).
         active: environments to advance, (B,) bool.
+        history: the outcome of every step, (B, T, OUTCOME_ROWS, N), or T = 0 to record none.
         outcome: room for what the step does, (B, OUTCOME_ROWS, N).
         clock: steps taken in the episode, (B,) int64.
         state: (B, N, STATE_COLUMNS).
@@ -298,7 +299,6 @@ def step(
         routing: W, (N, N): finished work of row j becomes arrivals of column i; (0, 0) for none.
         arrivals: external arrivals, (T + 1, B or more, N) [requests].
         arrived: cumulative arrivals, routed ones included, (T + 1, B or more, N) [requests].
-        history: the outcome of every step, (B, T, OUTCOME_ROWS, N), or T = 0 to record none.
         observation: (B, N, F) float32.
 
     Returns:
@@ -334,6 +334,7 @@ def reset(
     source: Source,
     generators: AnyArray,
     episodes: AnyArray,
+    scratch: AnyArray,
     outcome: AnyArray,
     clock: AnyArray,
     state: AnyArray,
@@ -343,7 +344,6 @@ def reset(
     routing: AnyArray,
     arrivals: AnyArray,
     arrived: AnyArray,
-    scratch: AnyArray,
     observation: AnyArray,
 ) -> None:
     """Draw a new episode, up to its first decision, for the environments of a range in `mask`, (B,) bool.
