@@ -11,7 +11,7 @@ from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import (
     AGENT_COLUMNS,
     EPISODE_COLUMNS,
-    OUTCOME_ROWS,
+    OUTCOME_COLUMNS,
     REWARD,
     SETTINGS,
     STATE_COLUMNS,
@@ -52,19 +52,21 @@ class Batch:
         self.settings = _settings(scenario)
         self.agents = np.empty((num_envs, count, AGENT_COLUMNS))
         self.agents[:] = _agent_parameters(scenario)
-        self.outcome: Array = np.zeros((num_envs, OUTCOME_ROWS, count))
+        self.outcome: Array = np.zeros((num_envs, count, OUTCOME_COLUMNS))
         self.state: Array = np.zeros((num_envs, count, STATE_COLUMNS))
         self.episode: Array = np.zeros((num_envs, EPISODE_COLUMNS))
         self.clock = np.full(num_envs, steps)
         # One spare column: without it the steps of 2ⁿ environments all meet in the same cache lines.
         self.arrivals: Array = np.zeros((steps + 1, num_envs + 1, count))
         self.arrived: Array = np.zeros((steps + 1, num_envs + 1, count))
-        self.history: Array = np.zeros((num_envs, steps if record else 0, OUTCOME_ROWS, count))
+        self.history: Array = np.zeros((num_envs, steps if record else 0, OUTCOME_COLUMNS, count))
         self.observation = np.zeros((num_envs, count, len(OBSERVATION_FEATURES)), dtype=np.float32)
         self.view: View = view_of(self.state, self.agents, self.settings)
         self._generators = np.zeros((num_envs, 4), dtype=np.uint64)
         self._episodes = np.zeros(num_envs, dtype=np.int64)
-        self._threads = Threads(num_envs)
+        # Waking a thread takes as long as some thousand steps, or a dozen episodes' draws.
+        self._steppers = Threads(num_envs, smallest_range=4096)
+        self._drawers = Threads(num_envs, smallest_range=64)
         self._all = np.ones(num_envs, dtype=np.bool_)
         self._arrays = (
             self.clock,
@@ -114,7 +116,7 @@ class Batch:
                 *self._arrays,
             )
 
-        self._threads.run(draw)
+        self._drawers.run(draw)
 
     def step(self, shares: AnyArray, active: AnyArray | None = None, outcome: Array | None = None) -> None:
         """Advance all environments, or those of a (B,) bool mask, by one step.
@@ -138,13 +140,13 @@ class Batch:
         active = self._all if active is None else self._checked(active)
         outcome = self.outcome if outcome is None else outcome
         everything = requested, active, self.history, outcome, *self._arrays
-        if self._threads.count == 1:
+        if self._steppers.count == 1:
             problem = simulator.step(0, self.num_envs, *everything)
         else:
             # No range may advance before all of them are known to be sound.
             problem = simulator.check(0, self.num_envs, requested, active, self.clock, self.scenario.steps)
             if problem == simulator.OK:
-                self._threads.run(simulator.step, *everything)
+                self._steppers.run(simulator.step, *everything)
         if problem == simulator.OK:
             self.outcome = outcome
             return

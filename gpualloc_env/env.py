@@ -24,7 +24,7 @@ from gpualloc_env.state import (
 )
 from gpualloc_env.traces import Split
 
-INFO_ROWS = {
+INFO_COLUMNS = {
     "arrivals": ARRIVALS,
     "queue": QUEUE_END,
     "share": SHARE,
@@ -32,7 +32,7 @@ INFO_ROWS = {
     "capacity": CAPACITY,
     "backlog": BACKLOG,
 }
-"""Arrays of `info`, each (N,) float64 of the step just taken: the first rows of the outcome."""
+"""Arrays of `info`, each (N,) float64 of the step just taken: the first columns of the outcome."""
 
 
 def single_spaces(num_agents: int) -> tuple[spaces.Box, spaces.Box]:
@@ -109,7 +109,7 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
             )
         self._action[:] = requested
         batch.step(self._requested, outcome=np.empty_like(batch.outcome))
-        arrivals, queue, share, served, capacity, backlog = batch.outcome[0, : len(INFO_ROWS)]
+        arrivals, queue, share, served, capacity, backlog = batch.outcome[0, :, : len(INFO_COLUMNS)].T
         latency, cost, throughput, slo, shortfall, reward = self._terms.tolist()
         info: dict[str, Any] = {
             "arrivals": arrivals,

@@ -179,7 +179,7 @@ def _paper_latencies(batch: "Batch", b: int) -> Array:
 
 
 def _by_agent(batch: "Batch", b: int, sums: Array, segments: list[Array]) -> dict[str, dict[str, float]]:
-    """Metrics of each agent by its name; `sums`, (OUTCOME_ROWS, N), are over the episode's steps."""
+    """Metrics of each agent by its name; `sums`, (OUTCOME_COLUMNS, N), are over the episode's steps."""
     steps, dt = batch.scenario.steps, batch.scenario.dt
     span = steps * dt
     arrived = batch.arrived[steps - 1, b]

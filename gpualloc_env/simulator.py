@@ -35,7 +35,7 @@ from gpualloc_env.state import (
     OLDEST,
     OLDEST_AGE,
     OLDEST_TOTAL,
-    OUTCOME_ROWS,
+    OUTCOME_COLUMNS,
     PER_DT,
     PER_TOTAL_RATE,
     PER_WEIGHTED_RATE,
@@ -155,7 +155,7 @@ def _act(
     dt, per_dt = settings[DT], settings[PER_DT]
     weighted_backlog = held = served_in_all = weighted_late = missing = guaranteed = 0.0
     for i in range(state.shape[1]):
-        share, queue, kappa = outcome[b, SHARE, i], state[b, i, QUEUE], agents[b, i, KAPPA]
+        share, queue, kappa = outcome[b, i, SHARE], state[b, i, QUEUE], agents[b, i, KAPPA]
         change = abs(share - state[b, i, HELD])
         charged = t > 0 and share > 0.0 and change > settings[DEADBAND] + NEGLIGIBLE
         delay = (settings[REALLOCATION_S] if charged else 0.0) + state[b, i, LOADING]
@@ -169,16 +169,16 @@ def _act(
             late = _late(queue, served, rate, delay, agents[b, i, SLO_S], lag, arrived, dt, b, i, t)
         started = _hold(state, agents[b, i, COLD_START_S], share, dt, settings[KEEP_ALIVE_S], b, i)
 
-        outcome[b, ARRIVALS, i] = arrivals[t, b, i]
-        outcome[b, QUEUE_END, i] = queue - served
+        outcome[b, i, ARRIVALS] = arrivals[t, b, i]
+        outcome[b, i, QUEUE_END] = queue - served
         state[b, i, HELD] = share
-        outcome[b, SERVED, i] = served
-        outcome[b, CAPACITY, i] = rate * (dt - delay)
-        outcome[b, BACKLOG, i] = backlog
-        outcome[b, DELAY, i] = delay
-        outcome[b, LATE, i] = late
-        outcome[b, REALLOCATED, i] = 1.0 if charged else 0.0
-        outcome[b, COLD_START, i] = 1.0 if started else 0.0
+        outcome[b, i, SERVED] = served
+        outcome[b, i, CAPACITY] = rate * (dt - delay)
+        outcome[b, i, BACKLOG] = backlog
+        outcome[b, i, DELAY] = delay
+        outcome[b, i, LATE] = late
+        outcome[b, i, REALLOCATED] = 1.0 if charged else 0.0
+        outcome[b, i, COLD_START] = 1.0 if started else 0.0
 
         weight = agents[b, i, WEIGHT]
         weighted_backlog += weight * backlog
@@ -228,8 +228,8 @@ def _arrive(
     for i in range(state.shape[1]):
         inflow = arrivals[t, b, i]
         for j in range(routing.shape[0]):
-            inflow += routing[j, i] * outcome[b, SERVED, j]
-        queue = outcome[b, QUEUE_END, i] + inflow
+            inflow += routing[j, i] * outcome[b, j, SERVED]
+        queue = outcome[b, i, QUEUE_END] + inflow
         state[b, i, INFLOW] = inflow
         state[b, i, QUEUE] = queue
         # Dividing by the weights seen so far makes the mean unbiased from the first step on.
@@ -289,8 +289,8 @@ def step(
         last: the environment after the last of the range.
         shares: requested fractions of the platform, (B, N).
         active: environments to advance, (B,) bool.
-        history: the outcome of every step, (B, T, OUTCOME_ROWS, N), or T = 0 to record none.
-        outcome: room for what the step does, (B, OUTCOME_ROWS, N).
+        history: the outcome of every step, (B, T, OUTCOME_COLUMNS, N), or T = 0 to record none.
+        outcome: room for what the step does, (B, N, OUTCOME_COLUMNS).
         clock: steps taken in the episode, (B,) int64.
         state: (B, N, STATE_COLUMNS).
         agents: (B, N, AGENT_COLUMNS).
@@ -312,13 +312,13 @@ def step(
         if not active[b]:
             continue
         t = clock[b]
-        granted = outcome[b, SHARE]
+        granted = outcome[b, :, SHARE]
         allocate(shares[b], settings[GPUS], settings[MAX_SHARE], settings[SLICE], granted)
         _act(outcome, state, agents, episode, settings, arrivals, arrived, b, t)
         if history.shape[1] > 0:
-            for row in range(OUTCOME_ROWS):
+            for column in range(OUTCOME_COLUMNS):
                 for i in range(count):
-                    history[b, t, row, i] = outcome[b, row, i]
+                    history[b, t, column, i] = outcome[b, i, column]
         clock[b] = t + 1
         _arrive(outcome, state, episode, settings, routing, arrivals, arrived, b, t + 1)
         encode_state(state[b], agents[b], settings, observation[b])
@@ -360,8 +360,8 @@ def reset(
         for i in range(count):
             for column in range(columns):
                 state[b, i, column] = 0.0
-            for row in range(OUTCOME_ROWS):
-                outcome[b, row, i] = 0.0
+            for column in range(OUTCOME_COLUMNS):
+                outcome[b, i, column] = 0.0
         for row in range(episode.shape[1]):
             episode[b, row] = 0.0
         mean_rate = state[b, :, MEAN_RATE]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 AnyArray = NDArray[Any]
 
-# What the step just taken did: rows of the outcome, (B, rows, N), which is also what is recorded.
+# What the step just taken did: columns of the outcome, which are also recorded.
 ARRIVALS = 0  # [requests] exogenous, at the start of the step
 QUEUE_END = 1  # [requests] waiting after service
 SHARE = 2  # [GPU] held during the step
@@ -25,7 +25,7 @@ DELAY = 6  # [s] from the start of the step to the start of service
 LATE = 7  # [requests] whose age passed the service objective while they waited
 REALLOCATED = 8  # 1 where a change of share was charged
 COLD_START = 9  # 1 where the loading of a model began
-OUTCOME_ROWS = 10
+OUTCOME_COLUMNS = 10
 
 # What the policy sees after the arrivals of the next step, and what the next step needs besides.
 QUEUE = 0  # [requests] waiting

@@ -6,8 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
-SMALLEST_RANGE = 256  # environments: handing over fewer would take longer than stepping them
-
 
 class Threads:
     """Run a compiled function on ranges of B environments, on as many cores as that is worth.
@@ -15,10 +13,10 @@ class Threads:
     Environments do not touch each other, so the result is the same, bit for bit, for any number.
     """
 
-    def __init__(self, num_envs: int) -> None:
-        """Choose the ranges; the threads start with the first call that needs them."""
+    def __init__(self, num_envs: int, smallest_range: int) -> None:
+        """Choose ranges no smaller than is worth handing over; threads start when first needed."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        count = max(1, min(cores, num_envs // SMALLEST_RANGE))
+        count = max(1, min(cores, num_envs // smallest_range))
         edges = [num_envs * k // count for k in range(count + 1)]
         self._ranges = list(pairwise(edges))
         self._pool: ThreadPoolExecutor | None = None

@@ -8,7 +8,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from gpualloc_env.batch import Batch
-from gpualloc_env.env import INFO_ROWS, single_spaces
+from gpualloc_env.env import INFO_COLUMNS, single_spaces
 from gpualloc_env.metrics import episode_metrics
 from gpualloc_env.observation import View
 from gpualloc_env.scenario import load_scenario
@@ -120,8 +120,8 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
     def _info(self, active: AnyArray) -> dict[str, Any]:
         batch = self._batch
         info: dict[str, Any] = {}
-        for name, row in INFO_ROWS.items():
-            info[name], info[f"_{name}"] = batch.outcome[:, row], active
+        for name, column in INFO_COLUMNS.items():
+            info[name], info[f"_{name}"] = batch.outcome[:, :, column], active
         terms: dict[str, Any] = {}
         for name, term in zip(TERMS, batch.episode[:, : len(TERMS)].copy().T, strict=True):
             terms[name], terms[f"_{name}"] = term, active

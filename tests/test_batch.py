@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpualloc_env import SCENARIOS, Agent, Batch, Platform, Scenario, Surge, Traffic, load_scenario
-from gpualloc_env.env import INFO_ROWS, GPUAllocEnv
+from gpualloc_env.env import INFO_COLUMNS, GPUAllocEnv
 from gpualloc_env.state import QUEUE, REWARD, TERMS
 from gpualloc_env.vector_env import GPUAllocVectorEnv
 
@@ -92,7 +92,7 @@ def test_env_k_of_a_batch_is_the_single_env_with_seed_plus_k_bit_for_bit(name, s
                 expected = singles[k][call + 1]
                 assert observation[k].tobytes() == expected[0].tobytes()
                 assert (reward[k], truncated[k]) == (expected[1], expected[2])
-                for array in INFO_ROWS if expected[3] else ():
+                for array in INFO_COLUMNS if expected[3] else ():
                     assert info[array][k].tobytes() == expected[3][array].tobytes()
                 for term, value in expected[3].get("reward_terms", {}).items():
                     assert info["reward_terms"][term][k] == value
@@ -136,7 +136,7 @@ def test_what_arrived_was_served_or_waits_at_every_step(name, scenario_arguments
     entered = batch.arrivals[0, :4].copy()
     for t, action in enumerate(actions):
         batch.step(action)
-        outcome = dict(zip(INFO_ROWS, np.moveaxis(batch.outcome, 1, 0), strict=False))
+        outcome = dict(zip(INFO_COLUMNS, np.moveaxis(batch.outcome, -1, 0), strict=False))
         served += outcome["served"]
         assert served + outcome["queue"] == pytest.approx(entered, rel=1e-6, abs=1e-9)
         entered += batch.arrivals[t + 1, :4]
@@ -272,7 +272,7 @@ def test_history_keeps_every_step_and_sums_add_the_reward_terms_up():
     total = np.zeros((2, len(TERMS) + 1))
     for action in np.random.default_rng(1).uniform(0, 1, (BUSY.steps, 2, 4)):
         batch.step(action)
-        assert (batch.history[:, batch.clock[0] - 1] == batch.outcome).all()
+        assert (batch.history[:, batch.clock[0] - 1] == batch.outcome.swapaxes(1, 2)).all()
         total += batch.episode[:, : REWARD + 1]
     assert batch.episode[:, -total.shape[1] :] == pytest.approx(total)
 

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from transcription import Transcription
 
 from gpualloc_env import Agent, Batch, Burst, Objective, Platform, Scenario, Surge, Traffic
-from gpualloc_env.env import INFO_ROWS
+from gpualloc_env.env import INFO_COLUMNS
 from gpualloc_env.state import COLD_START, DELAY, LATE, MEAN_RATE, REALLOCATED, TERMS
 
 RECORDED_ROWS = {
-    **INFO_ROWS,
+    **INFO_COLUMNS,
     "late": LATE,
     "delay": DELAY,
     "reallocated": REALLOCATED,
@@ -105,7 +105,7 @@ def play(
     steps = []
     for row in shares:
         batch.step(np.array([row]))
-        recorded = [batch.outcome[0, index].tolist() for index in RECORDED_ROWS.values()]
+        recorded = [batch.outcome[0, :, index].tolist() for index in RECORDED_ROWS.values()]
         terms = dict(zip(TERMS, batch.episode[0, : len(TERMS)].tolist(), strict=True))
         view = {name: getattr(batch.view, name)[0].tolist() for name in CHANGING_FIELDS}
         steps.append(Step(*recorded, terms, float(batch.reward[0]), view))
@@ -458,8 +458,8 @@ def test_the_compiled_step_agrees_with_the_transcription(case):
         for b, book in enumerate(books):
             expected = book.step(shares[t] if b == 0 else shares[-1 - t])
             for name, row in RECORDED_ROWS.items():
-                assert_close(batch.outcome[b, row], expected[name], f"{name} of step {t}")
-            assert (batch.history[b, t] == batch.outcome[b]).all()
+                assert_close(batch.outcome[b, :, row], expected[name], f"{name} of step {t}")
+            assert (batch.history[b, t] == batch.outcome[b].T).all()
             for name, term in zip(TERMS, batch.episode[b], strict=False):
                 assert_close(term, expected["reward_terms"][name], f"{name} of step {t}")
             assert_close(batch.reward[b], expected["reward"], f"reward of step {t}")

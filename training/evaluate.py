@@ -19,7 +19,7 @@ class Evaluation:
 
     policy: str
     batch: Batch
-    """The E finished episodes; `batch.history`, (E, T, OUTCOME_ROWS, N), holds every step."""
+    """The E finished episodes; `batch.history`, (E, T, OUTCOME_COLUMNS, N), holds every step."""
     metrics: list[Metrics]
     """Metrics of each episode over all agents."""
     per_agent: list[dict[str, Metrics]]

@@ -47,7 +47,7 @@ class BatchVecEnv(VecEnv):
         """Advance by one step, and start the next episodes where one has ended."""
         batch = self._batch
         batch.step(self.transform(self._actions))
-        self._held += batch.outcome[:, SHARE]
+        self._held += batch.outcome[:, :, SHARE]
         rewards = batch.reward.astype(np.float32)
         dones = batch.done
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
