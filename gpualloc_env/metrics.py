@@ -34,7 +34,7 @@ from gpualloc_env.state import (
 if TYPE_CHECKING:
     from gpualloc_env.batch import Batch
 
-PERCENTILES = (0.50, 0.95, 0.99)
+PERCENTILES = {"latency_p50_s": 0.50, "latency_p95_s": 0.95, "latency_p99_s": 0.99}
 PAPER_MAXIMUM_LATENCY_S = 999.0
 
 
@@ -151,10 +151,7 @@ def _ratio(numerator: float, denominator: float) -> float:
 
 def _latencies(segments: Array) -> dict[str, float]:
     room = np.empty(len(segments), dtype=np.int64)
-    return {
-        f"latency_p{100 * probability:.0f}_s": sojourn_quantile(segments, probability, room)
-        for probability in PERCENTILES
-    }
+    return {name: sojourn_quantile(segments, probability, room) for name, probability in PERCENTILES.items()}
 
 
 def _agent_segments(batch: "Batch", b: int) -> list[Array]:
@@ -182,21 +179,26 @@ def _by_agent(batch: "Batch", b: int, sums: Array, segments: list[Array]) -> dic
     """Metrics of each agent by its name; `sums`, (OUTCOME_COLUMNS, N), are over the episode's steps."""
     steps, dt = batch.scenario.steps, batch.scenario.dt
     span = steps * dt
-    arrived = batch.arrived[steps - 1, b]
-    unfinished, paper_latencies = batch.history[b, -1, QUEUE_END], _paper_latencies(batch, b)
+    # Python's own floats: a few numbers at a time are slow as NumPy scalars.
+    columns = sums.T.tolist()
+    arrived = batch.arrived[steps - 1, b].tolist()
+    unfinished = batch.history[b, -1, QUEUE_END].tolist()
+    paper_latencies = _paper_latencies(batch, b).tolist()
+    objectives = batch.agents[b, :, SLO_S].tolist()
     metrics: dict[str, dict[str, float]] = {}
     for i, name in enumerate(batch.scenario.agent_names):
+        total = columns[i]
         metrics[name] = {
-            "latency_mean_s": _ratio(sums[BACKLOG, i] * dt, arrived[i]),
+            "latency_mean_s": _ratio(total[BACKLOG] * dt, arrived[i]),
             **_latencies(segments[i]),
-            "slo_attainment": 1 - _ratio(sums[LATE, i], arrived[i]),
-            "throughput_rps": float(sums[SERVED, i]) / span,
-            "goodput_rps": served_within(segments[i], batch.agents[b, i, SLO_S]) / span,
-            "backlog_end": float(unfinished[i]),
-            "unfinished": float(unfinished[i]),
-            "arrived": float(arrived[i]),
-            "share_mean": float(sums[SHARE, i]) / steps,
-            "paper_latency_s": float(paper_latencies[i]),
+            "slo_attainment": 1 - _ratio(total[LATE], arrived[i]),
+            "throughput_rps": total[SERVED] / span,
+            "goodput_rps": served_within(segments[i], objectives[i]) / span,
+            "backlog_end": unfinished[i],
+            "unfinished": unfinished[i],
+            "arrived": arrived[i],
+            "share_mean": total[SHARE] / steps,
+            "paper_latency_s": paper_latencies[i],
         }
     return metrics
 

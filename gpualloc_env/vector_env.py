@@ -109,11 +109,11 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
         over, active = self._over, ~self._over
         batch.step(actions, active, outcome=np.empty_like(batch.outcome))
         reward = batch.reward.copy()
-        if over.any():
+        if np.count_nonzero(over):
             batch.reset(over)
             reward[over] = 0.0
         self._over = batch.done
-        info = self._info(active) if active.any() else {}
+        info = self._info(active) if np.count_nonzero(active) else {}
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         return batch.observation.copy(), reward, terminated, self._over.copy(), info
 
