@@ -58,7 +58,7 @@ class Batch:
         self.clock = np.full(num_envs, steps)
         # One spare column: without it the steps of 2ⁿ environments all meet in the same cache lines.
         self.arrivals: Array = np.zeros((steps + 1, num_envs + 1, count))
-        self.arrived: Array = np.zeros((steps + 1, num_envs + 1, count))
+        self.arrived: Array = np.zeros((num_envs, count, steps + 1))
         self.history: Array = np.zeros((num_envs, steps if record else 0, OUTCOME_COLUMNS, count))
         self.observation = np.zeros((num_envs, count, len(OBSERVATION_FEATURES)), dtype=np.float32)
         self.view: View = view_of(self.state, self.agents, self.settings)

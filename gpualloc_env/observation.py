@@ -153,7 +153,7 @@ def encode_state(state: AnyArray, agents: AnyArray, settings: AnyArray, observat
 @compiled
 def _squash(value: float, unit: float) -> float:
     """Map x = value / unit from [0, ∞) to [0, 1): x / (1 + x)."""
-    return np.float32(value) / np.float32(unit + value)
+    return float(np.float32(value) / np.float32(unit + value))
 
 
 _SEEN = (QUEUE, INFLOW, RATE, HELD, IDLE, LOADING, OLDEST_AGE)

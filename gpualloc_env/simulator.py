@@ -111,9 +111,9 @@ def _late(
     left = queue - min(served, rate * max(0.0, slo - lag * dt - delay))
     if left <= NEGLIGIBLE:
         return 0.0
-    total = arrived[t - lag, b, i]
-    cohort = total - arrived[t - lag - 1, b, i] if t > lag else total
-    newer = arrived[t, b, i] - total
+    total = arrived[b, i, t - lag]
+    cohort = total - arrived[b, i, t - lag - 1] if t > lag else total
+    newer = arrived[b, i, t] - total
     late = min(cohort, left - newer)
     return late if late > NEGLIGIBLE else 0.0
 
@@ -236,15 +236,15 @@ def _arrive(
         state[b, i, RATE_SUM] = decay * state[b, i, RATE_SUM] + gain * inflow
         state[b, i, RATE] = state[b, i, RATE_SUM] * normaliser
 
-        total = arrived[t - 1, b, i] + inflow if t > 0 else inflow
-        arrived[t, b, i] = total
+        total = arrived[b, i, t - 1] + inflow if t > 0 else inflow
+        arrived[b, i, t] = total
         oldest, oldest_total = int(state[b, i, OLDEST]), state[b, i, OLDEST_TOTAL]
         if queue - inflow <= NEGLIGIBLE:
             oldest, oldest_total = t, total
         departed = total - queue
         while oldest < t and oldest_total - departed <= NEGLIGIBLE:
             oldest += 1
-            oldest_total = arrived[oldest, b, i]
+            oldest_total = arrived[b, i, oldest]
         state[b, i, OLDEST] = oldest
         state[b, i, OLDEST_TOTAL] = oldest_total
         state[b, i, OLDEST_AGE] = (t - oldest) * dt
@@ -298,7 +298,7 @@ def step(
         settings: `SETTINGS` numbers.
         routing: W, (N, N): finished work of row j becomes arrivals of column i; (0, 0) for none.
         arrivals: external arrivals, (T + 1, B or more, N) [requests].
-        arrived: cumulative arrivals, routed ones included, (T + 1, B or more, N) [requests].
+        arrived: cumulative arrivals, routed ones included, (B, N, T + 1) [requests].
         observation: (B, N, F) float32.
 
     Returns:

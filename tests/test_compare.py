@@ -11,6 +11,7 @@ import training.compare
 from gpualloc_env.scenario import load_scenario
 from gpualloc_env.traces import Log
 from training.compare import ENTRIES, CompareConfig, main, named
+from training.provenance import PACKAGES
 from training.report import estimate, mean_metrics
 
 PAPER = ("--scenario", "paper", "--policies", "static", "round-robin", "adaptive", "--episodes", "1")
@@ -96,7 +97,7 @@ def test_several_episodes(tmp_path):
     assert np.mean(static) == pytest.approx(objectives["static"], rel=1e-12)
     config = json.loads((tmp_path / "first" / "config.json").read_text())
     assert config["config"]["steps"] == 40 and config["config"]["policies"] == ["static", "adaptive"]
-    assert set(config["versions"]) == {"gpualloc_env", "numpy", "gymnasium", "numba", "python"}
+    assert set(config["versions"]) == {"gpualloc_env", "python", *PACKAGES}
 
     compare(tmp_path / "second", *arguments)
     for name in ("summary.json", "episodes.csv", "comparison.png"):

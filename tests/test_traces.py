@@ -268,4 +268,4 @@ def test_the_real_azure_log_plays(azure_log):
     batch.reset()
     for _ in range(scenario.steps):
         batch.step(np.full((2, 4), 0.25))
-    assert np.isfinite(batch.episode).all() and batch.arrived[scenario.steps - 1].any()
+    assert np.isfinite(batch.episode).all() and batch.arrived[..., scenario.steps - 1].any()
