@@ -80,6 +80,21 @@ class Batch:
             self.observation,
         )
 
+    def __getstate__(self) -> tuple[Scenario, int, bool, tuple[AnyArray, ...]]:
+        """What a copy or a pickle needs: the arrays; those that are views of others are made anew."""
+        return self.scenario, self.num_envs, self.history.shape[1] > 0, self._contents
+
+    def __setstate__(self, kept: tuple[Scenario, int, bool, tuple[AnyArray, ...]]) -> None:
+        """Build the batch again and fill its arrays."""
+        scenario, num_envs, record, contents = kept
+        self.__init__(scenario, num_envs, record=record)
+        for array, content in zip(self._contents, contents, strict=True):
+            array[...] = content
+
+    @property
+    def _contents(self) -> tuple[AnyArray, ...]:
+        return self._generators, self._episodes, self.history, self.outcome, *self._arrays
+
     def seed(self, seed: int, mask: AnyArray | None = None) -> None:
         """Seed environment k with `seed` + k, or only those of a (B,) bool mask."""
         for k in np.flatnonzero(self._all if mask is None else self._checked(mask)).tolist():

@@ -74,13 +74,22 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         self._batch = Batch(self.scenario, 1, record=True)
         self._requested = np.zeros((1, self._batch.num_agents))
         self._steps = self.scenario.steps
-        # Views that last: making them anew would take as long as the compiled step.
-        self._action = self._requested[0]
-        self._observation = self._batch.observation[0]
-        self._terms = self._batch.episode[0, : len(TERMS) + 1]
         self._seeded = False
-        self._view = view_of(self._batch.state[0], self._batch.agents[0], self._batch.settings)
+        self._look()
         self.observation_space, self.action_space = single_spaces(self._batch.num_agents)
+
+    def _look(self) -> None:
+        """Make the views of the batch's arrays: once, since it takes as long as the compiled step."""
+        batch = self._batch
+        self._action = self._requested[0]
+        self._observation = batch.observation[0]
+        self._terms = batch.episode[0, : len(TERMS) + 1]
+        self._view = view_of(batch.state[0], batch.agents[0], batch.settings)
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        """Restore a copy or a pickle: its views must look at its own arrays."""
+        self.__dict__.update(kept)
+        self._look()
 
     @property
     def view(self) -> View:

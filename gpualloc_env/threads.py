@@ -20,6 +20,7 @@ class Threads:
         edges = [num_envs * k // count for k in range(count + 1)]
         self._ranges = list(pairwise(edges))
         self._pool: ThreadPoolExecutor | None = None
+        self._process = 0
 
     @property
     def count(self) -> int:
@@ -29,7 +30,9 @@ class Threads:
     def run(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call `function(first, last, *arguments)` for every range and wait for all of them."""
         (first, last), *others = self._ranges
-        if self._pool is None and others:
+        if others and (self._pool is None or self._process != os.getpid()):
+            # Threads do not survive a fork.
+            self._process = os.getpid()
             self._pool = ThreadPoolExecutor(len(others), thread_name_prefix="gpualloc")
         futures = (
             [self._pool.submit(function, *limits, *arguments) for limits in others] if self._pool else []

@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 import subprocess
 import sys
 
@@ -6,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.utils.env_checker import check_env
+from gymnasium.utils.env_checker import check_env, data_equivalence
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 from gpualloc_env import OBSERVATION_FEATURES, SCENARIOS, View, observe
@@ -285,3 +287,20 @@ def test_the_observation_tells_whatever_the_view_tells(field):
         env.step(np.array([0.5, 0.3, 0.0, 0.0]))
     changed = env.view._replace(**{field: getattr(env.view, field) / 2 + 0.1})
     assert (observe(changed) != observe(env.view)).any()
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_a_copy_in_mid_episode_goes_on_as_the_original_does(duplicate):
+    env = gym.make("GPUAlloc-v0", steps=6).unwrapped
+    env.reset(seed=3)
+    actions = np.random.default_rng(0).random((12, 4))
+    for action in actions[:4]:
+        env.step(action)
+    twin = duplicate(env)
+    for action in actions[4:6]:
+        original, copied = env.step(action), twin.step(action)
+        assert data_equivalence(original, copied, exact=True)
+        assert all((mine == theirs).all() for mine, theirs in zip(env.view[:13], twin.view[:13], strict=True))
+    assert (env.reset()[0] == twin.reset()[0]).all()
+    env.step(actions[6])
+    assert not (env.view.queue == twin.view.queue).all()
