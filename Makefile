@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONPATH := $(CURDIR)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test check lint bench format
 
@@ -12,7 +13,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/ready
-	$(BIN)/python -m training.train --scenario serverless --allocator ppo --total-steps 1500000 --seed 0 --out runs/demo/ppo
+	$(BIN)/python -m training.train --scenario serverless --allocator ppo --total-steps 3000000 --seed 0 --out runs/demo/ppo
 	$(BIN)/python -m training.compare --scenario serverless --policies static round-robin adaptive runs/demo/ppo --episodes 100 --seed 10000 --out runs/demo/serverless
 	$(BIN)/python -m training.compare --scenario paper --policies static round-robin adaptive --episodes 1 --seed 10000 --out runs/demo/paper
 	@echo

@@ -134,7 +134,7 @@ def _hold(
         return loading > 0.0 and loading == cold_start_s
     idle = state[b, i, IDLE] + dt
     state[b, i, IDLE] = idle
-    if idle >= keep_alive_s - CLOCK_TOLERANCE:
+    if idle >= keep_alive_s:
         state[b, i, LOADING] = cold_start_s
     return False
 
@@ -152,13 +152,14 @@ def _act(
     t: int,
 ) -> None:
     """Serve, age the models and price the step of one environment with the shares it has been granted."""
-    dt, per_dt = settings[DT], settings[PER_DT]
+    dt, per_dt, reallocation_s = settings[DT], settings[PER_DT], settings[REALLOCATION_S]
+    free_change, keep_alive_s = settings[DEADBAND] + NEGLIGIBLE, settings[KEEP_ALIVE_S] - CLOCK_TOLERANCE
     weighted_backlog = held = served_in_all = weighted_late = missing = guaranteed = 0.0
     for i in range(state.shape[1]):
         share, queue, kappa = outcome[b, i, SHARE], state[b, i, QUEUE], agents[b, i, KAPPA]
         change = abs(share - state[b, i, HELD])
-        charged = t > 0 and share > 0.0 and change > settings[DEADBAND] + NEGLIGIBLE
-        delay = (settings[REALLOCATION_S] if charged else 0.0) + state[b, i, LOADING]
+        charged = t > 0 and share > 0.0 and change > free_change
+        delay = (reallocation_s if charged else 0.0) + state[b, i, LOADING]
         delay = dt if delay > dt else delay
         speedup = share if kappa == 0.0 else share * (1.0 + kappa) / (share + kappa)
         rate = agents[b, i, THROUGHPUT] * speedup
@@ -167,7 +168,7 @@ def _act(
         lag, late = int(agents[b, i, SLO_LAG]), 0.0
         if t >= lag and state[b, i, OLDEST] <= t - lag:
             late = _late(queue, served, rate, delay, agents[b, i, SLO_S], lag, arrived, dt, b, i, t)
-        started = _hold(state, agents[b, i, COLD_START_S], share, dt, settings[KEEP_ALIVE_S], b, i)
+        started = _hold(state, agents[b, i, COLD_START_S], share, dt, keep_alive_s, b, i)
 
         outcome[b, i, ARRIVALS] = arrivals[t, b, i]
         outcome[b, i, QUEUE_END] = queue - served
