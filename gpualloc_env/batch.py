@@ -1,6 +1,7 @@
 """`Batch`: the arrays of B environments, and the only object that changes them."""
 
 import math
+import os
 
 import numpy as np
 
@@ -20,8 +21,10 @@ from gpualloc_env.state import (
     AnyArray,
     Array,
 )
-from gpualloc_env.threads import Threads
+from gpualloc_env.threads import Threads, ranges
 from gpualloc_env.workload import SCRATCH
+
+_PROCESS = os.getpid()
 
 
 class Batch:
@@ -64,8 +67,8 @@ class Batch:
         self.view: View = view_of(self.state, self.agents, self.settings)
         self._generators = np.zeros((num_envs, 4), dtype=np.uint64)
         self._episodes = np.zeros(num_envs, dtype=np.int64)
-        # Waking a thread takes as long as some thousand steps, or a dozen episodes' draws.
-        self._steppers = Threads(num_envs, smallest_range=4096)
+        # Handing over a range takes as long as some hundred steps, or a dozen episodes' draws.
+        self._stepping_ranges = ranges(num_envs, smallest=512)
         self._drawers = Threads(num_envs, smallest_range=64)
         self._all = np.ones(num_envs, dtype=np.bool_)
         self._arrays = (
@@ -155,13 +158,11 @@ class Batch:
         active = self._all if active is None else self._checked(active)
         outcome = self.outcome if outcome is None else outcome
         everything = requested, active, self.history, outcome, *self._arrays
-        if self._steppers.count == 1:
+        # A forked process must not enter the threads that its parent has started.
+        if self._stepping_ranges == 1 or os.getpid() != _PROCESS:
             problem = simulator.step(0, self.num_envs, *everything)
         else:
-            # No range may advance before all of them are known to be sound.
-            problem = simulator.check(0, self.num_envs, requested, active, self.clock, self.scenario.steps)
-            if problem == simulator.OK:
-                self._steppers.run(simulator.step, *everything)
+            problem = simulator.step_ranges(self._stepping_ranges, *everything)
         if problem == simulator.OK:
             self.outcome = outcome
             return

@@ -6,9 +6,11 @@ packed arrays are named, with their units, in `gpualloc_env.state`.
 
 from math import isnan
 
+from numba import prange
+
 from gpualloc_env import reward
 from gpualloc_env.allocation import allocate
-from gpualloc_env.compiled import compiled
+from gpualloc_env.compiled import compiled, compiled_parallel
 from gpualloc_env.observation import encode_constants, encode_state
 from gpualloc_env.state import (
     ARRIVALS,
@@ -390,3 +392,47 @@ def reset(
         _arrive(outcome, state, episode, settings, routing, arrivals, arrived, b, 0)
         encode_constants(agents[b], settings, observation[b])
         encode_state(state[b], agents[b], settings, observation[b])
+
+
+@compiled_parallel
+def step_ranges(
+    ranges: int,
+    shares: AnyArray,
+    active: AnyArray,
+    history: AnyArray,
+    outcome: AnyArray,
+    clock: AnyArray,
+    state: AnyArray,
+    agents: AnyArray,
+    episode: AnyArray,
+    settings: AnyArray,
+    routing: AnyArray,
+    arrivals: AnyArray,
+    arrived: AnyArray,
+    observation: AnyArray,
+) -> int:
+    """`step` for the whole batch, cut into as many ranges as threads; the bits are the same."""
+    batch = shares.shape[0]
+    # No range may advance before all of them are known to be sound.
+    problem = check(0, batch, shares, active, clock, arrivals.shape[0] - 1)
+    if problem != OK:
+        return problem
+    for k in prange(ranges):  # pyright: ignore
+        step(
+            batch * k // ranges,
+            batch * (k + 1) // ranges,
+            shares,
+            active,
+            history,
+            outcome,
+            clock,
+            state,
+            agents,
+            episode,
+            settings,
+            routing,
+            arrivals,
+            arrived,
+            observation,
+        )
+    return OK

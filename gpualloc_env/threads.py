@@ -7,6 +7,12 @@ from itertools import pairwise
 from typing import Any
 
 
+def ranges(num_envs: int, smallest: int) -> int:
+    """How many ranges of at least `smallest` environments are worth a core each."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, num_envs // smallest))
+
+
 class Threads:
     """Run a compiled function on ranges of B environments, on as many cores as that is worth.
 
@@ -15,17 +21,11 @@ class Threads:
 
     def __init__(self, num_envs: int, smallest_range: int) -> None:
         """Choose ranges no smaller than is worth handing over; threads start when first needed."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        count = max(1, min(cores, num_envs // smallest_range))
+        count = ranges(num_envs, smallest_range)
         edges = [num_envs * k // count for k in range(count + 1)]
         self._ranges = list(pairwise(edges))
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0
-
-    @property
-    def count(self) -> int:
-        """How many threads share the batch, the caller's included."""
-        return len(self._ranges)
 
     def run(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call `function(first, last, *arguments)` for every range and wait for all of them."""
