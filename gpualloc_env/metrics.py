@@ -177,7 +177,7 @@ def _paper_latencies(batch: "Batch", b: int) -> Array:
 
 
 def _in_transit(batch: "Batch", b: int) -> float:
-    """∫ finished work that waits for the next step to reach its next agent, over the episode [requests · s]."""
+    """∫ finished work on its way to its next agent, which it reaches at the next step [requests · s]."""
     routing, dt = batch.routing, batch.scenario.dt
     if routing.size == 0:
         return 0.0

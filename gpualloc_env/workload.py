@@ -38,7 +38,7 @@ class Burst(Model):
 
 
 class Cycle(Model):
-    """A sinusoidal rate, such as day and night: its mean times 1 + amplitude · cos(2π (t − peak_s) / period_s)."""
+    """A sinusoidal factor on all rates, day and night: 1 + amplitude · cos(2π (t − peak_s) / period_s)."""
 
     amplitude: Annotated[float, Field(ge=0, le=1)]
     """Peak over mean, less one."""
@@ -111,7 +111,8 @@ class Traffic(Model):
 
     def cycle_profile(self, steps: int, dt: float) -> Array:
         """Mean over each step of the cycle's factor on all rates, (steps + 1,)."""
-        return np.ones(steps + 1) if self.cycle is None else self.cycle.factors(dt * np.arange(steps + 2))
+        edges: Array = dt * np.arange(steps + 2, dtype=np.float64)
+        return np.ones(steps + 1) if self.cycle is None else self.cycle.factors(edges)
 
 
 class Source(NamedTuple):
