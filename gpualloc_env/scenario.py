@@ -13,8 +13,8 @@ from gpualloc_env.agents import PAPER_AGENTS, SATURATING_AGENTS, Agent, Model, N
 from gpualloc_env.platform import FRICTIONLESS, SERVERLESS, Platform
 from gpualloc_env.reward import Objective
 from gpualloc_env.state import Array
-from gpualloc_env.traces import Split, Trace, Windows, cut, read_log
-from gpualloc_env.workload import CONSTANT, POISSON, WINDOWS, Burst, Source, Surge, Traffic
+from gpualloc_env.traces import Split, Trace, Windows, cut
+from gpualloc_env.workload import CONSTANT, NO_REPLAY, POISSON, WINDOWS, Burst, Source, Surge, Traffic
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -122,9 +122,9 @@ class Scenario(Model):
         count = len(self.agents)
         kind, rates, profile = WINDOWS, np.zeros(count), np.zeros((1, count))
         traffic = self.traffic or Traffic(rates_rps=(1.0,) * count)
-        windows = np.zeros((0, 0, count))
+        replay = NO_REPLAY
         if self.traffic is None:
-            windows = self.windows.arrivals
+            replay = self.windows.replay
         else:
             kind = CONSTANT if traffic.law == "constant" else POISSON
             profile = traffic.profile(self.agent_names, self.steps, self.dt)
@@ -150,7 +150,7 @@ class Scenario(Model):
             concentration=traffic.mix_concentration or 0,
             burst_factors=burst.off_factor * np.array([1.0, burst.ratio]) if burst else np.ones(2),
             burst_means=np.array([burst.off_s, burst.on_s]) if burst else np.zeros(2),
-            windows=windows,
+            replay=replay,
             dt=self.dt,
         )
 
@@ -158,9 +158,12 @@ class Scenario(Model):
 @lru_cache(maxsize=4)
 def _cut_log(scenario: Scenario, stamp: tuple[int, int] | None) -> Windows:
     """The windows of a scenario's log, read again when the stamp of the file has changed."""
+    # Only a log needs polars, which takes longer to load than all else here.
+    from gpualloc_env.trace_formats import read_log
+
     assert scenario.trace is not None and scenario.trace.path is not None
     log = read_log(scenario.trace.path)
-    return cut(log, scenario.trace, scenario.steps, scenario.dt, len(scenario.agents), scenario.utilisation)
+    return cut(log, scenario.trace, scenario.steps, scenario.dt, scenario.agent_names, scenario.utilisation)
 
 
 _PAPER_RATES = (80.0, 40.0, 45.0, 25.0)
