@@ -42,7 +42,7 @@ LINES = {"Azure": _azure, "BurstGPT": _burst_gpt, "Mooncake": _mooncake, "plain"
 
 
 def log_lines(form: str, requests: int, seed: int = 0) -> list[str]:
-    """A log's lines: one request every second in the mean, of random sizes, after the header if it has one."""
+    """A log's lines, with its header if it has one: a request a second in the mean, of random sizes."""
     generator = np.random.default_rng(seed)
     times = np.cumsum(generator.exponential(1, requests))
     prompts = generator.integers(1, 5000, requests)

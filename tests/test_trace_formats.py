@@ -175,6 +175,8 @@ def test_a_bad_field_is_named_by_file_line_column_and_text(written, name, form, 
     texts = JSON_TEXTS if form == "Mooncake" else {}
     lines = field(form, position, texts.get(text, text))
     shown = texts.get(text, text).strip().strip('"')
+    if form == "Mooncake" and len(text) > 3 and text[:2] == "1e":
+        shown = "10{79}…"
     refused(
         written(*lines, name=name), f"line {len(lines) - 1}, field {column}: '{shown}' should be (a|the) "
     )
@@ -250,8 +252,10 @@ def test_bytes_that_are_not_text_are_named_by_line(tmp_path, form):
     lines = good_lines(form)
     path.write_bytes("\n".join(lines).encode() + b"\n\xff" + lines[-1].encode() + b"\n")
     refused(path, f"line {len(lines) + 1}: bytes that are not UTF-8 text")
-    path.write_bytes(bytes(range(256)) * 100)
+    path.write_bytes("\n".join(lines).encode("utf-16"))
     refused(path, "line 1: bytes that are not UTF-8 text")
+    path.write_bytes(bytes(range(256)))
+    refused(path, "line 1: the format is not known; .*this file has �+$")
 
 
 @pytest.mark.parametrize(

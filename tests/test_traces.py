@@ -110,12 +110,12 @@ def test_an_agent_that_there_is_not_is_named_by_line(written):
 
 
 def test_the_load_counts_the_visits_that_routing_adds(written):
-    scenario = scenario_of(written(*THREE), "all", "first-agent", steps=1, dt=0.01)
+    scenario = scenario_of(written(*THREE), "all", "first-agent", steps=1, dt=0.01, load=0.001)
     routing = ((0, 1, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0))
     routed = scenario.model_copy(update={"routing": routing})
     rates = [agent.throughput_rps for agent in scenario.agents]
     ratio = routed.windows.episodes / scenario.windows.episodes
-    assert ratio == pytest.approx((1 / rates[0] + 1 / rates[1]) * rates[0], rel=0.1)
+    assert ratio == pytest.approx((1 / rates[0] + 1 / rates[1]) * rates[0], rel=0.001)
 
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
@@ -178,8 +178,8 @@ def test_the_room_of_the_windows_does_not_grow_as_the_steps_shrink(azure_log):
     coarse, fine = (scenario_of(azure_log, dt=dt, steps=1).windows for dt in (1, 0.01))
     assert fine.episodes == pytest.approx(100 * coarse.episodes, rel=0.02)
     assert len(fine.replay.step) <= 2 * 3000
-    # A load this low stretches the log to some million years of steps.
-    assert scenario_of(azure_log, dt=0.01, steps=1, load=1e-12).windows.episodes > 1e15 / 100
+    # A load this low stretches the log to hundred thousand years.
+    assert scenario_of(azure_log, dt=0.01, steps=1, load=1e-10).windows.episodes > 1e14
 
 
 def test_more_steps_than_can_be_counted_are_refused(azure_log):
