@@ -14,10 +14,7 @@ COLOURS = "viridis_r"
 
 
 def draw_heatmap(path: Path, summaries: Mapping[str, Summary]) -> None:
-    """Draw J by scenario and policy as PNG, each row coloured from its best to its worst policy.
-
-    J differs by orders of magnitude between scenarios, so only policies of one row compare.
-    """
+    """Draw J by scenario and policy as PNG, coloured by how far it lies above the best of its row."""
     names = list(dict.fromkeys(name for each in summaries.values() for name in each["policies"]))
     objective = np.array(
         [
@@ -29,9 +26,9 @@ def draw_heatmap(path: Path, summaries: Mapping[str, Summary]) -> None:
         ]
     )
     best = np.nanmin(objective, axis=1, keepdims=True)
-    spread = np.nanmax(objective, axis=1, keepdims=True) - best
-    shade = np.divide(objective - best, spread, out=np.zeros_like(objective), where=spread > 0)
-    shade[np.isnan(objective)] = np.nan
+    excess = objective - best
+    # 0 at the best of the row, ½ at twice its J, 1 far away: a tie looks like one in every row.
+    shade = np.divide(excess, excess + abs(best), out=np.zeros_like(objective), where=excess != 0)
     with rc_context(STYLE):
         figure = Figure(figsize=(3 + 1.25 * len(names), 1.6 + 0.45 * len(summaries)), layout="constrained")
         axes = figure.add_subplot()
@@ -50,6 +47,6 @@ def draw_heatmap(path: Path, summaries: Mapping[str, Summary]) -> None:
             text = np.format_float_positional(value, precision=3, fractional=False, trim="-")
             axes.text(column, row, text, ha="center", va="center", color=colour, weight=weight)
         axes.set_title("Objective J, lower is better; best of each scenario in bold")
-        bar = figure.colorbar(image, ax=axes, ticks=[0, 1], fraction=0.04, pad=0.02)
-        bar.ax.set_yticklabels(["best of the row", "worst"])
+        bar = figure.colorbar(image, ax=axes, ticks=[0, 0.5, 0.9], fraction=0.04, pad=0.02)
+        bar.ax.set_yticklabels(["best of its row", "twice the best", "ten times"])
         figure.savefig(path, dpi=130)
