@@ -10,20 +10,21 @@ processes", Computational Statistics and Data Analysis 21, 1996.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import exp, log, sqrt
+from math import ceil, exp, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, minimize
 
 from gpualloc_env.compiled import compiled
 from gpualloc_env.state import Array
 from gpualloc_env.workload import Burst
 
-HIGHEST_RATIO = 1000.0  # above it, hardly a request comes while off
+HIGHEST_RATIO = 1e4  # above it, hardly a request comes while off
 START_RATIOS = (2.0, 5.0, 20.0)
 START_TIMES = 6  # mean times on and off that are tried, spread evenly over the orders of magnitude
 STARTS = 3  # of these, how many of the likeliest are followed to their maximum
+REQUESTS_FOR_A_START = 100_000
 PARAMETERS = 3
 
 
@@ -136,22 +137,38 @@ def fit_burst(streams: Sequence[Stream], shortest_s: float, longest_s: float) ->
     def cost(parameters: Array) -> float:
         return -burst_log_likelihood(streams, _burst(parameters))
 
-    times = np.geomspace(shortest_s, longest_s, START_TIMES + 2)[1:-1]
-    grid = [np.log(start) for start in product(START_RATIOS, times, times)]
-    starts = sorted(grid, key=cost)[:STARTS]
     limits = (log(shortest_s), log(longest_s))
-    results = [
-        minimize(
+
+    def climb(start: Array, step: float, accuracy: float) -> OptimizeResult:
+        return minimize(
             cost,
             start,
             method="Nelder-Mead",
             bounds=((0.0, log(HIGHEST_RATIO)), limits, limits),
-            options={"xatol": 1e-4, "fatol": 1e-3, "initial_simplex": start + 0.4 * np.eye(4, 3, k=-1)},
+            options={
+                "xatol": 1e-2 * accuracy,
+                "fatol": accuracy,
+                "initial_simplex": start + step * np.eye(PARAMETERS + 1, PARAMETERS, k=-1),
+            },
         )
-        for start in starts
-    ]
-    best = min(results, key=lambda result: result.fun)
+
+    heads = _heads(streams, REQUESTS_FOR_A_START)
+    times = np.geomspace(shortest_s, longest_s, START_TIMES + 2)[1:-1]
+    grid = [np.log(start) for start in product(START_RATIOS, times, times)]
+    starts = sorted(grid, key=lambda start: -burst_log_likelihood(heads, _burst(start)))[:STARTS]
+    summits = [climb(start, step=0.7, accuracy=1.0) for start in starts]
+    best = climb(min(summits, key=lambda summit: summit.fun).x, step=0.05, accuracy=1e-2)
     return BurstFit(_burst(best.x), -float(best.fun))
+
+
+def _heads(streams: Sequence[Stream], requests: int) -> list[Stream]:
+    """The first part of each stream, so many requests in all."""
+    part = min(1.0, requests / sum(len(stream.factor) for stream in streams))
+    lengths = [ceil(part * len(stream.factor)) for stream in streams]
+    return [
+        Stream(stream.rate_rps, stream.gaps[: n + 1], stream.mean_factor[: n + 1], stream.factor[:n])
+        for stream, n in zip(streams, lengths, strict=True)
+    ]
 
 
 def _burst(parameters: Array) -> Burst:

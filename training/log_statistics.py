@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpualloc_env.state import AnyArray, Array
+from gpualloc_env.state import Array
 
 WINDOWS_S = (1.0, 10.0, 60.0)
 PEAK_WINDOW_S = 60.0
@@ -53,37 +53,11 @@ def quantum(times: Array) -> float:
     return float(np.gcd.reduce(ticks) * CLOCK_S)
 
 
-def spread(times: Array, stream: AnyArray, quantum_s: float) -> Array:
-    """Times at which the requests of one stamp are spread evenly over the time it stands for.
+def spread(times: Array, quantum_s: float, seed: int) -> Array:
+    """Times drawn uniformly within the time that each one's stamp stands for, sorted, (n,) [s].
 
-    The requests of each stream are spread evenly too, so that an order of the streams within a
-    stamp leaves no trace.
-
-    Args:
-        times: sorted stamps, multiples of the quantum, (n,) [s].
-        stream: which stream each request belongs to, (n,).
-        quantum_s: time that one stamp stands for.
-
-    Returns:
-        Times in the order of the requests, (n,) [s]; sorted within each stream.
+    Placed at equal distances instead, the requests of one stamp would look as if their rate never
+    changed within it: that makes the fitted times on and off of bursts of 10 s too long by
+    15 % where stamps are whole seconds, against 2 % for random places.
     """
-    tick = np.round(times / quantum_s).astype(np.int64)
-    position, count = _places(np.stack([tick, stream.astype(np.int64)]))
-    order = np.lexsort((stream, (position + 0.5) / count, tick))
-    rank, total = _places(tick[order][None])
-    result = np.empty(len(times))
-    result[order] = (tick[order] + (rank + 0.5) / total) * quantum_s
-    return result
-
-
-def _places(keys: AnyArray) -> tuple[AnyArray, AnyArray]:
-    """For each column of keys, how many equal ones stand before it, and how many there are, (n,)."""
-    order = np.lexsort(keys)
-    ordered = keys[:, order]
-    first = np.concatenate([[True], (np.diff(ordered) != 0).any(axis=0)])
-    group = np.cumsum(first) - 1
-    sizes = np.bincount(group)
-    position, count = np.empty((2, len(order)), dtype=np.int64)
-    position[order] = np.arange(len(order)) - np.flatnonzero(first)[group]
-    count[order] = sizes[group]
-    return position, count
+    return np.sort(times + quantum_s * np.random.default_rng(seed).random(len(times)))

@@ -1,0 +1,124 @@
+"""How well a fitted scenario repeats a log: the table of both, and in words where it does not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpualloc_env.state import Array
+from gpualloc_env.workload import Burst
+from training.log_statistics import PEAK_WINDOW_S, WINDOWS_S, Statistics
+
+NAMES = (
+    "mean rate [1/s]",
+    "coefficient of variation of the gaps",
+    *(f"index of dispersion at {window:g} s" for window in WINDOWS_S),
+    f"peak over mean at {PEAK_WINDOW_S:g} s",
+)
+RATE, GAPS, *_, PEAK = range(len(NAMES))
+DEVIATIONS, FRACTION = 3.0, 0.1  # a difference is real above both: spreads of the draws, part of the log's
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Statistics of a log, and of as long logs drawn from the scenario that was fitted to it."""
+
+    log: Statistics
+    draws: Array  # (R, 6)
+
+    @property
+    def mean(self) -> Array:
+        """Mean over the draws, (6,)."""
+        return self.draws.mean(axis=0)
+
+    @property
+    def deviation(self) -> Array:
+        """Standard deviation of one draw, (6,): the noise in a log of this length."""
+        return self.draws.std(axis=0, ddof=1)
+
+    @property
+    def poor(self) -> list[int]:
+        """Statistics in which the log differs by more than chance and by more than a tenth."""
+        difference = np.abs(np.array(self.log) - self.mean)
+        real = (difference > DEVIATIONS * self.deviation) & (difference > FRACTION * np.abs(self.log))
+        return np.flatnonzero(real).tolist()
+
+
+def table(comparison: Comparison) -> list[dict[str, str]]:
+    """One row for each statistic of all requests."""
+    drawn = f"fit: mean of {len(comparison.draws)} draws"
+    return [
+        {"statistic": name, "log": f"{value:.3g}", drawn: f"{mean:.3g} ± {deviation:.2g}"}
+        for name, value, mean, deviation in zip(
+            NAMES, comparison.log, comparison.mean, comparison.deviation, strict=True
+        )
+    ]
+
+
+def table_of_agents(comparisons: Mapping[str, Comparison]) -> list[dict[str, str]]:
+    """One row for each agent: the log's value and the mean and spread of the draws."""
+    short = ("rate [1/s]", "CV of gaps", *(f"dispersion {window:g} s" for window in WINDOWS_S), "peak / mean")
+    return [
+        {"agent": agent}
+        | {
+            f"{name}\nlog | fit": f"{value:.3g} | {mean:.3g} ± {deviation:.1g}"
+            for name, value, mean, deviation in zip(
+                short, comparison.log, comparison.mean, comparison.deviation, strict=True
+            )
+        }
+        for agent, comparison in comparisons.items()
+    ]
+
+
+def verdicts(everything: Comparison, agents: Mapping[str, Comparison], burst: Burst | None) -> list[str]:
+    """Sentences that say where the fit is poor, or that it is not."""
+    sentences = [_sentence(k, everything, burst) for k in everything.poor]
+    for agent, comparison in agents.items():
+        names = [NAMES[k] for k in comparison.poor]
+        if names:
+            values = _list([f"{comparison.log[k]:.3g} and {comparison.mean[k]:.3g}" for k in comparison.poor])
+            sentences.append(
+                f"Agent {agent}: {_list(names)} {'are' if len(names) > 1 else 'is'} {values} in the log and in "
+                "the fit; one burst process and one cycle serve all agents of a scenario."
+            )
+    if not sentences:
+        return [
+            f"No statistic of the log lies more than {DEVIATIONS:g} standard deviations of the draws and "
+            f"{FRACTION:.0%} from the fit."
+        ]
+    return sentences
+
+
+def _sentence(k: int, comparison: Comparison, burst: Burst | None) -> str:
+    log, fit, spread = comparison.log[k], comparison.mean[k], comparison.deviation[k]
+    values = f"The {NAMES[k]} is {log:.3g} in the log and {fit:.3g} ± {spread:.2g} in the fit: "
+    return values + _reason(k, log > fit, burst) + "."
+
+
+def _reason(k: int, more: bool, burst: Burst | None) -> str:
+    """What it means that the log has more, or less, of a statistic than the fit."""
+    if k == RATE:
+        return "the draws miss the mean rate; their bursts are so long that a log of this length is chance"
+    if burst is None:
+        if not more:
+            return "its requests come more regularly than a Poisson process"
+        return "its requests bunch, but too little or too seldom for the likelihood to ask for bursts"
+    process = f"bursts of {burst.on_s:.3g} s every {burst.on_s + burst.off_s:.3g} s, {burst.ratio:.3g} times the rate"
+    if k == GAPS:
+        if more:
+            return f"its gaps are of more kinds, very short and very long ones, than {process} make"
+        return f"its requests follow each other more evenly than Poisson ones within {process}"
+    if k == PEAK:
+        side = "a higher" if more else "a lower"
+        return f"its busiest minute has {side} rate than {process} reach; one ratio stands for bursts of all heights"
+    window = WINDOWS_S[k - GAPS - 1]
+    if window < burst.on_s:
+        side = "bunch within the bursts, on" if more else "are more even within the bursts, on"
+        return f"its requests {side} times shorter than the fitted {burst.on_s:.3g} s"
+    if more:
+        return f"its load also varies more slowly than {process}: some bursts last longer or come in clusters"
+    return f"its bursts follow each other more regularly, or last more alike, than {process} with exponential times"
+
+
+def _list(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
