@@ -64,7 +64,15 @@ from gpualloc_env.state import (
     WEIGHTS,
     AnyArray,
 )
-from gpualloc_env.workload import WINDOWS, Source, draw_agents, draw_arrivals, draw_rates, total_rates
+from gpualloc_env.workload import (
+    WINDOWS,
+    Source,
+    draw_agents,
+    draw_arrivals,
+    draw_rates,
+    replay_arrivals,
+    total_rates,
+)
 
 RATE_TIME_CONSTANT_S = 10.0
 # Requests and shares are real numbers: less than this of one is rounding, not work or a change.
@@ -373,13 +381,12 @@ def reset(
             draw_agents(generators[b], source, nominal, agents[b])
         mean_rate = state[b, :, MEAN_RATE]
         if source.kind == WINDOWS:
-            window = source.windows[episodes[b] % source.windows.shape[0]]
+            replay_arrivals(source.replay, episodes[b], arrivals[:, b])
             external = state[b, :, RATE]
-            for t in range(window.shape[0]):
+            steps = arrivals.shape[0] - 1
+            for t in range(steps):
                 for i in range(count):
-                    arrivals[t, b, i] = window[t, i]
-                    if t + 1 < window.shape[0]:
-                        external[i] += window[t, i] / ((window.shape[0] - 1) * settings[DT])
+                    external[i] += arrivals[t, b, i] / (steps * settings[DT])
             total_rates(source, external, mean_rate)
         else:
             rates = state[b, :, RATE]

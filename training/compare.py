@@ -128,7 +128,7 @@ def count_episodes(config: CompareConfig, scenario: Scenario) -> int:
         raise ValueError(f"episodes must be at least 1, got {config.episodes}")
     if scenario.trace is None:
         return config.episodes
-    return min(config.episodes, len(scenario.windows.arrivals))
+    return min(config.episodes, scenario.windows.episodes)
 
 
 def fail(error: Exception) -> NoReturn:

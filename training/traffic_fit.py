@@ -84,7 +84,9 @@ def _laws(
     penalty = log(len(merged))
     parameters = cycle_regression.PARAMETERS if cycle else 0
     separate = [_stream(times, span_s, cycle) for times in streams if len(times)]
-    laws = [_Law("Poisson" + suffix, parameters * penalty - 2 * poisson_log_likelihood(separate), None, cycle)]
+    laws = [
+        _Law("Poisson" + suffix, parameters * penalty - 2 * poisson_log_likelihood(separate), None, cycle)
+    ]
     parameters += burst_likelihood.PARAMETERS
 
     def add(name: str, fit: BurstFit, marks: float, common: bool) -> None:
