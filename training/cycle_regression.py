@@ -33,6 +33,11 @@ class Sinusoid:
     threshold: float
     """What BIC asks of the gain: ½ log of the number of bins for each parameter."""
 
+    @property
+    def stands_out(self) -> bool:
+        """Whether the counts vary at this period by more than around it, beyond chance."""
+        return self.gain > self.threshold
+
     def factor(self, times: Array) -> Array:
         """Factor on the rate at each time, kept above zero so that no request is impossible."""
         phase = tau * (times - self.peak_s) / self.period_s
@@ -71,7 +76,7 @@ def find_cycle(times: Array, span_s: float) -> Sinusoid | None:
     limits = (max(1.0, candidate - 1.0), min(candidate + 1.0, highest))
     cycles = minimize_scalar(unexplained, bounds=limits, method="bounded", options={"xatol": 1e-4}).x
     # The likelihood is nearly a parabola at its top, but a bounded search never tries the ends.
-    cycles = min((cycles, *limits), key=unexplained)
+    cycles = float(min((cycles, *limits), key=unexplained))
     (mean, cosine, sine), squares = _regress(count, middle, cycles / span_s)
     model = _design(middle, cycles / span_s) @ np.array([mean, cosine, sine])
     rest = _power(count - model)[: NEIGHBOURHOOD * highest + 1]
@@ -84,7 +89,7 @@ def find_cycle(times: Array, span_s: float) -> Sinusoid | None:
     # The mean over a bin flattens the cosine by sin(x)/x.
     flattening = float(np.sinc(width / period))
     return Sinusoid(
-        amplitude=min(1.0, hypot(cosine, sine) / mean / flattening),
+        amplitude=min(1.0, hypot(cosine, sine) / float(mean) / flattening),
         period_s=period,
         peak_s=atan2(sine, cosine) % tau / tau * period,
         # The dispersion is itself a mean of m ordinates only, which gives the likelihood longer tails.

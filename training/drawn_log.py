@@ -30,7 +30,7 @@ def drawn_times(scenario: Scenario, span_s: float, seed: int) -> list[Array]:
     batch.seed(seed)
     batch.reset()
     arrivals = batch.arrivals[:steps, 0].astype(np.int64)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng((seed, 0))
     streams: list[Array] = []
     for count in arrivals.T:
         step = np.repeat(np.arange(steps), count)

@@ -5,9 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import Array
+from gpualloc_env.traces import Log
 from gpualloc_env.workload import Burst
+from training.burst_likelihood import HIGHEST_RATIO
 from training.log_statistics import PEAK_WINDOW_S, WINDOWS_S, Statistics
+from training.request_streams import RequestStreams
+from training.traffic_fit import TrafficFit
 
 NAMES = (
     "mean rate [1/s]",
@@ -16,6 +21,7 @@ NAMES = (
     f"peak over mean at {PEAK_WINDOW_S:g} s",
 )
 RATE, GAPS, *_, PEAK = range(len(NAMES))
+COARSE_S = 1e-3  # stamps finer than this are not worth a word
 DEVIATIONS, FRACTION = 3.0, 0.1  # a difference is real above both: spreads of the draws, part of the log's
 
 
@@ -87,6 +93,74 @@ def verdicts(everything: Comparison, agents: Mapping[str, Comparison], burst: Bu
             f"{FRACTION:.0%} from the fit."
         ]
     return sentences
+
+
+def notes(log: Log, streams: RequestStreams, scenario: Scenario, fit: TrafficFit) -> list[str]:
+    """Sentences on what was fitted, and on what a reader should know about it."""
+    traffic, burst, cycle = fit.traffic, fit.traffic.burst, fit.traffic.cycle
+    assert traffic.rates_rps is not None
+    chosen = min(fit.bic, key=lambda name: fit.bic[name])
+    others = ", ".join(
+        f"{name} +{bic - fit.bic[chosen]:.0f}" for name, bic in fit.bic.items() if name != chosen
+    )
+    said = [f"{len(log.time_s)} requests in {streams.span_s:.0f} s. Law: {chosen} (BIC: {others})."]
+    if streams.quantum_s >= COARSE_S:
+        said.append(
+            f"Many requests share a stamp, a multiple of {streams.quantum_s:.3g} s: they were spread over the "
+            f"{streams.quantum_s:.3g} s after it, in the log and in the draws alike; of anything shorter the log "
+            "tells nothing."
+        )
+    if burst is not None:
+        said.append(
+            f"Bursts: {burst.ratio:.3g} times the rate, {burst.on_s:.3g} s on and {burst.off_s:.3g} s off in the mean"
+            + (", of all agents at once" if burst.common else "")
+            + (": hardly a request comes while off." if burst.ratio >= HIGHEST_RATIO / 2 else ".")
+        )
+    if cycle is not None:
+        covered = streams.span_s / cycle.period_s
+        said.append(
+            f"Cycle: ± {cycle.amplitude:.0%} with a period of {cycle.period_s:.4g} s, of which the log covers "
+            f"{covered:.3g}" + ("; it may be a trend that does not return." if covered < 2 else ".")
+        )
+    elif fit.candidate is not None:
+        weighed = f"gains {fit.candidate.gain:.3g} in quasi-log-likelihood, BIC asks for {fit.candidate.threshold:.3g}"
+        if fit.candidate.stands_out:
+            weighed = "is explained better by the bursts"
+        said.append(
+            f"No cycle: the likeliest within the {streams.span_s:.0f} s of the log, of "
+            f"{fit.candidate.period_s:.4g} s, {weighed}."
+        )
+    if log.agent is None and scenario.routing is not None:
+        parts = ", ".join(
+            f"{name} {part:.3g}"
+            for name, part in zip(scenario.agent_names, scenario.routing[0], strict=True)
+            if part
+        )
+        said.append(
+            f"The log names no agents: all requests arrive at {scenario.agent_names[0]}, which hands on {parts}."
+        )
+    said += _uneven_work(log)
+    load = scenario.utilisation(np.array(traffic.rates_rps))
+    said.append(f"Load ρ = {load:.3g} on {scenario.platform.gpus:g} GPU; --load 0.8 rescales the rates.")
+    return said
+
+
+def _uneven_work(log: Log) -> list[str]:
+    """A warning where the agents' requests differ in work, which drawn requests do not."""
+    if log.agent is None:
+        return []
+    counts = np.bincount(log.agent)
+    mean = np.bincount(log.agent, weights=log.work) / counts
+    uneven = {
+        name: work for name, work in zip(log.agent_names, mean, strict=True) if abs(work - 1) > FRACTION
+    }
+    if not uneven:
+        return []
+    values = _list([f"{work:.3g} ({name})" for name, work in uneven.items()])
+    return [
+        f"The mean work of a request is {values} in the log and 1 in every scenario; scale throughput_rps of these "
+        "agents to have the log's load."
+    ]
 
 
 def _sentence(k: int, comparison: Comparison, burst: Burst | None) -> str:

@@ -57,18 +57,33 @@ def fit_traffic(
     merged = np.sort(np.concatenate(streams))
     candidate = find_cycle(merged, span_s)
     laws = _laws(streams, merged, span_s, shortest_s, None, say)
-    if candidate is not None and candidate.gain > candidate.threshold:
+    if candidate is not None and candidate.stands_out:
         laws += _laws(streams, merged, span_s, shortest_s, candidate, say)
     best = min(laws, key=lambda law: law.bic)
     taken = best.cycle
     cycle = None
     length = span_s
     if taken is not None:
-        cycle = Cycle(amplitude=taken.amplitude, period_s=taken.period_s, peak_s=taken.peak_s)
+        cycle = Cycle(
+            amplitude=_rounded(taken.amplitude),
+            period_s=_rounded(taken.period_s),
+            peak_s=_rounded(taken.peak_s),
+        )
         length = float(taken.integral(np.array(span_s)))
-    rates = tuple(len(times) / length for times in streams)
-    traffic = Traffic(law="poisson", rates_rps=rates, burst=best.burst, cycle=cycle)
+    burst = best.burst and Burst(
+        ratio=_rounded(best.burst.ratio),
+        on_s=_rounded(best.burst.on_s),
+        off_s=_rounded(best.burst.off_s),
+        common=best.burst.common,
+    )
+    rates = tuple(_rounded(len(times) / length) for times in streams)
+    traffic = Traffic(law="poisson", rates_rps=rates, burst=burst, cycle=cycle)
     return TrafficFit(traffic, {law.name: law.bic for law in laws}, candidate)
+
+
+def _rounded(value: float) -> float:
+    """Six digits, more than any log determines: what is tested is what is written."""
+    return float(f"{value:.6g}")
 
 
 def _laws(
