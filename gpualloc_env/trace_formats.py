@@ -240,7 +240,7 @@ def _log(path: Path, form: Format, values: dict[str, AnyArray], agents: dict[str
 
 
 def quantum(stamp: Array) -> float:
-    """Greatest common divisor of the differences of stamps [ms], each to the nearest multiple of `JITTER_MS`."""
+    """Greatest common divisor of the stamps' differences [ms], each to the nearest of `JITTER_MS`."""
     return float(JITTER_MS * np.gcd.reduce(np.rint(np.diff(stamp) / JITTER_MS).astype(np.int64)))
 
 

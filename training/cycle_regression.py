@@ -62,7 +62,7 @@ def find_cycle(times: Array, span_s: float) -> Sinusoid | None:
     bins = min(MOST_BINS, len(times))
     width = span_s / bins
     count = counts(times, span_s * (1 + 1e-12), width)[:bins]
-    middle = (np.arange(bins) + 0.5) * width
+    middle: Array = (np.arange(bins, dtype=np.float64) + 0.5) * width
     highest = bins // FEWEST_BINS_A_PERIOD
     if highest < 2:
         return None
@@ -130,5 +130,5 @@ def _design(middle: Array, frequency: float) -> Array:
 def _regress(count: Array, middle: Array, frequency: float) -> tuple[Array, float]:
     """Least squares of the counts on a constant, a cosine and a sine: coefficients, sum of squares."""
     design = _design(middle, frequency)
-    coefficients = np.linalg.solve(design.T @ design, design.T @ count)
+    coefficients: Array = np.linalg.lstsq(design, count)[0].astype(np.float64)
     return coefficients, float(((count - design @ coefficients) ** 2).sum())

@@ -5,7 +5,7 @@ python -m training.fit AzureLLMInferenceTrace_code.csv --out my-scenario.toml
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -19,7 +19,7 @@ from gpualloc_env.trace_formats import read_log
 from training.drawn_log import drawn_times
 from training.fit_report import Comparison, notes, table, table_of_agents, verdicts
 from training.fitted_scenario import check_out, fitted_scenario, write_scenario
-from training.log_statistics import statistics
+from training.log_statistics import Statistics, statistics
 from training.report import markdown_table, rich_table
 from training.request_streams import RequestStreams, request_streams, rounded
 from training.traffic_fit import SHORTEST_BURST_S, fit_traffic
@@ -93,14 +93,15 @@ def main(config: FitConfig) -> None:
     console.print(f"Scenario in {config.out}; try: python -m training.compare --scenario {config.out}")
 
 
-def by_agent(streams: RequestStreams) -> list[tuple[float, ...]]:
+def by_agent(streams: RequestStreams) -> list[Statistics]:
     """Statistics of all requests, then of each agent's."""
     return [statistics(times, streams.span_s) for times in (streams.merged, *streams.times)]
 
 
 def arguments(config: FitConfig) -> list[str]:
     """The command line that asks for this."""
-    options = [f"--{name}={getattr(config, name)}" for name in ("scenario", "draws", "seed")]
+    given = [(field.name, getattr(config, field.name)) for field in fields(config)[2:]]
+    options = [f"--{name}={value}" for name, value in given if value != getattr(FitConfig, name)]
     return [str(config.log), "--out", str(config.out), *options]
 
 

@@ -10,7 +10,7 @@ from gpualloc_env.state import Array
 from gpualloc_env.traces import Log
 from gpualloc_env.workload import Burst
 from training.burst_likelihood import HIGHEST_RATIO
-from training.log_statistics import PEAK_WINDOW_S, WINDOWS_S, Statistics
+from training.log_statistics import WINDOWS_S, Statistics
 from training.request_streams import RequestStreams
 from training.traffic_fit import TrafficFit
 
@@ -18,7 +18,7 @@ NAMES = (
     "mean rate [1/s]",
     "coefficient of variation of the gaps",
     *(f"index of dispersion at {window:g} s" for window in WINDOWS_S),
-    f"peak over mean at {PEAK_WINDOW_S:g} s",
+    f"peak over mean at {WINDOWS_S[-1]:g} s",
 )
 RATE, GAPS, *_, PEAK = range(len(NAMES))
 COARSE_S = 1e-3  # stamps finer than this are not worth a word
@@ -82,10 +82,10 @@ def verdicts(everything: Comparison, agents: Mapping[str, Comparison], burst: Bu
     for agent, comparison in agents.items():
         names = [NAMES[k] for k in comparison.poor]
         if names:
-            values = _list([f"{comparison.log[k]:.3g} and {comparison.mean[k]:.3g}" for k in comparison.poor])
+            pairs = [f"{comparison.log[k]:.3g} and {comparison.mean[k]:.3g}" for k in comparison.poor]
+            verb = "are" if len(names) > 1 else "is"
             sentences.append(
-                f"Agent {agent}: {_list(names)} {'are' if len(names) > 1 else 'is'} {values} in the log and in "
-                "the fit; one burst process and one cycle serve all agents of a scenario."
+                f"Agent {agent}: {_list(names)} {verb} {_list(pairs)} in the log and in the fit; one burst process and one cycle serve all agents of a scenario."
             )
     if not sentences:
         return [
@@ -106,26 +106,30 @@ def notes(log: Log, streams: RequestStreams, scenario: Scenario, fit: TrafficFit
     said = [f"{len(log.time_s)} requests in {streams.span_s:.0f} s. Law: {chosen} (BIC: {others})."]
     if streams.quantum_s >= COARSE_S:
         said.append(
-            f"Many requests share a stamp, a multiple of {streams.quantum_s:.3g} s: they were spread over the "
-            f"{streams.quantum_s:.3g} s after it, in the log and in the draws alike; of anything shorter the log "
-            "tells nothing."
+            f"Requests share stamps, which are multiples of {streams.quantum_s:.3g} s: they were spread over "
+            f"the {streams.quantum_s:.3g} s after each, in the log and in the draws alike; of anything shorter "
+            "the log tells nothing."
         )
     if burst is not None:
         said.append(
-            f"Bursts: {burst.ratio:.3g} times the rate, {burst.on_s:.3g} s on and {burst.off_s:.3g} s off in the mean"
+            f"Bursts: {burst.ratio:.3g} times the rate, "
+            f"{burst.on_s:.3g} s on and {burst.off_s:.3g} s off in the mean"
             + (", of all agents at once" if burst.common else "")
             + (": hardly a request comes while off." if burst.ratio >= HIGHEST_RATIO / 2 else ".")
         )
     if cycle is not None:
         covered = streams.span_s / cycle.period_s
         said.append(
-            f"Cycle: ± {cycle.amplitude:.0%} with a period of {cycle.period_s:.4g} s, of which the log covers "
-            f"{covered:.3g}" + ("; it may be a trend that does not return." if covered < 2 else ".")
+            f"Cycle: ± {cycle.amplitude:.0%} with a period of {cycle.period_s:.4g} s, of which the log "
+            f"covers {covered:.3g}" + ("; it may be a trend that does not return." if covered < 2 else ".")
         )
     elif fit.candidate is not None:
-        weighed = f"gains {fit.candidate.gain:.3g} in quasi-log-likelihood, BIC asks for {fit.candidate.threshold:.3g}"
-        if fit.candidate.stands_out:
-            weighed = "is explained better by the bursts"
+        weighed = "is explained better by the bursts"
+        if not fit.candidate.stands_out:
+            weighed = (
+                f"gains {fit.candidate.gain:.3g} in quasi-log-likelihood, "
+                f"BIC asks for {fit.candidate.threshold:.3g}"
+            )
         said.append(
             f"No cycle: the likeliest within the {streams.span_s:.0f} s of the log, of "
             f"{fit.candidate.period_s:.4g} s, {weighed}."
@@ -137,7 +141,8 @@ def notes(log: Log, streams: RequestStreams, scenario: Scenario, fit: TrafficFit
             if part
         )
         said.append(
-            f"The log names no agents: all requests arrive at {scenario.agent_names[0]}, which hands on {parts}."
+            f"The log names no agents: all requests arrive at {scenario.agent_names[0]}, "
+            f"which hands on {parts}."
         )
     said += _uneven_work(log)
     load = scenario.utilisation(np.array(traffic.rates_rps))
@@ -158,8 +163,8 @@ def _uneven_work(log: Log) -> list[str]:
         return []
     values = _list([f"{work:.3g} ({name})" for name, work in uneven.items()])
     return [
-        f"The mean work of a request is {values} in the log and 1 in every scenario; scale throughput_rps of these "
-        "agents to have the log's load."
+        f"The mean work of a request is {values} in the log and 1 in every scenario; divide throughput_rps "
+        "of these agents by it to have the log's load."
     ]
 
 
@@ -177,21 +182,23 @@ def _reason(k: int, more: bool, burst: Burst | None) -> str:
         if not more:
             return "its requests come more regularly than a Poisson process"
         return "its requests bunch, but too little or too seldom for the likelihood to ask for bursts"
-    process = f"bursts of {burst.on_s:.3g} s every {burst.on_s + burst.off_s:.3g} s, {burst.ratio:.3g} times the rate"
     if k == GAPS:
         if more:
-            return f"its gaps are of more kinds, very short and very long ones, than {process} make"
-        return f"its requests follow each other more evenly than Poisson ones within {process}"
+            return "its short and long gaps differ by more than the fitted bursts make them"
+        return "its requests follow each other more evenly than Poisson ones within the fitted bursts"
     if k == PEAK:
-        side = "a higher" if more else "a lower"
-        return f"its busiest minute has {side} rate than {process} reach; one ratio stands for bursts of all heights"
+        if more:
+            return (
+                "its busiest minute is beyond the fitted bursts; one ratio stands for bursts of all heights"
+            )
+        return "the fitted bursts reach higher rates than its busiest minute"
     window = WINDOWS_S[k - GAPS - 1]
     if window < burst.on_s:
-        side = "bunch within the bursts, on" if more else "are more even within the bursts, on"
-        return f"its requests {side} times shorter than the fitted {burst.on_s:.3g} s"
+        side = "bunch more" if more else "are more even"
+        return f"its requests {side} within the fitted {burst.on_s:.3g} s on, or its bursts differ in height"
     if more:
-        return f"its load also varies more slowly than {process}: some bursts last longer or come in clusters"
-    return f"its bursts follow each other more regularly, or last more alike, than {process} with exponential times"
+        return f"some of its bursts last longer than the fitted {burst.on_s:.3g} s, or come in clusters"
+    return "its bursts last more alike, or follow each other more regularly, than by chance"
 
 
 def _list(words: Sequence[str]) -> str:

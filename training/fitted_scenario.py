@@ -74,7 +74,7 @@ def write_scenario(out: Path, scenario: Scenario, comment: Sequence[str]) -> Non
         OSError: the file exists by now, or cannot be written.
     """
     data = _without_none(scenario.model_dump(exclude={"name", "trace"}))
-    lines = [line for paragraph in comment for line in paragraph.splitlines()]
+    lines = [line for paragraph in comment for line in paragraph.splitlines() or [""]]
     text = "".join(f"# {_printable(line)}".rstrip() + "\n" for line in lines) + "\n" + tomli_w.dumps(data)
     check_out(out)
     try:

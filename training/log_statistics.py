@@ -6,8 +6,7 @@ import numpy as np
 
 from gpualloc_env.state import Array
 
-WINDOWS_S = (1.0, 10.0, 60.0)
-PEAK_WINDOW_S = 60.0
+WINDOWS_S = (1.0, 10.0, 60.0)  # the highest count is taken in windows of the last
 CLOCK_S = 1e-6  # finest resolution at which time stamps are told apart
 
 
@@ -26,12 +25,14 @@ def statistics(times: Array, span_s: float) -> Statistics:
     """Statistics of sorted request times, (n,) [s], in a log that lasts from 0 to `span_s`."""
     gaps = np.diff(times)
     cv = float(gaps.std() / gaps.mean()) if len(gaps) > 1 and gaps.any() else np.nan
-    peak = counts(times, span_s, PEAK_WINDOW_S)
+    second, ten_seconds, minute = (counts(times, span_s, window) for window in WINDOWS_S)
     return Statistics(
-        len(times) / span_s,
-        cv,
-        *(dispersion(counts(times, span_s, window)) for window in WINDOWS_S),
-        float(peak.max() / peak.mean()) if peak.any() else np.nan,
+        rate_rps=len(times) / span_s,
+        gap_cv=cv,
+        dispersion_1s=dispersion(second),
+        dispersion_10s=dispersion(ten_seconds),
+        dispersion_60s=dispersion(minute),
+        peak_over_mean=float(minute.max() / minute.mean()) if minute.any() else np.nan,
     )
 
 
