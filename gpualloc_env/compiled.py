@@ -18,13 +18,6 @@ def _stamp(function: Callable[..., object]) -> tuple[tuple[str, float, int], ...
     return tuple((path.name, path.stat().st_mtime, path.stat().st_size) for path in sources)
 
 
-def compiled_parallel(function: Function) -> Function:
-    """Compile a function whose `prange` loops run on several threads."""
-    dispatcher = njit(cache=True, error_model="numpy", nogil=True, parallel=True)(function)  # pyright: ignore
-    dispatcher._cache._cache_file._source_stamp = _stamp(function)  # pyright: ignore
-    return dispatcher  # pyright: ignore
-
-
 def compiled(function: Function) -> Function:
     """Compile a function at its first call and keep the machine code beside its source.
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gpualloc_env import SCENARIOS, Agent, Batch, Platform, Scenario, Surge, Traffic, load_scenario
 from gpualloc_env.env import INFO_COLUMNS, GPUAllocEnv
-from gpualloc_env.state import QUEUE, REWARD, TERMS
+from gpualloc_env.state import OUTCOME_COLUMNS, QUEUE, REWARD, TERMS
 from gpualloc_env.vector_env import GPUAllocVectorEnv
 
 STEPS = 5
@@ -133,13 +133,13 @@ def test_what_arrived_was_served_or_waits_at_every_step(name, scenario_arguments
     batch = started(scenario, 4, 3)
     actions = np.random.default_rng(0).uniform(0, 1, (scenario.steps, 4, batch.num_agents))
     served = np.zeros((4, batch.num_agents))
-    entered = batch.arrivals[0, :4].copy()
+    entered = batch.arrivals[:4, 0].copy()
     for t, action in enumerate(actions):
         batch.step(action)
         outcome = dict(zip(INFO_COLUMNS, np.moveaxis(batch.outcome, -1, 0), strict=False))
         served += outcome["served"]
         assert served + outcome["queue"] == pytest.approx(entered, rel=1e-6, abs=1e-9)
-        entered += batch.arrivals[t + 1, :4]
+        entered += batch.arrivals[:4, t + 1]
         if scenario.routing is not None:
             entered += outcome["served"] @ np.array(scenario.routing)
         assert batch.state[:, :, QUEUE] == pytest.approx(entered - served, rel=1e-6, abs=1e-6)
@@ -272,7 +272,8 @@ def test_history_keeps_every_step_and_sums_add_the_reward_terms_up():
     total = np.zeros((2, len(TERMS) + 1))
     for action in np.random.default_rng(1).uniform(0, 1, (BUSY.steps, 2, 4)):
         batch.step(action)
-        assert (batch.history[:, batch.clock[0] - 1] == batch.outcome.swapaxes(1, 2)).all()
+        recorded = batch.history[:, batch.clock[0] - 1, :OUTCOME_COLUMNS]
+        assert (recorded == batch.outcome.swapaxes(1, 2)).all()
         total += batch.episode[:, : REWARD + 1]
     assert batch.episode[:, -total.shape[1] :] == pytest.approx(total)
 

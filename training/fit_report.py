@@ -85,7 +85,8 @@ def verdicts(everything: Comparison, agents: Mapping[str, Comparison], burst: Bu
             pairs = [f"{comparison.log[k]:.3g} and {comparison.mean[k]:.3g}" for k in comparison.poor]
             verb = "are" if len(names) > 1 else "is"
             sentences.append(
-                f"Agent {agent}: {_list(names)} {verb} {_list(pairs)} in the log and in the fit; one burst process and one cycle serve all agents of a scenario."
+                f"Agent {agent}: {_list(names)} {verb} {_list(pairs)} in the log and in the fit; "
+                "one burst process and one cycle serve all agents of a scenario."
             )
     if not sentences:
         return [
@@ -106,9 +107,9 @@ def notes(log: Log, streams: RequestStreams, scenario: Scenario, fit: TrafficFit
     said = [f"{len(log.time_s)} requests in {streams.span_s:.0f} s. Law: {chosen} (BIC: {others})."]
     if streams.quantum_s >= COARSE_S:
         said.append(
-            f"Requests share stamps, which are multiples of {streams.quantum_s:.3g} s: they were spread over "
-            f"the {streams.quantum_s:.3g} s after each, in the log and in the draws alike; of anything shorter "
-            "the log tells nothing."
+            f"Requests share stamps, which are multiples of {streams.quantum_s:.3g} s: they were spread "
+            f"over the {streams.quantum_s:.3g} s after each, in the log and in the draws alike; of anything "
+            "shorter the log tells nothing."
         )
     if burst is not None:
         said.append(
