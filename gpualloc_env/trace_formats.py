@@ -15,9 +15,9 @@ from gpualloc_env.trace_lines import BLOCK, CSV, JSON_LINES, Block, Layout, bloc
 from gpualloc_env.traces import Log, TraceError
 
 # No model reads or writes this many tokens, and sums of them stay exact.
-MOST_TOKENS = MOST_WORK = 1e9
+MOST_TOKENS = MOST_WORK = 10**9
 # Some 30 million years in seconds, 30 thousand in milliseconds: what comes later is a mistake.
-LATEST = 1e15
+LATEST = 10**15
 # Coarse stamps miss the multiples of their quantum by some milliseconds.
 JITTER_MS = 10
 
@@ -55,7 +55,7 @@ def _dates(texts: polars.Series) -> polars.Series:
 
 
 def _numbers(
-    kind: type[polars.Int64] | type[polars.Float64], most: float
+    kind: type[polars.Int64] | type[polars.Float64], most: int
 ) -> Callable[[polars.Series], polars.Series]:
     def values(texts: polars.Series) -> polars.Series:
         numbers = texts.cast(kind, strict=False)
@@ -70,11 +70,11 @@ def _names(texts: polars.Series) -> polars.Series:
 
 
 def _tokens(name: str) -> Column:
-    return Column(name, _numbers(polars.Int64, MOST_TOKENS), f"a number of tokens, 0 to {MOST_TOKENS:g}")
+    return Column(name, _numbers(polars.Int64, MOST_TOKENS), f"a number of tokens, 0 to {MOST_TOKENS:,}")
 
 
 def _time(name: str, unit: str) -> Column:
-    return Column(name, _numbers(polars.Float64, LATEST), f"a time in {unit}, 0 to {LATEST:g}")
+    return Column(name, _numbers(polars.Float64, LATEST), f"a time in {unit}, 0 to {LATEST:,}")
 
 
 FORMATS = {
@@ -113,7 +113,7 @@ FORMATS = {
             "work": Column(
                 "work",
                 _numbers(polars.Float64, MOST_WORK),
-                f"a multiple of the agent's mean request, 0 to {MOST_WORK:g}",
+                f"a multiple of the agent's mean request, 0 to {MOST_WORK:,}",
                 required=False,
             ),
         },
@@ -192,9 +192,12 @@ def _recognise(first: Block) -> tuple[Format, list[str]]:
     known = "; ".join(
         f"{name}: {form.layout.description} {', '.join(form.required)}" for name, form in FORMATS.items()
     )
-    shown = ", ".join(header)
-    shown = shown if len(shown) <= 200 else shown[:200] + "…"
+    shown = "".join(letter if letter.isprintable() else "�" for letter in _short(", ".join(header), 200))
     raise first.error(0, f": {problem}; the formats of logs are {known}; this file has {shown}")
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + "…"
 
 
 def _check(
@@ -219,7 +222,8 @@ def _check(
         faults.append((row, columns["time"].name, "no earlier than the line before; sort the log by time"))
     if faults:
         row, name, expected = min(faults, key=lambda fault: fault[0])
-        raise lines.error(row, f", field {name}: {table[name][row] or ''!r} should be {expected}")
+        text = _short(table[name][row] or "", 80)
+        raise lines.error(row, f", field {name}: {text!r} should be {expected}")
 
 
 def _log(path: Path, form: Format, values: dict[str, AnyArray], agents: dict[str, int]) -> Log:

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import tyro
+from log_samples import played
 
 import training.compare
 from gpualloc_env.scenario import load_scenario
@@ -147,21 +148,21 @@ def log(monkeypatch, tmp_path):
     """A log of 300 s with a request a second, in place of a file."""
     times = np.arange(300.0)
     tokens = np.tile([1, 2, 3], 100)
-    stored = Log(tmp_path / "log.csv", times, tokens, tokens)
-    monkeypatch.setattr("gpualloc_env.scenario.read_log", lambda path: stored)
+    stored = Log(tmp_path / "log.csv", times, tokens / 2, prompt_tokens=tokens)
+    monkeypatch.setattr("gpualloc_env.trace_formats.read_log", lambda path: stored)
     return str(stored.path)
 
 
 def test_every_window_of_a_log_is_played_once(log, tmp_path, capsys):
     scenario = load_scenario("trace", trace=log, steps=2, split="eval")
-    windows = len(scenario.windows.arrivals)
+    windows = scenario.windows.episodes
     arguments = ("--scenario", "trace", "--trace", log, "--steps", "2", "--policies", "static")
     summary = compare(tmp_path / "out", *arguments, "--episodes", "100000")
     assert summary["episodes"] == windows > 1
     message = capsys.readouterr().err
     assert scenario.windows.accounting in message and f"has {windows} windows" in message
     arrived = summary["policies"]["static"]["metrics"]["arrived"] * windows
-    assert arrived == pytest.approx(scenario.windows.arrivals[:, :-1].sum())
+    assert arrived == pytest.approx(played(scenario)[:, :-1].sum())
 
 
 @pytest.mark.parametrize(
