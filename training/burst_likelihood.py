@@ -14,7 +14,7 @@ from math import ceil, exp, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import OptimizeResult, minimize
+from scipy.optimize import minimize
 
 from gpualloc_env.compiled import compiled
 from gpualloc_env.state import Array
@@ -126,23 +126,21 @@ def fit_burst(streams: Sequence[Stream], shortest_s: float, longest_s: float) ->
     """The burst process, shared by all streams, of the highest likelihood.
 
     The likelihood has several maxima where a log bursts on several time scales, so the search
-    starts from the best of a grid over the time scales of the log.
+    starts from the best of a grid over the time scales of the log. It begins on the first part of
+    a long log, and ends on all of it.
 
     Args:
         streams: the requests; each follows a process of its own with the same parameters.
         shortest_s: least mean time on or off.
         longest_s: greatest mean time on or off.
     """
-
-    def cost(parameters: Array) -> float:
-        return -burst_log_likelihood(streams, _burst(parameters))
-
     limits = (log(shortest_s), log(longest_s))
 
-    def climb(start: Array, step: float, accuracy: float) -> OptimizeResult:
-        return minimize(
-            cost,
+    def climb(streams: Sequence[Stream], start: Array, step: float, accuracy: float) -> Array:
+        result = minimize(
+            _cost,
             start,
+            args=(streams,),
             method="Nelder-Mead",
             bounds=((0.0, log(HIGHEST_RATIO)), limits, limits),
             options={
@@ -151,14 +149,20 @@ def fit_burst(streams: Sequence[Stream], shortest_s: float, longest_s: float) ->
                 "initial_simplex": start + step * np.eye(PARAMETERS + 1, PARAMETERS, k=-1),
             },
         )
+        return result.x
 
     heads = _heads(streams, REQUESTS_FOR_A_START)
     times = np.geomspace(shortest_s, longest_s, START_TIMES + 2)[1:-1]
     grid = [np.log(start) for start in product(START_RATIOS, times, times)]
-    starts = sorted(grid, key=lambda start: -burst_log_likelihood(heads, _burst(start)))[:STARTS]
-    summits = [climb(start, step=0.7, accuracy=1.0) for start in starts]
-    best = climb(min(summits, key=lambda summit: summit.fun).x, step=0.05, accuracy=1e-2)
-    return BurstFit(_burst(best.x), -float(best.fun))
+    starts = sorted(grid, key=lambda start: _cost(start, heads))[:STARTS]
+    summits = [climb(heads, start, step=0.7, accuracy=1.0) for start in starts]
+    start = min(summits, key=lambda summit: _cost(summit, streams))
+    best = climb(streams, start, step=0.1, accuracy=1e-2)
+    return BurstFit(_burst(best), -_cost(best, streams))
+
+
+def _cost(parameters: Array, streams: Sequence[Stream]) -> float:
+    return -burst_log_likelihood(streams, _burst(parameters))
 
 
 def _heads(streams: Sequence[Stream], requests: int) -> list[Stream]:

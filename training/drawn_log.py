@@ -9,7 +9,7 @@ from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import Array
 
 MOST_STEPS = 2_000_000
-STEPS_A_BURST = 20
+STEPS_A_BURST = 100
 STEPS_A_CYCLE = 200
 
 

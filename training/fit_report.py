@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
+from scipy.stats import t
 
 from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import Array
@@ -22,7 +24,8 @@ NAMES = (
 )
 RATE, GAPS, *_, PEAK = range(len(NAMES))
 COARSE_S = 1e-3  # stamps finer than this are not worth a word
-DEVIATIONS, FRACTION = 3.0, 0.1  # a difference is real above both: spreads of the draws, part of the log's
+# A difference is real outside the interval that holds so much of the draws, and above so much of the log.
+PREDICTION, FRACTION = 0.99, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,10 @@ class Comparison:
     def poor(self) -> list[int]:
         """Statistics in which the log differs by more than chance and by more than a tenth."""
         difference = np.abs(np.array(self.log) - self.mean)
-        real = (difference > DEVIATIONS * self.deviation) & (difference > FRACTION * np.abs(self.log))
+        draws = len(self.draws)
+        # The prediction interval of one more draw, where the mean and the deviation are estimates too.
+        chance = t.ppf(0.5 + PREDICTION / 2, draws - 1) * self.deviation * sqrt(1 + 1 / draws)
+        real = (difference > chance) & (difference > FRACTION * np.abs(self.log))
         return np.flatnonzero(real).tolist()
 
 
@@ -90,8 +96,8 @@ def verdicts(everything: Comparison, agents: Mapping[str, Comparison], burst: Bu
             )
     if not sentences:
         return [
-            f"No statistic of the log lies more than {DEVIATIONS:g} standard deviations of the draws and "
-            f"{FRACTION:.0%} from the fit."
+            f"No statistic of the log lies outside {PREDICTION:.0%} of the draws and more than {FRACTION:.0%} "
+            "from the fit."
         ]
     return sentences
 
