@@ -294,8 +294,8 @@ def test_what_is_poor_is_said_by_rule():
     poor = comparison_of((2.0, 2.0, 3.0, 5.0, 14.2, 2.0), fit, np.full(6, 0.5))
     assert poor.poor == [4]
     assert verdicts(poor, {"nlp": good}, replace_burst(on_s=8.0)) == [
-        "The index of dispersion at 60 s is 14.2 in the log and 6.1 ± 0.5 in the fit: some of its bursts last "
-        "longer than the fitted 8 s, or come in clusters."
+        "The index of dispersion at 60 s is 14.2 in the log and 6.1 ± 0.5 in the fit: "
+        "some of its bursts last longer than the fitted 8 s, or come in clusters."
     ]
     (sentence,) = verdicts(good, {"nlp": poor}, BURST)
     assert sentence.startswith(

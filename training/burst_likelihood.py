@@ -69,31 +69,32 @@ def mmpp_log_likelihood(
     off = off_s / (off_s + on_s)
     on = 1.0 - off
     total = 0.0
-    scale = 1.0
+    last_factor = np.nan
+    tilt = distance = exponent = 0.0
     for k in range(gaps.shape[0]):
-        mean_off, mean_on = off_rate * mean_factor[k], on_rate * mean_factor[k]
-        half_trace = -0.5 * (leave_off + mean_off + leave_on + mean_on)
-        tilt = 0.5 * (leave_on + mean_on - leave_off - mean_off)
-        distance = sqrt(tilt * tilt + leave_off * leave_on)
+        if mean_factor[k] != last_factor:
+            last_factor = mean_factor[k]
+            mean_off, mean_on = off_rate * last_factor, on_rate * last_factor
+            tilt = 0.5 * (leave_on + mean_on - leave_off - mean_off)
+            distance = sqrt(tilt * tilt + leave_off * leave_on)
+            exponent = distance - 0.5 * (leave_off + mean_off + leave_on + mean_on)
         decay = exp(-2.0 * distance * gaps[k])
         even = 0.5 * (1.0 + decay)
         odd = 0.5 * (1.0 - decay) / distance
         was_off = off
         off = was_off * (even + odd * tilt) + on * odd * leave_on
         on = was_off * odd * leave_off + on * (even - odd * tilt)
-        total += (half_trace + distance) * gaps[k]
+        total += exponent * gaps[k]
         if k < factor.shape[0]:
             off *= off_rate * factor[k]
             on *= on_rate * factor[k]
+        # One logarithm and two divisions for many requests.
         norm = off + on
-        off /= norm
-        on /= norm
-        # One logarithm for many requests.
-        scale *= norm
-        if scale < 1e-200 or scale > 1e200:
-            total += log(scale)
-            scale = 1.0
-    return total + log(scale)
+        if norm < 1e-100 or norm > 1e100:
+            total += log(norm)
+            off /= norm
+            on /= norm
+    return total + log(off + on)
 
 
 def burst_log_likelihood(streams: Sequence[Stream], burst: Burst) -> float:

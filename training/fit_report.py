@@ -96,8 +96,8 @@ def verdicts(everything: Comparison, agents: Mapping[str, Comparison], burst: Bu
             )
     if not sentences:
         return [
-            f"No statistic of the log lies outside {PREDICTION:.0%} of the draws and more than {FRACTION:.0%} "
-            "from the fit."
+            f"No statistic of the log lies outside {PREDICTION:.0%} of the draws and more than "
+            f"{FRACTION:.0%} from the fit."
         ]
     return sentences
 

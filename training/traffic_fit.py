@@ -1,6 +1,7 @@
 """The traffic law that a log's request times make likeliest: rates, bursts and a cycle."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import log
 
@@ -109,16 +110,17 @@ def _laws(
         burst = fit.burst.model_copy(update={"common": common})
         laws.append(_Law(name + suffix, bic, burst, cycle))
 
-    name = "independent bursts" if len(separate) > 1 else "bursts"
-    say(f"Fitting {name}{suffix} to {len(merged)} requests")
-    add(name, fit_burst(separate, shortest_s, span_s), 0.0, common=False)
-    if len(separate) > 1:
-        say(f"Fitting common bursts{suffix} to {len(merged)} requests")
+    say(f"Fitting bursts{suffix} to {len(merged)} requests")
+    together = _stream(merged, span_s, cycle)
+    with ThreadPoolExecutor() as pool:
+        each = pool.submit(fit_burst, separate, shortest_s, span_s)
+        every = pool.submit(fit_burst, [together], shortest_s, span_s) if len(separate) > 1 else None
+    add("independent bursts" if every else "bursts", each.result(), 0.0, common=False)
+    if every:
         # Requests of a common process belong to an agent with the probability of its part of the rate.
         sizes = np.array([len(stream.factor) for stream in separate])
         marks = float(sizes @ np.log(sizes / sizes.sum()))
-        together = fit_burst([_stream(merged, span_s, cycle)], shortest_s, span_s)
-        add("common bursts", together, marks, common=True)
+        add("common bursts", every.result(), marks, common=True)
     return laws
 
 
