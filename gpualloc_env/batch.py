@@ -68,8 +68,9 @@ class Batch:
         self.state: Array = np.zeros((num_envs, count, STATE_COLUMNS))
         self.episode: Array = np.zeros((num_envs, EPISODE_COLUMNS))
         self.clock = np.full(num_envs, steps)
-        self.arrivals: Array = np.zeros((num_envs, steps + 1, count))
-        self.arrived: Array = np.zeros((num_envs, steps + 1, count))
+        # Time first, so that a step reads and writes in order of memory.
+        self.arrivals: Array = np.zeros((steps + 1, num_envs, count))
+        self.arrived: Array = np.zeros((steps + 1, num_envs, count))
         self.history: Array = np.zeros((num_envs, steps if record else 0, HISTORY_COLUMNS, count))
         self.observation = np.zeros((num_envs, count, len(OBSERVATION_FEATURES)), dtype=np.float32)
         self.agents: Array = np.broadcast_to(self._agents, (num_envs, count, AGENT_COLUMNS))

@@ -119,9 +119,9 @@ def _late(
     left = queue - min(served, rate * max(0.0, slo - lag * dt - delay))
     if left <= NEGLIGIBLE:
         return 0.0
-    total = arrived[b, t - lag, i]
-    cohort = total - arrived[b, t - lag - 1, i] if t > lag else total
-    newer = arrived[b, t, i] - total
+    total = arrived[t - lag, b, i]
+    cohort = total - arrived[t - lag - 1, b, i] if t > lag else total
+    newer = arrived[t, b, i] - total
     late = min(cohort, left - newer)
     return late if late > NEGLIGIBLE else 0.0
 
@@ -181,7 +181,7 @@ def _act(
             late = _late(queue, served, rate, delay, agents[own, i, SLO_S], lag, arrived, dt, b, i, t)
         started = _hold(state, agents[own, i, COLD_START_S], share, dt, keep_alive_s, b, i)
 
-        outcome[b, i, ARRIVALS] = arrivals[b, t, i]
+        outcome[b, i, ARRIVALS] = arrivals[t, b, i]
         outcome[b, i, QUEUE_END] = queue - served
         state[b, i, HELD] = share
         outcome[b, i, SERVED] = served
@@ -241,7 +241,7 @@ def _arrive(
     episode[b, RATE_WEIGHT] = decay * episode[b, RATE_WEIGHT] + (1.0 - decay)
     normaliser = 1.0 / episode[b, RATE_WEIGHT]
     for i in range(state.shape[1]):
-        inflow = arrivals[b, t, i]
+        inflow = arrivals[t, b, i]
         for j in range(routing.shape[0]):
             inflow += routing[j, i] * outcome[b, j, SERVED]
         queue = outcome[b, i, QUEUE_END] + inflow
@@ -251,15 +251,15 @@ def _arrive(
         state[b, i, RATE_SUM] = decay * state[b, i, RATE_SUM] + gain * inflow
         state[b, i, RATE] = state[b, i, RATE_SUM] * normaliser
 
-        total = arrived[b, t - 1, i] + inflow if t > 0 else inflow
-        arrived[b, t, i] = total
+        total = arrived[t - 1, b, i] + inflow if t > 0 else inflow
+        arrived[t, b, i] = total
         oldest, oldest_total = int(state[b, i, OLDEST]), state[b, i, OLDEST_TOTAL]
         if queue - inflow <= NEGLIGIBLE:
             oldest, oldest_total = t, total
         departed = total - queue
         while oldest < t and oldest_total - departed <= NEGLIGIBLE:
             oldest += 1
-            oldest_total = arrived[b, oldest, i]
+            oldest_total = arrived[oldest, b, i]
         state[b, i, OLDEST] = oldest
         state[b, i, OLDEST_TOTAL] = oldest_total
         state[b, i, OLDEST_AGE] = (t - oldest) * dt
@@ -316,14 +316,14 @@ def step(
         episode: (B, EPISODE_COLUMNS).
         settings: `SETTINGS` numbers.
         routing: W, (N, N): finished work of row j becomes arrivals of column i; (0, 0) for none.
-        arrivals: external arrivals, (B, T + 1, N) [requests].
-        arrived: cumulative arrivals, routed ones included, (B, T + 1, N) [requests].
+        arrivals: external arrivals, (T + 1, B, N) [requests].
+        arrived: cumulative arrivals, routed ones included, (T + 1, B, N) [requests].
         previous: the outcome of the step before, for the environments that are not active.
 
     Returns:
         OK, or the reason for which nothing at all was changed: NOT_A_NUMBER, EPISODE_OVER.
     """
-    problem = check(first, last, shares, active, clock, arrivals.shape[1] - 1)
+    problem = check(first, last, shares, active, clock, arrivals.shape[0] - 1)
     if problem != OK:
         return problem
     for b in range(first, last):
@@ -392,17 +392,17 @@ def reset(
             encode_parameters(agents[own], settings, features[own])
         mean_rate = state[b, :, MEAN_RATE]
         if source.kind == WINDOWS:
-            replay_arrivals(source.replay, episodes[b], arrivals[b])
+            replay_arrivals(source.replay, episodes[b], arrivals[:, b])
             external = state[b, :, RATE]
-            steps = arrivals.shape[1] - 1
+            steps = arrivals.shape[0] - 1
             for t in range(steps):
                 for i in range(count):
-                    external[i] += arrivals[b, t, i] / (steps * settings[DT])
+                    external[i] += arrivals[t, b, i] / (steps * settings[DT])
             total_rates(source, external, mean_rate)
         else:
             rates = state[b, :, RATE]
             draw_rates(generators[b], source, agents[own, :, THROUGHPUT], rates, mean_rate, scratch[:, 0])
-            draw_arrivals(generators[b], source, rates, arrivals[b], scratch)
+            draw_arrivals(generators[b], source, rates, arrivals[:, b], scratch)
         episodes[b] += 1
         total_rate = weighted_rate = 0.0
         for i in range(count):

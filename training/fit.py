@@ -90,7 +90,8 @@ def main(config: FitConfig) -> None:
     for title, rows in tables.items():
         console.print(rich_table(title, rows), "", sep="\n")
     console.print(*said, "", sep="\n", soft_wrap=True)
-    console.print(f"Scenario in {config.out}; try: python -m training.compare --scenario {config.out}")
+    again = f"python -m training.compare --scenario {shlex.quote(str(config.out))}"
+    console.print(f"Scenario in {config.out}; try: {again}", soft_wrap=True)
 
 
 def by_agent(streams: RequestStreams) -> list[Statistics]:
