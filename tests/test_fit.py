@@ -16,7 +16,12 @@ import training.fit
 from gpualloc_env.scenario import Scenario, load_scenario
 from gpualloc_env.trace_formats import read_log
 from gpualloc_env.workload import Burst, Cycle, Traffic
-from training.burst_likelihood import Stream, burst_log_likelihood, poisson_log_likelihood
+from training.burst_likelihood import (
+    Stream,
+    burst_log_likelihood,
+    mmpp_log_likelihood,
+    poisson_log_likelihood,
+)
 from training.cycle_regression import find_cycle
 from training.drawn_log import drawn_times
 from training.fit import FitConfig, main
@@ -93,6 +98,11 @@ def test_likelihood_of_a_changing_rate():
     changing = Stream(3.0, gaps, mean, factor)
     assert poisson_log_likelihood([changing]) == pytest.approx(expected)
     assert burst_log_likelihood([changing], Burst(ratio=1)) == pytest.approx(expected)
+
+
+def test_machine_code_of_the_likelihood_follows_its_file_and_the_package():
+    stamp = mmpp_log_likelihood._cache._cache_file._source_stamp
+    assert {"burst_likelihood.py", "compiled.py"} <= {name for name, _, _ in stamp}
 
 
 def test_gaps_of_zero_and_of_a_year_have_a_finite_likelihood():
@@ -259,6 +269,22 @@ def test_draws_are_rounded_as_the_log_is():
     same = rounded(drawn, seed=1)
     assert [np.floor(times / 3).tolist() for times in same.times] == [[0, 0, 0], [1]]
     assert rounded(replace(drawn, quantum_s=0.0), seed=1).times is drawn.times
+
+
+def test_requests_at_equal_distances_have_neither_bursts_nor_a_cycle():
+    fit = fit_traffic([np.arange(2000.0)], 2000.0)
+    assert fit.traffic == Traffic(rates_rps=(1.0,))
+    assert fit.candidate.gain == pytest.approx(0, abs=1e-6)
+
+
+def test_a_statistic_that_some_draws_lack_is_the_mean_of_the_others():
+    draws = np.ones((3, 6))
+    draws[:, 1] = np.nan, 1.0, 3.0
+    comparison = Comparison(Statistics(*np.ones(6)), draws)
+    assert comparison.mean.tolist() == [1, 2, 1, 1, 1, 1]
+    assert comparison.deviation[1] == pytest.approx(2**0.5)
+    draws[:, 1] = np.nan
+    assert np.isnan(comparison.mean[1]) and comparison.poor == []
 
 
 def test_bursts_are_no_cycle():

@@ -67,7 +67,9 @@ def find_cycle(times: Array, span_s: float) -> Sinusoid | None:
     if highest < 2:
         return None
     ordinary = _power(count)[: NEIGHBOURHOOD * highest + 1]
-    ratio = ordinary[1 : highest + 1] / _noise(ordinary, np.arange(1.0, highest + 1), exclude=0.0)[0]
+    around, _ = _noise(ordinary, np.arange(1.0, highest + 1), exclude=0.0)
+    # Requests at equal distances have no power at all.
+    ratio = ordinary[1 : highest + 1] / np.maximum(around, 1e-9 * count.mean())
     candidate = 1 + int(np.argmax(ratio))
 
     def unexplained(frequency: float) -> float:
@@ -82,7 +84,7 @@ def find_cycle(times: Array, span_s: float) -> Sinusoid | None:
     rest = _power(count - model)[: NEIGHBOURHOOD * highest + 1]
     noise, ordinates = _noise(rest, np.array([cycles]), exclude=1.5)
     # Half the sum of squares that the cycle explains, in units of the counts' variance.
-    explained = (float(((count - count.mean()) ** 2).sum()) - squares) / 2
+    explained = max(0.0, float(((count - count.mean()) ** 2).sum()) - squares) / 2
     height = explained / max(float(noise[0]), count.mean())
     m = float(ordinates[0])
     period = span_s / cycles

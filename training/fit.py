@@ -5,7 +5,7 @@ python -m training.fit AzureLLMInferenceTrace_code.csv --out my-scenario.toml
 
 import shlex
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from gpualloc_env.scenario import load_scenario
+from gpualloc_env.scenario import Scenario, load_scenario
 from gpualloc_env.trace_formats import read_log
 from training.drawn_log import drawn_times
 from training.fit_report import Comparison, notes, table, table_of_agents, verdicts
@@ -57,21 +57,19 @@ def main(config: FitConfig) -> None:
         shortest = max(SHORTEST_BURST_S, streams.quantum_s)
         fit = fit_traffic(streams.times, streams.span_s, shortest, line.update)
     scenario = fitted_scenario(config.out.stem, base, log, fit.traffic)
-
-    def drawn(seed: int) -> RequestStreams:
-        times = drawn_times(scenario, streams.span_s, seed)
-        return rounded(RequestStreams(times, streams.span_s, streams.quantum_s), seed)
-
     seeds = range(config.seed, config.seed + config.draws)
-    draws = [by_agent(drawn(seed)) for seed in track(seeds, "Drawing logs from the fit", console=status)]
-    measured = by_agent(streams)
+    draws = [
+        by_agent(drawn_streams(scenario, streams, seed))
+        for seed in track(seeds, "Drawing logs from the fit", console=status)
+    ]
     all_requests, *agents = (
-        Comparison(measured[k], np.array([draw[k] for draw in draws])) for k in range(len(measured))
+        Comparison(measured, np.array(drawn))
+        for measured, drawn in zip(by_agent(streams), zip(*draws, strict=True), strict=True)
     )
     named = {
         name: comparison
         for name, times, comparison in zip(base.agent_names, streams.times, agents, strict=True)
-        if len(times) and log.agent is not None
+        if len(times) and len(log.agent_names) > 1
     }
     said = [
         *notes(log, streams, scenario, fit),
@@ -92,6 +90,12 @@ def main(config: FitConfig) -> None:
     console.print(*said, "", sep="\n", soft_wrap=True)
     again = f"python -m training.compare --scenario {shlex.quote(str(config.out))}"
     console.print(f"Scenario in {config.out}; try: {again}", soft_wrap=True)
+
+
+def drawn_streams(scenario: Scenario, streams: RequestStreams, seed: int) -> RequestStreams:
+    """A log drawn from the scenario, as long as the given one and told by the same clock."""
+    times = drawn_times(scenario, streams.span_s, seed)
+    return rounded(replace(streams, times=times), seed)
 
 
 def by_agent(streams: RequestStreams) -> list[Statistics]:

@@ -37,13 +37,13 @@ class Comparison:
 
     @property
     def mean(self) -> Array:
-        """Mean over the draws, (6,)."""
-        return self.draws.mean(axis=0)
+        """Mean over the draws in which each statistic is defined, (6,); NaN where it never is."""
+        return np.ma.masked_invalid(self.draws).mean(axis=0).filled(np.nan)
 
     @property
     def deviation(self) -> Array:
         """Standard deviation of one draw, (6,): the noise in a log of this length."""
-        return self.draws.std(axis=0, ddof=1)
+        return np.ma.masked_invalid(self.draws).std(axis=0, ddof=1).filled(np.nan)
 
     @property
     def poor(self) -> list[int]:
@@ -69,13 +69,13 @@ def table(comparison: Comparison) -> list[dict[str, str]]:
 
 def table_of_agents(comparisons: Mapping[str, Comparison]) -> list[dict[str, str]]:
     """One row for each agent: the log's value and the mean and spread of the draws."""
-    short = {RATE: "rate [1/s]", GAPS: "CV of gaps", MINUTE: "dispersion at 60 s", PEAK: "peak / mean"}
+    short = {RATE: "rate [1/s]", GAPS: "CV of gaps", MINUTE: "dispersion 60 s", PEAK: "peak / mean"}
     rows: list[dict[str, str]] = []
     for agent, comparison in comparisons.items():
         row = {"agent": agent}
         for k, name in short.items():
-            row[f"{name}\nlog"] = f"{comparison.log[k]:.3g}"
-            row[f"{name}\nfit"] = f"{comparison.mean[k]:.3g} ± {comparison.deviation[k]:.1g}"
+            row[f"{name},\nlog"] = f"{comparison.log[k]:.3g}"
+            row[f"{name},\nfit"] = f"{comparison.mean[k]:.3g} ± {comparison.deviation[k]:.1g}"
         rows.append(row)
     return rows
 
@@ -140,15 +140,12 @@ def notes(log: Log, streams: RequestStreams, scenario: Scenario, fit: TrafficFit
             f"{fit.candidate.period_s:.4g} s, {weighed}."
         )
     if log.agent is None and scenario.routing is not None:
-        parts = ", ".join(
-            f"{name} {part:.3g}"
-            for name, part in zip(scenario.agent_names, scenario.routing[0], strict=True)
-            if part
+        names, parts = scenario.agent_names, scenario.routing[0]
+        shown = [f"{name} {part:.3g}" for name, part in zip(names, parts, strict=True) if part]
+        handed = (
+            ", ".join(shown) if len(shown) < 10 else f"each to one of {len(shown)} agents, by prompt length"
         )
-        said.append(
-            f"The log names no agents: all requests arrive at {scenario.agent_names[0]}, "
-            f"which hands on {parts}."
-        )
+        said.append(f"The log names no agents: all requests arrive at {names[0]}, which hands on {handed}.")
     said += _uneven_work(log)
     load = scenario.utilisation(np.array(traffic.rates_rps))
     said.append(f"Load ρ = {load:.3g} on {scenario.platform.gpus:g} GPU; --load 0.8 rescales the rates.")

@@ -60,7 +60,7 @@ def check_out(out: Path) -> None:
         OSError: it exists, or its folder does not.
     """
     if out.suffix != ".toml":
-        raise ValueError(f"--out {out} is not a .toml file; name it {out.with_suffix('.toml')}")
+        raise ValueError(f"--out {out} is not a .toml file; name it like my-scenario.toml")
     if out.exists() or out.is_symlink():
         raise FileExistsError(f"--out {out} exists; give another name, or remove it first")
     if not out.parent.is_dir():
