@@ -168,9 +168,7 @@ def _read(path: Path, file: IO[bytes]) -> Log:
             else:
                 parts[role].append(series.to_numpy())
     if not parts["time"]:
-        raise TraceError(
-            f"{path}: 0 requests at one moment; a log has one request on each line after its header"
-        )
+        raise TraceError(f"{path}: 0 requests at one moment; a log has one on each line after its header")
     return _log(path, form, {role: np.concatenate(arrays) for role, arrays in parts.items()}, agents)
 
 
@@ -189,11 +187,14 @@ def _recognise(first: Block) -> tuple[Format, list[str]]:
     missing = [name for name in nearest.required if name not in header]
     noun = "column" if layout is CSV else "key"
     problem = "the format is not known" if missing == nearest.required else f"no {noun} {missing[0]!r}"
-    known = "; ".join(
-        f"{name}: {form.layout.description} {', '.join(form.required)}" for name, form in FORMATS.items()
-    )
+    known = "; ".join(f"{name}: {_described(form)}" for name, form in FORMATS.items())
     shown = "".join(letter if letter.isprintable() else "�" for letter in _short(", ".join(header), 200))
     raise first.error(0, f": {problem}; the formats of logs are {known}; this file has {shown}")
+
+
+def _described(form: Format) -> str:
+    names = [column.name + ("" if column.required else " (optional)") for column in form.columns.values()]
+    return f"{form.layout.description} {', '.join(names)}"
 
 
 def _short(text: str, most: int) -> str:

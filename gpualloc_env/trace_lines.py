@@ -121,8 +121,9 @@ def _json_header(block: Block) -> list[str]:
 
 def _json_texts(block: Block, header: list[str], wanted: list[str]) -> polars.DataFrame:
     schema = dict.fromkeys(wanted, polars.String)
-    # The fast reader skips blank lines, does not tell null from missing, and names no line.
-    with suppress(polars.exceptions.PolarsError):
+    # The fast reader skips blank lines, does not tell null from missing, and names no line. Its
+    # early releases raise a plain RuntimeError.
+    with suppress(polars.exceptions.PolarsError, RuntimeError):
         table = polars.read_ndjson(block.text, schema=schema)
         if table.height == len(block.lines) and not any(table.null_count().row(0)):
             return table

@@ -28,7 +28,7 @@ def _burst_gpt(time_s, prompt, output, agent):
 def _mooncake(time_s, prompt, output, agent):
     # The stamps of the real log: every 3 s, give or take a millisecond.
     stamp = round(time_s // 3 * 3000 + (time_s // 3 % 3 - 1 if time_s >= 3 else 0))
-    hashes = list(range(prompt, prompt + 1 + prompt // 512))
+    hashes = list(range(prompt, prompt + 1 + prompt // 100))
     return json.dumps(
         {"timestamp": stamp, "input_length": prompt, "output_length": output, "hash_ids": hashes}
     )

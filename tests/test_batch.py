@@ -133,13 +133,13 @@ def test_what_arrived_was_served_or_waits_at_every_step(name, scenario_arguments
     batch = started(scenario, 4, 3)
     actions = np.random.default_rng(0).uniform(0, 1, (scenario.steps, 4, batch.num_agents))
     served = np.zeros((4, batch.num_agents))
-    entered = batch.arrivals[:4, 0].copy()
+    entered = batch.arrivals[0, :4].copy()
     for t, action in enumerate(actions):
         batch.step(action)
         outcome = dict(zip(INFO_COLUMNS, np.moveaxis(batch.outcome, -1, 0), strict=False))
         served += outcome["served"]
         assert served + outcome["queue"] == pytest.approx(entered, rel=1e-6, abs=1e-9)
-        entered += batch.arrivals[:4, t + 1]
+        entered += batch.arrivals[t + 1, :4]
         if scenario.routing is not None:
             entered += outcome["served"] @ np.array(scenario.routing)
         assert batch.state[:, :, QUEUE] == pytest.approx(entered - served, rel=1e-6, abs=1e-6)

@@ -31,7 +31,7 @@ def single_wave(scenario, requests, shares):
     batch.seed(0)
     batch.reset()
     assert batch.arrivals[0, 0, 0] == requests
-    batch.arrivals[:, 1:] = 0
+    batch.arrivals[1:] = 0
     for share in shares:
         batch.step(np.array([[share]]))
     return episode_metrics(batch, 0)
@@ -44,7 +44,7 @@ def brute_force(batch, b, i):
     times, left = [], []
     departed = np.concatenate([[0], np.cumsum(history[:, SERVED])])
     position = 0.0
-    for cohort, inflow in enumerate(np.diff(batch.arrived[b, :steps, i], prepend=0.0)):
+    for cohort, inflow in enumerate(np.diff(batch.arrived[:steps, b, i], prepend=0.0)):
         for part in range(math.ceil(inflow * SLICES)):
             parts = math.ceil(inflow * SLICES)
             level = position + (part + 0.5) * inflow / parts
@@ -299,7 +299,7 @@ def test_a_tasks_time_is_that_of_all_its_visits_and_the_way_between():
     batch = Batch(scenario, 1, record=True)
     batch.seed(0)
     batch.reset()
-    batch.arrivals[:, 1:] = 0
+    batch.arrivals[1:] = 0
     for _ in range(2):
         batch.step(np.array([[0.5, 0.5]]))
     metrics = episode_metrics(batch, 0)

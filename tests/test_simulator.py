@@ -99,9 +99,9 @@ def play(
     batch = Batch(scenario, 1, record=True)
     batch.seed(0)
     batch.reset()
-    batch.arrivals[:, 1:] = 0.0
+    batch.arrivals[1:] = 0.0
     for t, row in enumerate(arrivals):
-        batch.arrivals[0, t] = row
+        batch.arrivals[t, 0] = row
     steps = []
     for t, row in enumerate(shares):
         batch.step(np.array([row]))
@@ -445,7 +445,7 @@ def test_the_compiled_step_agrees_with_the_transcription(case):
     batch.seed(seed)
     batch.reset()
     rates = mean_external_rates(scenario)
-    books = [Transcription(scenario, batch.arrivals[b], rates) for b in range(2)]
+    books = [Transcription(scenario, batch.arrivals[:, b], rates) for b in range(2)]
     for b, book in enumerate(books):
         assert_close(batch.state[b, :, MEAN_RATE], book.mean_rate, "mean rate")
     for t in range(scenario.steps + 1):

@@ -286,7 +286,8 @@ def test_another_format_is_refused_with_those_that_are_known(written, first, mes
     refused(written(first, "1,2,3"), f"line 1: {message}")
     if "this file" in message:
         refused(
-            written(first, "1,2,3"), "Azure: CSV .* BurstGPT: CSV .* Mooncake: .* plain: CSV .* time_s, agent"
+            written(first, "1,2,3"),
+            "Azure: CSV .* BurstGPT: CSV .* Mooncake: .* plain: CSV .* time_s, agent, work .opt",
         )
 
 

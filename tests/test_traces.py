@@ -215,7 +215,7 @@ def test_environment_k_starts_at_window_seed_plus_k_and_goes_on_from_there(azure
         batch.reset()
         for k in range(3):
             expected = windows[(len(windows) - 1 + k + episode) % len(windows)]
-            assert (batch.arrivals[k] == expected).all()
+            assert (batch.arrivals[:, k] == expected).all()
 
 
 def test_an_episode_longer_than_the_log_is_refused_with_the_remedy(azure_log):
@@ -253,4 +253,4 @@ def play(path):
     batch.reset()
     for _ in range(scenario.steps):
         batch.step(np.full((2, 4), 0.25))
-    assert np.isfinite(batch.episode).all() and batch.arrived[:, scenario.steps - 1].any()
+    assert np.isfinite(batch.episode).all() and batch.arrived[scenario.steps - 1].any()

@@ -36,7 +36,7 @@ def drawn(traffic, *, steps, envs=1, dt=1.0, seed=0, agents=1, base=100.0):
     batch = Batch(scenario, envs)
     batch.seed(seed)
     batch.reset()
-    return batch.arrivals[:, :steps].swapaxes(0, 1), batch.state[:, :, MEAN_RATE]
+    return batch.arrivals[:steps], batch.state[:, :, MEAN_RATE]
 
 
 @pytest.mark.parametrize("mean", [0.1, 3.0, 17.0, 120.0, 1900.0])
@@ -144,9 +144,9 @@ def test_the_episodes_of_one_environment_are_not_correlated():
     batch = Batch(Scenario(name="one", traffic=Traffic(rates_rps=(500.0,) * 4), steps=400), 1)
     batch.seed(0)
     batch.reset()
-    first = batch.arrivals[0, :400].copy()
+    first = batch.arrivals[:400, 0].copy()
     batch.reset()
-    assert abs(np.corrcoef(first.ravel(), batch.arrivals[0, :400].ravel())[0, 1]) < 5 / 40
+    assert abs(np.corrcoef(first.ravel(), batch.arrivals[:400, 0].ravel())[0, 1]) < 5 / 40
 
 
 def test_agents_are_not_correlated():
@@ -238,7 +238,7 @@ def test_traffic_comes_at_the_mean_rate_that_the_objective_counts_with():
     batch = Batch(scenario, 200)
     batch.seed(0)
     batch.reset()
-    counted = batch.arrivals[:, :3000].mean(axis=1)
+    counted = batch.arrivals[:3000].mean(axis=0)
     assert counted.sum(axis=0) == pytest.approx(batch.state[:, :, MEAN_RATE].sum(axis=0), rel=0.02)
 
 
@@ -282,7 +282,7 @@ def test_the_extra_row_of_arrivals_is_drawn_too(name):
     batch = Batch(load_scenario(name, steps=4), 8)
     batch.seed(0)
     batch.reset()
-    assert batch.arrivals.shape[1] == 5 and batch.arrivals[:, 4].any()
+    assert batch.arrivals.shape[0] == 5 and batch.arrivals[4].any()
 
 
 def test_a_common_burst_drives_all_agents_and_separate_ones_do_not():
@@ -317,7 +317,7 @@ def test_the_clock_does_not_change_the_rate_of_a_cycle_whose_load_is_set():
     for batch in (drawn_night, drawn_whole):
         batch.seed(4)
         batch.reset()
-    assert (drawn_night.arrivals[0, :11] == drawn_whole.arrivals[0, :11]).all()
+    assert (drawn_night.arrivals[:11, 0] == drawn_whole.arrivals[:11, 0]).all()
     assert drawn_night.state[0, 0, MEAN_RATE] < 0.25 * drawn_whole.state[0, 0, MEAN_RATE]
 
 
@@ -326,7 +326,7 @@ def arrivals_of(name, envs, **changes):
     batch = Batch(scenario, envs)
     batch.seed(10_000)
     batch.reset()
-    return batch, batch.arrivals[:, : scenario.steps].swapaxes(0, 1)
+    return batch, batch.arrivals[: scenario.steps]
 
 
 def test_bursty_is_as_uneven_as_the_azure_code_log():

@@ -1,4 +1,6 @@
-"""Ratios to CartPole-v1, measured chunk by chunk between two chunks of CartPole itself.
+"""What benchmarks measured, at the end of a run: ratios to CartPole-v1, time and memory.
+
+A ratio is measured chunk by chunk between two chunks of CartPole itself.
 
 The speed of a shared machine drifts within seconds, so a reference that is measured once, before
 or after, tells little. Each round of a benchmark has its own reference on either side.
@@ -72,3 +74,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if "agents" in bench.extra_info:
             nanoseconds = 1e9 * bench.stats.median / bench.extra_info["agents"]
             terminalreporter.write_line(f"{bench.extra_info['label']:<42} {nanoseconds:>14.2f} ns an agent")
+    logs = [bench for bench in benchmarks if "peak_mb" in bench.extra_info]
+    if logs:
+        terminalreporter.section("logs of a million requests made into episodes")
+        for bench in logs:
+            log, peak = bench.extra_info["log_mb"], bench.extra_info["peak_mb"]
+            terminalreporter.write_line(
+                f"{bench.extra_info['label']:<16} {log:>8,.0f} MiB {bench.stats.median:>8.2f} s, "
+                f"peak memory {peak:>6,.0f} MiB above the interpreter with the package"
+            )
