@@ -9,12 +9,13 @@ from numba import njit
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
-def _package_stamp() -> tuple[tuple[str, float, int], ...]:
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+_PACKAGE = sorted(Path(__file__).parent.glob("*.py"))
+
+
+def _stamp(function: Callable[..., object]) -> tuple[tuple[str, float, int], ...]:
+    """What the cache of a function depends on: the modules of the package and its own file."""
+    sources = [*_PACKAGE, Path(function.__code__.co_filename)]
     return tuple((path.name, path.stat().st_mtime, path.stat().st_size) for path in sources)
-
-
-_STAMP = _package_stamp()
 
 
 def compiled(function: Function) -> Function:
@@ -22,12 +23,12 @@ def compiled(function: Function) -> Function:
 
     Numba drops a cached function when its own file changes, not when a function that it
     calls does. The kernels here call each other across modules, so the stamp of the cache
-    covers every module of the package.
+    covers every module of the package, and the function's own file where that lies elsewhere.
 
     A compiled function must not allocate: without numba's runtime no reference to an array is
     counted, which would otherwise cost more than the arithmetic of a step. It runs without the
     interpreter's lock, so that threads can share a batch.
     """
     dispatcher = njit(cache=True, error_model="numpy", forceinline=True, nogil=True, _nrt=False)(function)  # pyright: ignore
-    dispatcher._cache._cache_file._source_stamp = _STAMP  # pyright: ignore
+    dispatcher._cache._cache_file._source_stamp = _stamp(function)  # pyright: ignore
     return dispatcher  # pyright: ignore

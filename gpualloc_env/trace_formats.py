@@ -233,6 +233,7 @@ def _log(path: Path, form: Format, values: dict[str, AnyArray], agents: dict[str
         raise TraceError(f"{path}: {len(time)} requests at one moment; a log needs a span of time")
     elapsed = time - time[0]
     time_s = (spread(elapsed) if form.quantised else elapsed) * form.unit_s
+    quantum_s = quantum(elapsed) * form.unit_s if form.quantised else 0.0
     if "agent" in values:
         work = values.get("work", np.ones(len(time)))
         if not work.any():
@@ -240,19 +241,22 @@ def _log(path: Path, form: Format, values: dict[str, AnyArray], agents: dict[str
         return Log(path, time_s, work, agent=values["agent"], agent_names=tuple(agents))
     tokens = (values["prompt"] + values["output"]).astype(np.float64)
     work = tokens / tokens.mean() if tokens.any() else np.ones(len(tokens))
-    return Log(path, time_s, work, prompt_tokens=values["prompt"])
+    return Log(path, time_s, work, prompt_tokens=values["prompt"], quantum_s=quantum_s)
+
+
+def quantum(stamp: Array) -> float:
+    """Greatest common divisor of the stamps' differences [ms], each to the nearest of `JITTER_MS`."""
+    return float(JITTER_MS * np.gcd.reduce(np.rint(np.diff(stamp) / JITTER_MS).astype(np.int64)))
 
 
 def spread(stamp: Array) -> Array:
     """Spread the requests of each stamp [ms] evenly over the quantum of the stamps, (n,).
 
-    The quantum is the greatest common divisor of the differences between stamps, each taken to the
-    nearest multiple of `JITTER_MS`. No request moves beyond the next stamp.
+    No request moves beyond the next stamp.
     """
     first = np.flatnonzero(np.diff(stamp, prepend=-1.0))
     requests = np.diff(first, append=len(stamp))
     gaps = np.diff(stamp[first])
-    quantum = JITTER_MS * np.gcd.reduce(np.rint(gaps / JITTER_MS).astype(np.int64))
-    room = np.minimum(np.append(gaps, quantum), quantum)
+    room = np.minimum(np.append(gaps, quantum(stamp)), quantum(stamp))
     rank = np.arange(len(stamp)) - np.repeat(first, requests)
     return stamp + rank / np.repeat(requests, requests) * np.repeat(room, requests)

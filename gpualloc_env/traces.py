@@ -53,6 +53,7 @@ class Log:
     prompt_tokens: AnyArray | None = None  # (n,)
     agent: AnyArray | None = None  # (n,) index in `agent_names`
     agent_names: tuple[str, ...] = ()
+    quantum_s: float = 0.0  # [s] over which the requests of one stamp were spread; 0 where they were not
 
     @property
     def span_s(self) -> float:

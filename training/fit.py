@@ -1,0 +1,120 @@
+"""Fit a synthetic scenario to a request log, and say how well it repeats the log.
+
+python -m training.fit AzureLLMInferenceTrace_code.csv --out my-scenario.toml
+"""
+
+import shlex
+import sys
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import track
+
+from gpualloc_env.scenario import Scenario, load_scenario
+from gpualloc_env.trace_formats import read_log
+from training.drawn_log import drawn_times
+from training.fit_report import Comparison, notes, table, table_of_agents, verdicts
+from training.fitted_scenario import check_out, fitted_scenario, write_scenario
+from training.log_statistics import Statistics, statistics
+from training.report import markdown_table, rich_table
+from training.request_streams import RequestStreams, request_streams, rounded
+from training.traffic_fit import SHORTEST_BURST_S, fit_traffic
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Fit a synthetic scenario to a request log."""
+
+    log: tyro.conf.Positional[Path]
+    """A request log in one of the formats that `--trace` takes."""
+    out: Path
+    """The TOML file to write; it must not exist yet."""
+    scenario: str = "serverless"
+    """A registered scenario, or the path of a .toml file, whose agents, platform and objective are kept."""
+    draws: Annotated[int, tyro.conf.arg(metavar="INT")] = 20
+    """Logs to draw from the fitted scenario, each as long as the log, for the comparison."""
+    seed: int = 0
+    """Seed of the first of them; the others follow it."""
+
+
+def main(config: FitConfig) -> None:
+    """Read, fit, draw logs from what was fitted, print the comparison and write the scenario."""
+    status = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    try:
+        if config.draws < 2:
+            raise ValueError(f"draws must be at least 2, to show how much they differ, got {config.draws}")
+        check_out(config.out)
+        base = load_scenario(config.scenario)
+        log = read_log(config.log)
+        streams = request_streams(log, base.agent_names)
+    except (ValueError, OSError) as error:
+        fail(error)
+    with status.status("Fitting") as line:
+        shortest = max(SHORTEST_BURST_S, streams.quantum_s)
+        fit = fit_traffic(streams.times, streams.span_s, shortest, line.update)
+    scenario = fitted_scenario(config.out.stem, base, log, fit.traffic)
+    seeds = range(config.seed, config.seed + config.draws)
+    draws = [
+        by_agent(drawn_streams(scenario, streams, seed))
+        for seed in track(seeds, "Drawing logs from the fit", console=status)
+    ]
+    all_requests, *agents = (
+        Comparison(measured, np.array(drawn))
+        for measured, drawn in zip(by_agent(streams), zip(*draws, strict=True), strict=True)
+    )
+    named = {
+        name: comparison
+        for name, times, comparison in zip(base.agent_names, streams.times, agents, strict=True)
+        if len(times) and len(log.agent_names) > 1
+    }
+    said = [
+        *notes(log, streams, scenario, fit),
+        *verdicts(all_requests, named, fit.traffic.burst),
+    ]
+    tables = {f"{log.path.name} and the fit": table(all_requests)}
+    if named:
+        tables["By agent"] = table_of_agents(named)
+    command = shlex.join(["python", "-m", "training.fit", *arguments(config)])
+    texts = [markdown_table(rows) for rows in tables.values()]
+    try:
+        write_scenario(config.out, scenario, [command, f"Log: {log.path}", "", *texts, "", *said])
+    except OSError as error:
+        fail(error)
+    console = Console(width=None if sys.stdout.isatty() else 130, markup=False, highlight=False)
+    for title, rows in tables.items():
+        console.print(rich_table(title, rows), "", sep="\n")
+    console.print(*said, "", sep="\n", soft_wrap=True)
+    again = f"python -m training.compare --scenario {shlex.quote(str(config.out))}"
+    console.print(f"Scenario in {config.out}; try: {again}", soft_wrap=True)
+
+
+def drawn_streams(scenario: Scenario, streams: RequestStreams, seed: int) -> RequestStreams:
+    """A log drawn from the scenario, as long as the given one and told by the same clock."""
+    times = drawn_times(scenario, streams.span_s, seed)
+    return rounded(replace(streams, times=times), seed)
+
+
+def by_agent(streams: RequestStreams) -> list[Statistics]:
+    """Statistics of all requests, then of each agent's."""
+    return [statistics(times, streams.span_s) for times in (streams.merged, *streams.times)]
+
+
+def arguments(config: FitConfig) -> list[str]:
+    """The command line that asks for this."""
+    given = [(field.name, getattr(config, field.name)) for field in fields(config)[2:]]
+    options = [f"--{name}={value}" for name, value in given if value != getattr(FitConfig, name)]
+    return [str(config.log), "--out", str(config.out), *options]
+
+
+def fail(error: Exception) -> NoReturn:
+    """End with the message that names the mistake and its remedy."""
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(FitConfig))
