@@ -29,7 +29,7 @@ def drawn_times(scenario: Scenario, span_s: float, seed: int) -> list[Array]:
     batch = Batch(scenario.model_copy(update={"steps": steps, "dt": dt}), 1)
     batch.seed(seed)
     batch.reset()
-    arrivals = batch.arrivals.reshape(steps + 1, -1)[:steps].astype(np.int64)
+    arrivals = batch.arrivals[:steps, 0].astype(np.int64)
     generator = np.random.default_rng((seed, 0))
     streams: list[Array] = []
     for count in arrivals.T:
