@@ -70,8 +70,9 @@ class Batch:
         self.clock = np.full(num_envs, steps)
         # Time first, so that a step reads and writes in order of memory. One spare column: without
         # it the steps of 2ⁿ environments would all meet in the same cache lines.
-        self.arrivals: Array = np.zeros((steps + 1, num_envs + 1, count))
-        self.arrived: Array = np.zeros((steps + 1, num_envs + 1, count))
+        arrivals, arrived = np.zeros((2, steps + 1, num_envs + 1, count))
+        self.arrivals: Array = arrivals[:, :num_envs]
+        self.arrived: Array = arrived[:, :num_envs]
         self.history: Array = np.zeros((num_envs, steps if record else 0, HISTORY_COLUMNS, count))
         self.observation = np.zeros((num_envs, count, len(OBSERVATION_FEATURES)), dtype=np.float32)
         self.agents: Array = np.broadcast_to(self._agents, (num_envs, count, AGENT_COLUMNS))
@@ -90,8 +91,8 @@ class Batch:
             self.episode,
             self.settings,
             self.routing,
-            self.arrivals,
-            self.arrived,
+            arrivals,
+            arrived,
         )
 
     def __getstate__(self) -> tuple[Scenario, int, bool, tuple[AnyArray, ...]]:
@@ -148,7 +149,8 @@ class Batch:
                 self._generators,
                 self._episodes,
                 self._nominal,
-                np.empty((self.num_agents, SCRATCH)),
+                np.empty(max(self.num_agents, SCRATCH)),
+                np.empty((2, 4), dtype=np.uint64),
                 self.outcome,
                 self.observation,
                 *self._arrays,

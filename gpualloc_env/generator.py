@@ -25,11 +25,16 @@ def seed_generator(generator: AnyArray, seed: np.uint64) -> None:
 
 
 @compiled
-def uniform(generator: AnyArray) -> float:
-    """The next number of one generator, uniform in (0, 1), in steps of 2⁻⁵³."""
-    first, second, third, fourth = generator[0], generator[1], generator[2], generator[3]
+def advance(
+    first: np.uint64, second: np.uint64, third: np.uint64, fourth: np.uint64
+) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint64]:
+    """The next 64 random bits and the four words of the generator after them.
+
+    A loop that keeps the words in variables of its own draws faster than one that goes through
+    their array.
+    """
     total = first + fourth
-    result = ((total << np.uint64(23)) | (total >> np.uint64(41))) + first
+    bits = ((total << np.uint64(23)) | (total >> np.uint64(41))) + first
     shifted = second << np.uint64(17)
     third ^= first
     fourth ^= second
@@ -37,9 +42,29 @@ def uniform(generator: AnyArray) -> float:
     first ^= fourth
     third ^= shifted
     fourth = (fourth << np.uint64(45)) | (fourth >> np.uint64(19))
-    generator[0], generator[1], generator[2], generator[3] = first, second, third, fourth
+    return bits, first, second, third, fourth
+
+
+@compiled
+def to_unit(bits: np.uint64) -> float:
+    """A number in (0, 1), in steps of 2⁻⁵³, from 64 random bits."""
     # Half a step above zero keeps the logarithm of an exponential draw finite.
-    return (float(result >> np.uint64(11)) + 0.5) * 2.0**-53
+    return (float(bits >> np.uint64(11)) + 0.5) * 2.0**-53
+
+
+@compiled
+def random_bits(generator: AnyArray) -> np.uint64:
+    """The next 64 random bits of one generator."""
+    bits, generator[0], generator[1], generator[2], generator[3] = advance(
+        generator[0], generator[1], generator[2], generator[3]
+    )
+    return bits
+
+
+@compiled
+def uniform(generator: AnyArray) -> float:
+    """The next number of one generator, uniform in (0, 1)."""
+    return to_unit(random_bits(generator))
 
 
 @compiled

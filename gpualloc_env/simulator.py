@@ -354,6 +354,7 @@ def reset(
     episodes: AnyArray,
     nominal: AnyArray,
     scratch: AnyArray,
+    streams: AnyArray,
     outcome: AnyArray,
     observation: AnyArray,
     clock: AnyArray,
@@ -371,7 +372,8 @@ def reset(
     `generators`, (B, 4) uint64, and `episodes`, (B,) int64 [index of the next window of a log],
     are all that an environment carries over from one episode to the next. `nominal` are the
     agents' parameters, (N, AGENT_COLUMNS), around which an episode's are drawn where the
-    scenario says so. `scratch` is room for (N, SCRATCH) numbers.
+    scenario says so. `scratch` is room for SCRATCH numbers and at least N, `streams` for two
+    generators, (2, 4) uint64.
     """
     count, columns = state.shape[1:]
     for b in range(first, last):
@@ -401,8 +403,8 @@ def reset(
             total_rates(source, external, mean_rate)
         else:
             rates = state[b, :, RATE]
-            draw_rates(generators[b], source, agents[own, :, THROUGHPUT], rates, mean_rate, scratch[:, 0])
-            draw_arrivals(generators[b], source, rates, arrivals[:, b], scratch)
+            draw_rates(generators[b], source, agents[own, :, THROUGHPUT], rates, mean_rate, scratch[:count])
+            draw_arrivals(generators[b], source, rates, arrivals[:, b], streams, scratch)
         episodes[b] += 1
         total_rate = weighted_rate = 0.0
         for i in range(count):

@@ -11,9 +11,12 @@ from gpualloc_env.agents import Model, NonNegative, Positive
 from gpualloc_env.compiled import compiled
 from gpualloc_env.generator import (
     POISSON_CACHE,
+    advance,
     cached_poisson_quantile,
     exponential,
-    poisson_quantile,
+    random_bits,
+    seed_generator,
+    to_unit,
     uniform,
 )
 from gpualloc_env.state import COLD_START_S, KAPPA, THROUGHPUT, AnyArray, Array
@@ -151,11 +154,8 @@ class Source(NamedTuple):
 
 
 CONSTANT, POISSON, WINDOWS = 0, 1, 2
-# Room that the draws of one episode need for each agent: Poisson quantiles of its rate while off
-# and while on, then the state of its burst process, the time until that changes [s] and the
-# fraction of the step that it was on.
-_ON, _REMAINING, _TIME_ON = 2 * POISSON_CACHE, 2 * POISSON_CACHE + 1, 2 * POISSON_CACHE + 2
-SCRATCH = 2 * POISSON_CACHE + 3
+# Room for Poisson quantiles of an agent's rate while off, while on, and in between.
+SCRATCH = 3 * POISSON_CACHE
 
 
 @compiled
@@ -221,10 +221,18 @@ def draw_rates(
 
 
 @compiled
-def _time_on(generator: AnyArray, source: Source, on: bool, remaining: float) -> tuple[float, bool, float]:
-    """Fraction of one step that a burst process spends on, its state after it and the time left in it."""
-    if remaining >= source.dt:
-        return 1.0 if on else 0.0, on, remaining - source.dt
+def _time_on(process: AnyArray, source: Source, on: bool, remaining: float) -> tuple[float, bool, float]:
+    """Follow a burst process through a step in which it turns.
+
+    Args:
+        process: the generator of its times.
+        source: their means, and dt.
+        on: its state at the start of the step.
+        remaining: time from there to its next turn [s], less than dt.
+
+    Returns:
+        The fraction of the step that it spends on, its state after the step and the time left in it.
+    """
     left = source.dt
     time_on = 0.0
     while remaining < left:
@@ -232,10 +240,94 @@ def _time_on(generator: AnyArray, source: Source, on: bool, remaining: float) ->
             time_on += remaining
         left -= remaining
         on = not on
-        remaining = exponential(generator, source.burst_means[1 if on else 0])
+        remaining = exponential(process, source.burst_means[1 if on else 0])
     if on:
         time_on += left
     return time_on / source.dt, on, remaining - left
+
+
+@compiled
+def _draw_steps(
+    generator: AnyArray,
+    source: Source,
+    i: int,
+    rate: float,
+    first: int,
+    last: int,
+    cache: AnyArray,
+    arrivals: AnyArray,
+) -> None:
+    """Draw agent i's arrivals, (T + 1, N) [requests], in the steps from `first` up to `last`.
+
+    `rate` [requests per step] is multiplied with the profile.
+    """
+    a, b, c, d = generator[0], generator[1], generator[2], generator[3]
+    for t in range(first, last):
+        mean = rate * source.profile[t, i]
+        if source.kind == POISSON:
+            bits, a, b, c, d = advance(a, b, c, d)
+            arrivals[t, i] = cached_poisson_quantile(to_unit(bits), mean, cache)
+        else:
+            arrivals[t, i] = mean
+    generator[0], generator[1], generator[2], generator[3] = a, b, c, d
+
+
+@compiled
+def draw_arrivals(
+    generator: AnyArray,
+    source: Source,
+    rates: AnyArray,
+    arrivals: AnyArray,
+    streams: AnyArray,
+    scratch: AnyArray,
+) -> None:
+    """Draw one episode's external arrivals, (T + 1, N) [requests].
+
+    A step's count is Poisson with the integral of the rate over the step for its mean, the
+    burst process followed in continuous time, so the law does not depend on dt. Each agent's
+    counts and its burst process have generators of their own, seeded by the environment's, so
+    a longer episode begins as a shorter one does; a common burst process is one seed for all.
+
+    Args:
+        generator: of the environment, (4,) uint64.
+        source: the law.
+        rates: mean external rates, (N,) [requests/s].
+        arrivals: where to write.
+        streams: room for two generators, (2, 4) uint64.
+        scratch: room for SCRATCH numbers, the cached Poisson quantiles.
+    """
+    counts, process = streams[0], streams[1]
+    rows, agents = arrivals.shape
+    dt = source.dt
+    bursty = source.burst_means[1] > 0.0
+    common = random_bits(generator)
+    off_factor, on_factor = source.burst_factors[0], source.burst_factors[1]
+    for i in range(agents):
+        for k in range(SCRATCH):
+            scratch[k] = np.nan
+        rate = rates[i] * dt
+        seed_generator(counts, random_bits(generator))
+        own = random_bits(generator)
+        if not bursty:
+            _draw_steps(counts, source, i, rate, 0, rows, scratch[:POISSON_CACHE], arrivals)
+            continue
+        seed_generator(process, common if source.common_burst else own)
+        share_on = source.burst_means[1] / (source.burst_means[0] + source.burst_means[1])
+        on = uniform(process) < share_on
+        remaining = exponential(process, source.burst_means[1 if on else 0])
+        t = 0
+        while t < rows:
+            turn = t + int(min(remaining / dt, float(rows - t)))
+            level = rate * (on_factor if on else off_factor)
+            cache = scratch[POISSON_CACHE : 2 * POISSON_CACHE] if on else scratch[:POISSON_CACHE]
+            _draw_steps(counts, source, i, level, t, turn, cache, arrivals)
+            if turn < rows:
+                remaining = max(0.0, remaining - (turn - t) * dt)
+                fraction, on, remaining = _time_on(process, source, on, remaining)
+                level = rate * (off_factor + fraction * (on_factor - off_factor))
+                cache = scratch[2 * POISSON_CACHE :]
+                _draw_steps(counts, source, i, level, turn, turn + 1, cache, arrivals)
+            t = turn + 1
 
 
 @compiled
@@ -261,53 +353,3 @@ def replay_arrivals(replay: Replay, episode: int, arrivals: AnyArray) -> None:
         if t >= rows:
             break
         arrivals[t, replay.agent[visit]] += replay.requests[visit]
-
-
-@compiled
-def draw_arrivals(
-    generator: AnyArray,
-    source: Source,
-    rates: AnyArray,
-    arrivals: AnyArray,
-    scratch: AnyArray,
-) -> None:
-    """Draw one episode's external arrivals, (T + 1, N) [requests].
-
-    A step's count is Poisson with the integral of the rate over the step for its mean, the
-    burst process followed in continuous time, so the law does not depend on dt. `scratch`
-    is room for (N, SCRATCH) numbers: the burst processes and the cached Poisson quantiles.
-    """
-    rows, agents = arrivals.shape
-    bursty = source.burst_means[1] > 0.0
-    processes = 0 if not bursty else (1 if source.common_burst else agents)
-    off_factor, on_factor = source.burst_factors[0], source.burst_factors[1]
-    for i in range(agents):
-        for k in range(2 * POISSON_CACHE):
-            scratch[i, k] = np.nan
-        scratch[i, _TIME_ON] = 0.0
-    for i in range(processes):
-        share_on = source.burst_means[1] / (source.burst_means[0] + source.burst_means[1])
-        scratch[i, _ON] = 1.0 if uniform(generator) < share_on else 0.0
-        scratch[i, _REMAINING] = exponential(generator, source.burst_means[int(scratch[i, _ON])])
-    for t in range(rows):
-        for i in range(agents):
-            if i < processes:
-                was_on, remaining = scratch[i, _ON] > 0.0, scratch[i, _REMAINING]
-                scratch[i, _TIME_ON], on, scratch[i, _REMAINING] = _time_on(
-                    generator, source, was_on, remaining
-                )
-                scratch[i, _ON] = 1.0 if on else 0.0
-            fraction = scratch[0 if source.common_burst else i, _TIME_ON]
-            mean = rates[i] * source.profile[t, i] * source.dt
-            if bursty:
-                mean *= off_factor + fraction * (on_factor - off_factor)
-            if source.kind == POISSON:
-                probability = uniform(generator)
-                if fraction == 0.0:
-                    mean = cached_poisson_quantile(probability, mean, scratch[i, :POISSON_CACHE])
-                elif fraction == 1.0:
-                    cache = scratch[i, POISSON_CACHE : 2 * POISSON_CACHE]
-                    mean = cached_poisson_quantile(probability, mean, cache)
-                else:
-                    mean = poisson_quantile(probability, mean)
-            arrivals[t, i] = mean
