@@ -12,7 +12,7 @@ from gpualloc_env.platform import Platform
 from gpualloc_env.reward import Objective
 from gpualloc_env.scenario import SCENARIOS, Scenario, ScenarioError, load_scenario
 from gpualloc_env.traces import Trace, TraceError
-from gpualloc_env.workload import Burst, Surge, Traffic
+from gpualloc_env.workload import Burst, Cycle, Surge, Traffic
 
 __version__ = "0.1.0"
 
@@ -22,6 +22,7 @@ __all__ = [
     "Agent",
     "Batch",
     "Burst",
+    "Cycle",
     "Objective",
     "Platform",
     "Scenario",

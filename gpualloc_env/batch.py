@@ -54,7 +54,8 @@ class Batch:
         self.routing = scenario.routing_matrix
         self.settings = _settings(scenario)
         self.agents = np.empty((num_envs, count, AGENT_COLUMNS))
-        self.agents[:] = _agent_parameters(scenario)
+        self._nominal = _agent_parameters(scenario)
+        self.agents[:] = self._nominal
         self.outcome: Array = np.zeros((num_envs, count, OUTCOME_COLUMNS))
         self.state: Array = np.zeros((num_envs, count, STATE_COLUMNS))
         self.episode: Array = np.zeros((num_envs, EPISODE_COLUMNS))
@@ -129,6 +130,7 @@ class Batch:
                 self.source,
                 self._generators,
                 self._episodes,
+                self._nominal,
                 np.empty((self.num_agents, SCRATCH)),
                 self.outcome,
                 *self._arrays,

@@ -13,6 +13,7 @@ import numpy as np
 from gpualloc_env.compiled import compiled
 from gpualloc_env.simulator import NEGLIGIBLE
 from gpualloc_env.state import (
+    ARRIVALS,
     BACKLOG,
     CAPACITY,
     COLD_START,
@@ -175,6 +176,17 @@ def _paper_latencies(batch: "Batch", b: int) -> Array:
     return np.divide(history[:, QUEUE_END], nominal, out=latencies, where=nominal > 0).mean(axis=0)
 
 
+def _in_transit(batch: "Batch", b: int) -> float:
+    """∫ finished work on its way to its next agent, which it reaches at the next step [requests · s]."""
+    routing, dt = batch.routing, batch.scenario.dt
+    if routing.size == 0:
+        return 0.0
+    history = batch.history[b]
+    served, capacity, delay = history[:, SERVED], history[:, CAPACITY], history[:, DELAY]
+    serving = np.divide(served * (dt - delay), capacity, out=np.zeros_like(served), where=served > 0)
+    return float((served * (dt - delay - 0.5 * serving)).sum(axis=0) @ routing.sum(axis=1))
+
+
 def _by_agent(batch: "Batch", b: int, sums: Array, segments: list[Array]) -> dict[str, dict[str, float]]:
     """Metrics of each agent by its name; `sums`, (OUTCOME_COLUMNS, N), are over the episode's steps."""
     steps, dt = batch.scenario.steps, batch.scenario.dt
@@ -207,7 +219,9 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
     """Metrics of the finished episode of environment `b`: in all, and `per_agent` by name.
 
     Latencies are sojourn times [s] over all requests, those that have not left counted with
-    their age. A metric of requests is NaN where none came. `gpu_utilisation` is the work done
+    their age. `task_latency_mean_s` is the time from a task's arrival from outside to its end,
+    by Little's law over all that it visits and the way between: Σ (backlog + in transit) · dt
+    by the external arrivals. A metric of requests is NaN where none came. `gpu_utilisation` is the work done
     in GPU-seconds of a whole GPU, Σ s/T, by the GPU-seconds held: it can pass 1 where
     throughput is concave, because part of a GPU then does more than its part of the work.
     `fairness_jain` is Jain's index (Σx)²/(N Σx²) of the fractions x of each agent's requests
@@ -240,6 +254,7 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
         "objective": float(-batch.episode[b, SUMS + REWARD] / steps),
         "latency_mean_s": _ratio(sums[BACKLOG].sum() * dt, arrived.sum()),
         **_latencies(np.concatenate(segments)),
+        "task_latency_mean_s": _ratio(sums[BACKLOG].sum() * dt + _in_transit(batch, b), sums[ARRIVALS].sum()),
         "slo_attainment": 1 - _ratio(sums[LATE].sum(), arrived.sum()),
         "throughput_rps": total("throughput_rps"),
         "goodput_rps": total("goodput_rps"),

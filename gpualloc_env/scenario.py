@@ -14,7 +14,7 @@ from gpualloc_env.platform import FRICTIONLESS, SERVERLESS, Platform
 from gpualloc_env.reward import Objective
 from gpualloc_env.state import Array
 from gpualloc_env.traces import Split, Trace, Windows, cut, read_log
-from gpualloc_env.workload import CONSTANT, POISSON, WINDOWS, Burst, Source, Surge, Traffic
+from gpualloc_env.workload import CONSTANT, POISSON, WINDOWS, Burst, Cycle, Source, Surge, Traffic
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,6 +39,8 @@ class Scenario(Model):
     trace: Trace | None = None
     routing: tuple[tuple[NonNegative, ...], ...] | None = None
     """W: requests that agent j finishes become routing[j][i] requests of agent i."""
+    agent_spread: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Each episode draws every agent's base throughput, model size and κ within this fraction of its own."""
     steps: Annotated[int, Field(ge=1)] = 300
     dt: Annotated[float, Field(ge=0.01, le=10)] = 1.0
     warm: bool = True
@@ -119,37 +121,39 @@ class Scenario(Model):
 
     def source(self) -> Source:
         """Everything that the compiled draw of an episode reads."""
-        count = len(self.agents)
-        kind, rates, profile = WINDOWS, np.zeros(count), np.zeros((1, count))
+        count, steps = len(self.agents), self.steps
+        kind, rates, surges, cycle = WINDOWS, np.zeros(count), np.zeros((1, count)), np.ones(1)
         traffic = self.traffic or Traffic(rates_rps=(1.0,) * count)
         windows = np.zeros((0, 0, count))
         if self.traffic is None:
             windows = self.windows.arrivals
         else:
             kind = CONSTANT if traffic.law == "constant" else POISSON
-            profile = traffic.profile(self.agent_names, self.steps, self.dt)
-        mean_profile = profile[: self.steps].mean(axis=0)
+            surges = traffic.surge_profile(self.agent_names, steps, self.dt)
+            cycle = traffic.cycle_profile(steps, self.dt)
+        profile, load_profile = surges * cycle[:, None], surges[:steps].mean(axis=0)
         if traffic.rates_rps is not None:
             rates = np.array(traffic.rates_rps)
-            if traffic.load is not None:
-                offered = self.utilisation(rates * mean_profile)
-                if offered == 0:
-                    raise ScenarioError(
-                        f"scenario {self.name!r}: load = {traffic.load:g} cannot be reached, traffic.surges "
-                        "silence every agent for the whole episode; end them earlier or leave load out"
-                    )
-                rates = rates * (traffic.load / offered)
+        if traffic.load is not None and not np.any((rates + (traffic.mix_concentration or 0)) * load_profile):
+            raise ScenarioError(
+                f"scenario {self.name!r}: load = {traffic.load:g} cannot be reached, traffic.surges "
+                "silence every agent for the whole episode; end them earlier or leave load out"
+            )
         burst = traffic.burst
         return Source(
             kind=kind,
             rates=rates,
             profile=profile,
-            mean_profile=mean_profile,
+            mean_profile=profile[:steps].mean(axis=0),
+            load_profile=load_profile,
             visits=self.visits,
             load=(traffic.load or 0.0) * self.platform.gpus,
             concentration=traffic.mix_concentration or 0,
             burst_factors=burst.off_factor * np.array([1.0, burst.ratio]) if burst else np.ones(2),
             burst_means=np.array([burst.off_s, burst.on_s]) if burst else np.zeros(2),
+            agent_spread=self.agent_spread,
+            container_start_s=self.platform.container_start_s,
+            common_burst=burst is not None and burst.common,
             windows=windows,
             dt=self.dt,
         )
@@ -164,6 +168,12 @@ def _cut_log(scenario: Scenario, stamp: tuple[int, int] | None) -> Windows:
 
 
 _PAPER_RATES = (80.0, 40.0, 45.0, 25.0)
+_FLEET = tuple(
+    # The minimum shares of 16 of each kind would sum to 16 GPUs, twice what there is.
+    agent.model_copy(update={"name": f"{agent.name}-{number}", "min_share": agent.min_share / 2})
+    for number in range(1, 17)
+    for agent in SATURATING_AGENTS
+)
 
 SCENARIOS = {
     scenario.name: scenario
@@ -207,6 +217,44 @@ SCENARIOS = {
             description="Bursts, a new mix every episode, concave throughput, cold starts, costly changes.",
             agents=SATURATING_AGENTS,
             platform=SERVERLESS,
+            traffic=Traffic(load=0.8, mix_concentration=2, burst=Burst(ratio=4, on_s=10, off_s=50)),
+        ),
+        Scenario(
+            name="bursty",
+            description="Long silence, then everyone at once, as sparse and as uneven as the Azure code log: "
+            "tests what is held, and kept warm, while nothing comes.",
+            agents=SATURATING_AGENTS,
+            platform=SERVERLESS,
+            traffic=Traffic(
+                rates_rps=(2, 2 / 3, 2 / 3, 2 / 3), burst=Burst(common=True, ratio=50, on_s=40, off_s=150)
+            ),
+            steps=600,
+        ),
+        Scenario(
+            name="diurnal",
+            description="A day of ten minutes: tests whether GPUs go back at night and are there by day.",
+            agents=SATURATING_AGENTS,
+            platform=SERVERLESS,
+            traffic=Traffic(
+                rates_rps=_PAPER_RATES, load=0.5, cycle=Cycle(amplitude=0.8, period_s=600, peak_s=300)
+            ),
+            steps=600,
+        ),
+        Scenario(
+            name="workflow",
+            description="Tasks that the coordinator hands to specialists and gets back: "
+            "tests whether an allocator serves the agent that the others wait for.",
+            agents=SATURATING_AGENTS,
+            platform=SERVERLESS,
+            traffic=Traffic(rates_rps=(1, 0, 0, 0), load=0.8),
+            routing=((0, 0.22, 0.15, 0.18), (1, 0, 0, 0), (1, 0, 0, 0), (1, 0, 0, 0)),
+        ),
+        Scenario(
+            name="fleet",
+            description="64 agents on 8 GPUs, other ones in each episode: tests an allocator on many agents.",
+            agents=_FLEET,
+            agent_spread=0.3,
+            platform=SERVERLESS.model_copy(update={"gpus": 8.0}),
             traffic=Traffic(load=0.8, mix_concentration=2, burst=Burst(ratio=4, on_s=10, off_s=50)),
         ),
         Scenario(
@@ -324,6 +372,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         "traffic": Traffic,
         "trace": Trace,
         "burst": Burst,
+        "cycle": Cycle,
         "surges": Surge,
     }
     for part in location:

@@ -64,7 +64,7 @@ from gpualloc_env.state import (
     WEIGHTS,
     AnyArray,
 )
-from gpualloc_env.workload import WINDOWS, Source, draw_arrivals, draw_rates, total_rates
+from gpualloc_env.workload import WINDOWS, Source, draw_agents, draw_arrivals, draw_rates, total_rates
 
 RATE_TIME_CONSTANT_S = 10.0
 # Requests and shares are real numbers: less than this of one is rounding, not work or a change.
@@ -337,6 +337,7 @@ def reset(
     source: Source,
     generators: AnyArray,
     episodes: AnyArray,
+    nominal: AnyArray,
     scratch: AnyArray,
     outcome: AnyArray,
     clock: AnyArray,
@@ -352,8 +353,9 @@ def reset(
     """Draw a new episode, up to its first decision, for the environments of a range in `mask`, (B,) bool.
 
     `generators`, (B, 4) uint64, and `episodes`, (B,) int64 [index of the next window of a log],
-    are all that an environment carries over from one episode to the next. `scratch` is room
-    for (N, SCRATCH) numbers.
+    are all that an environment carries over from one episode to the next. `nominal` are the
+    agents' parameters, (N, AGENT_COLUMNS), around which an episode's are drawn where the
+    scenario says so. `scratch` is room for (N, SCRATCH) numbers.
     """
     count, columns = state.shape[1:]
     for b in range(first, last):
@@ -367,6 +369,8 @@ def reset(
                 outcome[b, i, column] = 0.0
         for row in range(episode.shape[1]):
             episode[b, row] = 0.0
+        if source.agent_spread > 0.0:
+            draw_agents(generators[b], source, nominal, agents[b])
         mean_rate = state[b, :, MEAN_RATE]
         if source.kind == WINDOWS:
             window = source.windows[episodes[b] % source.windows.shape[0]]

@@ -285,3 +285,37 @@ def test_the_record_holds_rows_that_add_up():
     assert (history[:, SERVED] <= history[:, CAPACITY]).all()
     assert (history[:, BACKLOG] >= history[:, QUEUE_END] - 1e-9).all()
     assert (history[:, SHARE].sum(axis=1) <= 1 + 1e-12).all()
+
+
+def test_a_tasks_time_is_that_of_all_its_visits_and_the_way_between():
+    agents = tuple(Agent(name=name, model_mb=0, throughput_rps=4) for name in ("first", "second"))
+    scenario = Scenario(
+        name="tandem",
+        agents=agents,
+        traffic=Traffic(law="constant", rates_rps=(1, 0)),
+        routing=((0, 1), (0, 0)),
+        steps=2,
+    )
+    batch = Batch(scenario, 1, record=True)
+    batch.seed(0)
+    batch.reset()
+    batch.arrivals[1:] = 0
+    for _ in range(2):
+        batch.step(np.array([[0.5, 0.5]]))
+    metrics = episode_metrics(batch, 0)
+    # Half a GPU serves 2 requests/s: the one request leaves over [0, 0.5] s, waits for the next step
+    # until 1 s, and leaves the second agent over [1, 1.5] s.
+    assert metrics["task_latency_mean_s"] == pytest.approx(0.25 + 0.75 + 0.25)
+    assert metrics["latency_mean_s"] == pytest.approx(0.25)
+
+
+def test_the_time_of_a_task_that_visits_one_agent_is_its_sojourn():
+    metrics = episode_metrics(played(load_scenario("serverless", steps=50), restless(0)), 0)
+    assert metrics["task_latency_mean_s"] == pytest.approx(metrics["latency_mean_s"])
+
+
+def test_requests_of_a_workflow_spend_less_time_at_one_agent_than_their_task_in_all():
+    batch = played(load_scenario("workflow", steps=100), lambda t, view: [[0.25] * 4])
+    metrics = episode_metrics(batch, 0)
+    visits = batch.history[0, :, SERVED].sum() / batch.history[0, :, ARRIVALS].sum()
+    assert metrics["task_latency_mean_s"] > visits * metrics["latency_mean_s"]

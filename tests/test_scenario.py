@@ -16,7 +16,7 @@ from gpualloc_env import (
     load_scenario,
 )
 from gpualloc_env.agents import PAPER_AGENTS, Linear, Saturating
-from gpualloc_env.state import MEAN_RATE
+from gpualloc_env.state import MEAN_RATE, THROUGHPUT
 
 COMPLETE = """
 description = "two agents on a sliced GPU"
@@ -80,8 +80,7 @@ def utilisation_of(scenario, seed=0):
     batch = Batch(scenario, 1)
     batch.seed(seed)
     batch.reset()
-    base = [agent.throughput_rps for agent in scenario.agents]
-    return (batch.state[0, :, MEAN_RATE] / base).sum() / scenario.platform.gpus
+    return (batch.state[0, :, MEAN_RATE] / batch.agents[0, :, THROUGHPUT]).sum() / scenario.platform.gpus
 
 
 def refused(match, *arguments, **changes):
@@ -146,8 +145,10 @@ def test_scenarios_that_have_been_played_still_compare(written, azure_log):
 
 @pytest.mark.parametrize("name", [name for name, s in SCENARIOS.items() if s.traffic])
 def test_a_load_scales_the_traffic_to_it(name):
+    # Of a cycle it is the load of a whole period.
+    steps = SCENARIOS[name].steps if SCENARIOS[name].traffic.cycle else 5
     for load in (0.25, 1.0, 3.0):
-        scenario = load_scenario(name, load=load, steps=5)
+        scenario = load_scenario(name, load=load, steps=steps)
         assert utilisation_of(scenario) == pytest.approx(load)
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from gpualloc_env import SCENARIOS, Agent, Batch, Burst, Scenario, Surge, Traffic, load_scenario
+from gpualloc_env import SCENARIOS, Agent, Batch, Burst, Cycle, Scenario, Surge, Traffic, load_scenario
 from gpualloc_env.generator import (
     POISSON_CACHE,
     cached_poisson_quantile,
@@ -13,7 +13,7 @@ from gpualloc_env.generator import (
     seed_generator,
     uniform,
 )
-from gpualloc_env.state import MEAN_RATE
+from gpualloc_env.state import COLD_START_S, KAPPA, MEAN_RATE, MIN_SHARE, THROUGHPUT
 
 BURST = Burst(ratio=4, on_s=10, off_s=50)
 
@@ -283,3 +283,124 @@ def test_the_extra_row_of_arrivals_is_drawn_too(name):
     batch.seed(0)
     batch.reset()
     assert batch.arrivals.shape[0] == 5 and batch.arrivals[4, :8].any()
+
+
+def test_a_common_burst_drives_all_agents_and_separate_ones_do_not():
+    on = {}
+    for common in (True, False):
+        burst = BURST.model_copy(update={"common": common})
+        law = Traffic(law="constant", rates_rps=(60.0, 6.0), burst=burst)
+        arrivals, _ = drawn(law, steps=3000, envs=20, agents=2)
+        on[common] = (arrivals / [60, 6] - 2 / 3) / 2
+        assert on[common].mean() == pytest.approx(1 / 6, abs=0.01)
+    assert on[True][..., 0] == pytest.approx(on[True][..., 1])
+    assert abs(np.corrcoef(on[False].reshape(-1, 2).T)[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("dt", [0.01, 0.5, 1.0, 7.0, 10.0])
+def test_a_cycle_is_averaged_exactly_over_each_step(dt):
+    law = Traffic(law="constant", rates_rps=(5.0,), cycle=Cycle(amplitude=0.8, period_s=60, peak_s=15))
+    steps = int(60 / dt)
+    arrivals, mean_rate = drawn(law, steps=steps, dt=dt)
+    # ∫ 5 (1 + 0.8 sin(2π t/60)) dt, whose peak is at 15 s.
+    integral = [
+        5 * (t - 0.8 * 60 / (2 * np.pi) * np.cos(2 * np.pi * t / 60)) for t in dt * np.arange(steps + 1)
+    ]
+    assert arrivals.ravel() == pytest.approx(np.diff(integral))
+    assert mean_rate[0, 0] == pytest.approx(arrivals.sum() / (steps * dt))
+
+
+def test_the_clock_does_not_change_the_rate_of_a_cycle_whose_load_is_set():
+    night = load_scenario("diurnal", load=0.5, steps=10)
+    whole = load_scenario("diurnal", load=0.5)
+    drawn_night, drawn_whole = Batch(night, 1), Batch(whole, 1)
+    for batch in (drawn_night, drawn_whole):
+        batch.seed(4)
+        batch.reset()
+    assert (drawn_night.arrivals[:11, 0] == drawn_whole.arrivals[:11, 0]).all()
+    assert drawn_night.state[0, 0, MEAN_RATE] < 0.25 * drawn_whole.state[0, 0, MEAN_RATE]
+
+
+def arrivals_of(name, envs, **changes):
+    scenario = load_scenario(name, **changes)
+    batch = Batch(scenario, envs)
+    batch.seed(10_000)
+    batch.reset()
+    return batch, batch.arrivals[: scenario.steps, :envs]
+
+
+def test_bursty_is_as_uneven_as_the_azure_code_log():
+    _, arrivals = arrivals_of("bursty", 100)
+    counts = arrivals.sum(axis=2)
+    assert counts.mean() == pytest.approx(4, rel=0.1)
+    dispersion = counts.var(axis=0) / counts.mean(axis=0)
+    assert dispersion.mean() == pytest.approx(13, abs=2)
+    assert counts.var() / counts.mean() == pytest.approx(13, abs=2)
+    minutes = counts.reshape(10, 60, 100).sum(axis=1)
+    assert (minutes.max(axis=0) / minutes.mean(axis=0)).mean() == pytest.approx(4, abs=1)
+
+
+def test_diurnal_has_a_peak_of_1_8_times_its_mean_and_nights_of_a_fifth():
+    batch, arrivals = arrivals_of("diurnal", 500)
+    rate = arrivals.sum(axis=2).mean(axis=1)
+    assert rate.mean() == pytest.approx(batch.state[0, :, MEAN_RATE].sum(), rel=0.01)
+    assert rate[290:310].mean() / rate.mean() == pytest.approx(1.8, rel=0.02)
+    assert rate[[*range(10), *range(590, 600)]].mean() / rate.mean() == pytest.approx(0.2, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["steady", "diurnal", "workflow"])
+def test_counts_of_scenarios_without_bursts_follow_the_poisson_law(name):
+    batch, arrivals = arrivals_of(name, 100)
+    source = batch.source
+    rates = batch.state[0, :, MEAN_RATE] if source.visits.size == 0 else arrivals.mean(axis=(0, 1))
+    mean = source.profile[: len(arrivals)] * (rates / source.mean_profile)
+    counts = arrivals[..., rates > 0].transpose(1, 0, 2)
+    mean = np.broadcast_to(mean[:, rates > 0], counts.shape)
+    # Randomised probability integral transform: uniform if, and only if, each count has its own law.
+    spread = np.random.default_rng(0).random(counts.shape)
+    uniforms = stats.poisson.cdf(counts - 1, mean) + spread * stats.poisson.pmf(counts, mean)
+    observed, _ = np.histogram(uniforms, bins=50, range=(0, 1))
+    assert stats.chisquare(observed).pvalue > 1e-3
+
+
+def test_serverless_has_the_variance_of_its_mix_and_its_bursts():
+    batch, arrivals = arrivals_of("serverless", 2000)
+    rates = batch.state[:, :, MEAN_RATE]
+    # Given the rates λ of an episode: Var = λ + λ² c², c² of a process that is on a sixth of the time,
+    # at 8/3 and else at 2/3 of the mean, averaged over a step of 1 s.
+    tau = 50 / 6
+    averaging = 2 * tau**2 * (1 / tau - 1 + np.exp(-1 / tau))
+    theory = rates + rates**2 * (5 / 36) * 4 * averaging
+    assert ((arrivals - rates) ** 2).mean() == pytest.approx(theory.mean(), rel=0.03)
+
+
+def test_workflow_tasks_visit_each_agent_as_the_traffic_equations_say():
+    batch, arrivals = arrivals_of("workflow", 4)
+    rates = batch.state[0, :, MEAN_RATE]
+    # A task passes the coordinator 1/.45 times, and each pass calls the specialists .22, .15 and .18 times.
+    assert rates / rates[0] == pytest.approx([1, 0.22, 0.15, 0.18])
+    assert (rates / [100, 50, 60, 30]).sum() == pytest.approx(0.8)
+    assert (arrivals[..., 1:] == 0).all()
+
+
+def test_a_fleets_agents_are_drawn_anew_in_each_episode_around_their_kinds():
+    scenario = load_scenario("fleet", steps=3)
+    batch = Batch(scenario, 200)
+    batch.seed(0)
+    nominal = batch.agents[0].copy()
+    seen = []
+    for _ in range(2):
+        batch.reset()
+        seen.append(batch.agents.copy())
+        factors = batch.agents / np.where(nominal > 0, nominal, 1)
+        drawn_columns = [THROUGHPUT, KAPPA]
+        for column in drawn_columns:
+            assert stats.kstest(factors[..., column].ravel(), "uniform", args=(0.7, 0.6)).pvalue > 1e-3
+        loading = (batch.agents[..., COLD_START_S] - 2) / (nominal[:, COLD_START_S] - 2)
+        assert stats.kstest(loading.ravel(), "uniform", args=(0.7, 0.6)).pvalue > 1e-3
+        kept = np.delete(np.arange(nominal.shape[1]), [*drawn_columns, COLD_START_S])
+        assert (batch.agents[..., kept] == nominal[:, kept]).all()
+        load = (batch.state[..., MEAN_RATE] / batch.agents[..., THROUGHPUT]).sum(axis=1) / 8
+        assert load == pytest.approx(np.full(200, 0.8), rel=1e-12)
+    assert (seen[0][..., THROUGHPUT] != seen[1][..., THROUGHPUT]).all()
+    assert nominal[:, MIN_SHARE].sum() == pytest.approx(8)
