@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from gpualloc_env.state import Array
 from training.report import Estimate, estimate
 
 EXACT = 1e-9
@@ -64,6 +65,14 @@ def against_simulator(
     return Check(
         name, simulator, unit, mean, estimate(fluid), estimate((fluid - reference) / mean), tolerance
     )
+
+
+def controlled(values: Array, control: ArrayLike, mean: float) -> Array:
+    """Values less what a control variate of known mean explains of them, (R,), with the fitted slope."""
+    deviation = np.asarray(control, dtype=np.float64) - mean
+    variance = deviation.var(ddof=1)
+    slope = np.cov(values, deviation)[0, 1] / variance if variance > 0 else 0.0
+    return values - slope * deviation
 
 
 def check_rows(checks: Sequence[Check]) -> list[dict[str, str]]:

@@ -18,7 +18,7 @@ from gpualloc_env.metrics import episode_metrics, sojourns
 from gpualloc_env.platform import Platform
 from gpualloc_env.scenario import SCENARIOS, Scenario, load_scenario
 from gpualloc_env.state import BACKLOG, CAPACITY, DELAY, QUEUE_END, SERVED, SHARE, Array
-from training.checks import EXACT, Check, against_theory
+from training.checks import EXACT, Check, against_theory, controlled
 from training.evaluate import evaluate
 from training.fluid import (
     drawn,
@@ -79,9 +79,7 @@ def md1_waits(load: float, dt: float, seconds: float, warm_up: float, seed: int,
     waits: list[Array] = []
     for k in range(batches):
         totals = play(drawn(scenario, REPLICATIONS, seed + k * REPLICATIONS), whole_gpu, first_step)
-        wait, arrived = totals.backlog[:, 0] / requests - 0.5, totals.external[:, 0]
-        slope = np.cov(wait, arrived)[0, 1] / arrived.var(ddof=1)
-        waits.append(wait - slope * (arrived - requests))
+        waits.append(controlled(totals.backlog[:, 0] / requests - 0.5, totals.external[:, 0], requests))
     return np.concatenate(waits)
 
 

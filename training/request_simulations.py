@@ -7,12 +7,21 @@ fluid can be shown the same ones; only Ciw's routing draws, from Ciw's own gener
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 import ciw
 import numpy as np
 import simpy
 
 from gpualloc_env.state import Array
+
+
+class TaskTimes(NamedTuple):
+    """What became of the tasks of one run."""
+
+    mean: float  # [s] time in the system
+    service: float  # [s] in service, over all visits of a task, in the mean
+    end: float  # [s] instant at which the last one left
 
 
 def ciw_waits(instants: Array, services: Array) -> Array:
@@ -30,13 +39,10 @@ def ciw_waits(instants: Array, services: Array) -> Array:
 
 def ciw_task_times(
     instants: Array, burst: int, service_times: Array, routing: Array, seed: int
-) -> tuple[Array, float]:
+) -> TaskTimes:
     """Times from arrival to end of tasks in a network of single servers, by Ciw.
 
     Bursts of `burst` tasks arrive at node 0; a task leaves when its routing sends it nowhere.
-
-    Returns:
-        The time in the system of each task [s], and the instant at which the last one left.
     """
     nodes = len(service_times)
     others = nodes - 1
@@ -52,7 +58,8 @@ def ciw_task_times(
     simulation.simulate_until_max_customers(burst * len(instants), method="Finish")
     visits = [individual.data_records for individual in simulation.get_all_individuals()]
     times = [task[-1].exit_date - task[0].arrival_date for task in visits]
-    return np.array(times), max(task[-1].exit_date for task in visits)
+    work = sum(visit.service_time for task in visits for visit in task)
+    return TaskTimes(float(np.mean(times)), float(work) / len(times), max(task[-1].exit_date for task in visits))
 
 
 def _instants(instants: Array) -> ciw.dists.Sequential:
