@@ -34,7 +34,7 @@ class Check:
     def passed(self) -> bool:
         """Whether the difference is within the tolerance, and known well enough to say so."""
         width = self.difference.high - self.difference.low
-        return abs(self.difference.mean) <= self.tolerance and width <= self.tolerance
+        return bool(abs(self.difference.mean) <= self.tolerance and width <= self.tolerance)
 
 
 def against_theory(

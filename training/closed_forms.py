@@ -17,7 +17,7 @@ from gpualloc_env.batch import Batch
 from gpualloc_env.metrics import episode_metrics, sojourns
 from gpualloc_env.platform import Platform
 from gpualloc_env.scenario import SCENARIOS, Scenario, load_scenario
-from gpualloc_env.state import BACKLOG, CAPACITY, DELAY, QUEUE_END, SERVED, SHARE, Array
+from gpualloc_env.state import BACKLOG, CAPACITY, DELAY, QUEUE_END, SERVED, Array
 from training.checks import EXACT, Check, against_theory, controlled
 from training.evaluate import evaluate
 from training.fluid import (
@@ -28,13 +28,12 @@ from training.fluid import (
     station,
     whole_gpu,
 )
+from training.workflow_network import AGENTS, MAXIMUM_RATE, ROUTING, THROUGHPUTS, VISITS, equally_loaded
 
 LOADS = (0.5, 0.7, 0.9)
 STEP_LENGTHS = (0.4, 0.7, 1.5, 2.5, 4.0, 8.0)
 STEP_LOAD = 0.7
 REPLICATIONS = 256
-# Coordinator, NLP, vision, reasoning: the workflow of the scenario of that name.
-ROUTING = np.array([[0, 0.22, 0.15, 0.18], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]])
 
 
 def pollaczek_khinchine(load: float) -> float:
@@ -83,31 +82,32 @@ def md1_waits(load: float, dt: float, seconds: float, warm_up: float, seed: int,
     return np.concatenate(waits)
 
 
-def md1(seed: int) -> dict[float, Check]:
-    """Mean waits of M/D/1 against Pollaczek and Khinchine's formula, by load."""
+def md1(seed: int) -> list[Check]:
+    """Mean waits of M/D/1 against Pollaczek and Khinchine's formula, at each of `LOADS`."""
+    checks: list[Check] = []
     # Correlations last for ρ/(1−ρ)² service times: so much longer must the higher loads run.
-    lengths = {0.5: (6000.0, 200.0, 1), 0.7: (8000.0, 500.0, 1), 0.9: (8000.0, 1500.0, 4)}
-    checks: dict[float, Check] = {}
-    for load in LOADS:
-        seconds, warm_up, batches = lengths[load]
+    for load, lengths in zip(
+        LOADS, ((6000.0, 200.0, 1), (8000.0, 500.0, 1), (8000.0, 1500.0, 4)), strict=True
+    ):
+        seconds, warm_up, batches = lengths
         waits = md1_waits(load, 0.5, seconds, warm_up, seed, batches)
         name, expected = f"M/D/1 mean wait, ρ = {load}", pollaczek_khinchine(load)
-        checks[load] = against_theory(name, "Pollaczek-Khinchine", "s", expected, waits, 0.02)
+        checks.append(against_theory(name, "Pollaczek-Khinchine", "s", expected, waits, 0.02))
     return checks
 
 
-def md1_by_step(seed: int) -> dict[float, Check]:
-    """Mean waits of M/D/1 in steps of some length against the exact slotted formula, by dt."""
-    checks: dict[float, Check] = {}
+def md1_by_step(seed: int) -> list[Check]:
+    """Mean waits of M/D/1 against the exact slotted formula, at each of `STEP_LENGTHS`."""
+    checks: list[Check] = []
     for dt in STEP_LENGTHS:
         waits = md1_waits(STEP_LOAD, dt, 12000.0, 1000.0, seed)
-        name = f"M/D/1 mean wait, ρ = {STEP_LOAD}, dt = {dt:g} service times"
+        name = f"M/D/1 mean wait, ρ = {STEP_LOAD}, dt = {dt:g} S"
         expected = slotted_wait(STEP_LOAD, dt)
-        checks[dt] = against_theory(name, "slotted M/D/1", "s", expected, waits, 0.02)
+        checks.append(against_theory(name, "slotted M/D/1", "s", expected, waits, 0.02))
     return checks
 
 
-def dd1() -> list[Check]:
+def dd1(_seed: int) -> list[Check]:
     """Regular arrivals, one request a step: no wait below capacity, linear growth above."""
     below = station([1.0], [0.8], steps=200, dt=1.25, law="constant")
     batch = drawn(below, 1, seed=0)
@@ -130,7 +130,7 @@ def dd1() -> list[Check]:
     ]
 
 
-def drains() -> list[Check]:
+def drains(_seed: int) -> list[Check]:
     """Mean time in the system of a backlog that drains with nothing more to come."""
     one = replayed(station([2.0], [1.0], steps=20, dt=0.7), _backlog([7.5], 20))
     alone = play(one, lambda view: np.full_like(view.queue, 0.4))
@@ -179,20 +179,15 @@ def _backlog(requests: list[float], steps: int) -> Array:
 
 def traffic_equations(seed: int) -> list[Check]:
     """Throughput of each agent of the workflow against λ = (I − Wᵀ)⁻¹ external, in steady state."""
-    throughputs = np.array([100.0, 50.0, 60.0, 30.0])
-    visits = np.linalg.inv(np.eye(4) - ROUTING.T)[:, 0]
-    shares = visits / throughputs / (visits / throughputs).sum()
-    rate = 0.8 / (visits / throughputs).sum()
-    scenario = station(throughputs.tolist(), [rate, 0.0, 0.0, 0.0], steps=3500, dt=0.1, routing=ROUTING)
-    totals = play(drawn(scenario, 64, seed), lambda view: np.tile(shares, (len(view.queue), 1)), 500)
-    checks: list[Check] = []
-    for i, name in enumerate(("coordinator", "NLP", "vision", "reasoning")):
-        served = totals.served[:, i] / 300
-        expected = rate * visits[i]
-        checks.append(
-            against_theory(f"throughput of {name}", "traffic equations", "1/s", expected, served, 0.01)
+    rates, steps, warm_up, dt = (0.8 * MAXIMUM_RATE, 0.0, 0.0, 0.0), 3500, 500, 0.5
+    scenario = station(THROUGHPUTS.tolist(), rates, steps, dt, routing=ROUTING)
+    served = play(drawn(scenario, 256, seed), equally_loaded, warm_up).served / (dt * (steps - warm_up))
+    return [
+        against_theory(
+            f"throughput of {name}", "traffic equations", "1/s", 0.8 * MAXIMUM_RATE * visits, rate, 0.01
         )
-    return checks
+        for name, visits, rate in zip(AGENTS, VISITS, served.T, strict=True)
+    ]
 
 
 def sojourn_integral(batch: Batch, b: int) -> float:
@@ -270,3 +265,14 @@ def sub_steps(seed: int) -> list[Check]:
             measured = float(results[parts][metric])  # pyright: ignore
             checks.append(against_theory(name, "dt = 1 s", "s", expected, [measured], 1e-6))
     return checks
+
+
+STUDIES = {
+    "M/D/1": md1,
+    "M/D/1 by step": md1_by_step,
+    "D/D/1": dd1,
+    "drain": drains,
+    "traffic equations": traffic_equations,
+    "Little's law": littles_law,
+    "sub-steps": sub_steps,
+}

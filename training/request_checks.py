@@ -9,11 +9,9 @@ from math import ceil
 
 import numpy as np
 
-from gpualloc_env.observation import View
 from gpualloc_env.simulator import NEGLIGIBLE
 from gpualloc_env.state import QUEUE_END, Array
 from training.checks import Check, against_simulator, controlled
-from training.closed_forms import ROUTING
 from training.fluid import (
     generalised_processor_sharing,
     play,
@@ -22,7 +20,7 @@ from training.fluid import (
     station,
     whole_gpu,
 )
-from training.partings import Parting
+from training.partings import Case, Parting
 from training.report import estimate
 from training.request_simulations import (
     ciw_task_times,
@@ -30,20 +28,19 @@ from training.request_simulations import (
     simpy_processor_sharing,
     simpy_waits,
 )
+from training.workflow_network import (
+    MAXIMUM_RATE,
+    ROUTING,
+    SERVICE_TIMES,
+    TASK_SERVICE_S,
+    THROUGHPUTS,
+    equally_loaded,
+)
 
 QUEUES: dict[str, Callable[[Array, Array], Array]] = {"Ciw": ciw_waits, "SimPy": simpy_waits}
-THROUGHPUTS = np.array([10.0, 5.0, 6.0, 3.0])
-"""The paper's agents at a tenth of their speed, so that steps can be short beside a service."""
-VISITS = np.linalg.inv(np.eye(4) - ROUTING.T)[:, 0]
-SHARES = VISITS / THROUGHPUTS / (VISITS / THROUGHPUTS).sum()
-SERVICE_TIMES = 1 / (THROUGHPUTS * SHARES)  # [s] of one request at its agent's share
-TASK_SERVICE_S = float(VISITS @ SERVICE_TIMES)
-"""Mean time in service of a task over all its visits [s]: its time in the system when it is alone."""
-CAPACITY = 1 / float((VISITS / THROUGHPUTS).sum())  # [tasks/s] at load 1, the same at every agent
-SHORTEST_STEP = 0.01
 
 
-def queues(seed: int, replications: int = 20, requests: int = 2000) -> list[Check]:
+def queues(seed: int, replications: int = 10, requests: int = 1500) -> list[Check]:
     """M/D/1 and M/M/1: the same arrival instants and service times in the fluid, Ciw and SimPy.
 
     Work leaves while it is done, so a request of work S counts S times, and its parts wait S/2
@@ -67,7 +64,9 @@ def queues(seed: int, replications: int = 20, requests: int = 2000) -> list[Chec
     return checks
 
 
-def _sojourns(instants: list[Array], work: list[Array], dt: float, rates: tuple[float, ...] = (1.0,)) -> Array:
+def _sojourns(
+    instants: list[Array], work: list[Array], dt: float, rates: tuple[float, ...] = (1.0,)
+) -> Array:
     """Mean sojourn of each agent's work under processor sharing, (B, N) [s], all of it done in the end."""
     last = max(float(times.max()) for times in instants)
     # Far more than the longest queue needs to drain after the last arrival.
@@ -84,10 +83,12 @@ def _sojourns(instants: list[Array], work: list[Array], dt: float, rates: tuple[
 
 def _check_done(left: float, horizon: float) -> None:
     if left > NEGLIGIBLE:
-        raise RuntimeError(f"{left:g} requests had not left {horizon:g} s after the start; take longer episodes")
+        raise RuntimeError(
+            f"{left:g} requests had not left {horizon:g} s after the start; take longer episodes"
+        )
 
 
-def processor_sharing(seed: int, replications: int = 20, requests: int = 1000) -> list[Check]:
+def processor_sharing(seed: int, replications: int = 10, requests: int = 1000) -> list[Check]:
     """Two agents that get the GPU when they have work, and half of it each when both have."""
     rates, service_times = (0.4, 0.2), (1.0, 2.0)
     generator = np.random.default_rng([seed, 1])
@@ -124,7 +125,7 @@ def workflow(
     if load == 0:
         instants = np.full((replications, 1), 1e-9)
     else:
-        gap = burst / (load * CAPACITY)
+        gap = burst / (load * MAXIMUM_RATE)
         instants = generator.exponential(gap, (replications, bursts)).cumsum(axis=1)
     runs = [
         ciw_task_times(times, burst, SERVICE_TIMES, ROUTING, seed + k) for k, times in enumerate(instants)
@@ -136,17 +137,12 @@ def workflow(
     arrivals[:, :, :1] = slotted([*instants], [np.full(times.shape, burst) for times in instants], steps, dt)
     scenario = station(THROUGHPUTS.tolist(), [1.0, 0.0, 0.0, 0.0], steps, dt, routing=ROUTING)
     batch = replayed(scenario, arrivals)
-    totals = play(batch, proportional_to_work)
+    totals = play(batch, equally_loaded)
     _check_done(float(batch.outcome[:, :, QUEUE_END].max()), steps * dt)
     fluid = (totals.backlog.sum(axis=1) + totals.transit) / totals.external.sum(axis=1)
     # Chance sends the tasks of one run on more visits than those of another: their mean is known.
     difference = np.array([run.mean for run in runs]) - fluid
     return fluid + controlled(difference, [run.service for run in runs], TASK_SERVICE_S), fluid
-
-
-def proportional_to_work(view: View) -> Array:
-    """The shares that load every agent of the workflow equally."""
-    return np.tile(SHARES, (len(view.queue), 1))
 
 
 def workflow_checks(seed: int, replications: int = 24) -> list[Check]:
@@ -162,28 +158,13 @@ def workflow_checks(seed: int, replications: int = 24) -> list[Check]:
     ]
 
 
-def parting(burst: int, load: float, dt: float, tasks: int, replications: int, seed: int) -> Parting:
-    """How far the fluid's mean task time is from Ciw's for one size of burst, load and step."""
-    requests, fluid = workflow(burst, tasks // burst, load, dt, replications, seed)
+def parting(case: Case, seed: int) -> Parting:
+    """How far the fluid's mean task time is from Ciw's in one case."""
+    bursts = case.tasks // case.burst
+    requests, fluid = workflow(case.burst, bursts, case.load, case.dt, case.replications, seed)
     gap = estimate((fluid - requests) / requests.mean())
-    missing = (requests.mean() - fluid.mean()) / TASK_SERVICE_S
-    return Parting(burst, load, dt, estimate(requests), estimate(fluid), gap, float(missing))
+    missing = float(requests.mean() - fluid.mean()) / TASK_SERVICE_S
+    return Parting(case, estimate(requests), estimate(fluid), gap, missing)
 
 
-def partings_by_burst(seed: int, effort: float = 1.0) -> list[Parting]:
-    """Partings by the number of tasks in a burst and by load, with steps short beside either."""
-    sizes = {1: (20, 500), 10: (20, 1000), 100: (16, 2000), 1000: (8, 4000)}
-    rows: list[Parting] = []
-    for burst, (replications, tasks) in sizes.items():
-        dt = SHORTEST_STEP * burst**0.5
-        alone = max(8, round(effort * 400 / burst))
-        rows.append(parting(burst, 0.0, dt, burst, alone, seed))
-        repeated = max(4, round(effort * replications))
-        rows += [parting(burst, load, dt, tasks, repeated, seed) for load in (0.5, 0.7, 0.9)]
-    return rows
-
-
-def partings_by_step(seed: int, effort: float = 1.0) -> list[Parting]:
-    """Partings of single tasks at load 0.8 by the length of the fluid's step."""
-    replications = max(4, round(20 * effort))
-    return [parting(1, 0.8, dt, 500, replications, seed) for dt in (0.01, 0.1, 1.0, 10.0)]
+STUDIES = {"M/D/1 and M/M/1": queues, "processor sharing": processor_sharing, "workflow": workflow_checks}

@@ -37,9 +37,7 @@ def ciw_waits(instants: Array, services: Array) -> Array:
     return np.array([record.waiting_time for record in records])
 
 
-def ciw_task_times(
-    instants: Array, burst: int, service_times: Array, routing: Array, seed: int
-) -> TaskTimes:
+def ciw_task_times(instants: Array, burst: int, service_times: Array, routing: Array, seed: int) -> TaskTimes:
     """Times from arrival to end of tasks in a network of single servers, by Ciw.
 
     Bursts of `burst` tasks arrive at node 0; a task leaves when its routing sends it nowhere.
@@ -59,7 +57,9 @@ def ciw_task_times(
     visits = [individual.data_records for individual in simulation.get_all_individuals()]
     times = [task[-1].exit_date - task[0].arrival_date for task in visits]
     work = sum(visit.service_time for task in visits for visit in task)
-    return TaskTimes(float(np.mean(times)), float(work) / len(times), max(task[-1].exit_date for task in visits))
+    return TaskTimes(
+        float(np.mean(times)), float(work) / len(times), max(task[-1].exit_date for task in visits)
+    )
 
 
 def _instants(instants: Array) -> ciw.dists.Sequential:
