@@ -34,6 +34,8 @@ LOADS = (0.5, 0.7, 0.9)
 STEP_LENGTHS = (0.4, 0.7, 1.5, 2.5, 4.0, 8.0)
 STEP_LOAD = 0.7
 REPLICATIONS = 256
+SEED_SPACING = 10_000
+"""Far more than the environments of one check, so that no two checks share an arrival."""
 
 
 def pollaczek_khinchine(load: float) -> float:
@@ -50,7 +52,7 @@ def slotted_wait(load: float, step: float) -> float:
     of U: the stationary law of a walk on the multiples of 1/q where step = p/q.
     """
     p, q = Fraction(step).limit_denominator(1000).as_integer_ratio()
-    levels = q * (60 + 4 * round(step))
+    levels = q * (40 + 4 * round(step))
     states = np.arange(levels)
     transition = np.zeros((levels, levels))
     for count, probability in enumerate(poisson.pmf(np.arange(levels), load * step)):
@@ -86,11 +88,9 @@ def md1(seed: int) -> list[Check]:
     """Mean waits of M/D/1 against Pollaczek and Khinchine's formula, at each of `LOADS`."""
     checks: list[Check] = []
     # Correlations last for ρ/(1−ρ)² service times: so much longer must the higher loads run.
-    for load, lengths in zip(
-        LOADS, ((6000.0, 200.0, 1), (8000.0, 500.0, 1), (8000.0, 1500.0, 4)), strict=True
-    ):
-        seconds, warm_up, batches = lengths
-        waits = md1_waits(load, 0.5, seconds, warm_up, seed, batches)
+    lengths = (6000.0, 200.0, 1), (8000.0, 500.0, 1), (8000.0, 1500.0, 4)
+    for k, (load, (seconds, warm_up, batches)) in enumerate(zip(LOADS, lengths, strict=True)):
+        waits = md1_waits(load, 0.5, seconds, warm_up, seed + k * SEED_SPACING, batches)
         name, expected = f"M/D/1 mean wait, ρ = {load}", pollaczek_khinchine(load)
         checks.append(against_theory(name, "Pollaczek-Khinchine", "s", expected, waits, 0.02))
     return checks
@@ -99,8 +99,8 @@ def md1(seed: int) -> list[Check]:
 def md1_by_step(seed: int) -> list[Check]:
     """Mean waits of M/D/1 against the exact slotted formula, at each of `STEP_LENGTHS`."""
     checks: list[Check] = []
-    for dt in STEP_LENGTHS:
-        waits = md1_waits(STEP_LOAD, dt, 12000.0, 1000.0, seed)
+    for k, dt in enumerate(STEP_LENGTHS, start=len(LOADS)):
+        waits = md1_waits(STEP_LOAD, dt, 12000.0, 1000.0, seed + k * SEED_SPACING)
         name = f"M/D/1 mean wait, ρ = {STEP_LOAD}, dt = {dt:g} S"
         expected = slotted_wait(STEP_LOAD, dt)
         checks.append(against_theory(name, "slotted M/D/1", "s", expected, waits, 0.02))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import ciw
 import numpy as np
 import simpy
+from ciw import dists
 
 from gpualloc_env.state import Array
 
@@ -28,7 +29,7 @@ def ciw_waits(instants: Array, services: Array) -> Array:
     """Waits in a first-come-first-served queue with one server, by Ciw, (n,) [s]."""
     network = ciw.create_network(
         arrival_distributions=[_instants(instants)],
-        service_distributions=[ciw.dists.Sequential(services.tolist())],
+        service_distributions=[dists.Sequential(services.tolist())],
         number_of_servers=[1],
     )
     simulation = ciw.Simulation(network)
@@ -46,8 +47,8 @@ def ciw_task_times(instants: Array, burst: int, service_times: Array, routing: A
     others = nodes - 1
     network = ciw.create_network(
         arrival_distributions=[_instants(instants), *[None] * others],
-        batching_distributions=[ciw.dists.Deterministic(value) for value in (burst, *[1] * others)],
-        service_distributions=[ciw.dists.Deterministic(time) for time in service_times.tolist()],
+        batching_distributions=[dists.Deterministic(value) for value in (burst, *[1] * others)],
+        service_distributions=[dists.Deterministic(time) for time in service_times.tolist()],
         number_of_servers=[1] * nodes,
         routing=[[float(probability) for probability in row] for row in routing],
     )
@@ -62,9 +63,9 @@ def ciw_task_times(instants: Array, burst: int, service_times: Array, routing: A
     )
 
 
-def _instants(instants: Array) -> ciw.dists.Sequential:
+def _instants(instants: Array) -> dists.Sequential:
     """Arrivals at these instants and then none: Ciw starts a sequence again when it ends."""
-    return ciw.dists.Sequential([*np.diff(instants, prepend=0.0).tolist(), inf])
+    return dists.Sequential([*np.diff(instants, prepend=0.0).tolist(), inf])
 
 
 def simpy_waits(instants: Array, services: Array) -> Array:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
@@ -44,7 +45,7 @@ def draw_validation(
 def wait_by_load(axes: Axes, waits: Sequence[Check]) -> None:
     """Measured waits of M/D/1 on Pollaczek and Khinchine's curve."""
     loads = np.linspace(0, 0.93, 200)
-    axes.plot(loads, pollaczek_khinchine(loads), color=THEORY, label="Pollaczek-Khinchine")
+    axes.plot(loads, [pollaczek_khinchine(load) for load in loads], color=THEORY, label="Pollaczek-Khinchine")
     points(axes, LOADS, [check.measured for check in waits], FLUID, "o", "fluid")
     for load, check in zip(LOADS, waits, strict=True):
         half_width = 50 * (check.difference.high - check.difference.low)
@@ -64,7 +65,8 @@ def wait_by_load(axes: Axes, waits: Sequence[Check]) -> None:
 
 def error_by_step(axes: Axes, waits: Sequence[Check]) -> None:
     """What the step adds to the wait, measured and by the exact formula, in per cent of the wait."""
-    steps = np.unique(np.round(np.geomspace(0.1, 10, 60), 1))
+    fine, coarse = np.arange(0.3, 1.01, 0.05), np.arange(1.1, 2.6, 0.1)
+    steps = np.unique(np.concatenate([[1 / 3], np.round(fine, 2), np.round(coarse, 1), np.arange(3, 11)]))
     wait = pollaczek_khinchine(STEP_LOAD)
     formula = [100 * (slotted_wait(STEP_LOAD, float(step)) / wait - 1) for step in steps]
     axes.plot(steps, formula, color=THEORY, label="slotted M/D/1, exact")
@@ -75,16 +77,21 @@ def error_by_step(axes: Axes, waits: Sequence[Check]) -> None:
         axes,
         f"(b) What the step adds to that wait, ρ = {STEP_LOAD}",
         "step dt [service times], log scale",
-        "error of the mean wait [%]",
+        "error of the mean wait [%], symlog scale",
     )
-    plain_logarithm(axes, (0.1, 0.2, 0.5, 1, 2, 5, 10))
+    plain_logarithm(axes, axes.xaxis, (0.3, 0.5, 1, 2, 5, 10))
+    # Zero wherever a service is a whole number of steps, far above the wait where a step is many services.
+    axes.set_yscale("symlog", linthresh=1.0, linscale=0.6)
+    axes.yaxis.set_major_locator(FixedLocator((0, 1, 3, 10, 30, 100, 300)))
+    axes.set_ylim(-1, 400)
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.legend(loc="upper left")
 
 
 def gap_by_burst(axes: Axes, partings: Sequence[Parting]) -> None:
     """The fluid's task time less Ciw's, in per cent, by the size of a burst and the load."""
     axes.axhspan(-3, 3, color=BAND, zorder=0)
-    axes.annotate("within 3 %", (1, 0), (0, 0), textcoords="offset points", va="center", ha="center")
+    axes.annotate("within 3 %", (10, 0), va="center", ha="center")
     loads = sorted({row.case.load for row in partings})
     colours = colormaps[AGENT_COLOURS](np.linspace(0.0, 0.85, len(loads)))
     for k, load in enumerate(loads):
@@ -100,7 +107,7 @@ def gap_by_burst(axes: Axes, partings: Sequence[Parting]) -> None:
         "tasks in a burst, log scale",
         "(fluid − Ciw) / Ciw [%]",
     )
-    plain_logarithm(axes, (1, 10, 100, 1000))
+    plain_logarithm(axes, axes.xaxis, (1, 10, 100, 1000))
     axes.legend(loc="lower right")
 
 
@@ -118,10 +125,10 @@ def time_by_step(axes: Axes, partings: Sequence[Parting]) -> None:
         axes,
         f"(d) Workflow: single tasks at ρ = {partings[0].case.load}",
         "step dt [service times of a task], log scale",
-        "mean task time [service times of a task]",
+        "mean task time [service times of a task], log scale",
     )
-    plain_logarithm(axes, (0.01, 0.1, 1, 5))
-    axes.set_ylim(bottom=0)
+    plain_logarithm(axes, axes.xaxis, (0.01, 0.1, 1, 5))
+    plain_logarithm(axes, axes.yaxis, (0.5, 1, 2, 5, 10))
     axes.legend(loc="upper left")
 
 
@@ -147,9 +154,9 @@ def finish(axes: Axes, title: str, x: str, y: str) -> None:
     axes.grid()
 
 
-def plain_logarithm(axes: Axes, ticks: Sequence[float]) -> None:
-    """A logarithmic axis with these ticks in plain numbers."""
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter("{x:g}")
+def plain_logarithm(axes: Axes, axis: Axis, ticks: Sequence[float]) -> None:
+    """Make one of the axes logarithmic, with these ticks in plain numbers."""
+    (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter("{x:g}")
