@@ -52,7 +52,8 @@ def slotted_wait(load: float, step: float) -> float:
     of U: the stationary law of a walk on the multiples of 1/q where step = p/q.
     """
     p, q = Fraction(step).limit_denominator(1000).as_integer_ratio()
-    levels = q * (40 + 4 * round(step))
+    # The law of U falls by more than e⁻²⁰ within so many service times.
+    levels = q * (round(12 / (1 - load)) + 4 * round(step))
     states = np.arange(levels)
     transition = np.zeros((levels, levels))
     for count, probability in enumerate(poisson.pmf(np.arange(levels), load * step)):
