@@ -1,17 +1,23 @@
 """`Batch`: the arrays of B environments, and the only object that changes them."""
 
 import math
-import os
 
 import numpy as np
 
 from gpualloc_env import simulator
 from gpualloc_env.generator import seed_generator
-from gpualloc_env.observation import OBSERVATION_FEATURES, View, view_of
+from gpualloc_env.observation import (
+    OBSERVATION_FEATURES,
+    View,
+    empty_features,
+    encode_parameters,
+    view_of,
+)
 from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import (
     AGENT_COLUMNS,
     EPISODE_COLUMNS,
+    HISTORY_COLUMNS,
     OUTCOME_COLUMNS,
     REWARD,
     SETTINGS,
@@ -21,10 +27,8 @@ from gpualloc_env.state import (
     AnyArray,
     Array,
 )
-from gpualloc_env.threads import Threads, ranges
+from gpualloc_env.threads import Threads
 from gpualloc_env.workload import SCRATCH
-
-_PROCESS = os.getpid()
 
 
 class Batch:
@@ -53,35 +57,40 @@ class Batch:
         self.source = scenario.source()
         self.routing = scenario.routing_matrix
         self.settings = _settings(scenario)
-        self.agents = np.empty((num_envs, count, AGENT_COLUMNS))
         self._nominal = _agent_parameters(scenario)
-        self.agents[:] = self._nominal
+        # One row serves all environments where no episode draws agents of its own.
+        rows = num_envs if scenario.agent_spread > 0 else 1
+        self._agents: Array = np.tile(self._nominal, (rows, 1, 1))
+        self._features = empty_features((rows, count))
+        for row in range(rows):
+            encode_parameters(self._agents[row], self.settings, self._features[row])
         self.outcome: Array = np.zeros((num_envs, count, OUTCOME_COLUMNS))
         self.state: Array = np.zeros((num_envs, count, STATE_COLUMNS))
         self.episode: Array = np.zeros((num_envs, EPISODE_COLUMNS))
         self.clock = np.full(num_envs, steps)
-        # One spare column: without it the steps of 2ⁿ environments all meet in the same cache lines.
-        self.arrivals: Array = np.zeros((steps + 1, num_envs + 1, count))
-        self.arrived: Array = np.zeros((num_envs, count, steps + 1))
-        self.history: Array = np.zeros((num_envs, steps if record else 0, OUTCOME_COLUMNS, count))
+        # Time first, so that a step reads and writes in order of memory.
+        self.arrivals: Array = np.zeros((steps + 1, num_envs, count))
+        self.arrived: Array = np.zeros((steps + 1, num_envs, count))
+        self.history: Array = np.zeros((num_envs, steps if record else 0, HISTORY_COLUMNS, count))
         self.observation = np.zeros((num_envs, count, len(OBSERVATION_FEATURES)), dtype=np.float32)
+        self.agents: Array = np.broadcast_to(self._agents, (num_envs, count, AGENT_COLUMNS))
         self.view: View = view_of(self.state, self.agents, self.settings)
         self._generators = np.zeros((num_envs, 4), dtype=np.uint64)
         self._episodes = np.zeros(num_envs, dtype=np.int64)
         # Handing over a range takes as long as some hundred steps, or a dozen episodes' draws.
-        self._stepping_ranges = ranges(num_envs, smallest=512)
+        self._steppers = Threads(num_envs, smallest_range=2048)
         self._drawers = Threads(num_envs, smallest_range=64)
         self._all = np.ones(num_envs, dtype=np.bool_)
         self._arrays = (
             self.clock,
             self.state,
-            self.agents,
+            self._agents,
+            self._features,
             self.episode,
             self.settings,
             self.routing,
             self.arrivals,
             self.arrived,
-            self.observation,
         )
 
     def __getstate__(self) -> tuple[Scenario, int, bool, tuple[AnyArray, ...]]:
@@ -97,7 +106,14 @@ class Batch:
 
     @property
     def _contents(self) -> tuple[AnyArray, ...]:
-        return self._generators, self._episodes, self.history, self.outcome, *self._arrays
+        return (
+            self._generators,
+            self._episodes,
+            self.history,
+            self.outcome,
+            self.observation,
+            *self._arrays,
+        )
 
     def seed(self, seed: int, mask: AnyArray | None = None) -> None:
         """Seed environment k with `seed` + k, or only those of a (B,) bool mask."""
@@ -118,8 +134,8 @@ class Batch:
     def reset(self, mask: AnyArray | None = None) -> None:
         """Start the next episode in all environments, or in those of a (B,) bool mask."""
         mask = self._all if mask is None else self._checked(mask)
-        # Callers may keep the outcome of the last step.
-        self.outcome = self.outcome.copy()
+        # Callers may keep what the last step has shown them.
+        self.outcome, self.observation = self.outcome.copy(), np.empty_like(self.observation)
 
         def draw(first: int, last: int) -> None:
             simulator.reset(
@@ -133,19 +149,20 @@ class Batch:
                 self._nominal,
                 np.empty((self.num_agents, SCRATCH)),
                 self.outcome,
+                self.observation,
                 *self._arrays,
             )
 
         self._drawers.run(draw)
 
-    def step(self, shares: AnyArray, active: AnyArray | None = None, outcome: Array | None = None) -> None:
+    def step(self, shares: AnyArray, active: AnyArray | None = None) -> None:
         """Advance all environments, or those of a (B,) bool mask, by one step.
+
+        `outcome` and `observation` are new arrays afterwards, so a caller may keep those of each step.
 
         Args:
             shares: fractions of the platform that the policy asks for, (B, N).
             active: which environments to advance.
-            outcome: an array like `self.outcome` that takes its place, for a caller that keeps the
-                outcome of each step; the present one is overwritten otherwise.
 
         Raises:
             ValueError: the shares have the wrong shape or hold a NaN. Nothing has changed then.
@@ -158,15 +175,24 @@ class Batch:
                 f"for each agent ({', '.join(self.scenario.agent_names)}), got shape {requested.shape}"
             )
         active = self._all if active is None else self._checked(active)
-        outcome = self.outcome if outcome is None else outcome
-        everything = requested, active, self.history, outcome, *self._arrays
-        # A forked process must not enter the threads that its parent has started.
-        if self._stepping_ranges == 1 or os.getpid() != _PROCESS:
-            problem = simulator.step(0, self.num_envs, *everything)
-        else:
-            problem = simulator.step_ranges(self._stepping_ranges, *everything)
+        outcome, observation = np.empty_like(self.outcome), np.empty_like(self.observation)
+        problem = simulator.OK
+        if self._steppers.count > 1:
+            # No range may advance before all of them are known to be sound.
+            problem = simulator.check(0, self.num_envs, requested, active, self.clock, self.scenario.steps)
         if problem == simulator.OK:
-            self.outcome = outcome
+            problem = self._steppers.run(
+                simulator.step,
+                requested,
+                active,
+                outcome,
+                observation,
+                self.history,
+                *self._arrays,
+                self.outcome,
+            )
+        if problem == simulator.OK:
+            self.outcome, self.observation = outcome, observation
             return
         if problem == simulator.NOT_A_NUMBER:
             b, i = np.argwhere(np.isnan(requested))[0]

@@ -17,13 +17,6 @@ def _package_stamp() -> tuple[tuple[str, float, int], ...]:
 _STAMP = _package_stamp()
 
 
-def compiled_parallel(function: Function) -> Function:
-    """Compile a function whose `prange` loops run on several threads."""
-    dispatcher = njit(cache=True, error_model="numpy", nogil=True, parallel=True)(function)  # pyright: ignore
-    dispatcher._cache._cache_file._source_stamp = _STAMP  # pyright: ignore
-    return dispatcher  # pyright: ignore
-
-
 def compiled(function: Function) -> Function:
     """Compile a function at its first call and keep the machine code beside its source.
 

@@ -32,7 +32,7 @@ INFO_COLUMNS = {
     "capacity": CAPACITY,
     "backlog": BACKLOG,
 }
-"""Arrays of `info`, each (N,) float64 of the step just taken: the first columns of the outcome."""
+"""Arrays of `info`, each (N,) float64 of the step just taken: the columns of the outcome."""
 
 
 def single_spaces(num_agents: int) -> tuple[spaces.Box, spaces.Box]:
@@ -82,7 +82,6 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         """Make the views of the batch's arrays: once, since it takes as long as the compiled step."""
         batch = self._batch
         self._action = self._requested[0]
-        self._observation = batch.observation[0]
         self._terms = batch.episode[0, : len(TERMS) + 1]
         self._view = view_of(batch.state[0], batch.agents[0], batch.settings)
 
@@ -105,7 +104,7 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
             self._batch.seed(int(self.np_random.integers(2**62)) if seed is None else seed)
             self._seeded = True
         self._batch.reset()
-        return self._observation.copy(), {}
+        return self._batch.observation[0], {}
 
     def step(self, action: AnyArray) -> tuple[AnyArray, float, bool, bool, dict[str, Any]]:
         """Hold the shares that `action`, (N,) fractions of the platform, asks for during one step."""
@@ -117,8 +116,8 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
                 f"agent ({', '.join(self.scenario.agent_names)}), got shape {requested.shape}"
             )
         self._action[:] = requested
-        batch.step(self._requested, outcome=np.empty_like(batch.outcome))
-        arrivals, queue, share, served, capacity, backlog = batch.outcome[0, :, : len(INFO_COLUMNS)].T
+        batch.step(self._requested)
+        arrivals, queue, share, served, capacity, backlog = batch.outcome[0].T
         latency, cost, throughput, slo, shortfall, reward = self._terms.tolist()
         info: dict[str, Any] = {
             "arrivals": arrivals,
@@ -138,7 +137,7 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         truncated = batch.clock.item(0) >= self._steps
         if truncated:
             info["episode_metrics"] = episode_metrics(batch, 0)
-        return self._observation.copy(), reward, False, truncated, info
+        return batch.observation[0], reward, False, truncated, info
 
     def render(self) -> Any:
         """The state as text (`ansi`) or as an image (`rgb_array`)."""

@@ -163,7 +163,7 @@ def _agent_segments(batch: "Batch", b: int) -> list[Array]:
     segments: list[Array] = []
     for i in range(batch.num_agents):
         curves = history[:, SERVED, i], history[:, CAPACITY, i], history[:, DELAY, i]
-        count = sojourns(batch.arrived[b, i, :steps], *curves, batch.scenario.dt, room[i])
+        count = sojourns(batch.arrived[:steps, b, i], *curves, batch.scenario.dt, room[i])
         segments.append(room[i, :count])
     return segments
 
@@ -193,7 +193,7 @@ def _by_agent(batch: "Batch", b: int, sums: Array, segments: list[Array]) -> dic
     span = steps * dt
     # Python's own floats: a few numbers at a time are slow as NumPy scalars.
     columns = sums.T.tolist()
-    arrived = batch.arrived[b, :, steps - 1].tolist()
+    arrived = batch.arrived[steps - 1, b].tolist()
     unfinished = batch.history[b, -1, QUEUE_END].tolist()
     paper_latencies = _paper_latencies(batch, b).tolist()
     objectives = batch.agents[b, :, SLO_S].tolist()
@@ -240,7 +240,7 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
     sums = batch.history[b].sum(axis=0)
     segments = _agent_segments(batch, b)
     per_agent = _by_agent(batch, b, sums, segments)
-    served, arrived = sums[SERVED], batch.arrived[b, :, steps - 1]
+    served, arrived = sums[SERVED], batch.arrived[steps - 1, b]
     throughput = batch.agents[b, :, THROUGHPUT]
     gpu_seconds = float(sums[SHARE].sum() * dt)
     cost = gpu_seconds * batch.scenario.platform.usd_per_gpu_hour / 3600

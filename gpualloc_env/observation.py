@@ -113,28 +113,40 @@ OBSERVATION_FEATURES = (
 """Columns of the observation. Those without a natural bound enter as x / (1 + x)."""
 
 
-@compiled
-def encode_constants(agents: AnyArray, settings: AnyArray, observation: AnyArray) -> None:
-    """Write the columns of one environment, (N, F), that last for the episode: its parameters."""
-    for i in range(observation.shape[0]):
-        row, kappa = observation[i], agents[i, KAPPA]
-        row[7] = _squash(0.02 * agents[i, THROUGHPUT], 1.0)
-        row[8] = 1.0 if kappa == 0.0 else _squash(kappa, 1.0)
-        row[9] = agents[i, MIN_SHARE]
-        row[10] = 1.0 / agents[i, PRIORITY]
-        row[11] = _squash(agents[i, COLD_START_S], 1.0)
-        row[12] = _squash(agents[i, SLO_S], 1.0)
-        row[13] = _squash(settings[GPUS], 1.0)
-        row[14] = _squash(settings[DT], 1.0)
-        row[15] = min(1.0, settings[REALLOCATION_S] / settings[DT])
-        row[16] = min(1.0, settings[DEADBAND])
-        row[17] = _squash(settings[MAX_SHARE], 1.0)
-        row[18] = min(1.0, settings[SLICE])
+STATE_FEATURES = 7
+"""The first columns change with every step, the others last for the episode."""
+_PARAMETER_FEATURES = len(OBSERVATION_FEATURES) - STATE_FEATURES
+
+
+def empty_features(shape: tuple[int, ...]) -> AnyArray:
+    """Room for what `encode_parameters` writes: (B, N, F − STATE_FEATURES) float32 for a shape (B, N)."""
+    return np.empty((*shape, _PARAMETER_FEATURES), dtype=np.float32)
 
 
 @compiled
-def encode_state(state: AnyArray, agents: AnyArray, settings: AnyArray, observation: AnyArray) -> None:
-    """Write the columns of one environment, (N, F), that change with every step."""
+def encode_parameters(agents: AnyArray, settings: AnyArray, features: AnyArray) -> None:
+    """Write the columns of one environment that last for the episode, (N, F − STATE_FEATURES)."""
+    for i in range(features.shape[0]):
+        row, kappa = features[i], agents[i, KAPPA]
+        row[0] = _squash(0.02 * agents[i, THROUGHPUT], 1.0)
+        row[1] = 1.0 if kappa == 0.0 else _squash(kappa, 1.0)
+        row[2] = agents[i, MIN_SHARE]
+        row[3] = 1.0 / agents[i, PRIORITY]
+        row[4] = _squash(agents[i, COLD_START_S], 1.0)
+        row[5] = _squash(agents[i, SLO_S], 1.0)
+        row[6] = _squash(settings[GPUS], 1.0)
+        row[7] = _squash(settings[DT], 1.0)
+        row[8] = min(1.0, settings[REALLOCATION_S] / settings[DT])
+        row[9] = min(1.0, settings[DEADBAND])
+        row[10] = _squash(settings[MAX_SHARE], 1.0)
+        row[11] = min(1.0, settings[SLICE])
+
+
+@compiled
+def encode(
+    state: AnyArray, agents: AnyArray, features: AnyArray, settings: AnyArray, observation: AnyArray
+) -> None:
+    """Write the observation of one environment, (N, F): its state and, as they are, its parameters."""
     dt = settings[DT]
     per_gpu = 1.0 / settings[GPUS]
     per_keep_alive = 1.0 / max(settings[KEEP_ALIVE_S], dt)
@@ -148,6 +160,8 @@ def encode_state(state: AnyArray, agents: AnyArray, settings: AnyArray, observat
         row[4] = min(1.0, state[i, IDLE] * per_keep_alive)
         row[5] = _squash(loading, 1.0) if loading > 0.0 else 0.0
         row[6] = _squash(age, agents[i, SLO_S]) if age > 0.0 else 0.0
+        for k in range(_PARAMETER_FEATURES):
+            row[STATE_FEATURES + k] = features[i, k]
 
 
 @compiled
@@ -170,7 +184,8 @@ def observe(view: View) -> AnyArray:
     agents[..., _KNOWN] = np.stack(np.broadcast_arrays(*view[7:13]), axis=-1)
     settings[list(_SETTINGS)] = view[13:]
     observation = np.empty((*shape, len(OBSERVATION_FEATURES)), dtype=np.float32)
+    features = empty_features(shape)
     for b in range(len(state)):
-        encode_constants(agents[b], settings, observation[b])
-        encode_state(state[b], agents[b], settings, observation[b])
+        encode_parameters(agents[b], settings, features[b])
+        encode(state[b], agents[b], features[b], settings, observation[b])
     return observation.reshape(*view.queue.shape, -1)

@@ -13,8 +13,8 @@ from gpualloc_env.agents import PAPER_AGENTS, SATURATING_AGENTS, Agent, Model, N
 from gpualloc_env.platform import FRICTIONLESS, SERVERLESS, Platform
 from gpualloc_env.reward import Objective
 from gpualloc_env.state import Array
-from gpualloc_env.traces import Split, Trace, Windows, cut, read_log
-from gpualloc_env.workload import CONSTANT, POISSON, WINDOWS, Burst, Cycle, Source, Surge, Traffic
+from gpualloc_env.traces import Split, Trace, Windows, cut
+from gpualloc_env.workload import CONSTANT, NO_REPLAY, POISSON, WINDOWS, Burst, Cycle, Source, Surge, Traffic
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -124,9 +124,9 @@ class Scenario(Model):
         count, steps = len(self.agents), self.steps
         kind, rates, surges, cycle = WINDOWS, np.zeros(count), np.zeros((1, count)), np.ones(1)
         traffic = self.traffic or Traffic(rates_rps=(1.0,) * count)
-        windows = np.zeros((0, 0, count))
+        replay = NO_REPLAY
         if self.traffic is None:
-            windows = self.windows.arrivals
+            replay = self.windows.replay
         else:
             kind = CONSTANT if traffic.law == "constant" else POISSON
             surges = traffic.surge_profile(self.agent_names, steps, self.dt)
@@ -154,7 +154,7 @@ class Scenario(Model):
             agent_spread=self.agent_spread,
             container_start_s=self.platform.container_start_s,
             common_burst=burst is not None and burst.common,
-            windows=windows,
+            replay=replay,
             dt=self.dt,
         )
 
@@ -162,9 +162,12 @@ class Scenario(Model):
 @lru_cache(maxsize=4)
 def _cut_log(scenario: Scenario, stamp: tuple[int, int] | None) -> Windows:
     """The windows of a scenario's log, read again when the stamp of the file has changed."""
+    # Only a log needs polars, which takes longer to load than all else here.
+    from gpualloc_env.trace_formats import read_log
+
     assert scenario.trace is not None and scenario.trace.path is not None
     log = read_log(scenario.trace.path)
-    return cut(log, scenario.trace, scenario.steps, scenario.dt, len(scenario.agents), scenario.utilisation)
+    return cut(log, scenario.trace, scenario.steps, scenario.dt, scenario.agent_names, scenario.utilisation)
 
 
 _PAPER_RATES = (80.0, 40.0, 45.0, 25.0)

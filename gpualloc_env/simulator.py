@@ -6,12 +6,10 @@ packed arrays are named, with their units, in `gpualloc_env.state`.
 
 from math import isnan
 
-from numba import prange
-
 from gpualloc_env import reward
 from gpualloc_env.allocation import allocate
-from gpualloc_env.compiled import compiled, compiled_parallel
-from gpualloc_env.observation import encode_constants, encode_state
+from gpualloc_env.compiled import compiled
+from gpualloc_env.observation import encode, encode_parameters
 from gpualloc_env.state import (
     ARRIVALS,
     BACKLOG,
@@ -64,7 +62,15 @@ from gpualloc_env.state import (
     WEIGHTS,
     AnyArray,
 )
-from gpualloc_env.workload import WINDOWS, Source, draw_agents, draw_arrivals, draw_rates, total_rates
+from gpualloc_env.workload import (
+    WINDOWS,
+    Source,
+    draw_agents,
+    draw_arrivals,
+    draw_rates,
+    replay_arrivals,
+    total_rates,
+)
 
 RATE_TIME_CONSTANT_S = 10.0
 # Requests and shares are real numbers: less than this of one is rounding, not work or a change.
@@ -113,9 +119,9 @@ def _late(
     left = queue - min(served, rate * max(0.0, slo - lag * dt - delay))
     if left <= NEGLIGIBLE:
         return 0.0
-    total = arrived[b, i, t - lag]
-    cohort = total - arrived[b, i, t - lag - 1] if t > lag else total
-    newer = arrived[b, i, t] - total
+    total = arrived[t - lag, b, i]
+    cohort = total - arrived[t - lag - 1, b, i] if t > lag else total
+    newer = arrived[t, b, i] - total
     late = min(cohort, left - newer)
     return late if late > NEGLIGIBLE else 0.0
 
@@ -144,6 +150,7 @@ def _hold(
 @compiled
 def _act(
     outcome: AnyArray,
+    history: AnyArray,
     state: AnyArray,
     agents: AnyArray,
     episode: AnyArray,
@@ -154,23 +161,25 @@ def _act(
     t: int,
 ) -> None:
     """Serve, age the models and price the step of one environment with the shares it has been granted."""
+    own = b if agents.shape[0] > 1 else 0
+    recorded = history.shape[1] > 0
     dt, per_dt, reallocation_s = settings[DT], settings[PER_DT], settings[REALLOCATION_S]
     free_change, keep_alive_s = settings[DEADBAND] + NEGLIGIBLE, settings[KEEP_ALIVE_S] - CLOCK_TOLERANCE
     weighted_backlog = held = served_in_all = weighted_late = missing = guaranteed = 0.0
     for i in range(state.shape[1]):
-        share, queue, kappa = outcome[b, i, SHARE], state[b, i, QUEUE], agents[b, i, KAPPA]
+        share, queue, kappa = outcome[b, i, SHARE], state[b, i, QUEUE], agents[own, i, KAPPA]
         change = abs(share - state[b, i, HELD])
         charged = t > 0 and share > 0.0 and change > free_change
         delay = (reallocation_s if charged else 0.0) + state[b, i, LOADING]
         delay = dt if delay > dt else delay
         speedup = share if kappa == 0.0 else share * (1.0 + kappa) / (share + kappa)
-        rate = agents[b, i, THROUGHPUT] * speedup
+        rate = agents[own, i, THROUGHPUT] * speedup
         served, waiting = _serve(queue, rate, delay, dt)
         backlog = waiting * per_dt
-        lag, late = int(agents[b, i, SLO_LAG]), 0.0
+        lag, late = int(agents[own, i, SLO_LAG]), 0.0
         if t >= lag and state[b, i, OLDEST] <= t - lag:
-            late = _late(queue, served, rate, delay, agents[b, i, SLO_S], lag, arrived, dt, b, i, t)
-        started = _hold(state, agents[b, i, COLD_START_S], share, dt, keep_alive_s, b, i)
+            late = _late(queue, served, rate, delay, agents[own, i, SLO_S], lag, arrived, dt, b, i, t)
+        started = _hold(state, agents[own, i, COLD_START_S], share, dt, keep_alive_s, b, i)
 
         outcome[b, i, ARRIVALS] = arrivals[t, b, i]
         outcome[b, i, QUEUE_END] = queue - served
@@ -178,19 +187,22 @@ def _act(
         outcome[b, i, SERVED] = served
         outcome[b, i, CAPACITY] = rate * (dt - delay)
         outcome[b, i, BACKLOG] = backlog
-        outcome[b, i, DELAY] = delay
-        outcome[b, i, LATE] = late
-        outcome[b, i, REALLOCATED] = 1.0 if charged else 0.0
-        outcome[b, i, COLD_START] = 1.0 if started else 0.0
+        if recorded:
+            for column in range(OUTCOME_COLUMNS):
+                history[b, t, column, i] = outcome[b, i, column]
+            history[b, t, DELAY, i] = delay
+            history[b, t, LATE, i] = late
+            history[b, t, REALLOCATED, i] = 1.0 if charged else 0.0
+            history[b, t, COLD_START, i] = 1.0 if started else 0.0
 
-        weight = agents[b, i, WEIGHT]
+        weight = agents[own, i, WEIGHT]
         weighted_backlog += weight * backlog
         weighted_late += weight * late
         held += share
         served_in_all += served
         if queue > 0.0:
-            guaranteed += agents[b, i, MIN_SHARE]
-            short = agents[b, i, MIN_SHARE] - share
+            guaranteed += agents[own, i, MIN_SHARE]
+            short = agents[own, i, MIN_SHARE] - share
             missing += short if short > 0.0 else 0.0
 
     per_weighted_rate = episode[b, PER_WEIGHTED_RATE]
@@ -239,15 +251,15 @@ def _arrive(
         state[b, i, RATE_SUM] = decay * state[b, i, RATE_SUM] + gain * inflow
         state[b, i, RATE] = state[b, i, RATE_SUM] * normaliser
 
-        total = arrived[b, i, t - 1] + inflow if t > 0 else inflow
-        arrived[b, i, t] = total
+        total = arrived[t - 1, b, i] + inflow if t > 0 else inflow
+        arrived[t, b, i] = total
         oldest, oldest_total = int(state[b, i, OLDEST]), state[b, i, OLDEST_TOTAL]
         if queue - inflow <= NEGLIGIBLE:
             oldest, oldest_total = t, total
         departed = total - queue
         while oldest < t and oldest_total - departed <= NEGLIGIBLE:
             oldest += 1
-            oldest_total = arrived[b, i, oldest]
+            oldest_total = arrived[oldest, b, i]
         state[b, i, OLDEST] = oldest
         state[b, i, OLDEST_TOTAL] = oldest_total
         state[b, i, OLDEST_AGE] = (t - oldest) * dt
@@ -273,17 +285,19 @@ def step(
     last: int,
     shares: AnyArray,
     active: AnyArray,
-    history: AnyArray,
     outcome: AnyArray,
+    observation: AnyArray,
+    history: AnyArray,
     clock: AnyArray,
     state: AnyArray,
     agents: AnyArray,
+    features: AnyArray,
     episode: AnyArray,
     settings: AnyArray,
     routing: AnyArray,
     arrivals: AnyArray,
     arrived: AnyArray,
-    observation: AnyArray,
+    previous: AnyArray,
 ) -> int:
     """Advance the active environments of a range by one step and write what their policy sees next.
 
@@ -292,17 +306,19 @@ def step(
         last: the environment after the last of the range.
         shares: requested fractions of the platform, (B, N).
         active: environments to advance, (B,) bool.
-        history: the outcome of every step, (B, T, OUTCOME_COLUMNS, N), or T = 0 to record none.
         outcome: room for what the step does, (B, N, OUTCOME_COLUMNS).
+        observation: room for what the policy sees next, (B, N, F) float32.
+        history: every step of the episode, (B, T, HISTORY_COLUMNS, N), or T = 0 to record none.
         clock: steps taken in the episode, (B,) int64.
         state: (B, N, STATE_COLUMNS).
-        agents: (B, N, AGENT_COLUMNS).
+        agents: (B, N, AGENT_COLUMNS), or (1, N, AGENT_COLUMNS) where all episodes have the same.
+        features: the columns of the observation that last for the episode, rows as in `agents`.
         episode: (B, EPISODE_COLUMNS).
         settings: `SETTINGS` numbers.
         routing: W, (N, N): finished work of row j becomes arrivals of column i; (0, 0) for none.
-        arrivals: external arrivals, (T + 1, B or more, N) [requests].
-        arrived: cumulative arrivals, routed ones included, (B, N, T + 1) [requests].
-        observation: (B, N, F) float32.
+        arrivals: external arrivals, (T + 1, B, N) [requests].
+        arrived: cumulative arrivals, routed ones included, (T + 1, B, N) [requests].
+        previous: the outcome of the step before, for the environments that are not active.
 
     Returns:
         OK, or the reason for which nothing at all was changed: NOT_A_NUMBER, EPISODE_OVER.
@@ -310,21 +326,20 @@ def step(
     problem = check(first, last, shares, active, clock, arrivals.shape[0] - 1)
     if problem != OK:
         return problem
-    count = shares.shape[1]
     for b in range(first, last):
-        if not active[b]:
-            continue
-        t = clock[b]
-        granted = outcome[b, :, SHARE]
-        allocate(shares[b], settings[GPUS], settings[MAX_SHARE], settings[SLICE], granted)
-        _act(outcome, state, agents, episode, settings, arrivals, arrived, b, t)
-        if history.shape[1] > 0:
-            for column in range(OUTCOME_COLUMNS):
-                for i in range(count):
-                    history[b, t, column, i] = outcome[b, i, column]
-        clock[b] = t + 1
-        _arrive(outcome, state, episode, settings, routing, arrivals, arrived, b, t + 1)
-        encode_state(state[b], agents[b], settings, observation[b])
+        if active[b]:
+            t = clock[b]
+            granted = outcome[b, :, SHARE]
+            allocate(shares[b], settings[GPUS], settings[MAX_SHARE], settings[SLICE], granted)
+            _act(outcome, history, state, agents, episode, settings, arrivals, arrived, b, t)
+            clock[b] = t + 1
+            _arrive(outcome, state, episode, settings, routing, arrivals, arrived, b, t + 1)
+        else:
+            for i in range(shares.shape[1]):
+                for column in range(OUTCOME_COLUMNS):
+                    outcome[b, i, column] = previous[b, i, column]
+        own = b if agents.shape[0] > 1 else 0
+        encode(state[b], agents[own], features[own], settings, observation[b])
     return OK
 
 
@@ -340,15 +355,16 @@ def reset(
     nominal: AnyArray,
     scratch: AnyArray,
     outcome: AnyArray,
+    observation: AnyArray,
     clock: AnyArray,
     state: AnyArray,
     agents: AnyArray,
+    features: AnyArray,
     episode: AnyArray,
     settings: AnyArray,
     routing: AnyArray,
     arrivals: AnyArray,
     arrived: AnyArray,
-    observation: AnyArray,
 ) -> None:
     """Draw a new episode, up to its first decision, for the environments of a range in `mask`, (B,) bool.
 
@@ -359,7 +375,9 @@ def reset(
     """
     count, columns = state.shape[1:]
     for b in range(first, last):
+        own = b if agents.shape[0] > 1 else 0
         if not mask[b]:
+            encode(state[b], agents[own], features[own], settings, observation[b])
             continue
         clock[b] = 0
         for i in range(count):
@@ -370,73 +388,28 @@ def reset(
         for row in range(episode.shape[1]):
             episode[b, row] = 0.0
         if source.agent_spread > 0.0:
-            draw_agents(generators[b], source, nominal, agents[b])
+            draw_agents(generators[b], source, nominal, agents[own])
+            encode_parameters(agents[own], settings, features[own])
         mean_rate = state[b, :, MEAN_RATE]
         if source.kind == WINDOWS:
-            window = source.windows[episodes[b] % source.windows.shape[0]]
+            replay_arrivals(source.replay, episodes[b], arrivals[:, b])
             external = state[b, :, RATE]
-            for t in range(window.shape[0]):
+            steps = arrivals.shape[0] - 1
+            for t in range(steps):
                 for i in range(count):
-                    arrivals[t, b, i] = window[t, i]
-                    if t + 1 < window.shape[0]:
-                        external[i] += window[t, i] / ((window.shape[0] - 1) * settings[DT])
+                    external[i] += arrivals[t, b, i] / (steps * settings[DT])
             total_rates(source, external, mean_rate)
         else:
             rates = state[b, :, RATE]
-            draw_rates(generators[b], source, agents[b, :, THROUGHPUT], rates, mean_rate, scratch[:, 0])
+            draw_rates(generators[b], source, agents[own, :, THROUGHPUT], rates, mean_rate, scratch[:, 0])
             draw_arrivals(generators[b], source, rates, arrivals[:, b], scratch)
         episodes[b] += 1
         total_rate = weighted_rate = 0.0
         for i in range(count):
-            state[b, i, LOADING] = 0.0 if warm else agents[b, i, COLD_START_S]
+            state[b, i, LOADING] = 0.0 if warm else agents[own, i, COLD_START_S]
             total_rate += mean_rate[i]
-            weighted_rate += agents[b, i, WEIGHT] * mean_rate[i]
+            weighted_rate += agents[own, i, WEIGHT] * mean_rate[i]
         episode[b, PER_TOTAL_RATE] = 1.0 / total_rate if total_rate > 0.0 else 0.0
         episode[b, PER_WEIGHTED_RATE] = 1.0 / weighted_rate if weighted_rate > 0.0 else 0.0
         _arrive(outcome, state, episode, settings, routing, arrivals, arrived, b, 0)
-        encode_constants(agents[b], settings, observation[b])
-        encode_state(state[b], agents[b], settings, observation[b])
-
-
-@compiled_parallel
-def step_ranges(
-    ranges: int,
-    shares: AnyArray,
-    active: AnyArray,
-    history: AnyArray,
-    outcome: AnyArray,
-    clock: AnyArray,
-    state: AnyArray,
-    agents: AnyArray,
-    episode: AnyArray,
-    settings: AnyArray,
-    routing: AnyArray,
-    arrivals: AnyArray,
-    arrived: AnyArray,
-    observation: AnyArray,
-) -> int:
-    """`step` for the whole batch, cut into as many ranges as threads; the bits are the same."""
-    batch = shares.shape[0]
-    # No range may advance before all of them are known to be sound.
-    problem = check(0, batch, shares, active, clock, arrivals.shape[0] - 1)
-    if problem != OK:
-        return problem
-    for k in prange(ranges):  # pyright: ignore
-        step(
-            batch * k // ranges,
-            batch * (k + 1) // ranges,
-            shares,
-            active,
-            history,
-            outcome,
-            clock,
-            state,
-            agents,
-            episode,
-            settings,
-            routing,
-            arrivals,
-            arrived,
-            observation,
-        )
-    return OK
+        encode(state[b], agents[own], features[own], settings, observation[b])

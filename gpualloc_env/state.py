@@ -14,18 +14,20 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 AnyArray = NDArray[Any]
 
-# What the step just taken did: columns of the outcome, which are also recorded.
+# What the step just taken did: columns of the outcome.
 ARRIVALS = 0  # [requests] exogenous, at the start of the step
 QUEUE_END = 1  # [requests] waiting after service
 SHARE = 2  # [GPU] held during the step
 SERVED = 3  # [requests]
 CAPACITY = 4  # [requests] that could have been served
 BACKLOG = 5  # [requests] mean over the step of the number waiting
+OUTCOME_COLUMNS = 6
+# What a record of the episode keeps besides.
 DELAY = 6  # [s] from the start of the step to the start of service
 LATE = 7  # [requests] whose age passed the service objective while they waited
 REALLOCATED = 8  # 1 where a change of share was charged
 COLD_START = 9  # 1 where the loading of a model began
-OUTCOME_COLUMNS = 10
+HISTORY_COLUMNS = 10
 
 # What the policy sees after the arrivals of the next step, and what the next step needs besides.
 QUEUE = 0  # [requests] waiting
@@ -41,7 +43,7 @@ RATE_SUM = 9  # [requests/s] numerator of the smoothed rate
 MEAN_RATE = 10  # [requests/s] mean total arrival rate of the episode, λ̄
 STATE_COLUMNS = 11
 
-# Parameters of the agents, (B, N) each.
+# Parameters of the agents, (B, N) each; (1, N) where all episodes have the same.
 THROUGHPUT = 0  # [requests/s] T on one whole GPU
 KAPPA = 1  # [GPU] of the saturating curve; 0 where throughput is linear
 MIN_SHARE = 2  # [GPU] R

@@ -4,13 +4,9 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
-
-def ranges(num_envs: int, smallest: int) -> int:
-    """How many ranges of at least `smallest` environments are worth a core each."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, num_envs // smallest))
+Result = TypeVar("Result")
 
 
 class Threads:
@@ -21,22 +17,24 @@ class Threads:
 
     def __init__(self, num_envs: int, smallest_range: int) -> None:
         """Choose ranges no smaller than is worth handing over; threads start when first needed."""
-        count = ranges(num_envs, smallest_range)
-        edges = [num_envs * k // count for k in range(count + 1)]
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.count = max(1, min(cores, num_envs // smallest_range))
+        edges = [num_envs * k // self.count for k in range(self.count + 1)]
         self._ranges = list(pairwise(edges))
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0
 
-    def run(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call `function(first, last, *arguments)` for every range and wait for all of them."""
+    def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call `function(first, last, *arguments)` for every range; return the result of the first."""
         (first, last), *others = self._ranges
-        if others and (self._pool is None or self._process != os.getpid()):
+        if not others:
+            return function(first, last, *arguments)
+        if self._pool is None or self._process != os.getpid():
             # Threads do not survive a fork.
             self._process = os.getpid()
             self._pool = ThreadPoolExecutor(len(others), thread_name_prefix="gpualloc")
-        futures = (
-            [self._pool.submit(function, *limits, *arguments) for limits in others] if self._pool else []
-        )
-        function(first, last, *arguments)
+        futures = [self._pool.submit(function, *limits, *arguments) for limits in others]
+        result = function(first, last, *arguments)
         for future in futures:
             future.result()
+        return result

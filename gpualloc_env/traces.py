@@ -1,8 +1,5 @@
-"""Request logs: reading them, spreading them over the agents, cutting them into episodes."""
+"""Request logs: spreading their requests over the agents and cutting them into episodes."""
 
-import csv
-import gzip
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +10,10 @@ from pydantic import Field
 
 from gpualloc_env.agents import Model
 from gpualloc_env.state import AnyArray, Array
+from gpualloc_env.workload import Replay
 
 Split = Literal["train", "eval", "all"]
-AZURE_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+Assignment = Literal["coordinator-and-specialist", "by-length", "first-agent"]
 
 
 class TraceError(ValueError):
@@ -25,9 +23,7 @@ class TraceError(ValueError):
 class Trace(Model):
     """Traffic replayed from a request log.
 
-    Every request visits the first agent, the coordinator, and one specialist: the agents after
-    the first, in their order, take equal parts of the requests from the shortest prompts to the
-    longest. Time is stretched until the load is the one asked for; no request is dropped.
+    Time is stretched until the load is the one asked for; no request is dropped.
     """
 
     path: Path | None = None
@@ -38,22 +34,25 @@ class Trace(Model):
     """The last part of the windows, kept for evaluation."""
     split: Split = "train"
     """Which windows are played: `train`, the later `eval` ones, or `all`."""
+    assignment: Assignment = "coordinator-and-specialist"
+    """The agents that a request visits; a log that names the agent of each request overrules it.
+
+    `coordinator-and-specialist`: the first agent and one of the others, which take equal parts
+    of the requests, in their order, from the shortest prompts to the longest. `by-length`: one of
+    all the agents, in the same way. `first-agent`: the first alone, from which `routing` goes on.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """The requests of one log in the order of their arrival."""
+    """The requests of one log in the order of their arrival: each has prompt tokens or names an agent."""
 
     path: Path
     time_s: Array  # (n,) [s] since the first request
-    prompt_tokens: AnyArray  # (n,)
-    output_tokens: AnyArray  # (n,)
-
-    @property
-    def work(self) -> Array:
-        """Work of each request as a multiple of the mean request's, by its tokens, (n,)."""
-        tokens = (self.prompt_tokens + self.output_tokens).astype(np.float64)
-        return tokens / tokens.mean() if tokens.any() else np.ones(len(tokens))
+    work: Array  # (n,) multiples of the mean request of the agent that serves it
+    prompt_tokens: AnyArray | None = None  # (n,)
+    agent: AnyArray | None = None  # (n,) index in `agent_names`
+    agent_names: tuple[str, ...] = ()
 
     @property
     def span_s(self) -> float:
@@ -66,83 +65,13 @@ class Log:
 class Windows:
     """A log cut into episodes."""
 
-    arrivals: Array  # (W, T + 1, N) [requests]; the last row feeds only the final observation
+    replay: Replay
     accounting: str  # where every request of the log went
 
-
-def read_log(path: Path) -> Log:
-    """Read an Azure LLM inference CSV: TIMESTAMP, ContextTokens, GeneratedTokens.
-
-    Raises:
-        TraceError: the file is missing, empty, truncated, of another format, out of order, or
-            has a bad field; the message names the line and the field.
-    """
-    import polars
-
-    if not path.is_file():
-        raise TraceError(f"{path}: no such file; give the path of a request log")
-    try:
-        table = polars.read_csv(path, infer_schema=False)
-    except (polars.exceptions.PolarsError, OSError) as error:
-        raise TraceError(_first_ragged_line(path) or f"{path}: cannot be read as CSV: {error}") from None
-    missing = [column for column in AZURE_COLUMNS if column not in table.columns]
-    if missing:
-        raise TraceError(
-            f"{path}, line 1: no column {missing[0]!r}; an Azure log has the columns "
-            f"{', '.join(AZURE_COLUMNS)}, this file has {', '.join(table.columns)}"
-        )
-    stamp, *tokens = AZURE_COLUMNS
-    # The logs of 2024 name their offset from UTC, always zero; those of 2023 do not.
-    time = (
-        table[stamp]
-        .str.strip_suffix("+00:00")
-        .str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="ns", strict=False)
-    )
-    _check(path, stamp, table[stamp], ~time.is_null().to_numpy(), "a time like 2023-11-16 18:17:03.97996")
-    counts: list[AnyArray] = []
-    for column in tokens:
-        count = table[column].str.strip_chars().cast(polars.Int64, strict=False)
-        good = (count.fill_null(-1) >= 0).to_numpy()
-        _check(path, column, table[column], good, "a number of tokens, 0 or more")
-        counts.append(count.to_numpy())
-    nanoseconds = time.to_numpy().astype(np.int64)
-    if len(nanoseconds) < 2 or nanoseconds[0] == nanoseconds[-1]:
-        raise TraceError(f"{path}: {len(nanoseconds)} requests at one moment; a log needs a span of time")
-    in_order = np.concatenate([[True], np.diff(nanoseconds) >= 0])
-    _check(path, stamp, table[stamp], in_order, "no earlier than the line before; sort the log by time")
-    return Log(path, (nanoseconds - nanoseconds[0]) * 1e-9, *counts)
-
-
-def _check(path: Path, column: str, texts: "object", good: AnyArray, expected: str) -> None:
-    bad = np.flatnonzero(~good)
-    if bad.size:
-        text = texts[int(bad[0])] or ""  # pyright: ignore
-        raise TraceError(f"{path}, line {bad[0] + 2}, field {column}: {text!r} should be {expected}")
-
-
-def _first_ragged_line(path: Path) -> str | None:
-    """Name the first line with too many or too few fields, which the fast reader does not."""
-    line = 0
-    try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        read = gzip.open if packed else open
-        with read(path, "rt", newline="", encoding="utf-8", errors="replace") as file:
-            rows = csv.reader(file)
-            header = next(rows, None)
-            if header is None:
-                return f"{path}: the file is empty; a log has a header and one request per line"
-            for row in rows:
-                line = rows.line_num
-                if any("\ufffd" in field for field in row):
-                    return f"{path}, line {line}: bytes that are not UTF-8 text"
-                if row and len(row) != len(header):
-                    return f"{path}, line {line}: {len(row)} fields where the header has {len(header)}"
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        return f"{path}: the gzip file is truncated or damaged ({error}); fetch it again"
-    except csv.Error as error:
-        return f"{path}, line {line + 1}: cannot be read as CSV text: {error}"
-    return None
+    @property
+    def episodes(self) -> int:
+        """W, the number of windows that the split holds."""
+        return self.replay.episodes
 
 
 def cut(
@@ -150,32 +79,34 @@ def cut(
     trace: Trace,
     steps: int,
     dt: float,
-    agents: int,
+    agent_names: tuple[str, ...],
     gpu_seconds: Callable[[Array], float],
 ) -> Windows:
     """Cut a log into windows of `steps` × `dt` seconds after stretching it to the asked load.
 
     Args:
         log: the requests.
-        trace: load and split.
+        trace: load, split and assignment.
         steps: steps of a window.
         dt: length of a step [s].
-        agents: number of agents N.
+        agent_names: names of the N agents.
         gpu_seconds: GPU time that work of (N,) requests, sent from outside, takes in all, as a
             multiple of the platform's capacity per second: Σ_i λ_i/T_i / G, routed visits included.
 
     Raises:
-        TraceError: the log is too short for the windows that the split needs.
+        TraceError: the log names an agent that there is not, or is too short for the windows that
+            the split needs.
     """
-    work = log.work
-    specialist = np.zeros(len(work), dtype=np.int64)
-    if agents > 1:
-        rank = np.argsort(np.argsort(log.prompt_tokens, kind="stable"), kind="stable")
-        specialist = 1 + rank * (agents - 1) // len(work)
-    visits: Array = np.bincount(specialist, weights=work, minlength=agents).astype(np.float64)
-    if agents > 1:
-        visits[0] = work.sum()
-    span = gpu_seconds(visits) / trace.load
+    agents = _assign(log, trace.assignment, agent_names)
+    work = np.zeros(len(agent_names))
+    for visit in agents.T:
+        work += np.bincount(visit, weights=log.work, minlength=len(work))
+    span = gpu_seconds(work) / trace.load
+    if span / dt >= 2**53:
+        raise TraceError(
+            f"{log.path}: at load {trace.load:g} the log lasts {span:g} s, more steps of {dt:g} s than can "
+            "be counted; ask for a higher load"
+        )
     position = (log.time_s * (span / log.span_s) / dt).astype(np.int64)
 
     windows = int(span / (steps * dt))
@@ -186,20 +117,60 @@ def cut(
             f"{log.path}: at load {trace.load:g} the log lasts {span:.1f} s, {windows} windows of "
             f"{steps * dt:g} s, none of them for split {trace.split!r}; ask for fewer steps"
         )
-    rows = windows * steps
-    inside = position < rows
-    counts = np.zeros((rows + 1, agents))
-    np.add.at(counts, (position[inside], specialist[inside]), work[inside])
-    if agents > 1:
-        np.add.at(counts[:, 0], position[inside], work[inside])
-    arrivals = np.stack([counts[w * steps : (w + 1) * steps + 1] for w in range(first, last)])
-    # What follows the last window belongs to the other split.
-    arrivals[-1, -1] = 0.0
-    boundary = training * steps
+    before_evaluation, before_remainder = np.searchsorted(position, [training * steps, windows * steps])
     accounting = (
-        f"{len(work)} requests over {log.span_s:.0f} s, stretched to {span:.1f} s for load {trace.load:g}: "
-        f"{np.sum(position < boundary)} in {training} training windows, "
-        f"{np.sum(inside & (position >= boundary))} in {windows - training} evaluation windows, "
-        f"{np.sum(~inside)} in the remainder of {span - rows * dt:.1f} s"
+        f"{len(position)} requests over {log.span_s:.0f} s, stretched to {span:.1f} s for load "
+        f"{trace.load:g}: {before_evaluation} in {training} training windows, "
+        f"{before_remainder - before_evaluation} in {windows - training} evaluation windows, "
+        f"{len(position) - before_remainder} in the remainder of {span - windows * steps * dt:.1f} s"
     )
-    return Windows(arrivals, accounting)
+    played = slice(*np.searchsorted(position, [first * steps, last * steps]))
+    visits = agents.shape[1]
+    replay = Replay(
+        step=np.repeat(position[played] - first * steps, visits),
+        agent=agents[played].ravel(),
+        requests=np.repeat(log.work[played], visits),
+        episodes=last - first,
+    )
+    return Windows(replay, accounting)
+
+
+def _assign(log: Log, assignment: Assignment, agent_names: tuple[str, ...]) -> AnyArray:
+    """Indices of the agents that each request visits, (n, visits)."""
+    if log.agent is None:
+        return ASSIGNMENTS[assignment](log, len(agent_names))
+    known = [agent_names.index(name) if name in agent_names else -1 for name in log.agent_names]
+    agent = np.array(known, dtype=np.int64)[log.agent]
+    if agent.min() < 0:
+        stranger = int(np.argmax(agent < 0))
+        # One request stands on each line, after the header.
+        raise TraceError(
+            f"{log.path}, line {stranger + 2}, field agent: {log.agent_names[log.agent[stranger]]!r} is no "
+            f"agent of the scenario; name one of {', '.join(agent_names)}"
+        )
+    return agent[:, np.newaxis]
+
+
+def _coordinator_and_specialist(log: Log, agents: int) -> AnyArray:
+    coordinator = _first_agent(log, agents)
+    if agents == 1:
+        return coordinator
+    return np.hstack([coordinator, 1 + _by_length(log, agents - 1)])
+
+
+def _by_length(log: Log, agents: int) -> AnyArray:
+    assert log.prompt_tokens is not None
+    rank = np.empty(len(log.work), dtype=np.int64)
+    rank[np.argsort(log.prompt_tokens, kind="stable")] = np.arange(len(rank))
+    return (rank * agents // len(rank))[:, np.newaxis]
+
+
+def _first_agent(log: Log, agents: int) -> AnyArray:
+    return np.zeros((len(log.work), 1), dtype=np.int64)
+
+
+ASSIGNMENTS: dict[Assignment, Callable[[Log, int], AnyArray]] = {
+    "coordinator-and-specialist": _coordinator_and_specialist,
+    "by-length": _by_length,
+    "first-agent": _first_agent,
+}

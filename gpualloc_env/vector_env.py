@@ -101,13 +101,13 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
             self._over = self._batch.done
         except ValueError as error:
             raise ValueError(f"options['reset_mask']: {error}") from None
-        return self._batch.observation.copy(), {}
+        return self._batch.observation, {}
 
     def step(self, actions: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray, AnyArray, dict[str, Any]]:
         """Advance the running episodes by one step, and start the next where one had ended."""
         batch = self._batch
         over, active = self._over, ~self._over
-        batch.step(actions, active, outcome=np.empty_like(batch.outcome))
+        batch.step(actions, active)
         episode: Array = batch.episode.copy()
         reward: Array = episode[:, REWARD]
         if np.count_nonzero(over):
@@ -116,7 +116,7 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
         self._over = batch.done
         info = self._info(active, episode) if np.count_nonzero(active) else {}
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
-        return batch.observation.copy(), reward, terminated, self._over.copy(), info
+        return batch.observation, reward, terminated, self._over.copy(), info
 
     def _info(self, active: AnyArray, episode: AnyArray) -> dict[str, Any]:
         batch = self._batch

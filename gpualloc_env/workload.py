@@ -115,6 +115,21 @@ class Traffic(Model):
         return np.ones(steps + 1) if self.cycle is None else self.cycle.factors(edges)
 
 
+class Replay(NamedTuple):
+    """The visits of the requests of a log's W episodes, in the order of their steps.
+
+    They stand for (W, T + 1, N) numbers of which most are zero, so their room does not grow as dt shrinks.
+    """
+
+    step: AnyArray  # (m,) int64, counted from the start of the first episode
+    agent: AnyArray  # (m,) int64
+    requests: Array  # (m,) [requests]
+    episodes: int  # W
+
+
+NO_REPLAY = Replay(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), 0)
+
+
 class Source(NamedTuple):
     """Everything that the compiled draw of an episode reads; the same for all environments."""
 
@@ -131,7 +146,7 @@ class Source(NamedTuple):
     common_burst: bool  # whether one burst process drives all agents
     agent_spread: float  # each episode's agents are drawn within this fraction of their own parameters
     container_start_s: float  # [s] part of a cold start that the size of a model does not change
-    windows: Array  # (W, T + 1, N) [requests] episodes of a log, empty for synthetic traffic
+    replay: Replay  # episodes of a log, none for synthetic traffic
     dt: float
 
 
@@ -221,6 +236,31 @@ def _time_on(generator: AnyArray, source: Source, on: bool, remaining: float) ->
     if on:
         time_on += left
     return time_on / source.dt, on, remaining - left
+
+
+@compiled
+def replay_arrivals(replay: Replay, episode: int, arrivals: AnyArray) -> None:
+    """Set one episode's external arrivals to a log's, (T + 1, N) [requests].
+
+    Episodes repeat after W. Row T holds the next one's first row, but nothing after the last.
+    """
+    rows, agents = arrivals.shape
+    for t in range(rows):
+        for i in range(agents):
+            arrivals[t, i] = 0.0
+    start = episode % replay.episodes * (rows - 1)
+    first, after = 0, replay.step.shape[0]
+    while first < after:
+        middle = (first + after) // 2
+        if replay.step[middle] < start:
+            first = middle + 1
+        else:
+            after = middle
+    for visit in range(first, replay.step.shape[0]):
+        t = replay.step[visit] - start
+        if t >= rows:
+            break
+        arrivals[t, replay.agent[visit]] += replay.requests[visit]
 
 
 @compiled

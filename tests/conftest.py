@@ -1,13 +1,11 @@
 import pytest
-from azure_sample import AZURE_HEADER, azure_lines
+from log_samples import log_lines, write_log
 
 
 @pytest.fixture(scope="session")
 def azure_log(tmp_path_factory):
     """An Azure log of 3000 requests: about two minutes at load 0.8 on the paper's agents."""
-    path = tmp_path_factory.mktemp("traces") / "azure.csv"
-    path.write_text("\n".join([AZURE_HEADER, *azure_lines(3000)]) + "\n")
-    return path
+    return write_log(tmp_path_factory.mktemp("traces") / "azure.csv", log_lines("Azure", 3000))
 
 
 @pytest.fixture(scope="session")

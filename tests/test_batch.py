@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gpualloc_env import SCENARIOS, Agent, Batch, Platform, Scenario, Surge, Traffic, load_scenario
 from gpualloc_env.env import INFO_COLUMNS, GPUAllocEnv
-from gpualloc_env.state import QUEUE, REWARD, TERMS
+from gpualloc_env.state import OUTCOME_COLUMNS, QUEUE, REWARD, TERMS
 from gpualloc_env.vector_env import GPUAllocVectorEnv
 
 STEPS = 5
@@ -272,7 +272,8 @@ def test_history_keeps_every_step_and_sums_add_the_reward_terms_up():
     total = np.zeros((2, len(TERMS) + 1))
     for action in np.random.default_rng(1).uniform(0, 1, (BUSY.steps, 2, 4)):
         batch.step(action)
-        assert (batch.history[:, batch.clock[0] - 1] == batch.outcome.swapaxes(1, 2)).all()
+        recorded = batch.history[:, batch.clock[0] - 1, :OUTCOME_COLUMNS]
+        assert (recorded == batch.outcome.swapaxes(1, 2)).all()
         total += batch.episode[:, : REWARD + 1]
     assert batch.episode[:, -total.shape[1] :] == pytest.approx(total)
 

@@ -6,13 +6,18 @@ import json
 import numpy as np
 import pytest
 import tyro
+from log_samples import played
 
 import training.compare
-from gpualloc_env.scenario import load_scenario
+from baselines import POLICIES
+from gpualloc_env.scenario import SCENARIOS, load_scenario
+from gpualloc_env.state import ARRIVALS, QUEUE_END, SERVED
 from gpualloc_env.traces import Log
 from training.compare import ENTRIES, CompareConfig, main, named
+from training.evaluate import evaluate
+from training.policies import AgentsError
 from training.provenance import PACKAGES
-from training.report import estimate, mean_metrics
+from training.report import estimate, mean_metrics, overview
 
 PAPER = ("--scenario", "paper", "--policies", "static", "round-robin", "adaptive", "--episodes", "1")
 
@@ -147,21 +152,21 @@ def log(monkeypatch, tmp_path):
     """A log of 300 s with a request a second, in place of a file."""
     times = np.arange(300.0)
     tokens = np.tile([1, 2, 3], 100)
-    stored = Log(tmp_path / "log.csv", times, tokens, tokens)
-    monkeypatch.setattr("gpualloc_env.scenario.read_log", lambda path: stored)
+    stored = Log(tmp_path / "log.csv", times, tokens / 2, prompt_tokens=tokens)
+    monkeypatch.setattr("gpualloc_env.trace_formats.read_log", lambda path: stored)
     return str(stored.path)
 
 
 def test_every_window_of_a_log_is_played_once(log, tmp_path, capsys):
     scenario = load_scenario("trace", trace=log, steps=2, split="eval")
-    windows = len(scenario.windows.arrivals)
+    windows = scenario.windows.episodes
     arguments = ("--scenario", "trace", "--trace", log, "--steps", "2", "--policies", "static")
     summary = compare(tmp_path / "out", *arguments, "--episodes", "100000")
     assert summary["episodes"] == windows > 1
     message = capsys.readouterr().err
     assert scenario.windows.accounting in message and f"has {windows} windows" in message
     arrived = summary["policies"]["static"]["metrics"]["arrived"] * windows
-    assert arrived == pytest.approx(scenario.windows.arrivals[:, :-1].sum())
+    assert arrived == pytest.approx(played(scenario)[:, :-1].sum())
 
 
 @pytest.mark.parametrize(
@@ -206,3 +211,60 @@ def test_nothing_is_left_of_a_comparison_that_fails(tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         compare(tmp_path / "deep" / "out", *PAPER)
     assert not any(tmp_path.iterdir())
+
+
+def test_all_scenarios_are_compared_in_one_command(tmp_path, capsys, monkeypatch):
+    load_policy = training.compare.load_policy
+
+    def trained_for_four(name, scenario):
+        if name == "my-ppo" and len(scenario.agents) != 4:
+            raise AgentsError("my-ppo was trained for 4 agents")
+        return load_policy("adaptive" if name == "my-ppo" else name, scenario)
+
+    monkeypatch.setattr(training.compare, "load_policy", trained_for_four)
+    out = tmp_path / "out"
+    arguments = ("--policies", "static", "my-ppo", "--steps", "8", "--episodes", "2")
+    summary = compare(out, "--scenario", "all", *arguments)
+    synthetic = [name for name, scenario in SCENARIOS.items() if scenario.traffic]
+    assert list(summary["scenarios"]) == synthetic
+    assert {path.name for path in out.iterdir()} == {*synthetic, "summary.json", "config.json", "heatmap.png"}
+    for name in synthetic:
+        assert sorted(path.name for path in (out / name).iterdir()) == sorted(ENTRIES)
+        assert json.loads((out / name / "summary.json").read_text()) == summary["scenarios"][name]
+    printed = capsys.readouterr()
+    assert "Without trace, which replays a request log" in printed.err
+    assert "fleet without my-ppo: my-ppo was trained for 4 agents" in printed.err
+    assert set(summary["scenarios"]["fleet"]["policies"]) == {"static"}
+    assert "Objective J by scenario" in printed.out
+    compare(out, "--scenario", "all", *arguments)
+
+
+def test_all_scenarios_include_the_log_that_is_given(log, tmp_path):
+    arguments = ("--trace", log, "--policies", "static", "--steps", "2", "--episodes", "1")
+    summary = compare(tmp_path / "out", "--scenario", "all", *arguments)
+    assert list(summary["scenarios"]) == list(SCENARIOS)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_baseline_plays_every_scenario_to_its_end_and_no_request_is_lost(
+    name, policy, scenario_arguments
+):
+    scenario = load_scenario(**scenario_arguments[name])
+    run = evaluate(policy, POLICIES[policy], scenario, episodes=2, seed=0)
+    history, arrived = run.batch.history, run.batch.arrived[scenario.steps - 1]
+    served = history[:, :, SERVED].sum(axis=1)
+    assert served + history[:, -1, QUEUE_END] == pytest.approx(arrived, rel=1e-6, abs=1e-9)
+    # What was finished in the last step reaches its next agent after the end.
+    routed = history[:, :-1, SERVED].sum(axis=1) @ scenario.routing_matrix if scenario.routing else 0
+    assert history[:, :, ARRIVALS].sum(axis=1) + routed == pytest.approx(arrived, rel=1e-6, abs=1e-9)
+    assert all(np.isfinite(metrics["objective"]) for metrics in run.metrics)
+
+
+def test_the_overview_has_a_column_for_each_policy_and_leaves_gaps():
+    objective = {"objective": {"mean": 1.0, "ci95": [1.0, 1.0]}}
+    summaries = {"a": {"policies": {"x": objective}}, "b": {"policies": {"x": objective, "y": objective}}}
+    assert overview(summaries) == [
+        {"scenario": "a", "x": "1.000", "y": ""},
+        {"scenario": "b", "x": "1.000", "y": "1.000"},
+    ]

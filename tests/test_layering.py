@@ -86,7 +86,7 @@ def test_only_the_batch_steps_the_simulator():
         for folder in FOLDERS
         for name, path in modules(folder).items()
         if {"gpualloc_env.simulator.step", "gpualloc_env.simulator.reset"} & imports(path)
-        or "simulator.step(" in path.read_text(encoding="utf-8")
+        or "simulator.step" in path.read_text(encoding="utf-8")
     }
     assert users == {"gpualloc_env.batch"}
 

@@ -96,16 +96,16 @@ def play(
         dt=dt,
         warm=warm,
     )
-    batch = Batch(scenario, 1)
+    batch = Batch(scenario, 1, record=True)
     batch.seed(0)
     batch.reset()
     batch.arrivals[1:] = 0.0
     for t, row in enumerate(arrivals):
         batch.arrivals[t, 0] = row
     steps = []
-    for row in shares:
+    for t, row in enumerate(shares):
         batch.step(np.array([row]))
-        recorded = [batch.outcome[0, :, index].tolist() for index in RECORDED_ROWS.values()]
+        recorded = [batch.history[0, t, index].tolist() for index in RECORDED_ROWS.values()]
         terms = dict(zip(TERMS, batch.episode[0, : len(TERMS)].tolist(), strict=True))
         view = {name: getattr(batch.view, name)[0].tolist() for name in CHANGING_FIELDS}
         steps.append(Step(*recorded, terms, float(batch.reward[0]), view))
@@ -458,8 +458,7 @@ def test_the_compiled_step_agrees_with_the_transcription(case):
         for b, book in enumerate(books):
             expected = book.step(shares[t] if b == 0 else shares[-1 - t])
             for name, row in RECORDED_ROWS.items():
-                assert_close(batch.outcome[b, :, row], expected[name], f"{name} of step {t}")
-            assert (batch.history[b, t] == batch.outcome[b].T).all()
+                assert_close(batch.history[b, t, row], expected[name], f"{name} of step {t}")
             for name, term in zip(TERMS, batch.episode[b], strict=False):
                 assert_close(term, expected["reward_terms"][name], f"{name} of step {t}")
             assert_close(batch.reward[b], expected["reward"], f"reward of step {t}")

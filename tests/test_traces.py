@@ -1,214 +1,199 @@
-import gzip
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from azure_sample import AZURE_HEADER, azure_lines
+from log_samples import AGENTS, HEADERS, log_lines, played, write_log
 
 from gpualloc_env import Batch, Trace, TraceError, load_scenario
-from gpualloc_env.traces import read_log
+from gpualloc_env.trace_formats import FORMATS, read_log
+from gpualloc_env.traces import ASSIGNMENTS
 
-REAL_LOG = Path(__file__).parents[2] / "shared" / "traces" / "AzureLLMInferenceTrace_code.csv"
-GOOD = (
-    "2023-11-16 18:17:03.9799600,4808,10",
-    "2023-11-16 18:17:04.0319600,3180,8",
-    "2023-11-16 18:17:05.9799600,110,27",
-)
+REAL_LOGS = Path(__file__).parents[2] / "shared" / "traces"
+every_format = pytest.mark.parametrize("form", FORMATS)
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """A log of 3000 requests in each format, by the format's name."""
+    folder = tmp_path_factory.mktemp("logs")
+    return {form: write_log(folder / f"{form}.log", log_lines(form, 3000)) for form in FORMATS}
 
 
 @pytest.fixture
 def written(tmp_path):
-    """Write lines after the header and return the path."""
-
-    def write(*lines, header=AZURE_HEADER, end="\n", name="log.csv"):
-        path = tmp_path / name
-        text = end.join([header, *lines]) + end
-        path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
-        return path
-
-    return write
+    """Write lines of a format and return the path."""
+    return lambda *lines, form="Azure": write_log(tmp_path / "log.csv", [HEADERS[form], *lines])
 
 
-def windows_of(path, split="all", **changes):
-    return load_scenario("trace", trace=path, split=split, **changes).windows
+def scenario_of(path, split="all", assignment=None, **changes):
+    scenario = load_scenario("trace", trace=path, split=split, **changes)
+    if assignment is None:
+        return scenario
+    return scenario.model_copy(update={"trace": scenario.trace.model_copy(update={"assignment": assignment})})
 
 
-def test_times_and_tokens_are_read(written):
-    log = read_log(written(*GOOD))
-    assert log.time_s == pytest.approx([0, 0.052, 2])
-    assert log.prompt_tokens.tolist() == [4808, 3180, 110]
-    assert log.output_tokens.tolist() == [10, 8, 27]
+def counted(scenario):
+    """Windows and requests in training, in evaluation, and requests in the remainder, as accounted for."""
+    sentence = r"(\d+) in (\d+) training.* (\d+) in (\d+) evaluation.* (\d+) in the remainder"
+    parts = re.search(sentence, scenario.windows.accounting)
+    train, train_windows, held_out, eval_windows, remainder = map(int, parts.groups())
+    return (train_windows, train), (eval_windows, held_out), remainder
 
 
-def test_lines_may_end_as_windows_ends_them_and_the_last_may_not_end_at_all(written):
-    path = written(*GOOD, end="\r\n")
-    assert len(read_log(path).time_s) == 3
-    path.write_text("\n".join([AZURE_HEADER, *GOOD]))
-    assert len(read_log(path).time_s) == 3
+def dense(scenario, visits):
+    """Sums of work in a table of all windows, (W, T + 1, N), of requests with these visits, (n, visits)."""
+    log, steps = read_log(scenario.trace.path), scenario.steps
+    work = np.zeros(len(AGENTS))
+    for visit in visits.T:
+        work += np.bincount(visit, weights=log.work, minlength=len(work))
+    span = scenario.utilisation(work) / scenario.trace.load
+    windows = int(span / (steps * scenario.dt))
+    position = (log.time_s * (span / log.span_s) / scenario.dt).astype(int)
+    rows = np.zeros((int(position.max()) + 1 + steps, len(AGENTS)))
+    for visit in visits.T:
+        np.add.at(rows, (position, visit), log.work)
+    rows[windows * steps :] = 0
+    return np.stack([rows[w * steps : (w + 1) * steps + 1] for w in range(windows)])
 
 
-def test_columns_may_stand_in_any_order_with_others_between(written):
-    log = read_log(
-        written(
-            "8,x,2023-11-16 18:17:03.5,5",
-            "9,y,2023-11-16 18:17:04,6",
-            header="GeneratedTokens,Model,TIMESTAMP,ContextTokens",
-        )
-    )
-    assert log.time_s.tolist() == [0, 0.5] and log.prompt_tokens.tolist() == [5, 6]
+def busy_rows(scenario):
+    rows = played(scenario)[:, 0]
+    return rows[rows.any(axis=1)].tolist()
 
 
-def test_times_with_an_offset_from_utc_are_read_as_the_2024_logs_have_them(written):
-    log = read_log(written("2024-05-10 00:00:00.009930+00:00,2162,5", "2024-05-10 00:00:01+00:00,2399,6"))
-    assert log.time_s == pytest.approx([0, 0.99007])
-
-
-def test_work_is_tokens_over_their_mean_and_one_where_there_are_none(written):
-    log = read_log(written("2023-11-16 18:17:03,10,0", "2023-11-16 18:17:04,20,10"))
-    assert log.work.tolist() == [0.5, 1.5]
-    log = read_log(written("2023-11-16 18:17:03,0,0", "2023-11-16 18:17:04,0,0"))
-    assert log.work.tolist() == [1, 1]
-
-
-@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("yesterday,1,2", r"line 5, field TIMESTAMP: 'yesterday' should be a time like"),
-        (",1,2", r"line 5, field TIMESTAMP: '' should be a time like"),
-        ("2023-13-16 18:17:06,1,2", r"line 5, field TIMESTAMP: '2023-13-16 18:17:06'"),
-        ("2023-11-16 18:17:06,-1,2", r"line 5, field ContextTokens: '-1' should be a number of tokens"),
-        ("2023-11-16 18:17:06,many,2", r"line 5, field ContextTokens: 'many' should be a number of tokens"),
-        ("2023-11-16 18:17:06,1.5,2", r"line 5, field ContextTokens: '1.5' should be a number of tokens"),
-        ("2023-11-16 18:17:06,nan,2", r"line 5, field ContextTokens: 'nan' should be a number of tokens"),
-        ("2023-11-16 18:17:06,1,", r"line 5, field GeneratedTokens: '' should be a number of tokens"),
-        ("2023-11-16 18:17:06,1", r"line 5"),
-        ("2023-11-16 18:17:06", r"line 5"),
-        ("", r"line 5"),
-        ("2023-11-16 18:17:06,1,2,3", r"line 5: 4 fields where the header has 3"),
-        (
-            "2023-11-16 18:17:01,1,2",
-            r"line 5, field TIMESTAMP: '2023-11-16 18:17:01' should be no earlier than the line before; sort",
-        ),
-    ],
-)
-def test_a_bad_line_is_named_by_file_line_and_field(written, name, line, message):
-    path = written(*GOOD, line, "2023-11-16 18:17:09,1,2", name=name)
-    with pytest.raises(TraceError, match=message) as error:
-        read_log(path)
-    assert str(error.value).startswith(str(path))
-
-
-def test_the_first_of_several_bad_lines_is_named(written):
-    lines = [*GOOD, "2023-11-16 18:17:06,x,2", "2023-11-16 18:17:07,y,2"]
-    with pytest.raises(TraceError, match="line 5, field ContextTokens: 'x'"):
-        read_log(written(*lines))
-
-
-def test_bytes_that_are_not_text_are_named_by_line(tmp_path):
-    path = tmp_path / "log.csv"
-    path.write_bytes("\n".join([AZURE_HEADER, *GOOD]).encode() + b"\n2023-11-16 18:17:06,\xff,6\n")
-    with pytest.raises(TraceError, match=r"log\.csv, line 5"):
-        read_log(path)
-
-
-def test_a_missing_column_is_named_with_those_that_are_there(written):
-    path = written("1,2,3", header="TIMESTAMP,Prompt,GeneratedTokens")
-    message = r"line 1: no column 'ContextTokens'; .*this file has TIMESTAMP, Prompt, GeneratedTokens"
-    with pytest.raises(TraceError, match=message):
-        read_log(path)
-
-
-def test_a_missing_file_a_folder_and_an_empty_file_are_told_apart(tmp_path):
-    with pytest.raises(TraceError, match=r"gone\.csv: no such file"):
-        read_log(tmp_path / "gone.csv")
-    with pytest.raises(TraceError):
-        read_log(tmp_path)
-    path = tmp_path / "empty.csv"
-    path.touch()
-    with pytest.raises(TraceError, match=r"empty\.csv: the file is empty; a log has a header"):
-        read_log(path)
-
-
-@pytest.mark.parametrize("lines", [(), GOOD[:1], (GOOD[0], GOOD[0])])
-def test_a_log_that_spans_no_time_is_refused(written, lines):
-    with pytest.raises(TraceError, match=f"{len(lines)} requests at one moment; a log needs a span"):
-        read_log(written(*lines))
-
-
-def test_a_gzipped_log_reads_as_the_plain_one(written):
-    lines = azure_lines(200)
-    plain, packed = read_log(written(*lines)), read_log(written(*lines, name="log.csv.gz"))
-    assert (plain.time_s == packed.time_s).all() and (plain.work == packed.work).all()
-
-
-@pytest.mark.parametrize("missing", [1, 8, 100, 4000])
-def test_a_truncated_gzip_is_refused_as_such(written, missing):
-    path = written(*azure_lines(500), name="log.csv.gz")
-    path.write_bytes(path.read_bytes()[:-missing])
-    with pytest.raises(TraceError, match=r"log\.csv\.gz: .*(truncated|gzip|compress|end-of-stream)"):
-        read_log(path)
+THREE = [f"2023-11-16 18:17:{second:02d},{prompt},0" for second, prompt in enumerate((900, 100, 500))]
 
 
 def test_each_request_visits_the_coordinator_and_the_specialist_of_its_prompt_length(written):
-    lines = [f"2023-11-16 18:17:{second:02d},{prompt},0" for second, prompt in enumerate((900, 100, 500))]
-    scenario = load_scenario("trace", trace=written(*lines), split="all", steps=1, dt=0.01)
     # Work 1.8, 0.2 and 1 at the coordinator; the shortest to NLP, the longest to reasoning.
-    arrivals = scenario.windows.arrivals[:, 0]
-    assert arrivals[arrivals.any(axis=1)].tolist() == [
+    assert busy_rows(scenario_of(written(*THREE), steps=1, dt=0.01)) == [
         pytest.approx([1.8, 0, 0, 1.8]),
         pytest.approx([0.2, 0.2, 0, 0]),
         pytest.approx([1, 0, 1, 0]),
     ]
 
 
-def test_one_agent_alone_gets_every_request(azure_log):
-    agents = load_scenario("trace").agents[:1]
-    scenario = load_scenario("trace", trace=azure_log, steps=5).model_copy(update={"agents": agents})
-    assert scenario.windows.arrivals.shape[2] == 1
+def test_by_length_each_request_goes_to_one_of_all_agents(written):
+    lines = [*THREE, "2023-11-16 18:17:03,2500,0"]
+    assert busy_rows(scenario_of(written(*lines), "all", "by-length", steps=1, dt=0.01)) == [
+        pytest.approx([0, 0, 0.9, 0]),
+        pytest.approx([0.1, 0, 0, 0]),
+        pytest.approx([0, 0.5, 0, 0]),
+        pytest.approx([0, 0, 0, 2.5]),
+    ]
 
 
-@pytest.mark.parametrize("steps", [5, 7])
-def test_every_request_is_in_one_window_or_in_the_remainder(azure_log, steps):
-    log = read_log(azure_log)
-    windows = {split: windows_of(azure_log, split, steps=steps) for split in ("train", "eval", "all")}
-    accounting = windows["all"].accounting
-    assert {w.accounting for w in windows.values()} == {accounting}
-    counted = r"(\d+) in (\d+) training.* (\d+) in (\d+) evaluation.* (\d+) in the remainder"
-    parts = re.search(counted, accounting)
-    train, train_windows, held_out, eval_windows, remainder = map(int, parts.groups())
+def test_the_first_agent_may_get_every_request(written):
+    assert busy_rows(scenario_of(written(*THREE), "all", "first-agent", steps=1, dt=0.01)) == [
+        pytest.approx([work, 0, 0, 0]) for work in (1.8, 0.2, 1)
+    ]
+
+
+@pytest.mark.parametrize("assignment", [*ASSIGNMENTS, None])
+def test_a_log_that_names_agents_overrules_the_assignment(written, assignment):
+    path = written("7,vision,0.5", "8,nlp,1", "9,vision,2", form="plain")
+    assert busy_rows(scenario_of(path, "all", assignment, steps=1, dt=0.01)) == [
+        [0, 0, 0.5, 0],
+        [0, 1, 0, 0],
+        [0, 0, 2, 0],
+    ]
+
+
+def test_an_agent_that_there_is_not_is_named_by_line(written):
+    path = written("0,nlp,1", "1,Vision,1", "2,sound,1", form="plain")
+    message = (
+        r"log\.csv, line 3, field agent: 'Vision' is no agent .*; name one of coordinator, nlp, vision, rea"
+    )
+    with pytest.raises(TraceError, match=message):
+        _ = scenario_of(path).windows
+
+
+def test_the_load_counts_the_visits_that_routing_adds(written):
+    scenario = scenario_of(written(*THREE), "all", "first-agent", steps=1, dt=0.01, load=0.001)
+    routing = ((0, 1, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0))
+    routed = scenario.model_copy(update={"routing": routing})
+    rates = [agent.throughput_rps for agent in scenario.agents]
+    ratio = routed.windows.episodes / scenario.windows.episodes
+    assert ratio == pytest.approx((1 / rates[0] + 1 / rates[1]) * rates[0], rel=0.001)
+
+
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+def test_one_agent_alone_gets_every_request(azure_log, assignment):
+    scenario = scenario_of(azure_log, "all", assignment, steps=5)
+    alone = scenario.model_copy(update={"agents": scenario.agents[:1]})
+    (_, train), (_, held_out), _ = counted(alone)
+    assert played(alone)[:, :-1].sum() == pytest.approx(read_log(azure_log).work[: train + held_out].sum())
+
+
+@every_format
+@pytest.mark.parametrize(("steps", "dt"), [(5, 1.0), (7, 0.3)])
+def test_every_request_is_in_one_window_or_in_the_remainder(logs, form, steps, dt):
+    log = read_log(logs[form])
+    scenarios = {
+        split: scenario_of(logs[form], split, steps=steps, dt=dt) for split in ("train", "eval", "all")
+    }
+    (train_windows, train), (eval_windows, held_out), remainder = counted(scenarios["all"])
+    assert len({scenario.windows.accounting for scenario in scenarios.values()}) == 1
     assert train + held_out + remainder == len(log.time_s) == 3000
-    assert len(windows["train"].arrivals) == train_windows
-    assert len(windows["eval"].arrivals) == eval_windows == np.ceil(0.3 * (train_windows + eval_windows))
+    episodes = {split: scenario.windows.episodes for split, scenario in scenarios.items()}
+    assert episodes == {"train": train_windows, "eval": eval_windows, "all": train_windows + eval_windows}
+    assert eval_windows == np.ceil(0.3 * (train_windows + eval_windows))
     # In time order, the first requests are trained on: their work is what the windows hold.
     work = np.cumsum(log.work)
-    played = {split: w.arrivals[:, :-1, 0].sum() for split, w in windows.items()}
-    assert played["train"] == pytest.approx(work[train - 1])
-    assert played["eval"] == pytest.approx(work[train + held_out - 1] - work[train - 1])
-    assert played["all"] == pytest.approx(played["train"] + played["eval"])
-    specialists = windows["all"].arrivals[:, :-1, 1:].sum()
-    assert specialists == pytest.approx(played["all"])
+    visits = 1 if form == "plain" else 2
+    total = {split: played(scenario)[:, :-1].sum() / visits for split, scenario in scenarios.items()}
+    assert total["train"] == pytest.approx(work[train - 1])
+    assert total["eval"] == pytest.approx(work[train + held_out - 1] - work[train - 1])
+    assert total["all"] == pytest.approx(work[train + held_out - 1])
 
 
-def test_training_windows_come_before_evaluation_windows_and_share_nothing(azure_log):
-    everything = windows_of(azure_log, "all", steps=5).arrivals
-    train = windows_of(azure_log, "train", steps=5).arrivals
-    held_out = windows_of(azure_log, "eval", steps=5).arrivals
+@every_format
+@pytest.mark.parametrize("dt", [1.0, 0.1])
+def test_a_batch_plays_the_sums_of_the_requests_bit_for_bit(logs, form, dt):
+    scenario = scenario_of(logs[form], steps=6, dt=dt)
+    log = read_log(logs[form])
+    if form == "plain":
+        visits = np.array([AGENTS.index(name) for name in log.agent_names])[log.agent][:, np.newaxis]
+    else:
+        rank = np.argsort(np.argsort(log.prompt_tokens, kind="stable"), kind="stable")
+        visits = np.column_stack([np.zeros_like(rank), 1 + rank * 3 // len(rank)])
+    assert np.array_equal(played(scenario), dense(scenario, visits))
+
+
+@every_format
+def test_training_windows_come_before_evaluation_windows_and_share_nothing(logs, form):
+    everything, train, held_out = (
+        played(scenario_of(logs[form], s, steps=5)) for s in ("all", "train", "eval")
+    )
     assert (np.concatenate([train[:, :-1], held_out[:, :-1]]) == everything[:, :-1]).all()
     # The last row of a window only feeds its final observation: the next window's first row,
-    # but nothing of evaluation enters training.
-    assert (train[:-1, -1] == train[1:, 0]).all()
-    assert (train[-1, -1] == 0).all()
+    # but nothing of evaluation enters training, and nothing of the remainder evaluation.
+    for split in (train, held_out, everything):
+        assert (split[:-1, -1] == split[1:, 0]).all()
+        assert (split[-1, -1] == 0).all()
+
+
+def test_the_room_of_the_windows_does_not_grow_as_the_steps_shrink(azure_log):
+    coarse, fine = (scenario_of(azure_log, dt=dt, steps=1).windows for dt in (1, 0.01))
+    assert fine.episodes == pytest.approx(100 * coarse.episodes, rel=0.02)
+    assert len(fine.replay.step) <= 2 * 3000
+    # A load this low stretches the log to hundred thousand years.
+    assert scenario_of(azure_log, dt=0.01, steps=1, load=1e-10).windows.episodes > 1e14
+
+
+def test_more_steps_than_can_be_counted_are_refused(azure_log):
+    with pytest.raises(TraceError, match=r"more steps of 0\.01 s than can be counted; ask for a higher load"):
+        _ = scenario_of(azure_log, dt=0.01, load=1e-300).windows
 
 
 @pytest.mark.parametrize("load", [0.3, 0.8, 2.0])
 def test_the_whole_log_has_the_load_asked_for(azure_log, load):
-    scenario = load_scenario("trace", trace=azure_log, load=load, split="all", steps=1, dt=1)
+    scenario = scenario_of(azure_log, load=load, steps=1, dt=1)
     log = read_log(azure_log)
     base = np.array([agent.throughput_rps for agent in scenario.agents])
     span = float(re.search(r"stretched to ([\d.]+) s", scenario.windows.accounting).group(1))
-    arrivals = scenario.windows.arrivals[:, 0]
+    arrivals = played(scenario)[:, 0]
     # The windows leave a remainder of less than one step; its work is what the log has beyond them.
     covered = arrivals[:, 0].sum() / log.work.sum()
     busy = (arrivals / base).sum() / covered
@@ -216,14 +201,14 @@ def test_the_whole_log_has_the_load_asked_for(azure_log, load):
 
 
 def test_a_higher_load_shortens_time_and_drops_nothing(azure_log):
-    slow, fast = (windows_of(azure_log, load=load, steps=1).arrivals[:, 0, 0] for load in (0.4, 0.8))
+    slow, fast = (played(scenario_of(azure_log, load=load, steps=1))[:, 0, 0] for load in (0.4, 0.8))
     assert len(slow) == pytest.approx(2 * len(fast), abs=2)
     assert slow.sum() == pytest.approx(fast.sum(), rel=0.05)
 
 
 def test_environment_k_starts_at_window_seed_plus_k_and_goes_on_from_there(azure_log):
-    scenario = load_scenario("trace", trace=azure_log, steps=6)
-    windows = scenario.windows.arrivals
+    scenario = scenario_of(azure_log, "train", steps=6)
+    windows = played(scenario)
     batch = Batch(scenario, 3)
     batch.seed(len(windows) - 1)
     for episode in range(3):
@@ -236,36 +221,36 @@ def test_environment_k_starts_at_window_seed_plus_k_and_goes_on_from_there(azure
 def test_an_episode_longer_than_the_log_is_refused_with_the_remedy(azure_log):
     message = r"azure\.csv: at load 0\.8 the log lasts .* 0 windows of 1000 s, none of them .*fewer steps"
     with pytest.raises(TraceError, match=message):
-        windows_of(azure_log, "train", steps=1000)
+        _ = scenario_of(azure_log, "train", steps=1000).windows
 
 
 def test_a_log_of_one_window_can_be_evaluated_on_but_not_trained_on(azure_log):
-    assert len(windows_of(azure_log, "eval", steps=100).arrivals) == 1
+    assert scenario_of(azure_log, "eval", steps=100).windows.episodes == 1
     with pytest.raises(TraceError, match=r"none of them for split 'train'; ask for fewer steps"):
-        windows_of(azure_log, "train", steps=100)
+        _ = scenario_of(azure_log, "train", steps=100).windows
 
 
 def test_trace_settings_are_the_documented_ones():
     assert Trace().load == 0.8 and Trace().eval_fraction == 0.3 and Trace().split == "train"
+    assert Trace().assignment == "coordinator-and-specialist"
 
 
-@pytest.mark.skipif(not REAL_LOG.is_file(), reason="the real log is not here")
-def test_the_real_azure_log_is_read_whole():
-    log = read_log(REAL_LOG)
-    assert len(log.time_s) == 8819
-    assert log.time_s[-1] == pytest.approx(0.95 * 3600, rel=0.01)
-    per_second = np.bincount(log.time_s.astype(int))
-    assert per_second.mean() == pytest.approx(2.57, abs=0.01)
-    assert per_second.var() / per_second.mean() == pytest.approx(13.2, abs=0.2)
-    assert log.work.mean() == pytest.approx(1)
+@every_format
+def test_every_format_plays(logs, form):
+    play(logs[form])
 
 
-@pytest.mark.skipif(not REAL_LOG.is_file(), reason="the real log is not here")
-def test_the_real_azure_log_plays(azure_log):
-    scenario = load_scenario("trace", trace=REAL_LOG)
+@pytest.mark.skipif(not REAL_LOGS.is_dir(), reason="the real logs are not here")
+@pytest.mark.parametrize("name", ["AzureLLMInferenceTrace_code.csv", "mooncake_conversation.jsonl"])
+def test_the_real_logs_play(name):
+    play(REAL_LOGS / name)
+
+
+def play(path):
+    scenario = scenario_of(path, "train")
     batch = Batch(scenario, 2)
     batch.seed(0)
     batch.reset()
     for _ in range(scenario.steps):
         batch.step(np.full((2, 4), 0.25))
-    assert np.isfinite(batch.episode).all() and batch.arrived[..., scenario.steps - 1].any()
+    assert np.isfinite(batch.episode).all() and batch.arrived[scenario.steps - 1].any()

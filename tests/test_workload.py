@@ -36,7 +36,7 @@ def drawn(traffic, *, steps, envs=1, dt=1.0, seed=0, agents=1, base=100.0):
     batch = Batch(scenario, envs)
     batch.seed(seed)
     batch.reset()
-    return batch.arrivals[:steps, :envs], batch.state[:, :, MEAN_RATE]
+    return batch.arrivals[:steps], batch.state[:, :, MEAN_RATE]
 
 
 @pytest.mark.parametrize("mean", [0.1, 3.0, 17.0, 120.0, 1900.0])
@@ -238,7 +238,7 @@ def test_traffic_comes_at_the_mean_rate_that_the_objective_counts_with():
     batch = Batch(scenario, 200)
     batch.seed(0)
     batch.reset()
-    counted = batch.arrivals[:3000, :200].mean(axis=0)
+    counted = batch.arrivals[:3000].mean(axis=0)
     assert counted.sum(axis=0) == pytest.approx(batch.state[:, :, MEAN_RATE].sum(axis=0), rel=0.02)
 
 
@@ -282,7 +282,7 @@ def test_the_extra_row_of_arrivals_is_drawn_too(name):
     batch = Batch(load_scenario(name, steps=4), 8)
     batch.seed(0)
     batch.reset()
-    assert batch.arrivals.shape[0] == 5 and batch.arrivals[4, :8].any()
+    assert batch.arrivals.shape[0] == 5 and batch.arrivals[4].any()
 
 
 def test_a_common_burst_drives_all_agents_and_separate_ones_do_not():
@@ -326,7 +326,7 @@ def arrivals_of(name, envs, **changes):
     batch = Batch(scenario, envs)
     batch.seed(10_000)
     batch.reset()
-    return batch, batch.arrivals[: scenario.steps, :envs]
+    return batch, batch.arrivals[: scenario.steps]
 
 
 def test_bursty_is_as_uneven_as_the_azure_code_log():

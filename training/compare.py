@@ -13,17 +13,19 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from baselines import POLICIES
-from gpualloc_env.scenario import Scenario, load_scenario
+from baselines import POLICIES, Policy
+from gpualloc_env.scenario import SCENARIOS, Scenario, load_scenario
 from gpualloc_env.traces import Split
-from training.evaluate import evaluate
+from training.evaluate import Evaluation, evaluate
 from training.event_files import write_runs
 from training.figures import draw
-from training.policies import load_policy
+from training.heatmap import draw_heatmap
+from training.policies import AgentsError, load_policy
 from training.provenance import write_config
-from training.report import rich_table, tables, write_episodes, write_summary
+from training.report import Summary, overview, rich_table, summary, tables, write_episodes, write_json
 from training.staging import staged
 
+ALL = "all"
 ENTRIES = ("summary.json", "episodes.csv", "config.json", "comparison.png", "tensorboard")
 
 
@@ -32,7 +34,7 @@ class CompareConfig:
     """Compare allocators on the same held-out workloads."""
 
     scenario: str = "serverless"
-    """A registered scenario, or the path of a .toml file."""
+    """A registered scenario, the path of a .toml file, or `all` registered scenarios one after another."""
     policies: tuple[str, ...] = ("static", "round-robin", "adaptive")
     """Names of baselines, and directories of training runs."""
     episodes: int = 100
@@ -54,47 +56,106 @@ class CompareConfig:
 
 
 def main(config: CompareConfig) -> None:
-    """Evaluate every policy on the same episodes, write the files, print the tables."""
+    """Evaluate every policy on the same episodes of each scenario, write the files, print the tables."""
     status = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    everything = config.scenario == ALL
+    names = all_scenarios(config, status) if everything else [config.scenario]
+    console = Console(width=None if sys.stdout.isatty() else 130, markup=False, highlight=False)
     try:
-        scenario = make_scenario(config)
-        policies = {name: load_policy(given, scenario) for name, given in named(config.policies).items()}
-        episodes = count_episodes(config, scenario)
+        contests = [Contest.of(config, name, status, skip_misfits=everything) for name in names]
+        entries = (*names, "summary.json", "config.json", "heatmap.png") if everything else ENTRIES
+        with staged(config.out, entries) as directory:
+            summaries: dict[str, Summary] = {}
+            for name, contest in zip(names, contests, strict=True):
+                target = directory / name if everything else directory
+                evaluations = contest.run(target, config, status)
+                summaries[name] = summary(evaluations, config.seed)
+                for title, rows in tables(evaluations).items():
+                    console.print(rich_table(f"{name}: {title}" if everything else title, rows), "", sep="\n")
+            if everything:
+                write_json(directory / "summary.json", {"scenarios": summaries})
+                write_config(directory / "config.json", asdict(config))
+                draw_heatmap(directory / "heatmap.png", summaries)
+                console.print(
+                    rich_table("Objective J by scenario (lower is better)", overview(summaries)), ""
+                )
     except (ValueError, OSError) as error:
         fail(error)
-    if scenario.trace is not None:
-        status.print(scenario.windows.accounting)
-        if episodes < config.episodes:
-            status.print(
-                f"Split {scenario.trace.split!r} has {episodes} windows: each is played once instead of "
-                f"{config.episodes} episodes, because repeated windows are not independent samples"
+    place = config.out if everything else config.out / "tensorboard"
+    console.print(f"Results in {config.out}; charts with: tensorboard --logdir {place}")
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One scenario, and the policies that play the same episodes of it."""
+
+    scenario: Scenario
+    policies: dict[str, Policy]
+    episodes: int
+
+    @classmethod
+    def of(cls, config: CompareConfig, name: str, status: Console, skip_misfits: bool) -> "Contest":
+        """Load everything before any episode is played, so that a mistake costs no time.
+
+        Args:
+            config: what to compare.
+            name: the scenario.
+            status: where to say what is played, and what is not.
+            skip_misfits: leave out a policy that was trained for other agents, and say so.
+        """
+        scenario = make_scenario(config, name)
+        policies: dict[str, Policy] = {}
+        for label, given in named(config.policies).items():
+            try:
+                policies[label] = load_policy(given, scenario)
+            except AgentsError as error:
+                if not skip_misfits:
+                    raise
+                status.print(f"{name} without {label}: {error}")
+        episodes = count_episodes(config, scenario)
+        if scenario.trace is not None:
+            status.print(scenario.windows.accounting)
+            if episodes < config.episodes:
+                status.print(
+                    f"Split {scenario.trace.split!r} has {episodes} windows: each is played once instead of "
+                    f"{config.episodes} episodes, because repeated windows are not independent samples"
+                )
+        return cls(scenario, policies, episodes)
+
+    def run(self, directory: Path, config: CompareConfig, status: Console) -> list[Evaluation]:
+        """Play the episodes and write the results."""
+        directory.mkdir(exist_ok=True)
+        evaluations = [
+            evaluate(name, policy, self.scenario, self.episodes, config.seed)
+            for name, policy in track(
+                self.policies.items(), f"Evaluating on {self.scenario.name}", console=status
             )
-    try:
-        with staged(config.out, ENTRIES) as directory:
-            evaluations = [
-                evaluate(name, policy, scenario, episodes, config.seed)
-                for name, policy in track(policies.items(), f"Evaluating on {scenario.name}", console=status)
-            ]
-            kinds = {name: "classical" if name in POLICIES else "learned" for name in policies}
-            write_summary(directory / "summary.json", evaluations, config.seed)
-            write_episodes(directory / "episodes.csv", evaluations, config.seed)
-            write_config(directory / "config.json", asdict(config))
-            draw(directory / "comparison.png", evaluations, config.seed)
-            write_runs(directory / "tensorboard", evaluations, kinds, directory / "comparison.png")
-    except OSError as error:
-        fail(error)
-    console = Console(width=None if sys.stdout.isatty() else 130, markup=False, highlight=False)
-    for title, rows in tables(evaluations).items():
-        console.print(rich_table(title, rows), "", sep="\n")
-    console.print(f"Results in {config.out}; charts with: tensorboard --logdir {config.out / 'tensorboard'}")
+        ]
+        kinds = {name: "classical" if name in POLICIES else "learned" for name in self.policies}
+        write_json(directory / "summary.json", summary(evaluations, config.seed))
+        write_episodes(directory / "episodes.csv", evaluations, config.seed)
+        write_config(directory / "config.json", asdict(config))
+        draw(directory / "comparison.png", evaluations, config.seed)
+        write_runs(directory / "tensorboard", evaluations, kinds, directory / "comparison.png")
+        return evaluations
 
 
-def make_scenario(config: CompareConfig) -> Scenario:
-    """The scenario with the changes asked for; of a log, the windows kept for evaluation."""
-    changes = {"steps": config.steps, "dt": config.dt, "load": config.load, "trace": config.trace}
-    scenario = load_scenario(config.scenario, **changes, split=config.split)
+def all_scenarios(config: CompareConfig, status: Console) -> list[str]:
+    """Every registered scenario, those that wait for a log only where one is given."""
+    waiting = [name for name, scenario in SCENARIOS.items() if scenario.trace and config.trace is None]
+    if waiting:
+        status.print(f"Without {', '.join(waiting)}, which replays a request log: give one with --trace")
+    return [name for name in SCENARIOS if name not in waiting]
+
+
+def make_scenario(config: CompareConfig, name: str) -> Scenario:
+    """A scenario with the changes asked for; of a log, the windows kept for evaluation."""
+    changes = {"steps": config.steps, "dt": config.dt, "load": config.load}
+    replays = config.scenario != ALL or SCENARIOS[name].trace is not None
+    log = {"trace": config.trace, "split": config.split} if replays else {}
+    scenario = load_scenario(name, **changes, **log)
     if scenario.trace is not None and config.split is None:
-        scenario = load_scenario(config.scenario, **changes, split="eval")
+        scenario = load_scenario(name, **changes, **{**log, "split": "eval"})
     return scenario
 
 
@@ -128,7 +189,7 @@ def count_episodes(config: CompareConfig, scenario: Scenario) -> int:
         raise ValueError(f"episodes must be at least 1, got {config.episodes}")
     if scenario.trace is None:
         return config.episodes
-    return min(config.episodes, len(scenario.windows.arrivals))
+    return min(config.episodes, scenario.windows.episodes)
 
 
 def fail(error: Exception) -> NoReturn:

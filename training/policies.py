@@ -13,6 +13,11 @@ from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import AnyArray, Array
 from training.action_transform import SimplexActions
 
+
+class AgentsError(ValueError):
+    """A policy that was trained for other agents than a scenario has."""
+
+
 MODEL, TRANSFORM = "model.zip", "transform.json"
 
 
@@ -23,7 +28,8 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
     its author put there: load only runs that you trust.
 
     Raises:
-        ValueError: no such policy, an incomplete run, or one trained for other agents.
+        ValueError: no such policy, or an incomplete run.
+        AgentsError: a run that was trained for other agents.
     """
     if name in POLICIES:
         return POLICIES[name]
@@ -39,7 +45,7 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
 
     transform = SimplexActions(**json.loads((directory / TRANSFORM).read_text(encoding="utf-8")))
     if transform.num_agents != len(scenario.agents):
-        raise ValueError(
+        raise AgentsError(
             f"{directory} was trained for {transform.num_agents} agents, scenario {scenario.name!r} has "
             f"{len(scenario.agents)}; train one for it"
         )

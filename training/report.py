@@ -15,6 +15,7 @@ from scipy.stats import bootstrap
 from training.evaluate import Evaluation, Metrics
 
 RESAMPLES = 9999
+Summary = dict[str, Any]
 
 
 class Estimate(NamedTuple):
@@ -76,8 +77,8 @@ def mean_metrics(episodes: Sequence[Metrics]) -> Metrics:
     return means
 
 
-def summary(evaluations: Sequence[Evaluation], seed: int) -> dict[str, Any]:
-    """Everything that `summary.json` holds; a mean that is nowhere defined is None."""
+def summary(evaluations: Sequence[Evaluation], seed: int) -> Summary:
+    """Everything that `summary.json` holds of a scenario; a mean that is nowhere defined is None."""
     reference = best(evaluations)
     scenario = reference.batch.scenario
     policies: dict[str, Any] = {}
@@ -151,6 +152,22 @@ def tables(evaluations: Sequence[Evaluation]) -> dict[str, list[dict[str, str]]]
     }
 
 
+def overview(summaries: Mapping[str, Summary]) -> list[dict[str, str]]:
+    """J of each policy, a column each, by scenario, a row each; empty where a policy did not play."""
+    names = list(dict.fromkeys(name for each in summaries.values() for name in each["policies"]))
+    rows: list[dict[str, str]] = []
+    for scenario, each in summaries.items():
+        objectives = {name: result["objective"] for name, result in each["policies"].items()}
+        cells = {
+            name: _cell(Estimate(objectives[name]["mean"], *objectives[name]["ci95"]))
+            if name in objectives
+            else ""
+            for name in names
+        }
+        rows.append({"scenario": scenario, **cells})
+    return rows
+
+
 def _cell(value: Estimate, sign: str = "") -> str:
     mean = f"{value.mean:{sign}.3f}"
     return mean if value.low == value.high else f"{mean} [{value.low:{sign}.3f}, {value.high:{sign}.3f}]"
@@ -173,11 +190,6 @@ def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write_summary(path: Path, evaluations: Sequence[Evaluation], seed: int) -> None:
-    """Write the means and intervals as JSON."""
-    _write_json(path, summary(evaluations, seed))
-
-
 def write_episodes(path: Path, evaluations: Sequence[Evaluation], seed: int) -> None:
     """Write one CSV line for each policy and episode; a metric that is not defined stays empty."""
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -189,6 +201,7 @@ def write_episodes(path: Path, evaluations: Sequence[Evaluation], seed: int) -> 
                 writer.writerow([evaluation.policy, seed + k, *values])
 
 
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write results as JSON; a NaN would be an error of ours."""
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     path.write_text(text + "\n", encoding="utf-8")

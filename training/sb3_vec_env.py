@@ -37,7 +37,7 @@ class BatchVecEnv(VecEnv):
         self._reset_seeds()
         self._batch.reset()
         self._held[:] = 0.0
-        return self._batch.observation.copy()
+        return self._batch.observation
 
     def step_async(self, actions: AnyArray) -> None:
         """Keep the logits, (B, N + 1), for `step_wait`."""
@@ -56,7 +56,7 @@ class BatchVecEnv(VecEnv):
                 infos[k] = self._summary(int(k))
             batch.reset(dones)
             self._held[dones] = 0.0
-        return batch.observation.copy(), rewards, dones, infos
+        return batch.observation, rewards, dones, infos
 
     def _summary(self, k: int) -> dict[str, Any]:
         """What the learner and its log need to know of an episode that has just ended."""
@@ -65,7 +65,7 @@ class BatchVecEnv(VecEnv):
         total = float(self._batch.episode[k, SUMS + REWARD])
         shares = self._held[k] / steps
         return {
-            "terminal_observation": self._batch.observation[k].copy(),
+            "terminal_observation": self._batch.observation[k],
             "TimeLimit.truncated": True,
             "episode": {"r": total, "l": steps, "t": 0.0},
             "objective": -total / steps,

@@ -1,21 +1,85 @@
-"""Ratios at the end of a benchmark run: every steps/s as a multiple of CartPole-v1's in the same run."""
+"""What benchmarks measured, at the end of a run: ratios to CartPole-v1, time and memory.
 
+A ratio is measured chunk by chunk between two chunks of CartPole itself.
+
+The speed of a shared machine drifts within seconds, so a reference that is measured once, before
+or after, tells little. Each round of a benchmark has its own reference on either side.
+"""
+
+from time import perf_counter
+
+import gymnasium as gym
+import numpy as np
 import pytest
 
-REFERENCE = "CartPole-v1, gym.make"
+REFERENCE_STEPS = 3000
+
+
+class Reference:
+    """CartPole-v1 through `gym.make`: its speed around every round of a benchmark."""
+
+    def __init__(self):
+        self.env = gym.make("CartPole-v1")
+        self.env.reset(seed=0)
+        self.actions = [self.env.action_space.sample() for _ in range(REFERENCE_STEPS)]
+        self.rates = []
+
+    def measure(self):
+        start = perf_counter()
+        for action in self.actions:
+            _, _, terminated, truncated, _ = self.env.step(action)
+            if terminated or truncated:
+                self.env.reset()
+        self.rates.append(REFERENCE_STEPS / (perf_counter() - start))
+
+
+@pytest.fixture
+def against_cartpole(benchmark):
+    """Measure `run`, which takes `steps` steps, in rounds, each between two chunks of CartPole-v1."""
+
+    def measure(label, steps, run, rounds):
+        reference = Reference()
+        reference.measure()
+        reference.rates.clear()
+        run()
+        benchmark.pedantic(run, setup=reference.measure, rounds=rounds)
+        reference.measure()
+        speed = steps / np.array(benchmark.stats.stats.data)
+        around = np.array(reference.rates)
+        benchmark.extra_info.update(
+            label=label,
+            steps_per_s=float(np.median(speed)),
+            reference_steps_per_s=float(np.median(around)),
+            ratios=sorted((speed / (0.5 * (around[:-1] + around[1:]))).tolist()),
+        )
+
+    return measure
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     session = getattr(terminalreporter.config, "_benchmarksession", None)
-    results = [bench for bench in session.benchmarks if "steps" in bench.extra_info] if session else []
-    rates = {bench.extra_info["label"]: bench.extra_info["steps"] / bench.stats.median for bench in results}
-    if REFERENCE not in rates:
-        return
-    terminalreporter.section("steps per second, median of the rounds")
-    for label, rate in rates.items():
-        ratio = rate / rates[REFERENCE]
-        terminalreporter.write_line(f"{label:<42} {rate:>14,.0f} {ratio:>10.2f} × CartPole-v1")
-    for bench in session.benchmarks:
+    benchmarks = session.benchmarks if session else []
+    measured = [bench.extra_info for bench in benchmarks if "ratios" in bench.extra_info]
+    if measured:
+        terminalreporter.section("steps per second, as a multiple of CartPole-v1 through gym.make")
+        terminalreporter.write_line(
+            f"{'median of the rounds':<42} {'steps/s':>14} {'ratio':>8}   middle half"
+        )
+    for info in measured:
+        low, middle, high = np.quantile(info["ratios"], [0.25, 0.5, 0.75])
+        terminalreporter.write_line(
+            f"{info['label']:<42} {info['steps_per_s']:>14,.0f} {middle:>8.2f}   {low:.2f} to {high:.2f}"
+        )
+    for bench in benchmarks:
         if "agents" in bench.extra_info:
             nanoseconds = 1e9 * bench.stats.median / bench.extra_info["agents"]
             terminalreporter.write_line(f"{bench.extra_info['label']:<42} {nanoseconds:>14.2f} ns an agent")
+    logs = [bench for bench in benchmarks if "peak_mb" in bench.extra_info]
+    if logs:
+        terminalreporter.section("logs of a million requests made into episodes")
+        for bench in logs:
+            log, peak = bench.extra_info["log_mb"], bench.extra_info["peak_mb"]
+            terminalreporter.write_line(
+                f"{bench.extra_info['label']:<16} {log:>8,.0f} MiB {bench.stats.median:>8.2f} s, "
+                f"peak memory {peak:>6,.0f} MiB above the interpreter with the package"
+            )

@@ -11,12 +11,7 @@ import gpualloc_env  # noqa: F401  registers the environment
 from baselines.adaptive import algorithm_1
 
 SINGLE_STEPS = 3010
-ROUNDS = 15
-
-
-def measure(benchmark, label, steps, run):
-    benchmark.extra_info.update(label=label, steps=steps)
-    benchmark.pedantic(run, rounds=ROUNDS, warmup_rounds=2)
+EPISODE = 301  # steps of a whole serverless episode and of the start of the next one
 
 
 def typical_action(env):
@@ -25,35 +20,34 @@ def typical_action(env):
     return np.full(space.shape, 0.25, space.dtype) if space.dtype == np.float32 else space.sample()
 
 
-@pytest.mark.parametrize("name", ["CartPole-v1", "GPUAlloc-v0"])
-def test_single_environment(benchmark, name):
-    env = gym.make(name)
+def test_single_environment(against_cartpole):
+    env = gym.make("GPUAlloc-v0")
     env.reset(seed=0)
-    actions = [typical_action(env) for _ in range(SINGLE_STEPS)]
+    action = typical_action(env)
 
     def run():
-        for action in actions:
-            _, _, terminated, truncated, _ = env.step(action)
-            if terminated or truncated:
+        for _ in range(SINGLE_STEPS):
+            _, _, _, truncated, _ = env.step(action)
+            if truncated:
                 env.reset()
 
-    measure(benchmark, f"{name}, gym.make", SINGLE_STEPS, run)
+    against_cartpole("GPUAlloc-v0, gym.make", SINGLE_STEPS, run, rounds=60)
     assert env.observation_space.contains(env.reset()[0])
 
 
 @pytest.mark.parametrize("num_envs", [1024, 16384])
 @pytest.mark.parametrize("name", ["CartPole-v1", "GPUAlloc-v0"])
-def test_native_batch(benchmark, name, num_envs):
+def test_native_batch(against_cartpole, name, num_envs):
     env = gym.make_vec(name, num_envs=num_envs, vectorization_mode="vector_entry_point")
     env.reset(seed=0)
     action = typical_action(env)
-    steps = 301  # one whole episode of serverless and the step that starts the next one
 
     def run():
-        for _ in range(steps):
+        for _ in range(EPISODE):
             env.step(action)
 
-    measure(benchmark, f"{name}, make_vec({num_envs})", steps * num_envs, run)
+    rounds = 40 if num_envs == 1024 else 6
+    against_cartpole(f"{name}, make_vec({num_envs})", EPISODE * num_envs, run, rounds)
     assert env.observation_space.contains(env.reset()[0])
 
 
@@ -63,7 +57,5 @@ def test_algorithm_1_on_a_million_agents(benchmark):
     rate, min_share = generator.random(agents), generator.random(agents) / agents
     priority = generator.integers(1, 4, agents).astype(float)
     benchmark.extra_info.update(label="Algorithm 1, one million agents", agents=agents)
-    shares = benchmark.pedantic(
-        algorithm_1, (rate, min_share, priority, 1.0), rounds=4 * ROUNDS, warmup_rounds=2
-    )
+    shares = benchmark.pedantic(algorithm_1, (rate, min_share, priority, 1.0), rounds=60, warmup_rounds=2)
     assert shares.sum() <= 1 + 1e-9
