@@ -173,7 +173,7 @@ def drains(_seed: int) -> list[Check]:
 
 
 def _backlog(requests: list[float], steps: int) -> Array:
-    arrivals = np.zeros((1, steps + 1, len(requests)))
+    arrivals = np.zeros((1, steps, len(requests)))
     arrivals[0, 0] = requests
     return arrivals
 
@@ -198,7 +198,7 @@ def sojourn_integral(batch: Batch, b: int) -> float:
     total = 0.0
     for i in range(batch.num_agents):
         curves = history[:, SERVED, i], history[:, CAPACITY, i], history[:, DELAY, i]
-        count = sojourns(batch.arrived[b, i, :steps], *curves, batch.scenario.dt, room)
+        count = sojourns(batch.arrived[:steps, b, i], *curves, batch.scenario.dt, room)
         total += float((room[:count, :2].mean(axis=1) * room[:count, 2]).sum())
     return total
 
@@ -252,8 +252,8 @@ def sub_steps(seed: int) -> list[Check]:
     results: dict[int, dict[str, object]] = {}
     for parts in (1, 10, 100):
         fine = scenario.model_copy(update={"steps": 120 * parts, "dt": 1 / parts})
-        episode = np.zeros((1, 120 * parts + 1, 4))
-        episode[0, :-1:parts] = arrivals
+        episode = np.zeros((1, 120 * parts, 4))
+        episode[0, ::parts] = arrivals
         batch = replayed(fine, episode, record=True)
         for t in range(fine.steps):
             batch.step(shares[None, t // parts])

@@ -11,7 +11,7 @@ from gpualloc_env.batch import Batch
 from gpualloc_env.observation import View
 from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import BACKLOG, QUEUE_END, SERVED, Array
-from gpualloc_env.workload import WINDOWS, Traffic
+from gpualloc_env.workload import WINDOWS, Replay, Traffic
 
 
 class Totals(NamedTuple):
@@ -54,20 +54,23 @@ def drawn(scenario: Scenario, replications: int, seed: int) -> Batch:
 
 
 def replayed(scenario: Scenario, arrivals: Array, *, record: bool = False) -> Batch:
-    """Environments at the start of given episodes, (B, T + 1, N) [requests], in place of the drawn ones.
+    """Environments at the start of given episodes, (B, T, N) [requests], in place of the drawn ones.
 
-    They are played as the windows of a log are: environment k, seeded with k, meets the k-th.
+    They are played as the episodes of a log are: environment k, seeded with k, meets the k-th.
     """
     batch = Batch(scenario, len(arrivals), record=record)
-    batch.source = batch.source._replace(kind=WINDOWS, windows=np.ascontiguousarray(arrivals))
+    steps = arrivals.reshape(-1, batch.num_agents)  # those of all episodes in one row
+    step, agent = np.nonzero(steps)
+    replay = Replay(step, agent, steps[step, agent], len(arrivals))
+    batch.source = batch.source._replace(kind=WINDOWS, replay=replay)
     batch.seed(0)
     batch.reset()
     return batch
 
 
 def slotted(instants: Sequence[Array], work: Sequence[Array], steps: int, dt: float) -> Array:
-    """Requests that arrive at known instants as the arrivals of one agent's steps, (B, T + 1, 1)."""
-    arrivals = np.zeros((len(instants), steps + 1, 1))
+    """Requests that arrive at known instants as the arrivals of one agent's steps, (B, T, 1)."""
+    arrivals = np.zeros((len(instants), steps, 1))
     for episode, times, sizes in zip(arrivals, instants, work, strict=True):
         np.add.at(episode[:, 0], (times / dt).astype(np.int64), sizes)
     return arrivals

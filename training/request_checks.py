@@ -133,7 +133,7 @@ def workflow(
     last = max(run.end for run in runs)
     # The fluid comes round in ever smaller parts: two steps and 0.55 of it for each round.
     steps = ceil(1.5 * last / dt) + 200
-    arrivals = np.zeros((replications, steps + 1, 4))
+    arrivals = np.zeros((replications, steps, 4))
     arrivals[:, :, :1] = slotted([*instants], [np.full(times.shape, burst) for times in instants], steps, dt)
     scenario = station(THROUGHPUTS.tolist(), [1.0, 0.0, 0.0, 0.0], steps, dt, routing=ROUTING)
     batch = replayed(scenario, arrivals)

@@ -3,7 +3,6 @@
 python -m training.validate --out runs/validate
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from training import closed_forms
 from training.checks import Check, check_record, check_rows
 from training.partings import Parting, burst_cases, burst_rows, parting_record, step_cases, step_rows
 from training.provenance import write_config
-from training.report import markdown_table, rich_table
+from training.report import markdown_table, rich_table, write_json
 from training.staging import staged
 from training.validation_figure import draw_validation
 
@@ -115,8 +114,7 @@ def write_record(
         "checks": [check_record(check) for check in checks],
         "partings": [parting_record(row) for row in (*by_burst, *by_step)],
     }
-    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_json(path, data)
 
 
 def write_markdown(path: Path, titled: dict[str, list[dict[str, str]]]) -> None:
