@@ -1,0 +1,133 @@
+"""Hold the simulator against queueing theory, Ciw and SimPy: a table, a figure and files.
+
+python -m training.validate --out runs/validate
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+import tyro
+from rich.console import Console
+from rich.progress import track
+
+from training import closed_forms
+from training.checks import Check, check_record, check_rows
+from training.partings import Parting, burst_cases, burst_rows, parting_record, step_cases, step_rows
+from training.provenance import write_config
+from training.report import markdown_table, rich_table, write_json
+from training.staging import staged
+from training.validation_figure import draw_validation
+
+ENTRIES = ("validation.json", "validation.md", "validation.png", "config.json")
+SIMULATORS = ("ciw", "simpy")
+QUICK_EFFORT = 0.25
+
+
+@dataclass(frozen=True)
+class ValidateConfig:
+    """Hold the simulator against queueing theory and against Ciw and SimPy."""
+
+    out: Path = Path("runs/validate")
+    """Directory for the results; those of an earlier validation in it are replaced."""
+    seed: int = 0
+    """Seed of all arrivals."""
+    quick: bool = False
+    """Measure with a quarter of the replications where the models part; the checks stay as they are."""
+
+
+def main(config: ValidateConfig) -> None:
+    """Run the checks, write the files, print the tables; exit with 1 if a check fails."""
+    status = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    absent = [name for name in SIMULATORS if find_spec(name) is None]
+    if absent:
+        status.print(
+            f"Not installed: {' and '.join(absent)}, so only the closed forms are checked; "
+            "pip install '.[dev]' brings both simulators"
+        )
+    by_burst: list[Parting] = []
+    by_step: list[Parting] = []
+    try:
+        with staged(config.out, ENTRIES) as directory:
+            results = {
+                name: study(config.seed)
+                for name, study in track(closed_forms.STUDIES.items(), "Closed forms", console=status)
+            }
+            if not absent:
+                from training import request_checks
+
+                results |= {
+                    name: study(config.seed)
+                    for name, study in track(request_checks.STUDIES.items(), "Ciw and SimPy", console=status)
+                }
+                effort = QUICK_EFFORT if config.quick else 1.0
+                by_burst, by_step = (
+                    [request_checks.parting(case, config.seed) for case in track(cases, what, console=status)]
+                    for cases, what in (
+                        (burst_cases(effort), "Parting by burst"),
+                        (step_cases(effort), "Parting by step"),
+                    )
+                )
+            checks = [check for study in results.values() for check in study]
+            titled = tables(checks, by_burst, by_step)
+            write_record(directory / "validation.json", checks, by_burst, by_step, config.seed)
+            write_markdown(directory / "validation.md", titled)
+            waits, waits_by_step = results["M/D/1"], results["M/D/1 by step"]
+            draw_validation(directory / "validation.png", waits, waits_by_step, by_burst, by_step)
+            write_config(directory / "config.json", asdict(config))
+    except OSError as error:
+        fail(error)
+    console = Console(width=None if sys.stdout.isatty() else 150, markup=False, highlight=False)
+    for title, rows in titled.items():
+        console.print(rich_table(title, rows), "", sep="\n")
+    failed = [f"{check.name} ({check.against})" for check in checks if not check.passed]
+    console.print(f"{len(checks) - len(failed)} of {len(checks)} checks pass; results in {config.out}")
+    if failed:
+        print(f"error: failed: {'; '.join(failed)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def tables(
+    checks: Sequence[Check], by_burst: Sequence[Parting], by_step: Sequence[Parting]
+) -> dict[str, list[dict[str, str]]]:
+    """Rows of the printed tables by their titles."""
+    titled = {"The fluid simulator against theory and against other simulators": check_rows(checks)}
+    if by_burst:
+        titled["Workflow, fluid against Ciw by burst and load: gap, and missing service times of a task"] = (
+            burst_rows(by_burst)
+        )
+        titled["Workflow, fluid against Ciw by step: single tasks at ρ = 0.8"] = step_rows(by_step)
+    return titled
+
+
+def write_record(
+    path: Path, checks: Sequence[Check], by_burst: Sequence[Parting], by_step: Sequence[Parting], seed: int
+) -> None:
+    """Write every check and parting as JSON."""
+    data = {
+        "seed": seed,
+        "simulators": {name: version(name) if find_spec(name) else None for name in SIMULATORS},
+        "checks": [check_record(check) for check in checks],
+        "partings": [parting_record(row) for row in (*by_burst, *by_step)],
+    }
+    write_json(path, data)
+
+
+def write_markdown(path: Path, titled: dict[str, list[dict[str, str]]]) -> None:
+    """Write the tables as Markdown."""
+    text = "\n\n".join(f"## {title}\n\n{markdown_table(rows)}" for title, rows in titled.items())
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def fail(error: Exception) -> NoReturn:
+    """End with the message that names the mistake and its remedy."""
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(ValidateConfig))
