@@ -6,6 +6,7 @@ spread evenly over an interval: an episode is a list of such (shortest, longest,
 segments. What has not left by the end is a segment of its age.
 """
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ from gpualloc_env.state import (
     CAPACITY,
     COLD_START,
     DELAY,
+    HISTORY_COLUMNS,
     LATE,
     QUEUE_END,
     REALLOCATED,
@@ -29,13 +31,13 @@ from gpualloc_env.state import (
     SUMS,
     THROUGHPUT,
     AnyArray,
-    Array,
 )
 
 if TYPE_CHECKING:
     from gpualloc_env.batch import Batch
 
-PERCENTILES = {"latency_p50_s": 0.50, "latency_p95_s": 0.95, "latency_p99_s": 0.99}
+LATENCIES = ("latency_p50_s", "latency_p95_s", "latency_p99_s")
+PERCENTILES = (0.50, 0.95, 0.99)
 PAPER_MAXIMUM_LATENCY_S = 999.0
 
 
@@ -91,45 +93,40 @@ def sojourns(
 
 
 @compiled
-def sojourn_quantile(segments: AnyArray, probability: float, candidates: AnyArray) -> float:
-    """The time within which a fraction of the requests of some segments left [s].
+def sojourn_quantile(segments: AnyArray, probability: float) -> float:
+    """The time within which a fraction of the requests of some segments left [s]; NaN without requests.
 
-    Halves an interval that holds the answer, each time dropping the segments that lie wholly
-    on one side of it. NaN without requests. `candidates` is room for the indices of the rest.
+    The number that left within a time is a piecewise linear function of it: Newton's method
+    finds the piece, and halving the bracket takes over where a step would leave it.
     """
     count = segments.shape[0]
     if count == 0:
         return np.nan
     low, high, target = segments[0, 0], segments[0, 1], 0.0
     for index in range(count):
-        candidates[index] = index
         low = min(low, segments[index, 0])
         high = max(high, segments[index, 1])
         target += probability * segments[index, 2]
-    below = 0.0  # requests in the segments dropped because they lie below `low`
+    time = 0.5 * (low + high)
     while high - low > 1e-10 * (1.0 + high):
-        middle = 0.5 * (low + high)
-        total = below
-        for position in range(count):
-            index = candidates[position]
+        total = slope = 0.0
+        for index in range(count):
             first, last, requests = segments[index, 0], segments[index, 1], segments[index, 2]
-            if last <= middle:
+            if last <= time:
                 total += requests
-            elif first < middle:
-                total += requests * (middle - first) / (last - first)
+            elif first < time:
+                density = requests / (last - first)
+                total += density * (time - first)
+                slope += density
         if total >= target:
-            high = middle
+            high = time
         else:
-            low = middle
-        kept = 0
-        for position in range(count):
-            index = candidates[position]
-            if segments[index, 1] <= low:
-                below += segments[index, 2]
-            elif segments[index, 0] < high or segments[index, 0] == segments[index, 1] == high:
-                candidates[kept] = index
-                kept += 1
-        count = kept
+            low = time
+        if slope > 0.0 and abs(total - target) <= 1e-13 * target:
+            return time
+        time += (target - total) / slope if slope > 0.0 else np.inf
+        if not low < time < high:
+            time = 0.5 * (low + high)
     return high
 
 
@@ -145,35 +142,65 @@ def served_within(segments: AnyArray, limit: float) -> float:
     return total
 
 
+@compiled
+def _measure(
+    history: AnyArray,
+    arrived: AnyArray,
+    agents: AnyArray,
+    dt: float,
+    sums: AnyArray,
+    quantiles: AnyArray,
+    goodput: AnyArray,
+    paper_latency: AnyArray,
+    segments: AnyArray,
+) -> None:
+    """Everything about an episode that takes a loop over its steps.
+
+    Args:
+        history: the recorded steps, (T, HISTORY_COLUMNS, N).
+        arrived: cumulative arrivals, (T, N) [requests].
+        agents: their parameters, (N, AGENT_COLUMNS).
+        dt: length of a step [s].
+        sums: the sums over the steps, (HISTORY_COLUMNS, N).
+        quantiles: sojourn times [s] of each agent's requests and, in the last row, of all, (N + 1, 3).
+        goodput: requests that left within their objective, (N,).
+        paper_latency: the paper's estimator q/(T g) after service, 999 s where g = 0, (N,) [s].
+        segments: room for N (2 T + 1) rows of 3 numbers.
+    """
+    steps, columns, count = history.shape
+    for column in range(columns):
+        for i in range(count):
+            sums[column, i] = 0.0
+    for t in range(steps):
+        for column in range(columns):
+            for i in range(count):
+                sums[column, i] += history[t, column, i]
+    total = 0
+    for i in range(count):
+        served, capacity, delay = history[:, SERVED, i], history[:, CAPACITY, i], history[:, DELAY, i]
+        own = segments[total:]
+        own = own[: sojourns(arrived[:, i], served, capacity, delay, dt, own)]
+        total += own.shape[0]
+        _quantiles(own, quantiles[i])
+        goodput[i] = served_within(own, agents[i, SLO_S])
+        estimate = 0.0
+        for t in range(steps):
+            nominal = agents[i, THROUGHPUT] * history[t, SHARE, i]
+            queue = history[t, QUEUE_END, i]
+            estimate += queue / nominal if nominal > 0.0 else PAPER_MAXIMUM_LATENCY_S
+        paper_latency[i] = estimate / steps
+    _quantiles(segments[:total], quantiles[count])
+
+
+@compiled
+def _quantiles(segments: AnyArray, quantiles: AnyArray) -> None:
+    for k in range(len(PERCENTILES)):
+        quantiles[k] = sojourn_quantile(segments, PERCENTILES[k])
+
+
 def _ratio(numerator: float, denominator: float) -> float:
     """NaN where nothing happened, so that an average over episodes can leave it out."""
-    return float(numerator / denominator) if denominator > 0 else float("nan")
-
-
-def _latencies(segments: Array) -> dict[str, float]:
-    room = np.empty(len(segments), dtype=np.int64)
-    return {name: sojourn_quantile(segments, probability, room) for name, probability in PERCENTILES.items()}
-
-
-def _agent_segments(batch: "Batch", b: int) -> list[Array]:
-    """Sojourn segments of each agent in one environment."""
-    history = batch.history[b]
-    steps = history.shape[0]
-    room = np.empty((batch.num_agents, 2 * steps + 1, 3))
-    segments: list[Array] = []
-    for i in range(batch.num_agents):
-        curves = history[:, SERVED, i], history[:, CAPACITY, i], history[:, DELAY, i]
-        count = sojourns(batch.arrived[:steps, b, i], *curves, batch.scenario.dt, room[i])
-        segments.append(room[i, :count])
-    return segments
-
-
-def _paper_latencies(batch: "Batch", b: int) -> Array:
-    """The paper's estimator q/(T g) after service, 999 s where g = 0, each agent's mean, (N,) [s]."""
-    history = batch.history[b]
-    nominal = batch.agents[b, :, THROUGHPUT] * history[:, SHARE]
-    latencies = np.full(nominal.shape, PAPER_MAXIMUM_LATENCY_S)
-    return np.divide(history[:, QUEUE_END], nominal, out=latencies, where=nominal > 0).mean(axis=0)
+    return numerator / denominator if denominator > 0 else math.nan
 
 
 def _in_transit(batch: "Batch", b: int) -> float:
@@ -187,43 +214,15 @@ def _in_transit(batch: "Batch", b: int) -> float:
     return float((served * (dt - delay - 0.5 * serving)).sum(axis=0) @ routing.sum(axis=1))
 
 
-def _by_agent(batch: "Batch", b: int, sums: Array, segments: list[Array]) -> dict[str, dict[str, float]]:
-    """Metrics of each agent by its name; `sums`, (OUTCOME_COLUMNS, N), are over the episode's steps."""
-    steps, dt = batch.scenario.steps, batch.scenario.dt
-    span = steps * dt
-    # Python's own floats: a few numbers at a time are slow as NumPy scalars.
-    columns = sums.T.tolist()
-    arrived = batch.arrived[steps - 1, b].tolist()
-    unfinished = batch.history[b, -1, QUEUE_END].tolist()
-    paper_latencies = _paper_latencies(batch, b).tolist()
-    objectives = batch.agents[b, :, SLO_S].tolist()
-    metrics: dict[str, dict[str, float]] = {}
-    for i, name in enumerate(batch.scenario.agent_names):
-        total = columns[i]
-        metrics[name] = {
-            "latency_mean_s": _ratio(total[BACKLOG] * dt, arrived[i]),
-            **_latencies(segments[i]),
-            "slo_attainment": 1 - _ratio(total[LATE], arrived[i]),
-            "throughput_rps": total[SERVED] / span,
-            "goodput_rps": served_within(segments[i], objectives[i]) / span,
-            "backlog_end": unfinished[i],
-            "unfinished": unfinished[i],
-            "arrived": arrived[i],
-            "share_mean": total[SHARE] / steps,
-            "paper_latency_s": paper_latencies[i],
-        }
-    return metrics
-
-
 def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
     """Metrics of the finished episode of environment `b`: in all, and `per_agent` by name.
 
     Latencies are sojourn times [s] over all requests, those that have not left counted with
     their age. `task_latency_mean_s` is the time from a task's arrival from outside to its end,
     by Little's law over all that it visits and the way between: Σ (backlog + in transit) · dt
-    by the external arrivals. A metric of requests is NaN where none came. `gpu_utilisation` is the work done
-    in GPU-seconds of a whole GPU, Σ s/T, by the GPU-seconds held: it can pass 1 where
-    throughput is concave, because part of a GPU then does more than its part of the work.
+    by the external arrivals. A metric of requests is NaN where none came. `gpu_utilisation` is
+    the work done in GPU-seconds of a whole GPU, Σ s/T, by the GPU-seconds held: it can pass 1
+    where throughput is concave, because part of a GPU then does more than its part of the work.
     `fairness_jain` is Jain's index (Σx)²/(N Σx²) of the fractions x of each agent's requests
     that were served.
 
@@ -236,41 +235,70 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
         raise ValueError(
             f"environment {b} is at step {batch.clock[b]} of its episode; metrics need all of it"
         )
-    steps, dt = batch.scenario.steps, batch.scenario.dt
-    sums = batch.history[b].sum(axis=0)
-    segments = _agent_segments(batch, b)
-    per_agent = _by_agent(batch, b, sums, segments)
-    served, arrived = sums[SERVED], batch.arrived[steps - 1, b]
-    throughput = batch.agents[b, :, THROUGHPUT]
-    gpu_seconds = float(sums[SHARE].sum() * dt)
+    steps, dt, count = batch.scenario.steps, batch.scenario.dt, batch.num_agents
+    span = steps * dt
+    sums, quantiles = np.empty((HISTORY_COLUMNS, count)), np.empty((count + 1, len(PERCENTILES)))
+    goodputs, paper_latencies = np.empty((2, count))
+    _measure(
+        batch.history[b],
+        batch.arrived[:steps, b],
+        batch.agents[b],
+        dt,
+        sums,
+        quantiles,
+        goodputs,
+        paper_latencies,
+        np.empty((count * (2 * steps + 1), 3)),
+    )
+    # Python's own floats: a few numbers at a time are slow as NumPy scalars.
+    columns, latencies = sums.tolist(), quantiles.tolist()
+    arrived: list[float] = batch.arrived[steps - 1, b].tolist()
+    throughput: list[float] = batch.agents[b, :, THROUGHPUT].tolist()
+    unfinished: list[float] = batch.history[b, -1, QUEUE_END].tolist()
+    backlog, served, late, shares = (columns[column] for column in (BACKLOG, SERVED, LATE, SHARE))
+    goodput: list[float] = goodputs.tolist()
+    estimates: list[float] = paper_latencies.tolist()
+    per_agent = {
+        name: {
+            "latency_mean_s": _ratio(backlog[i] * dt, arrived[i]),
+            **dict(zip(LATENCIES, latencies[i], strict=True)),
+            "slo_attainment": 1 - _ratio(late[i], arrived[i]),
+            "throughput_rps": served[i] / span,
+            "goodput_rps": goodput[i] / span,
+            "backlog_end": unfinished[i],
+            "unfinished": unfinished[i],
+            "arrived": arrived[i],
+            "share_mean": shares[i] / steps,
+            "paper_latency_s": estimates[i],
+        }
+        for i, name in enumerate(batch.scenario.agent_names)
+    }
+    requests, waiting = sum(arrived), sum(backlog) * dt
+    gpu_seconds = sum(shares) * dt
     cost = gpu_seconds * batch.scenario.platform.usd_per_gpu_hour / 3600
-    fractions = served[arrived > 0] / arrived[arrived > 0]
-    paper_latencies = np.array([metrics["paper_latency_s"] for metrics in per_agent.values()])
-
-    def total(name: str) -> float:
-        return sum(metrics[name] for metrics in per_agent.values())
-
+    fractions = [done / came for done, came in zip(served, arrived, strict=True) if came > 0]
+    mean_estimate = sum(estimates) / count
     return {
-        "objective": float(-batch.episode[b, SUMS + REWARD] / steps),
-        "latency_mean_s": _ratio(sums[BACKLOG].sum() * dt, arrived.sum()),
-        **_latencies(np.concatenate(segments)),
-        "task_latency_mean_s": _ratio(sums[BACKLOG].sum() * dt + _in_transit(batch, b), sums[ARRIVALS].sum()),
-        "slo_attainment": 1 - _ratio(sums[LATE].sum(), arrived.sum()),
-        "throughput_rps": total("throughput_rps"),
-        "goodput_rps": total("goodput_rps"),
-        "backlog_end": total("backlog_end"),
-        "unfinished": total("unfinished"),
-        "arrived": total("arrived"),
-        "gpu_utilisation": _ratio((served / throughput).sum(), gpu_seconds),
+        "objective": -batch.episode.item(b, SUMS + REWARD) / steps,
+        "latency_mean_s": _ratio(waiting, requests),
+        **dict(zip(LATENCIES, latencies[count], strict=True)),
+        "task_latency_mean_s": _ratio(waiting + _in_transit(batch, b), sum(columns[ARRIVALS])),
+        "slo_attainment": 1 - _ratio(sum(late), requests),
+        "throughput_rps": sum(served) / span,
+        "goodput_rps": sum(goodput) / span,
+        "backlog_end": sum(unfinished),
+        "unfinished": sum(unfinished),
+        "arrived": requests,
+        "gpu_utilisation": _ratio(sum(s / t for s, t in zip(served, throughput, strict=True)), gpu_seconds),
         "gpu_seconds": gpu_seconds,
         "cost_usd": cost,
-        "cost_usd_per_1k": 1000 * _ratio(cost, served.sum()),
-        "fairness_jain": _ratio(fractions.sum() ** 2, len(fractions) * (fractions**2).sum()),
-        "min_share_shortfall": float(batch.episode[b, SUMS + SHORTFALL] / steps),
-        "reallocations": float(sums[REALLOCATED].sum()),
-        "cold_starts": float(sums[COLD_START].sum()),
-        "paper_latency_s": float(paper_latencies.mean()),
-        "paper_throughput_rps": float((throughput * sums[SHARE]).sum() / steps),
-        "paper_latency_std_s": float(paper_latencies.std()),
+        "cost_usd_per_1k": 1000 * _ratio(cost, sum(served)),
+        "fairness_jain": _ratio(sum(fractions) ** 2, len(fractions) * sum(x * x for x in fractions)),
+        "min_share_shortfall": batch.episode.item(b, SUMS + SHORTFALL) / steps,
+        "reallocations": sum(columns[REALLOCATED]),
+        "cold_starts": sum(columns[COLD_START]),
+        "paper_latency_s": mean_estimate,
+        "paper_throughput_rps": sum(t * g for t, g in zip(throughput, shares, strict=True)) / steps,
+        "paper_latency_std_s": math.sqrt(sum((x - mean_estimate) ** 2 for x in estimates) / count),
         "per_agent": per_agent,
     }
