@@ -22,6 +22,7 @@ from gpualloc_env.state import (
     REWARD,
     SETTINGS,
     STATE_COLUMNS,
+    TERM_COLUMNS,
     TERMS,
     WEIGHTS,
     AnyArray,
@@ -66,6 +67,7 @@ class Batch:
             encode_parameters(self._agents[row], self.settings, self._features[row])
         self.outcome: Array = np.zeros((num_envs, count, OUTCOME_COLUMNS))
         self.state: Array = np.zeros((num_envs, count, STATE_COLUMNS))
+        self.terms: Array = np.zeros((num_envs, TERM_COLUMNS))
         self.episode: Array = np.zeros((num_envs, EPISODE_COLUMNS))
         self.clock = np.full(num_envs, steps)
         # Time first, so that a step reads and writes in order of memory. One spare column: without
@@ -113,6 +115,7 @@ class Batch:
             self._episodes,
             self.history,
             self.outcome,
+            self.terms,
             self.observation,
             *self._arrays,
         )
@@ -161,7 +164,7 @@ class Batch:
     def step(self, shares: AnyArray, active: AnyArray | None = None) -> None:
         """Advance all environments, or those of a (B,) bool mask, by one step.
 
-        `outcome` and `observation` are new arrays afterwards, so a caller may keep those of each step.
+        `outcome`, `terms` and `observation` are new arrays afterwards: a caller may keep those of each step.
 
         Args:
             shares: fractions of the platform that the policy asks for, (B, N).
@@ -179,6 +182,7 @@ class Batch:
             )
         active = self._all if active is None else self._checked(active)
         outcome, observation = np.empty_like(self.outcome), np.empty_like(self.observation)
+        terms = np.empty_like(self.terms)
         problem = simulator.OK
         if self._steppers.count > 1:
             # No range may advance before all of them are known to be sound.
@@ -189,13 +193,14 @@ class Batch:
                 requested,
                 active,
                 outcome,
+                terms,
                 observation,
                 self.history,
                 *self._arrays,
                 self.outcome,
             )
         if problem == simulator.OK:
-            self.outcome, self.observation = outcome, observation
+            self.outcome, self.terms, self.observation = outcome, terms, observation
             return
         if problem == simulator.NOT_A_NUMBER:
             b, i = np.argwhere(np.isnan(requested))[0]
@@ -210,7 +215,7 @@ class Batch:
     @property
     def reward(self) -> Array:
         """Reward of the step just taken, (B,)."""
-        return self.episode[:, REWARD]
+        return self.terms[:, REWARD]
 
     @property
     def done(self) -> AnyArray:

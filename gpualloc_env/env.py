@@ -19,7 +19,6 @@ from gpualloc_env.state import (
     QUEUE_END,
     SERVED,
     SHARE,
-    TERMS,
     AnyArray,
 )
 from gpualloc_env.traces import Split
@@ -82,7 +81,6 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         """Make the views of the batch's arrays: once, since it takes as long as the compiled step."""
         batch = self._batch
         self._action = self._requested[0]
-        self._terms = batch.episode[0, : len(TERMS) + 1]
         self._view = view_of(batch.state[0], batch.agents[0], batch.settings)
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
@@ -118,7 +116,7 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         self._action[:] = requested
         batch.step(self._requested)
         arrivals, queue, share, served, capacity, backlog = batch.outcome[0].T
-        latency, cost, throughput, slo, shortfall, reward = self._terms.tolist()
+        latency, cost, throughput, slo, shortfall, reward = batch.terms[0].tolist()
         info: dict[str, Any] = {
             "arrivals": arrivals,
             "queue": queue,

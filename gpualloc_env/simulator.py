@@ -56,6 +56,7 @@ from gpualloc_env.state import (
     SLO_LAG,
     SLO_S,
     SUMS,
+    TERM_COLUMNS,
     THROUGHPUT,
     THROUGHPUT_TERM,
     WEIGHT,
@@ -150,6 +151,7 @@ def _hold(
 @compiled
 def _act(
     outcome: AnyArray,
+    terms: AnyArray,
     history: AnyArray,
     state: AnyArray,
     agents: AnyArray,
@@ -206,20 +208,22 @@ def _act(
             missing += short if short > 0.0 else 0.0
 
     per_weighted_rate = episode[b, PER_WEIGHTED_RATE]
-    episode[b, LATENCY] = reward.latency(weighted_backlog, per_weighted_rate)
-    episode[b, COST] = reward.cost(held, settings[GPUS])
-    episode[b, THROUGHPUT_TERM] = reward.throughput(served_in_all, episode[b, PER_TOTAL_RATE], per_dt)
-    episode[b, SLO] = reward.slo(weighted_late, per_weighted_rate, per_dt)
-    episode[b, SHORTFALL] = reward.shortfall(missing, guaranteed)
-    episode[b, REWARD] = -(
-        settings[WEIGHTS + LATENCY] * episode[b, LATENCY]
-        + settings[WEIGHTS + COST] * episode[b, COST]
-        - settings[WEIGHTS + THROUGHPUT_TERM] * episode[b, THROUGHPUT_TERM]
-        + settings[WEIGHTS + SLO] * episode[b, SLO]
-        + settings[WEIGHTS + SHORTFALL] * episode[b, SHORTFALL]
+    latency = reward.latency(weighted_backlog, per_weighted_rate)
+    cost = reward.cost(held, settings[GPUS])
+    throughput = reward.throughput(served_in_all, episode[b, PER_TOTAL_RATE], per_dt)
+    slo = reward.slo(weighted_late, per_weighted_rate, per_dt)
+    shortfall = reward.shortfall(missing, guaranteed)
+    terms[b, LATENCY], terms[b, COST], terms[b, THROUGHPUT_TERM] = latency, cost, throughput
+    terms[b, SLO], terms[b, SHORTFALL] = slo, shortfall
+    terms[b, REWARD] = -(
+        settings[WEIGHTS + LATENCY] * latency
+        + settings[WEIGHTS + COST] * cost
+        - settings[WEIGHTS + THROUGHPUT_TERM] * throughput
+        + settings[WEIGHTS + SLO] * slo
+        + settings[WEIGHTS + SHORTFALL] * shortfall
     )
-    for row in range(REWARD + 1):
-        episode[b, SUMS + row] += episode[b, row]
+    for row in range(TERM_COLUMNS):
+        episode[b, SUMS + row] += terms[b, row]
 
 
 @compiled
@@ -286,6 +290,7 @@ def step(
     shares: AnyArray,
     active: AnyArray,
     outcome: AnyArray,
+    terms: AnyArray,
     observation: AnyArray,
     history: AnyArray,
     clock: AnyArray,
@@ -307,6 +312,7 @@ def step(
         shares: requested fractions of the platform, (B, N).
         active: environments to advance, (B,) bool.
         outcome: room for what the step does, (B, N, OUTCOME_COLUMNS).
+        terms: room for the reward and its terms, (B, TERM_COLUMNS); zero where nothing is advanced.
         observation: room for what the policy sees next, (B, N, F) float32.
         history: every step of the episode, (B, T, HISTORY_COLUMNS, N), or T = 0 to record none.
         clock: steps taken in the episode, (B,) int64.
@@ -331,10 +337,12 @@ def step(
             t = clock[b]
             granted = outcome[b, :, SHARE]
             allocate(shares[b], settings[GPUS], settings[MAX_SHARE], settings[SLICE], granted)
-            _act(outcome, history, state, agents, episode, settings, arrivals, arrived, b, t)
+            _act(outcome, terms, history, state, agents, episode, settings, arrivals, arrived, b, t)
             clock[b] = t + 1
             _arrive(outcome, state, episode, settings, routing, arrivals, arrived, b, t + 1)
         else:
+            for row in range(TERM_COLUMNS):
+                terms[b, row] = 0.0
             for i in range(shares.shape[1]):
                 for column in range(OUTCOME_COLUMNS):
                     outcome[b, i, column] = previous[b, i, column]

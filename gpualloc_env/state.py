@@ -54,18 +54,21 @@ WEIGHT = 6  # ω = 1/P
 SLO_LAG = 7  # whole steps before a request reaches its objective, one less than ⌈slo/dt⌉
 AGENT_COLUMNS = 8
 
-# Numbers of an environment as a whole, (B,) each.
-LATENCY = 0  # [s] reward terms of the step just taken
+# What the step just taken was worth to an environment as a whole, (B,) each.
+LATENCY = 0  # [s]
 COST = 1
 THROUGHPUT_TERM = 2
 SLO = 3
 SHORTFALL = 4
 REWARD = 5
-PER_WEIGHTED_RATE = 6  # [s/request] 1 / Σ ω λ̄; 0 where nothing is offered
-PER_TOTAL_RATE = 7  # [s/request] 1 / Σ λ̄; 0 where nothing is offered
-RATE_WEIGHT = 8  # denominator of the smoothed rate
-SUMS = 9  # first of the sums over the episode of the five terms and the reward
-EPISODE_COLUMNS = 15
+TERM_COLUMNS = 6
+
+# Numbers of an episode as a whole, (B,) each.
+PER_WEIGHTED_RATE = 0  # [s/request] 1 / Σ ω λ̄; 0 where nothing is offered
+PER_TOTAL_RATE = 1  # [s/request] 1 / Σ λ̄; 0 where nothing is offered
+RATE_WEIGHT = 2  # denominator of the smoothed rate
+SUMS = 3  # first of the sums over the episode of the five terms and the reward
+EPISODE_COLUMNS = 9
 
 TERMS = ("latency", "cost", "throughput", "slo", "shortfall")
 

@@ -12,7 +12,7 @@ from gpualloc_env.env import INFO_COLUMNS, single_spaces
 from gpualloc_env.metrics import episode_metrics
 from gpualloc_env.observation import View
 from gpualloc_env.scenario import load_scenario
-from gpualloc_env.state import REWARD, TERMS, AnyArray, Array
+from gpualloc_env.state import TERMS, AnyArray
 from gpualloc_env.traces import Split
 
 
@@ -108,24 +108,22 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
         batch = self._batch
         over, active = self._over, ~self._over
         batch.step(actions, active)
-        episode: Array = batch.episode.copy()
-        reward: Array = episode[:, REWARD]
+        reward = batch.reward
         if np.count_nonzero(over):
             batch.reset(over)
-            reward[over] = 0.0
         self._over = batch.done
-        info = self._info(active, episode) if np.count_nonzero(active) else {}
+        info = self._info(active) if np.count_nonzero(active) else {}
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         return batch.observation, reward, terminated, self._over.copy(), info
 
-    def _info(self, active: AnyArray, episode: AnyArray) -> dict[str, Any]:
+    def _info(self, active: AnyArray) -> dict[str, Any]:
         batch = self._batch
         info: dict[str, Any] = {}
         for name, column in INFO_COLUMNS.items():
             info[name], info[f"_{name}"] = batch.outcome[:, :, column], active
         terms: dict[str, Any] = {}
         for column, name in enumerate(TERMS):
-            terms[name], terms[f"_{name}"] = episode[:, column], active
+            terms[name], terms[f"_{name}"] = batch.terms[:, column], active
         info["reward_terms"], info["_reward_terms"] = terms, active
         if batch.history.shape[1] and self._over.any():
             for b in np.flatnonzero(self._over):

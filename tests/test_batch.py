@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gpualloc_env import SCENARIOS, Agent, Batch, Platform, Scenario, Surge, Traffic, load_scenario
 from gpualloc_env.env import INFO_COLUMNS, GPUAllocEnv
-from gpualloc_env.state import OUTCOME_COLUMNS, QUEUE, REWARD, TERMS
+from gpualloc_env.state import OUTCOME_COLUMNS, QUEUE, TERMS
 from gpualloc_env.vector_env import GPUAllocVectorEnv
 
 STEPS = 5
@@ -274,7 +274,7 @@ def test_history_keeps_every_step_and_sums_add_the_reward_terms_up():
         batch.step(action)
         recorded = batch.history[:, batch.clock[0] - 1, :OUTCOME_COLUMNS]
         assert (recorded == batch.outcome.swapaxes(1, 2)).all()
-        total += batch.episode[:, : REWARD + 1]
+        total += batch.terms
     assert batch.episode[:, -total.shape[1] :] == pytest.approx(total)
 
 

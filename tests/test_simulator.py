@@ -106,7 +106,7 @@ def play(
     for t, row in enumerate(shares):
         batch.step(np.array([row]))
         recorded = [batch.history[0, t, index].tolist() for index in RECORDED_ROWS.values()]
-        terms = dict(zip(TERMS, batch.episode[0, : len(TERMS)].tolist(), strict=True))
+        terms = dict(zip(TERMS, batch.terms[0, : len(TERMS)].tolist(), strict=True))
         view = {name: getattr(batch.view, name)[0].tolist() for name in CHANGING_FIELDS}
         steps.append(Step(*recorded, terms, float(batch.reward[0]), view))
     return steps
@@ -459,6 +459,6 @@ def test_the_compiled_step_agrees_with_the_transcription(case):
             expected = book.step(shares[t] if b == 0 else shares[-1 - t])
             for name, row in RECORDED_ROWS.items():
                 assert_close(batch.history[b, t, row], expected[name], f"{name} of step {t}")
-            for name, term in zip(TERMS, batch.episode[b], strict=False):
+            for name, term in zip(TERMS, batch.terms[b], strict=False):
                 assert_close(term, expected["reward_terms"][name], f"{name} of step {t}")
             assert_close(batch.reward[b], expected["reward"], f"reward of step {t}")
