@@ -1,7 +1,7 @@
 """Classical allocators. A policy is a function from a `View` to fractions of the platform."""
 
 from collections.abc import Callable
-from dataclasses import is_dataclass, replace
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from baselines.adaptive import adaptive, adaptive_smoothed
@@ -18,7 +18,7 @@ from baselines.receding_horizon import RecedingHorizon
 from baselines.round_robin import round_robin
 from baselines.square_root_staffing import SquareRootStaffing
 from baselines.static import static
-from baselines.tuned import tuned
+from baselines.tuned import Constants, tuned
 from gpualloc_env.observation import View
 from gpualloc_env.state import Array
 
@@ -62,10 +62,17 @@ def policy_for(name: str, scenario: str) -> Policy:
         name: a name in `POLICIES`.
         scenario: the name of a scenario; for one that was never tuned for, the constants are the defaults.
     """
-    policy, constants = DEFAULTS[name], tuned().get(scenario, {}).get(name)
-    if constants is None or not is_dataclass(policy) or isinstance(policy, type):
-        return policy
-    return replace(policy, **constants)
+    constants = tuned().get(scenario, {}).get(name)
+    return with_constants(DEFAULTS[name], constants) if constants else DEFAULTS[name]
+
+
+def with_constants(policy: Policy, constants: Constants) -> Policy:
+    """A policy that is a dataclass, with other constants.
+
+    Raises:
+        TypeError: it has no such constants.
+    """
+    return replace(policy, **constants)  # pyright: ignore
 
 
 def fresh(policy: Policy) -> Policy:
@@ -87,4 +94,5 @@ __all__ = [
     "policy_for",
     "round_robin",
     "static",
+    "with_constants",
 ]

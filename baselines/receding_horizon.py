@@ -98,7 +98,7 @@ def _hand_out(
     while left > 0.0:
         best, saving, room = -1, 0.0, 0.0
         for i in range(shares.shape[0]):
-            level = int(floor((shares[i] - least) / quantum + 1e-6))
+            level = floor((shares[i] - least) / quantum + 1e-6)
             if moves[i] > 0.0 and level < levels and moved[i, level] - moved[i, level + 1] > saving:
                 best, saving = i, moved[i, level] - moved[i, level + 1]
                 room = least + (level + 1) * quantum - shares[i]
@@ -142,7 +142,7 @@ def _plan(
     # A change within the deadband is free, but must not exceed it by rounding.
     drift = max(0.0, deadband - _ROUNDING)
     if slice_ > 0.0:
-        levels = min(_LEVELS, int(floor(most / slice_ + 1e-6)))
+        levels = min(_LEVELS, floor(most / slice_ + 1e-6))
         least, quantum, drift = 0.0, slice_, 0.0
     for b in range(queue.shape[0]):
         offered = 0.0

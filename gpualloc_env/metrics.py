@@ -196,7 +196,7 @@ def _by_agent(batch: "Batch", b: int, sums: Array, segments: list[Array]) -> dic
     arrived = batch.arrived[steps - 1, b].tolist()
     unfinished = batch.history[b, -1, QUEUE_END].tolist()
     paper_latencies = _paper_latencies(batch, b).tolist()
-    objectives = batch.agents[b, :, SLO_S].tolist()
+    limits = batch.agents[b, :, SLO_S].tolist()
     metrics: dict[str, dict[str, float]] = {}
     for i, name in enumerate(batch.scenario.agent_names):
         total = columns[i]
@@ -205,7 +205,7 @@ def _by_agent(batch: "Batch", b: int, sums: Array, segments: list[Array]) -> dic
             **_latencies(segments[i]),
             "slo_attainment": 1 - _ratio(total[LATE], arrived[i]),
             "throughput_rps": total[SERVED] / span,
-            "goodput_rps": served_within(segments[i], objectives[i]) / span,
+            "goodput_rps": served_within(segments[i], limits[i]) / span,
             "backlog_end": unfinished[i],
             "unfinished": unfinished[i],
             "arrived": arrived[i],
@@ -213,6 +213,11 @@ def _by_agent(batch: "Batch", b: int, sums: Array, segments: list[Array]) -> dic
             "paper_latency_s": paper_latencies[i],
         }
     return metrics
+
+
+def objectives(batch: "Batch") -> Array:
+    """J of each episode, (B,): the mean of −reward over the steps taken."""
+    return -batch.episode[:, SUMS + REWARD] / np.maximum(batch.clock, 1)
 
 
 def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
@@ -251,7 +256,7 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
         return sum(metrics[name] for metrics in per_agent.values())
 
     return {
-        "objective": float(-batch.episode[b, SUMS + REWARD] / steps),
+        "objective": float(objectives(batch)[b]),
         "latency_mean_s": _ratio(sums[BACKLOG].sum() * dt, arrived.sum()),
         **_latencies(np.concatenate(segments)),
         "task_latency_mean_s": _ratio(sums[BACKLOG].sum() * dt + _in_transit(batch, b), sums[ARRIVALS].sum()),
