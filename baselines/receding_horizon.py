@@ -21,12 +21,20 @@ _ROUNDING = 1e-9  # of the capacity: sums in another order must lead to the same
 
 @compiled
 def predicted_backlog(
-    queue: float, inflow: float, rate: float, delay: float, dt: float, steps: int, terminal: float
+    queue: float,
+    inflow: float,
+    persistence: float,
+    rate: float,
+    delay: float,
+    dt: float,
+    steps: int,
+    terminal: float,
 ) -> float:
     """Backlog of an agent that serves at `rate` for so many steps, by the fluid model of the environment.
 
-    Service starts after `delay`; `inflow` requests join at the start of every step but the first,
-    whose arrivals are in the queue already. Convex and falling in `rate`.
+    Service starts after `delay`. The first step's arrivals are in the queue already; at the start of
+    the next `inflow` requests join, and from then on `persistence` times as many as the step before.
+    Convex and falling in `rate`.
 
     Returns:
         ∫ q dt over the steps, plus `terminal` q² for the queue at their end [requests s].
@@ -35,6 +43,7 @@ def predicted_backlog(
     for step in range(steps):
         if step > 0:
             queue += inflow
+            inflow *= persistence
         wait = min(delay, dt)
         delay -= wait
         served = min(queue, rate * (dt - wait))
@@ -68,6 +77,7 @@ def _respond(
     quantum: float,
     price: float,
     moves: AnyArray,
+    costs: AnyArray,
     shares: AnyArray,
 ) -> float:
     """Each agent's best share at a price of a GPU, whether it moves there, and the sum of all shares."""
@@ -80,6 +90,7 @@ def _respond(
             other = kept[i, k] + price * kept_share[i, k]
             if other <= cost:
                 shares[i], moves[i], cost = kept_share[i, k], 0.0, other
+        costs[i] = cost - price * shares[i]
         total += shares[i]
     return total
 
@@ -87,26 +98,37 @@ def _respond(
 @compiled
 def _hand_out(
     moved: AnyArray,
-    moves: AnyArray,
     levels: int,
     least: float,
     quantum: float,
     left: float,
+    moves: AnyArray,
+    costs: AnyArray,
     shares: AnyArray,
 ) -> None:
-    """Give what is left to the agents that move, always where another level saves most."""
+    """Give what is left, piece by piece, always where a GPU saves most.
+
+    An agent that moves gets to its next level. One that keeps its share pays for a reallocation
+    first, so for it all levels within reach are tried.
+    """
     while left > 0.0:
-        best, saving, room = -1, 0.0, 0.0
+        best, steepest, chosen, cost_there = -1, 0.0, 0.0, 0.0
         for i in range(shares.shape[0]):
-            level = floor((shares[i] - least) / quantum + 1e-6)
-            if moves[i] > 0.0 and level < levels and moved[i, level] - moved[i, level + 1] > saving:
-                best, saving = i, moved[i, level] - moved[i, level + 1]
-                room = least + (level + 1) * quantum - shares[i]
+            level = floor((shares[i] - least) / quantum + 1e-6) + 1
+            last = min(levels, level if moves[i] > 0.0 else floor((shares[i] + left - least) / quantum) + 1)
+            while level <= last:
+                share, cost = least + level * quantum, moved[i, level]
+                if share > shares[i] + left:
+                    part = (share - shares[i] - left) / quantum
+                    share, cost = shares[i] + left, cost + part * (moved[i, level - 1] - cost)
+                slope = (costs[i] - cost) / (share - shares[i])
+                if slope > steepest:
+                    best, steepest, chosen, cost_there = i, slope, share, cost
+                level += 1
         if best < 0:
             return
-        more = min(left, room)
-        shares[best] += more
-        left -= more
+        left -= chosen - shares[best]
+        shares[best], costs[best], moves[best] = chosen, cost_there, 1.0
 
 
 @compiled
@@ -127,6 +149,7 @@ def _plan(
     deadband: float,
     steps: int,
     inflow_weight: float,
+    persistence: float,
     terminal: float,
     bill: float,
     standby: float,
@@ -134,9 +157,10 @@ def _plan(
     room: AnyArray,
     fractions: AnyArray,
 ) -> None:
-    """Write the planned fractions, (B, N); `moved` is room for (N, LEVELS + 1) numbers, `room` for (7, N)."""
+    """Write the planned fractions, (B, N); `moved` is room for (N, LEVELS + 1) numbers, `room` for (8, N)."""
     count = queue.shape[1]
-    kept, kept_share, moves = room[:_KEEP].T, room[_KEEP : 2 * _KEEP].T, room[2 * _KEEP]
+    kept, kept_share = room[:_KEEP].T, room[_KEEP : 2 * _KEEP].T
+    moves, costs = room[2 * _KEEP], room[2 * _KEEP + 1]
     least, quantum, levels = min(standby, 0.5 * gpus / count), 0.0, _LEVELS
     quantum = (most - least) / levels
     # A change within the deadband is free, but must not exceed it by rounding.
@@ -158,13 +182,17 @@ def _plan(
                 share = least + level * quantum
                 late = loading[b, i] + (reallocation_s if share > 0.0 else 0.0)
                 speed = base * speedup(share, kappa[b, i])
-                backlog = predicted_backlog(queue[b, i], expected, speed, late, dt, steps, terminal / base)
+                backlog = predicted_backlog(
+                    queue[b, i], expected, persistence, speed, late, dt, steps, terminal / base
+                )
                 moved[i, level] = weight * backlog + gpu_cost * share
             for k in range(_KEEP):
                 share = min(most, max(least, held[b, i] + (1 - k) * drift))
                 late = loading[b, i] + (reallocation_s if abs(share - held[b, i]) > deadband else 0.0)
                 speed = base * speedup(share, kappa[b, i])
-                backlog = predicted_backlog(queue[b, i], expected, speed, late, dt, steps, terminal / base)
+                backlog = predicted_backlog(
+                    queue[b, i], expected, persistence, speed, late, dt, steps, terminal / base
+                )
                 kept[i, k], kept_share[i, k] = weight * backlog + gpu_cost * share, share
             for level in range(levels):
                 steepest = max(steepest, (moved[i, level] - moved[i, level + 1]) / quantum)
@@ -173,15 +201,15 @@ def _plan(
                     saving = (moved[i, 0] - kept[i, k]) / (kept_share[i, k] - least)
                     steepest = max(steepest, saving)
         shares, limit = fractions[b], gpus * (1.0 + _ROUNDING)
-        total = _respond(moved, kept, kept_share, levels, least, quantum, 0.0, moves, shares)
+        total = _respond(moved, kept, kept_share, levels, least, quantum, 0.0, moves, costs, shares)
         if total > limit:
             low, high = 0.0, 2.0 * steepest + 1e-300
             for _ in range(_HALVINGS):
                 price = 0.5 * (low + high)
-                total = _respond(moved, kept, kept_share, levels, least, quantum, price, moves, shares)
+                total = _respond(moved, kept, kept_share, levels, least, quantum, price, moves, costs, shares)
                 low, high = (price, high) if total > limit else (low, price)
-            total = _respond(moved, kept, kept_share, levels, least, quantum, high, moves, shares)
-            _hand_out(moved, moves, levels, least, quantum, gpus - total, shares)
+            total = _respond(moved, kept, kept_share, levels, least, quantum, high, moves, costs, shares)
+            _hand_out(moved, levels, least, quantum, gpus - total, moves, costs, shares)
         fit(shares, gpus)
         for i in range(count):
             shares[i] /= gpus
@@ -203,19 +231,21 @@ class RecedingHorizon:
     its share but for that exception. The capacity is priced instead of enforced: at a price ν
     every agent answers on its own, exactly, with the best of 51 shares and of those that cost no
     reallocation; the answers fall with ν, which is bisected until they fit. What then is left
-    goes, level by level, to those who move anyhow. The duality gap is that of the exceptions
-    alone. O(N (51 horizon + 40 log 51)) for each decision, and O(N) for each level handed out.
+    goes, piece by piece, where it saves most. The duality gap is that of the exceptions alone.
+    O(N (51 horizon + 40 log 51)) for each decision, and O(N) for each level handed out.
     """
 
-    horizon: int = tunable(10, 3, 16)
+    horizon: int = tunable(12, 2, 24)
     """Steps that are predicted."""
-    inflow_weight: float = tunable(0.6, 0.0, 1.0)
+    inflow_weight: float = tunable(0.65, 0.0, 1.0)
     """Forecast of the arrivals: weight of this step's inflow against the smoothed rate."""
-    terminal: float = tunable(0.2, 0.0, 5.0)
+    persistence: float = tunable(0.9, 0.6, 1.0)
+    """Forecast of the arrivals: each step's as a multiple of those of the step before; bursts end."""
+    terminal: float = tunable(0.1, 0.0, 2.0)
     """Price of the queue at the end: a multiple of the time in which T would empty it."""
-    bill: float = tunable(0.2, 0.0, 1.0)
+    bill: float = tunable(0.1, 0.0, 1.0)
     """Price of a step's bill of all GPUs, in seconds of the mean latency."""
-    standby: float = tunable(0.01, 0.0, 0.05)
+    standby: float = tunable(0.01, 0.0, 0.1)
     """Share that everyone holds, so that no model is unloaded [GPU]."""
 
     def __call__(self, view: View) -> Array:
@@ -243,9 +273,10 @@ class RecedingHorizon:
             view.deadband,
             self.horizon,
             self.inflow_weight,
+            self.persistence,
             self.terminal,
             self.bill,
             self.standby,
             np.empty((count, _LEVELS + 1)),
-            np.empty((2 * _KEEP + 1, count)),
+            np.empty((2 * _KEEP + 2, count)),
         )
