@@ -1,21 +1,98 @@
 """Classical allocators. A policy is a function from a `View` to fractions of the platform."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 from baselines.adaptive import adaptive, adaptive_smoothed
+from baselines.autoscaler import Autoscaler
+from baselines.cmu import cmu
+from baselines.drift_plus_penalty import DriftPlusPenalty
+from baselines.generalised_cmu import GeneralisedCmu
+from baselines.hysteresis import Hysteresis
+from baselines.max_min_fair import MaxMinFair
+from baselines.max_weight import max_weight
+from baselines.proportional_fair import ProportionalFair
+from baselines.queue_aware import QueueAware
+from baselines.receding_horizon import RecedingHorizon
 from baselines.round_robin import round_robin
+from baselines.square_root_staffing import SquareRootStaffing
 from baselines.static import static
+from baselines.tuned import Constants, tuned
 from gpualloc_env.observation import View
 from gpualloc_env.state import Array
 
 Policy = Callable[[View], Array]
 """Reads a view of (N,) or (B, N) arrays, returns fractions of the platform of the same shape."""
 
-POLICIES: dict[str, Policy] = {
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A policy with memory: every rollout needs an instance of its own."""
+
+    def fresh(self) -> Policy:
+        """The same policy, remembering nothing."""
+        ...
+
+
+DEFAULTS: dict[str, Policy] = {
     "static": static,
     "round-robin": round_robin,
     "adaptive": adaptive,
     "adaptive-smoothed": adaptive_smoothed,
+    "queue-aware": QueueAware(),
+    "cmu": cmu,
+    "generalised-cmu": GeneralisedCmu(),
+    "max-weight": max_weight,
+    "drift-plus-penalty": DriftPlusPenalty(),
+    "max-min-fair": MaxMinFair(),
+    "proportional-fair": ProportionalFair(),
+    "square-root-staffing": SquareRootStaffing(),
+    "autoscaler": Autoscaler(),
+    "hysteresis": Hysteresis(),
+    "receding-horizon": RecedingHorizon(),
 }
+"""Every policy with the constants that its file declares."""
 
-__all__ = ["POLICIES", "Policy", "adaptive", "adaptive_smoothed", "round_robin", "static"]
+
+def policy_for(name: str, scenario: str) -> Policy:
+    """The policy of a name, with the constants that were tuned for a scenario where there are some.
+
+    Args:
+        name: a name in `POLICIES`.
+        scenario: the name of a scenario; for one that was never tuned for, the constants are the defaults.
+    """
+    constants = tuned().get(scenario, {}).get(name)
+    return with_constants(DEFAULTS[name], constants) if constants else DEFAULTS[name]
+
+
+def with_constants(policy: Policy, constants: Constants) -> Policy:
+    """A policy that is a dataclass, with other constants.
+
+    Raises:
+        TypeError: it has no such constants.
+    """
+    return replace(policy, **constants)  # pyright: ignore
+
+
+def fresh(policy: Policy) -> Policy:
+    """The policy itself, or an instance of its own where the policy has memory."""
+    return policy.fresh() if isinstance(policy, Stateful) else policy
+
+
+POLICIES: dict[str, Policy] = {name: policy_for(name, "serverless") for name in DEFAULTS}
+"""Every policy with the constants tuned for the default scenario."""
+
+__all__ = [
+    "DEFAULTS",
+    "POLICIES",
+    "Policy",
+    "Stateful",
+    "adaptive",
+    "adaptive_smoothed",
+    "fresh",
+    "policy_for",
+    "round_robin",
+    "static",
+    "with_constants",
+]

@@ -1,6 +1,7 @@
-"""`compiled`: numba's nopython compiler with an on-disk cache that follows the whole package."""
+"""`compiled`: numba's nopython compiler with an on-disk cache that follows whole packages."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,13 +10,11 @@ from numba import njit
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
-_PACKAGE = sorted(Path(__file__).parent.glob("*.py"))
-
-
-def _stamp(function: Callable[..., object]) -> tuple[tuple[str, float, int], ...]:
-    """What the cache of a function depends on: the modules of the package and its own file."""
-    sources = [*_PACKAGE, Path(function.__code__.co_filename)]
-    return tuple((path.name, path.stat().st_mtime, path.stat().st_size) for path in sources)
+@lru_cache
+def _stamp(folder: Path) -> tuple[tuple[str, float, int], ...]:
+    """What changes when a module of this package or of another folder does."""
+    sources = sorted({*Path(__file__).parent.glob("*.py"), *folder.glob("*.py")})
+    return tuple((str(path), path.stat().st_mtime, path.stat().st_size) for path in sources)
 
 
 def compiled(function: Function) -> Function:
@@ -23,12 +22,12 @@ def compiled(function: Function) -> Function:
 
     Numba drops a cached function when its own file changes, not when a function that it
     calls does. The kernels here call each other across modules, so the stamp of the cache
-    covers every module of the package, and the function's own file where that lies elsewhere.
+    covers every module of this package and of the function's own folder.
 
     A compiled function must not allocate: without numba's runtime no reference to an array is
     counted, which would otherwise cost more than the arithmetic of a step. It runs without the
     interpreter's lock, so that threads can share a batch.
     """
     dispatcher = njit(cache=True, error_model="numpy", forceinline=True, nogil=True, _nrt=False)(function)  # pyright: ignore
-    dispatcher._cache._cache_file._source_stamp = _stamp(function)  # pyright: ignore
+    dispatcher._cache._cache_file._source_stamp = _stamp(Path(function.__code__.co_filename).parent)  # pyright: ignore
     return dispatcher  # pyright: ignore

@@ -31,6 +31,7 @@ from gpualloc_env.state import (
     SUMS,
     THROUGHPUT,
     AnyArray,
+    Array,
 )
 
 if TYPE_CHECKING:
@@ -212,6 +213,11 @@ def _in_transit(batch: "Batch", b: int) -> float:
     served, capacity, delay = history[:, SERVED], history[:, CAPACITY], history[:, DELAY]
     serving = np.divide(served * (dt - delay), capacity, out=np.zeros_like(served), where=served > 0)
     return float((served * (dt - delay - 0.5 * serving)).sum(axis=0) @ routing.sum(axis=1))
+
+
+def objectives(batch: "Batch") -> Array:
+    """J of each episode, (B,): the mean of −reward over the steps taken."""
+    return -batch.episode[:, SUMS + REWARD] / np.maximum(batch.clock, 1)
 
 
 def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:

@@ -1,14 +1,34 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from views import chosen, random_view, view
 
-from baselines import POLICIES, adaptive, adaptive_smoothed, round_robin, static
+from baselines import (
+    DEFAULTS,
+    POLICIES,
+    Stateful,
+    adaptive,
+    adaptive_smoothed,
+    fresh,
+    policy_for,
+    round_robin,
+    static,
+)
 from baselines.adaptive import algorithm_1
-from gpualloc_env import Batch, Scenario, Traffic, load_scenario
+from gpualloc_env import Batch, load_scenario
 from gpualloc_env.metrics import episode_metrics
 
-# The four allocators of this file; others are held by tests of their own.
-FOUR = ("static", "round-robin", "adaptive", "adaptive-smoothed")
+# Round-robin gives turns in the order in which the agents stand.
+BLIND_TO_ORDER = [name for name in POLICIES if name != "round-robin"]
+PLATFORMS = [
+    {},
+    {"slice": 1 / 7},
+    {"gpus": 8.0},
+    {"gpus": 8.0, "slice": 1 / 7},
+    {"gpus": 0.5},
+    {"dt": 0.1},
+    {"reallocation_s": 0.0, "deadband": 0.0},
+]
 
 
 def algorithm_1_of(rates, min_shares, priorities, gpus=1.0):
@@ -144,19 +164,19 @@ def test_the_time_in_the_system_is_the_same_for_all_three():
     assert latencies == pytest.approx([34.7, 34.7, 35.2], abs=0.05)
 
 
-@pytest.mark.parametrize("name", FOUR)
+@pytest.mark.parametrize("name", POLICIES)
 def test_a_policy_is_one_line_in_a_gymnasium_loop(name):
-    env = gym.make("GPUAlloc-v0", steps=20)
+    env, policy = gym.make("GPUAlloc-v0", steps=20), fresh(POLICIES[name])
     env.reset(seed=0)
     truncated = False
     while not truncated:
-        *_, truncated, info = env.step(POLICIES[name](env.unwrapped.view))
+        *_, truncated, info = env.step(policy(env.unwrapped.view))
     assert info["episode_metrics"]["throughput_rps"] > 0
 
 
-@pytest.mark.parametrize("name", FOUR)
+@pytest.mark.parametrize("name", POLICIES)
 def test_a_policy_decides_in_a_batch_as_it_does_alone_bit_for_bit(name):
-    policy = POLICIES[name]
+    policy, *own, last = (fresh(POLICIES[name]) for _ in range(7))
     batch = started("serverless", 5, seed=10)
     alone = [started("serverless", 1, seed=10 + k) for k in range(5)]
     env = gym.make("GPUAlloc-v0").unwrapped
@@ -165,41 +185,104 @@ def test_a_policy_decides_in_a_batch_as_it_does_alone_bit_for_bit(name):
         shares = policy(batch.view)
         assert shares.shape == (5, 4)
         for k, single in enumerate(alone):
-            share = policy(single.view)
+            share = own[k](single.view)
             assert share.tobytes() == shares[k : k + 1].tobytes()
             single.step(share)
-        share = policy(env.view)
+        share = last(env.view)
         assert share.shape == (4,) and share.tobytes() == shares[2].tobytes()
         env.step(share)
         batch.step(shares)
 
 
-@pytest.mark.parametrize("name", FOUR)
+@pytest.mark.parametrize("name", POLICIES)
 def test_a_policy_asks_for_no_more_than_the_platform(name):
-    batch = started("serverless", 20)
+    batch, policy = started("serverless", 20), fresh(POLICIES[name])
     for _ in range(60):
-        shares = POLICIES[name](batch.view)
+        shares = policy(batch.view)
         assert (shares >= 0).all() and (shares.sum(axis=1) <= 1 + 1e-12).all()
         batch.step(shares)
 
 
-@pytest.mark.parametrize("name", ["static", "adaptive", "adaptive-smoothed"])
-def test_relabelling_the_agents_permutes_the_shares(name):
-    order = [2, 0, 3, 1]
-    paper = load_scenario("paper")
-    rates = paper.traffic.rates_rps
-    relabelled = Scenario(
-        name="relabelled",
-        agents=tuple(paper.agents[i] for i in order),
-        traffic=Traffic(law="constant", rates_rps=tuple(rates[i] for i in order)),
-        steps=100,
-    )
-    here, there = Batch(paper, 1), Batch(relabelled, 1)
-    for batch in (here, there):
-        batch.seed(0)
-        batch.reset()
+def assert_valid(shares, seen):
+    assert shares.shape == seen.queue.shape and shares.dtype == np.float64
+    assert np.isfinite(shares).all()
+    assert (shares >= 0).all() and (shares.sum(axis=-1) <= 1 + 1e-9).all()
+
+
+@pytest.mark.parametrize("settings", PLATFORMS, ids=str)
+@pytest.mark.parametrize("name", POLICIES)
+def test_shares_are_valid_on_any_platform_and_for_any_number_of_agents(name, settings):
+    for shape in ((1,), (2,), (64,), (30, 4), (3, 64)):
+        seen = random_view(shape, seed=len(shape) + shape[-1], **settings)
+        assert_valid(fresh(POLICIES[name])(seen), seen)
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        {"queue": [0.0] * 4},
+        {"queue": [0.0] * 4, "share": [0.25] * 4, "idle": [1e6] * 4},
+        {"queue": [1e15, 0, 0, 1e15], "inflow": [1e15, 0, 0, 0], "rate": [1e14, 0, 0, 1e-12]},
+        {"queue": [1e-12] * 4, "rate": [1e-300] * 4, "kappa": [1e-9, 0, 1e9, 2]},
+        {"queue": [5.0] * 4, "loading": [1e9, 4, 1, 0.95], "reallocation_s": 0.1, "deadband": 0.02},
+        {"queue": [5.0] * 4, "rate": [5.0] * 4, "priority": [1, 1000, 1, 1], "throughput": [1e-3, 1e6, 1, 1]},
+        {"queue": [3.0] * 4, "rate": [3.0] * 4, "reallocation_s": 5.0},
+        {"queue": [3.0] * 4, "gpus": 1e-3},
+        {"queue": [3.0] * 4, "gpus": 1000.0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", POLICIES)
+def test_shares_are_valid_on_extreme_views(name, extreme):
+    seen = view(**extreme)
+    assert_valid(fresh(POLICIES[name])(seen), seen)
+
+
+@pytest.mark.parametrize("settings", PLATFORMS, ids=str)
+@pytest.mark.parametrize("name", BLIND_TO_ORDER)
+def test_reordering_the_agents_reorders_the_shares(name, settings):
+    order = np.random.default_rng(5).permutation(6)
+    for seed in range(20):
+        seen = random_view((6,), seed=seed, **settings)
+        there = chosen(seen, order)
+        shares = fresh(POLICIES[name])(seen)
+        assert fresh(POLICIES[name])(there) == pytest.approx(shares[order], rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_policy_does_not_change_what_it_sees(name):
+    seen = random_view((3, 4), seed=1)
+    before = [np.copy(column) for column in seen]
+    fresh(POLICIES[name])(seen)
+    assert all((old == new).all() for old, new in zip(before, seen, strict=True))
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_two_rollouts_share_no_memory(name):
+    seen, other = random_view((4,), seed=2), random_view((4,), seed=3)
+    first = fresh(POLICIES[name])(seen)
+    policy = fresh(POLICIES[name])
     for _ in range(5):
-        shares = POLICIES[name](here.view)
-        assert POLICIES[name](there.view) == pytest.approx(shares[:, order], rel=1e-12)
-        here.step(shares)
-        there.step(shares[:, order])
+        policy(other)
+    assert fresh(policy)(seen).tolist() == first.tolist()
+    assert (fresh(policy) is policy) == (not isinstance(policy, Stateful))
+
+
+def test_only_the_autoscaler_has_memory():
+    assert [name for name, policy in POLICIES.items() if isinstance(policy, Stateful)] == ["autoscaler"]
+
+
+def test_constants_belong_to_a_scenario(monkeypatch):
+    tables = {
+        "serverless": {"queue-aware": {"horizon_s": 3.0}},
+        "steady": {"queue-aware": {"horizon_s": 7.0}},
+    }
+    monkeypatch.setattr("baselines.tuned", lambda: tables)
+    assert policy_for("queue-aware", "serverless").horizon_s == 3.0
+    assert policy_for("queue-aware", "steady").horizon_s == 7.0
+    assert policy_for("queue-aware", "of-my-own") is DEFAULTS["queue-aware"]
+    assert policy_for("static", "steady") is static
+
+
+def test_the_registry_has_the_constants_of_the_default_scenario():
+    assert POLICIES == {name: policy_for(name, "serverless") for name in DEFAULTS}

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from itertools import pairwise
 from math import exp, log
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -102,7 +103,7 @@ def test_likelihood_of_a_changing_rate():
 
 def test_machine_code_of_the_likelihood_follows_its_file_and_the_package():
     stamp = mmpp_log_likelihood._cache._cache_file._source_stamp
-    assert {"burst_likelihood.py", "compiled.py"} <= {name for name, _, _ in stamp}
+    assert {"burst_likelihood.py", "compiled.py"} <= {Path(path).name for path, _, _ in stamp}
 
 
 def test_gaps_of_zero_and_of_a_year_have_a_finite_likelihood():

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from baselines import Policy
+from baselines import Policy, fresh
 from gpualloc_env.batch import Batch
 from gpualloc_env.metrics import episode_metrics
 from gpualloc_env.scenario import Scenario
@@ -31,16 +31,33 @@ class Evaluation:
         return np.array([metrics["objective"] for metrics in self.metrics])
 
 
+def rollout(policy: Policy, scenario: Scenario, episodes: int, seed: int, *, record: bool) -> Batch:
+    """Play the episodes with seeds `seed`, `seed` + 1, …, `seed` + `episodes` − 1, each to its end.
+
+    A policy with memory begins with none: nothing passes from one rollout to the next.
+
+    Args:
+        policy: who decides.
+        scenario: what to simulate.
+        episodes: how many environments are advanced side by side.
+        seed: of the first.
+        record: keep every step, as metrics need it; without it only the objective can be read.
+    """
+    policy = fresh(policy)
+    batch = Batch(scenario, episodes, record=record)
+    batch.seed(seed)
+    batch.reset()
+    for _ in range(scenario.steps):
+        batch.step(policy(batch.view))
+    return batch
+
+
 def evaluate(name: str, policy: Policy, scenario: Scenario, episodes: int, seed: int) -> Evaluation:
     """Run a policy on the episodes with seeds `seed`, `seed` + 1, …, `seed` + `episodes` − 1.
 
     Every policy that is given the same scenario and seed meets exactly the same arrivals.
     """
-    batch = Batch(scenario, episodes, record=True)
-    batch.seed(seed)
-    batch.reset()
-    for _ in range(scenario.steps):
-        batch.step(policy(batch.view))
+    batch = rollout(policy, scenario, episodes, seed, record=True)
     metrics: list[Metrics] = []
     per_agent: list[dict[str, Metrics]] = []
     for b in range(episodes):

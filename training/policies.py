@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from baselines import POLICIES, Policy
+from baselines import POLICIES, Policy, policy_for
 from gpualloc_env.observation import View, observe
 from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import AnyArray, Array
@@ -24,6 +24,8 @@ MODEL, TRANSFORM = "model.zip", "transform.json"
 def load_policy(name: str, scenario: Scenario) -> Policy:
     """Return the policy of a name in `POLICIES`, or the one that a run directory holds.
 
+    A baseline has the constants that were tuned for the scenario, where there are some.
+
     Loading a run unpickles the model that stable-baselines3 saved, which can run any code that
     its author put there: load only runs that you trust.
 
@@ -32,7 +34,7 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
         AgentsError: a run that was trained for other agents.
     """
     if name in POLICIES:
-        return POLICIES[name]
+        return policy_for(name, scenario.name)
     directory = Path(name)
     if not directory.is_dir():
         raise ValueError(

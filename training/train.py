@@ -20,9 +20,8 @@ from training.callbacks import callbacks
 from training.policies import MODEL, TRANSFORM
 from training.provenance import write_config
 from training.sb3_vec_env import BatchVecEnv
+from training.seeds import FIRST_TRAINING_SEED
 
-# Training seeds start far above those that people evaluate on.
-FIRST_TRAINING_SEED = 2**40
 NORMALISER = "normaliser.pkl"
 
 

@@ -74,6 +74,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if "agents" in bench.extra_info:
             nanoseconds = 1e9 * bench.stats.median / bench.extra_info["agents"]
             terminalreporter.write_line(f"{bench.extra_info['label']:<42} {nanoseconds:>14.2f} ns an agent")
+    for kind, unit, scale in (("decisions", "µs a decision for 4 agents", 1e6), ("episodes", "s", 1.0)):
+        timed = [bench for bench in benchmarks if kind in bench.extra_info]
+        if timed:
+            terminalreporter.section(f"allocators: {kind}")
+        for bench in timed:
+            count = bench.extra_info[kind] if kind == "decisions" else 1
+            terminalreporter.write_line(
+                f"{bench.extra_info['label']:<24} {scale * bench.stats.median / count:>10.2f} {unit}"
+                + (f" for {bench.extra_info[kind]} episodes" if kind == "episodes" else "")
+            )
     logs = [bench for bench in benchmarks if "peak_mb" in bench.extra_info]
     if logs:
         terminalreporter.section("logs of a million requests made into episodes")

@@ -1,0 +1,55 @@
+"""Square-root staffing."""
+
+from dataclasses import dataclass
+from math import sqrt
+
+from baselines.curves import needed_share, whole_slices
+from baselines.rows import decide
+from baselines.tunable import tunable
+from baselines.water_filling import fit
+from gpualloc_env.compiled import compiled
+from gpualloc_env.observation import View
+from gpualloc_env.state import AnyArray, Array
+
+
+@compiled
+def _staff(
+    rate: AnyArray,
+    throughput: AnyArray,
+    kappa: AnyArray,
+    gpus: float,
+    most: float,
+    slice_: float,
+    safety: float,
+    fractions: AnyArray,
+) -> None:
+    """Write the staffed fractions, (B, N)."""
+    count = rate.shape[1]
+    for b in range(rate.shape[0]):
+        shares = fractions[b]
+        for i in range(count):
+            staffed = rate[b, i] + safety * sqrt(rate[b, i])
+            share = needed_share(staffed / throughput[b, i], kappa[b, i])
+            shares[i] = min(most, whole_slices(share, slice_))
+        fit(shares, gpus)
+        for i in range(count):
+            shares[i] /= gpus
+
+
+@dataclass(frozen=True)
+class SquareRootStaffing:
+    """Give each agent the share that serves λ_i + β √λ_i, and no more.
+
+    Halfin and Whitt, Operations Research 29 (1981): safety capacity in proportion to the standard
+    deviation of Poisson arrivals. λ is the smoothed rate; shares that exceed the platform are
+    scaled to it. It does not look at its queues. O(N).
+    """
+
+    safety: float = tunable(2.0, 0.0, 20.0)
+    """β [√(requests/s)]"""
+
+    def __call__(self, view: View) -> Array:
+        """Fractions of the platform, shaped as `view.queue`."""
+        columns = (view.rate, view.throughput, view.kappa)
+        most = min(view.gpus, view.max_share)
+        return decide(_staff, view, columns, view.gpus, most, view.slice, self.safety)

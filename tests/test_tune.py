@@ -1,0 +1,130 @@
+"""The search for constants: its file, its seeds, and how it fails."""
+
+import pytest
+import tyro
+
+from baselines import DEFAULTS, with_constants
+from baselines.tunable import ranges
+from baselines.tuned import TUNED, read_tuned
+from gpualloc_env.metrics import objectives
+from gpualloc_env.scenario import load_scenario
+from training.evaluate import evaluate, rollout
+from training.seeds import FIRST_TRAINING_SEED
+from training.tune import TUNABLE, TuneConfig, main
+from training.tuned_file import Table, read_tables, write_tables
+
+QUICK = ("--trials", "4", "--episodes", "3")
+
+
+def tune(out, *arguments):
+    main(tyro.cli(TuneConfig, args=[*QUICK, *arguments, "--out", str(out)]))
+    return read_tuned(out)
+
+
+def test_the_file_holds_the_best_constants_that_were_played(tmp_path):
+    out = tmp_path / "tuned.toml"
+    found = tune(out, "--policies", "queue-aware")["serverless"]["queue-aware"]
+    remark = out.read_text().split("\n\n")[1].split("\n")[0]
+    assert remark.startswith("# python -m training.tune --scenario serverless --policies queue-aware")
+    before, after = (float(number) for number in remark.rpartition("J ")[2].split(" -> "))
+    assert after <= before
+
+    def mean(policy):
+        batch = rollout(policy, load_scenario("serverless"), 3, FIRST_TRAINING_SEED, record=False)
+        return objectives(batch).mean()
+
+    assert mean(DEFAULTS["queue-aware"]) == pytest.approx(before, abs=1e-4)
+    assert mean(with_constants(DEFAULTS["queue-aware"], found)) == pytest.approx(after, abs=1e-4)
+
+
+def test_the_same_seed_finds_the_same_constants_and_another_seed_others(tmp_path):
+    arguments = ("--policies", "hysteresis", "autoscaler")
+    first, second = (tune(tmp_path / name / "t.toml", *arguments) for name in "ab")
+    assert (tmp_path / "a/t.toml").read_bytes() == (tmp_path / "b/t.toml").read_bytes()
+    other = tune(tmp_path / "c.toml", *arguments, "--seed", str(FIRST_TRAINING_SEED + 7))
+    assert first == second != other
+
+
+def test_only_the_tuned_tables_change(tmp_path):
+    out = tmp_path / "tuned.toml"
+    kept = Table("# by hand", {"horizon_s": 5.0})
+    write_tables(out, {("steady", "queue-aware"): kept, ("serverless", "queue-aware"): kept})
+    tune(out, "--policies", "queue-aware")
+    tables = read_tables(out)
+    assert tables["steady", "queue-aware"] == kept
+    assert tables["serverless", "queue-aware"].remark != "# by hand"
+    assert [path.name for path in tmp_path.iterdir()] == ["tuned.toml"]
+
+
+def test_a_scenario_of_ones_own_with_any_name_is_read_back(tmp_path):
+    tables = {("my.own scenario", "queue-aware"): Table("# found", {"horizon_s": 1.5})}
+    write_tables(tmp_path / "t.toml", tables)
+    assert read_tables(tmp_path / "t.toml") == tables
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--seed", "10000"), "constants tuned on them would look too good"),
+        (("--seed", str(2**40 - 1)), "seed must be at least 2**40"),
+        (("--seed", str(2**64 - 2)), "end below 2**64"),
+        (("--policies", "static"), "policy 'static' has no constants"),
+        (("--policies", "genius"), "policy 'genius' is unknown"),
+        (("--policies", "hysteresis", "hysteresis"), "more than once"),
+        (("--trials", "0"), "trials must be at least 1"),
+        (("--scenario", "serverles"), "did you mean 'serverless'"),
+        (("--scenario", "trace"), "give its path"),
+    ],
+)
+def test_a_mistake_names_itself_and_writes_nothing(tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit) as failure:
+        tune(tmp_path / "tuned.toml", *arguments)
+    assert failure.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "text", ["not = [toml", "[steady.queue-aware]\nhorizon_s = 1.0\n", "[steady]\nx = 1\n"]
+)
+def test_a_file_of_somebody_elses_is_left_alone(tmp_path, text):
+    out = tmp_path / "other.toml"
+    out.write_text(text)
+    with pytest.raises(ValueError, match=r"other\.toml"):
+        write_tables(out, {("steady", "queue-aware"): Table("# found", {"horizon_s": 1.5})})
+    assert out.read_text() == text
+
+
+def test_the_committed_constants_are_known_and_within_their_ranges():
+    tables = read_tables(TUNED)
+    assert {scenario for scenario, _ in tables} == {
+        "serverless",
+        "steady",
+        "bursty",
+        "diurnal",
+        "workflow",
+        "fleet",
+    }
+    assert {policy for _, policy in tables} == set(TUNABLE)
+    for (scenario, policy), table in tables.items():
+        searched = ranges(DEFAULTS[policy])
+        assert set(table.constants) == set(searched)
+        for name, value in table.constants.items():
+            assert searched[name].low <= value <= searched[name].high
+            assert isinstance(value, int) == searched[name].whole
+        assert f"--scenario {scenario} --policies {policy} " in table.remark
+
+
+def test_every_default_is_within_its_range():
+    for policy in DEFAULTS.values():
+        for name, searched in ranges(policy).items():
+            assert searched.low <= getattr(policy, name) <= searched.high
+
+
+def test_a_rollout_gives_the_objective_that_the_metrics_give():
+    scenario = load_scenario("serverless", steps=30)
+    policy = DEFAULTS["autoscaler"]
+    batch = rollout(policy, scenario, 4, 7, record=False)
+    # A second rollout of the same instance begins without memory.
+    again = evaluate("autoscaler", policy, scenario, 4, 7)
+    assert objectives(batch).tolist() == again.objective.tolist()

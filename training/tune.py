@@ -1,0 +1,144 @@
+"""Tune the constants of the baselines on a scenario's training seeds.
+
+python -m training.tune --scenario serverless --policies receding-horizon --trials 60 --episodes 200
+"""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+
+from baselines import DEFAULTS, with_constants
+from baselines.tunable import Range, ranges
+from baselines.tuned import TUNED, Constants
+from gpualloc_env.metrics import objectives
+from gpualloc_env.scenario import Scenario, load_scenario
+from training.evaluate import rollout
+from training.report import rich_table
+from training.seeds import END_OF_SEEDS, FIRST_TRAINING_SEED
+from training.tuned_file import Table, write_tables
+
+TUNABLE = tuple(name for name, policy in DEFAULTS.items() if ranges(policy))
+DIGITS = 4  # of a constant, so that the file holds exactly what was played
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """Tune the constants of the baselines on a scenario's training seeds."""
+
+    scenario: str = "serverless"
+    """A registered scenario, or the path of a .toml file."""
+    policies: tuple[str, ...] = TUNABLE
+    """Names of baselines that have constants."""
+    trials: int = 60
+    """Constants to try for each policy, the defaults first."""
+    episodes: int = 200
+    """Training episodes on which each trial is played."""
+    seed: int = FIRST_TRAINING_SEED
+    """Seed of the first episode, the others follow it; also of the search. At least 2⁴⁰."""
+    out: Path = TUNED
+    """File for the constants; its other tables stay as they are."""
+
+
+def main(config: TuneConfig) -> None:
+    """Search the constants of each policy, then write those that were best."""
+    console = Console(width=None if sys.stdout.isatty() else 130, markup=False, highlight=False)
+    status = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    try:
+        check(config)
+        scenario = load_scenario(config.scenario)
+        scenario.source()
+        found: dict[tuple[str, str], Table] = {}
+        rows: list[dict[str, str]] = []
+        with Progress(console=status) as progress:
+            for name in config.policies:
+                task = progress.add_task(f"{name} on {scenario.name}", total=config.trials)
+                study = search(name, scenario, config, lambda *_, task=task: progress.advance(task))
+                best, before = study.best_trial, study.trials[0]
+                constants: Constants = best.user_attrs["constants"]
+                remark = f"# {command(config, name)}: J {before.value:.4f} -> {best.value:.4f}"
+                found[scenario.name, name] = Table(remark, constants)
+                text = ", ".join(f"{key} = {value:g}" for key, value in constants.items())
+                rows.append(
+                    {
+                        "policy": name,
+                        "J, defaults": f"{before.value:.4f}",
+                        "J, tuned": f"{best.value:.4f}",
+                        "constants": text,
+                    }
+                )
+        write_tables(config.out, found)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    title = f"{scenario.name}: {config.episodes} training episodes from seed {config.seed}"
+    console.print(rich_table(title, rows))
+    console.print(f"Constants in {config.out}")
+
+
+def check(config: TuneConfig) -> None:
+    """Refuse what cannot be tuned, and seeds on which policies are evaluated."""
+    if not config.policies:
+        raise ValueError(f"no policies to tune; give some of {', '.join(TUNABLE)}")
+    for name in config.policies:
+        if name not in TUNABLE:
+            known = "has no constants" if name in DEFAULTS else "is unknown"
+            raise ValueError(f"policy {name!r} {known}; give some of {', '.join(TUNABLE)}")
+        if config.policies.count(name) > 1:
+            raise ValueError(f"policy {name!r} is given more than once; give each policy once")
+    for name in ("trials", "episodes"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+    if not FIRST_TRAINING_SEED <= config.seed <= END_OF_SEEDS - config.episodes:
+        raise ValueError(
+            f"seed must be at least 2**40 = {FIRST_TRAINING_SEED} and end below 2**64, got {config.seed}: "
+            "the seeds below are for evaluation, and constants tuned on them would look too good"
+        )
+
+
+def search(name: str, scenario: Scenario, config: TuneConfig, after_trial: Any) -> optuna.Study:
+    """Try constants by a tree-structured Parzen estimator, the defaults first; minimise the mean J.
+
+    Every trial plays the same episodes, so trials differ by their constants alone. The same
+    seed leads to the same study.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    policy, searched = DEFAULTS[name], ranges(DEFAULTS[name])
+
+    def mean_objective(trial: optuna.Trial) -> float:
+        constants = {key: suggested(trial, key, each) for key, each in searched.items()}
+        trial.set_user_attr("constants", constants)
+        batch = rollout(
+            with_constants(policy, constants), scenario, config.episodes, config.seed, record=False
+        )
+        return float(objectives(batch).mean())
+
+    sampler = optuna.samplers.TPESampler(seed=config.seed % 2**32, multivariate=True)
+    study = optuna.create_study(sampler=sampler)
+    study.enqueue_trial({key: getattr(policy, key) for key in searched})
+    study.optimize(mean_objective, n_trials=config.trials, callbacks=[after_trial])
+    return study
+
+
+def suggested(trial: optuna.Trial, name: str, searched: Range) -> float | int:
+    """A constant that the search proposes, rounded to what the file will say."""
+    if searched.whole:
+        return trial.suggest_int(name, int(searched.low), int(searched.high), log=searched.log)
+    return float(f"{trial.suggest_float(name, searched.low, searched.high, log=searched.log):.{DIGITS}g}")
+
+
+def command(config: TuneConfig, name: str) -> str:
+    """The command that finds the constants of one policy again."""
+    words = ["--scenario", config.scenario, "--policies", name, "--trials", config.trials]
+    words += ["--episodes", config.episodes, "--seed", config.seed]
+    return shlex.join(["python", "-m", "training.tune", *map(str, words)])
+
+
+if __name__ == "__main__":
+    main(tyro.cli(TuneConfig))
