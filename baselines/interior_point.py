@@ -79,11 +79,10 @@ def _start(p: Programme) -> Point:
 
 def _room(p: Programme) -> Linear:
     steps, count = p.arrivals.shape
-    columns = (4, 3, 3)
-    hessian, inverse, gradient = (np.empty((steps, count, k)) for k in columns)
-    unmet, flow = np.empty((steps, count)), np.empty((steps, count))
-    drawn, diagonal = np.empty((steps, count, 3)), np.empty((steps, count, count))
-    return Linear(hessian, inverse, gradient, unmet, flow, drawn, diagonal, np.empty((steps - 1, count, count)))
+    inverse, gradient, drawn = (np.empty((steps, count, columns)) for columns in (5, 3, 4))
+    slope, unmet, flow = (np.empty((steps, count)) for _ in range(3))
+    diagonal, below = np.empty((steps, count, count)), np.empty((max(0, steps - 1), count, count))
+    return Linear(inverse, slope, gradient, unmet, flow, drawn, diagonal, below)
 
 
 def _aim(p: Programme, at: Point, linear: Linear, target: float, pushed: Point, ahead: Point) -> None:

@@ -58,12 +58,12 @@ class Point(NamedTuple):
 class Linear(NamedTuple):
     """The optimality conditions, linearised at a point."""
 
-    hessian: Array  # (T, N, 4) second derivatives xx, xg and gg of what is minimised, and the slope of f
-    inverse: Array  # (T, N, 3) the inverse of those of each agent alone
+    inverse: Array  # (T, N, 5) of each agent's Hessian: xx, xg, gg, and its product with (−1, f′)
+    slope: Array  # (T, N) f′
     gradient: Array  # (T, N, 3) residuals by x, g and left
     unmet: Array  # (T, N) residual of x + room = f(g)
     flow: Array  # (T, N) residual of the flow
-    drawn: Array  # (T, N, 3) right-hand sides by x, g and left
+    drawn: Array  # (T, N, 4) right-hand sides by x, g, left and the limit x ≤ f(g)
     diagonal: Array  # (T, N, N) blocks of the system that is left for the flow, and then its factor
     below: Array  # (T - 1, N, N)
 
@@ -82,7 +82,7 @@ def _curve(share: float, kappa: float) -> tuple[float, float, float]:
 def linearise(p: Programme, at: Point, out: Linear) -> float:
     """Write the residuals and second derivatives at a point; return the largest absolute residual."""
     slack, cost, price, value = at.slack, at.cost, at.price, at.value
-    hessian, gradient, unmet, flow = out.hessian, out.gradient, out.unmet, out.flow
+    inverse, slopes, gradient, unmet, flow = out.inverse, out.slope, out.gradient, out.unmet, out.flow
     steps, count = flow.shape
     largest = 0.0
     for t in range(steps):
@@ -97,18 +97,22 @@ def linearise(p: Programme, at: Point, out: Linear) -> float:
             busy = work / f
             within = p.within[i]
             corner = np.sqrt((p.min_share[i] - share) ** 2 + CORNER * CORNER)
-            tighter = cost[t, i, ROOM] / room
-            hessian[t, i, 0] = within / f + cost[t, i, WORK] / work + tighter
-            hessian[t, i, 1] = -within * busy * slope / f - tighter * slope
-            hessian[t, i, 2] = (
-                within * busy * busy * (slope * slope / f - 0.5 * bend)
-                - cost[t, i, ROOM] * bend
-                + cost[t, i, SHARE] / share
-                + cost[t, i, FREE] / slack[t, i, FREE]
-                + tighter * slope * slope
-                + p.short[t, i] * 0.5 * CORNER * CORNER / corner**3
-            )
-            hessian[t, i, 3] = slope
+            # The Hessian is a diagonal and two squares, of the limit x ≤ f(g) and of x²/(2 f(g)); as
+            # the first grows without end, only these forms of its inverse do not cancel.
+            tight, bowl = cost[t, i, ROOM] / room, within / f
+            by_x = cost[t, i, WORK] / work
+            by_g = cost[t, i, SHARE] / share + cost[t, i, FREE] / slack[t, i, FREE]
+            by_g -= (0.5 * within * busy * busy + cost[t, i, ROOM]) * bend
+            by_g += p.short[t, i] * 0.5 * CORNER * CORNER / corner**3
+            idle = slope * (1.0 - busy)
+            determinant = by_x * by_g + tight * (by_x * slope * slope + by_g) + tight * bowl * idle * idle
+            determinant += bowl * (by_x * busy * busy * slope * slope + by_g)
+            inverse[t, i, 0] = (by_g + (tight + bowl * busy * busy) * slope * slope) / determinant
+            inverse[t, i, 1] = (tight + bowl * busy) * slope / determinant
+            inverse[t, i, 2] = (by_x + tight + bowl) / determinant
+            inverse[t, i, 3] = (bowl * busy * slope * idle - by_g) / determinant
+            inverse[t, i, 4] = (by_x * slope + bowl * idle) / determinant
+            slopes[t, i] = slope
             by_work = within * busy - p.credit[i] - value[t, i] - cost[t, i, WORK] + cost[t, i, ROOM]
             inflow = p.arrivals[t, i] + CRUMB
             if t > 0:
@@ -140,7 +144,7 @@ def linearise(p: Programme, at: Point, out: Linear) -> float:
 def eliminate(p: Programme, at: Point, out: Linear) -> None:
     """Eliminate all but the multipliers of the flow: what is left is block tridiagonal."""
     slack, cost, spare, price = at.slack, at.cost, at.spare, at.price
-    hessian, inverse, diagonal, below = out.hessian, out.inverse, out.diagonal, out.below
+    inverse, diagonal, below = out.inverse, out.diagonal, out.below
     steps, count = spare.shape[0], slack.shape[1]
     routed = p.routing.shape[0] > 0
     reply = np.empty((count, count))
@@ -148,13 +152,6 @@ def eliminate(p: Programme, at: Point, out: Linear) -> None:
     for t in range(steps):
         pull = spare[t] / price[t]
         for i in range(count):
-            xx, xg, gg = hessian[t, i, 0], hessian[t, i, 1], hessian[t, i, 2]
-            determinant = xx * gg - xg * xg
-            inverse[t, i, 0], inverse[t, i, 1], inverse[t, i, 2] = (
-                gg / determinant,
-                -xg / determinant,
-                xx / determinant,
-            )
             pull += inverse[t, i, 2]
         for i in range(count):
             for j in range(count):
@@ -209,15 +206,15 @@ def aim(p: Programme, at: Point, linear: Linear, target: float, pushed: Point, r
         for i in range(count):
             for k in range(5):
                 gain[k] = (target - pushed.slack[t, i, k]) / slack[t, i, k] - cost[t, i, k]
-            room = gain[ROOM] - cost[t, i, ROOM] / slack[t, i, ROOM] * linear.unmet[t, i]
-            drawn[t, i, 0] = gain[WORK] - room - linear.gradient[t, i, 0]
+            drawn[t, i, 0] = gain[WORK] - linear.gradient[t, i, 0]
             drawn[t, i, 1] = gain[SHARE] - gain[FREE] - dearer - linear.gradient[t, i, 1]
-            drawn[t, i, 1] += linear.hessian[t, i, 3] * room
             drawn[t, i, 2] = gain[LEFT] - linear.gradient[t, i, 2]
+            drawn[t, i, 3] = gain[ROOM] - cost[t, i, ROOM] / slack[t, i, ROOM] * linear.unmet[t, i]
             moved += inverse[t, i, 1] * drawn[t, i, 0] + inverse[t, i, 2] * drawn[t, i, 1]
+            moved += inverse[t, i, 4] * drawn[t, i, 3]
             pull += inverse[t, i, 2]
         for i in range(count):
-            work[i] = inverse[t, i, 0] * drawn[t, i, 0]
+            work[i] = inverse[t, i, 0] * drawn[t, i, 0] + inverse[t, i, 3] * drawn[t, i, 3]
             work[i] += inverse[t, i, 1] * (drawn[t, i, 1] - moved / pull)
             left = drawn[t, i, 2] * slack[t, i, LEFT] / cost[t, i, LEFT]
             right[t, i] -= work[i] + left
@@ -242,18 +239,21 @@ def recover(p: Programme, at: Point, linear: Linear, target: float, pushed: Poin
             for j in range(p.routing.shape[0]):
                 by_work[i] -= p.routing[j, i] * out.value[t + 1, j]
             moved += inverse[t, i, 1] * by_work[i] + inverse[t, i, 2] * drawn[t, i, 1]
+            moved += inverse[t, i, 4] * drawn[t, i, 3]
             pull += inverse[t, i, 2]
-        out.spare[t] = 0.0
+        # The changes of the shares would cancel in their sum.
+        out.spare[t] = -moved / pull * at.spare[t] / at.price[t]
         for i in range(count):
             by_share = drawn[t, i, 1] - moved / pull
             work = inverse[t, i, 0] * by_work[i] + inverse[t, i, 1] * by_share
+            work += inverse[t, i, 3] * drawn[t, i, 3]
             share = inverse[t, i, 1] * by_work[i] + inverse[t, i, 2] * by_share
+            share += inverse[t, i, 4] * drawn[t, i, 3]
             left = drawn[t, i, 2] + out.value[t, i] - out.value[t + 1, i]
             out.slack[t, i, SHARE], out.slack[t, i, FREE] = share, -share
             out.slack[t, i, WORK] = work
-            out.slack[t, i, ROOM] = linear.hessian[t, i, 3] * share - work + linear.unmet[t, i]
+            out.slack[t, i, ROOM] = linear.slope[t, i] * share - work + linear.unmet[t, i]
             out.slack[t, i, LEFT] = left * slack[t, i, LEFT] / cost[t, i, LEFT]
-            out.spare[t] -= share
             for k in range(5):
                 short = target - pushed.slack[t, i, k] - cost[t, i, k] * out.slack[t, i, k]
                 out.cost[t, i, k] = short / slack[t, i, k] - cost[t, i, k]
