@@ -23,15 +23,14 @@ the programme's optimum. Without frictions, slices and routing that optimum can 
 """
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from typing import Literal
 
 import numpy as np
 
 from baselines.interior_point import solve
+from baselines.processes import in_processes
 from baselines.programme import SHARE, Programme
 from gpualloc_env.allocation import SLICE_TOLERANCE
 from gpualloc_env.batch import Batch
@@ -212,26 +211,8 @@ def lower_bounds(
         (batch.arrivals[:, b].copy(), batch.state[b, :, MEAN_RATE].copy(), batch.agents[b].copy())
         for b in range(episodes)
     ]
-    return in_processes(partial(_objective, scenario), tasks, workers, progress)
+    return np.array(in_processes(partial(_objective, scenario), tasks, workers, progress))
 
 
 def _objective(scenario: Scenario, task: tuple[Array, Array, Array]) -> float:
     return bound(scenario, *task).objective
-
-
-def in_processes(function, tasks, workers, progress) -> Array:
-    """Results of a function for each task, in their order whatever the number of processes."""
-    results: list[float] = []
-
-    def collect(stream) -> Array:
-        for result in stream:
-            results.append(result)
-            if progress is not None:
-                progress(len(results))
-        return np.array(results)
-
-    if workers == 1 or len(tasks) == 1:
-        return collect(map(function, tasks))
-    # A fork would copy the threads of a batch as dead ones.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return collect(pool.map(function, tasks, chunksize=1))

@@ -41,6 +41,7 @@ class Programme(NamedTuple):
     gpus: float
     max_share: float
 
+
 # Columns of an agent's slacks and of their multipliers: the variables, and what is left to their limits.
 SHARE, FREE, WORK, ROOM, LEFT = range(5)
 
