@@ -163,17 +163,17 @@ def _speedup(p: Programme, share: Array) -> Array:
 
 
 def _best_shares(p: Programme, gain: Array, price: Array) -> Array:
-    """Shares that minimise (price + p) g − gain f(g) + short max(0, R − g) for each agent and step, (T, N)."""
-    dear = np.maximum((p.price + price)[:, None], 1e-300)
+    """Shares that minimise (price + p) g − gain f(g) + short max(0, R − g), (T, N)."""
+    cost = (p.price + price)[:, None]
     least = np.minimum(p.min_share, p.max_share)
 
     def inner(cost: Array) -> Array:
-        cost = np.maximum(cost, 1e-300)
-        curved = np.sqrt(gain * p.kappa * (1 + p.kappa) / cost) - p.kappa
-        return np.clip(np.where(p.kappa == 0, np.where(gain > cost, np.inf, 0.0), curved), 0.0, p.max_share)
+        curved = np.sqrt(gain * p.kappa * (1 + p.kappa) / np.maximum(cost, 1e-300)) - p.kappa
+        share = np.where(p.kappa == 0, np.where(gain > cost, np.inf, 0.0), curved)
+        return np.clip(np.where(cost < 0, np.inf, share), 0.0, p.max_share)
 
     # The slope changes at R alone: either side's optimum lies on that side, or the corner is best.
-    return np.maximum(inner(dear), np.minimum(inner(dear - p.short), least))
+    return np.maximum(inner(cost), np.minimum(inner(cost - p.short), least))
 
 
 def _capacity_prices(p: Programme, gain: Array) -> Array:

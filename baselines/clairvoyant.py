@@ -162,10 +162,10 @@ def _tracked(scenario: Scenario, targets: Array, jump: Array) -> Array:
         near = np.abs(change) <= jump[:, None]
         change = np.where(near, np.clip(change, -deadband, deadband), change)
         rise, fall = np.maximum(change, 0.0), np.minimum(change, 0.0)
-        free = scenario.platform.gpus - (shares[:, t - 1] + fall).sum(axis=1)
+        free = np.maximum(0.0, scenario.platform.gpus - (shares[:, t - 1] + fall).sum(axis=1))
         rises = rise.sum(axis=1)
         fits = np.divide(free, rises, out=np.ones_like(free), where=rises > free)
-        shares[:, t] = shares[:, t - 1] + fall + rise * np.clip(fits, 0.0, 1.0)[:, None]
+        shares[:, t] = shares[:, t - 1] + fall + rise * fits[:, None]
     return shares
 
 

@@ -32,7 +32,7 @@ _TO_THE_BOUNDARY = 0.995
 
 def solve(programme: Programme) -> Point:
     """The optimum of a programme and its multipliers, as close as the method gets to them."""
-    scale = max(programme.holding.max(), programme.price, programme.credit.max())
+    scale = max(programme.holding.max(), programme.price, programme.credit.max()) or 1.0
     p = programme._replace(
         holding=programme.holding / scale,
         within=programme.within / scale,

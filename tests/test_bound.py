@@ -161,9 +161,13 @@ def test_it_is_attained_where_nothing_was_relaxed(name):
     assert optimum.objective <= attained <= optimum.objective + 2e-6 * (1 + optimum.objective)
 
 
+def speedup(kappa, share):
+    return np.where(kappa == 0, share, share * (1 + kappa) / np.where(kappa == 0, 1, share + kappa))
+
+
 def relaxed_cost(programme, share, work, left):
-    f = np.where(programme.kappa == 0, share, share * (1 + programme.kappa) / (share + programme.kappa))
-    square = np.divide(work**2, 2 * f, out=np.zeros_like(work), where=work > 0)
+    f = speedup(programme.kappa, share)
+    square = np.divide(work**2, 2 * f, out=np.zeros_like(work), where=(work > 0) & (f > 0))
     short = programme.short * np.maximum(0, programme.min_share - share)
     cost = programme.holding * left + programme.within * square - programme.credit * work
     return (cost + programme.price * share + short).sum() / len(share)
@@ -182,7 +186,7 @@ def test_what_a_policy_does_is_a_point_of_the_programme_that_costs_no_more_there
     inflow = programme.arrivals.copy()
     inflow[1:] += left[:-1] + (work[:-1] @ programme.routing.T if programme.routing.size else 0.0)
     assert left + work == pytest.approx(inflow, abs=1e-9)
-    f = np.where(programme.kappa == 0, share, share * (1 + programme.kappa) / (share + programme.kappa))
+    f = speedup(programme.kappa, share)
     assert (work <= f + 1e-12).all() and (share.sum(axis=1) <= programme.gpus + 1e-12).all()
     priced = relaxed_cost(programme, share, work, left)
     if scenario.platform.reallocation_s == 0:
@@ -203,7 +207,7 @@ def test_highs_finds_the_same_optimum(name):
     for _ in range(4):
         share, work, _ = drifting_shares(programme, anywhere, 1.0, 0.0, points)
         points.append((work, share))
-    f = np.where(programme.kappa == 0, share, share * (1 + programme.kappa) / (share + programme.kappa))
+    f = speedup(programme.kappa, share)
     work = np.minimum(work, f)
     left = np.zeros_like(work)
     waiting = np.zeros(work.shape[1])

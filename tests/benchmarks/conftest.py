@@ -74,6 +74,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if "agents" in bench.extra_info:
             nanoseconds = 1e9 * bench.stats.median / bench.extra_info["agents"]
             terminalreporter.write_line(f"{bench.extra_info['label']:<42} {nanoseconds:>14.2f} ns an agent")
+    for bench in benchmarks:
+        if "episode_s" in bench.extra_info:
+            terminalreporter.write_line(
+                f"{bench.extra_info['label']:<42} {bench.stats.median:>14.3f} s an episode"
+            )
     logs = [bench for bench in benchmarks if "peak_mb" in bench.extra_info]
     if logs:
         terminalreporter.section("logs of a million requests made into episodes")
