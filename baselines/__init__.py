@@ -6,6 +6,8 @@ from typing import Protocol, runtime_checkable
 
 from baselines.adaptive import adaptive, adaptive_smoothed
 from baselines.autoscaler import Autoscaler
+from baselines.bound import Bound, bound, lower_bounds
+from baselines.clairvoyant import Clairvoyant, Schedule, feasible_schedule
 from baselines.cmu import cmu
 from baselines.drift_plus_penalty import DriftPlusPenalty
 from baselines.generalised_cmu import GeneralisedCmu
@@ -20,6 +22,7 @@ from baselines.square_root_staffing import SquareRootStaffing
 from baselines.static import static
 from baselines.tuned import Constants, tuned
 from gpualloc_env.observation import View
+from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import Array
 
 Policy = Callable[[View], Array]
@@ -83,14 +86,29 @@ def fresh(policy: Policy) -> Policy:
 POLICIES: dict[str, Policy] = {name: policy_for(name, "serverless") for name in DEFAULTS}
 """Every policy with the constants tuned for the default scenario."""
 
+PRIVILEGED: dict[str, Callable[[Scenario, int, int], Policy]] = {
+    "clairvoyant": Clairvoyant,
+}
+"""Policies that know the future: each is made for a scenario, a number of episodes and the first one's seed.
+
+They show what could be attained, and are to be labelled as such beside policies that do not know it.
+"""
+
 __all__ = [
     "DEFAULTS",
     "POLICIES",
+    "PRIVILEGED",
+    "Bound",
+    "Clairvoyant",
     "Policy",
+    "Schedule",
     "Stateful",
     "adaptive",
     "adaptive_smoothed",
+    "bound",
+    "feasible_schedule",
     "fresh",
+    "lower_bounds",
     "policy_for",
     "round_robin",
     "static",

@@ -84,6 +84,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 f"{bench.extra_info['label']:<24} {scale * bench.stats.median / count:>10.2f} {unit}"
                 + (f" for {bench.extra_info[kind]} episodes" if kind == "episodes" else "")
             )
+    for bench in benchmarks:
+        if "episode_s" in bench.extra_info:
+            terminalreporter.write_line(
+                f"{bench.extra_info['label']:<42} {bench.stats.median:>14.3f} s an episode"
+            )
     logs = [bench for bench in benchmarks if "peak_mb" in bench.extra_info]
     if logs:
         terminalreporter.section("logs of a million requests made into episodes")

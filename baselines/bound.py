@@ -1,0 +1,218 @@
+"""A lower bound on the objective of an episode that no policy can undercut, however it is made.
+
+All arrivals of the episode are known. Whatever a policy does, its shares g(t), its work x(t) (in
+GPU steps) and what it leaves waiting are a point of the convex programme in
+`baselines.programme`, and the programme's objective there is at most what the episode cost:
+
+- Service: x = min(queue, f(g) · time in service) is at most the queue and at most f(g), because
+  reallocation and loading only shorten the time in service. Serving less is allowed besides.
+- Shares: what the platform grants adds up to at most G, at most `max_share` each. Slices are
+  left out, so there are more shares to choose from.
+- Waiting: without delay the mean number waiting in a step is what is left plus x²/(2 f(g)); a
+  delay lets the x wait longer.
+- Routing, cost and the credit for throughput are exact.
+- Late requests are not charged. Being short of the minimum share is charged to those agents to
+  whom something came from outside in that step, who therefore had work, and divided by the
+  minima of all agents, of which those with work have a part.
+
+The least value of that programme is not computed but bounded from below, so that no tolerance of
+a solver enters: for any price of a GPU p(t) ≥ 0 and any worth of finished work y(t) the Lagrangian
+falls apart into single agents and steps, each a minimum in closed form, and weak duality makes
+their sum a bound. An interior point method finds prices at which the bound is within some 1e-6 of
+the programme's optimum. Without frictions, slices and routing that optimum can be attained.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from baselines.interior_point import solve
+from baselines.processes import in_processes
+from baselines.programme import SHARE, Programme
+from gpualloc_env.allocation import SLICE_TOLERANCE
+from gpualloc_env.batch import Batch
+from gpualloc_env.scenario import Scenario
+from gpualloc_env.state import (
+    AGENT_COLUMNS,
+    KAPPA,
+    MEAN_RATE,
+    MIN_SHARE,
+    THROUGHPUT,
+    WEIGHT,
+    Array,
+)
+
+Holding = Literal["within-step", "end-of-step"]
+ROUNDING = 1e-11  # of the largest sums; subtracted, so that rounding cannot lift the bound
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What no policy can undercut in one episode."""
+
+    objective: float
+    """J of the episode is at least this."""
+    shares: Array
+    """Shares at which the relaxed programme takes its least value, (T, N) [fraction of the platform]."""
+
+
+def bound(
+    scenario: Scenario, arrivals: Array, mean_rate: Array, agents: Array, holding: Holding = "within-step"
+) -> Bound:
+    """A lower bound on the objective J of an episode, for every policy that there can be.
+
+    Args:
+        scenario: the platform, the objective and the routing.
+        arrivals: external arrivals, (T, N) or (T + 1, N) as a batch holds them [requests].
+        mean_rate: λ̄ of the episode, (N,) [requests/s], by which the objective is scaled.
+        agents: parameters of the agents, (N, AGENT_COLUMNS).
+        holding: `end-of-step` prices the queue after service in place of the mean backlog of the
+            step: the objective for which the cµ rule is optimal without frictions.
+
+    Raises:
+        ValueError: arrays of wrong shapes, or with numbers that no episode can have.
+    """
+    programme = relaxed(scenario, arrivals, mean_rate, agents, holding)
+    optimum = solve(programme)
+    return Bound(
+        objective=dual_value(programme, optimum.value[:-1]),
+        shares=optimum.slack[:, :, SHARE] / programme.gpus,
+    )
+
+
+def relaxed(
+    scenario: Scenario, arrivals: Array, mean_rate: Array, agents: Array, holding: Holding = "within-step"
+) -> Programme:
+    """The relaxed programme of an episode; arguments as of `bound`."""
+    steps, count, dt = scenario.steps, len(scenario.agents), scenario.dt
+    _check(arrivals, ((steps, count), (steps + 1, count)), "arrivals")
+    _check(mean_rate, ((count,),), "mean_rate")
+    _check(agents, ((count, AGENT_COLUMNS),), "agents")
+    if holding not in ("within-step", "end-of-step"):
+        raise ValueError(f"holding must be 'within-step' or 'end-of-step', got {holding!r}")
+    objective, platform = scenario.objective, scenario.platform
+    base = agents[:, THROUGHPUT] * dt
+    weighted, total = float(agents[:, WEIGHT] @ mean_rate), float(mean_rate.sum())
+    waiting = agents[:, WEIGHT] * base * (objective.latency / weighted if weighted > 0 else 0.0)
+    minima = agents[:, MIN_SHARE]
+    shortfall = objective.shortfall / minima.sum() if minima.any() else 0.0
+    # Rounding to whole slices can lift a share by the tolerance of the rounding.
+    room = 1.0 + SLICE_TOLERANCE if platform.slice else 1.0
+    routing = scenario.routing_matrix
+    return Programme(
+        arrivals=np.ascontiguousarray(arrivals[:steps] / base),
+        kappa=np.ascontiguousarray(agents[:, KAPPA]),
+        holding=waiting,
+        within=waiting if holding == "within-step" else np.zeros(count),
+        credit=base * (objective.throughput / (dt * total) if total > 0 else 0.0),
+        min_share=np.ascontiguousarray(minima),
+        short=np.where(arrivals[:steps] > 0, shortfall, 0.0),
+        routing=np.ascontiguousarray(routing.T * base / base[:, None]) if routing.size else routing,
+        price=objective.cost / platform.gpus,
+        gpus=room * platform.gpus,
+        max_share=room * min(platform.max_share, platform.gpus),
+    )
+
+
+def _check(given: Array, shapes: tuple[tuple[int, ...], ...], name: str) -> None:
+    if given.shape not in shapes:
+        wanted = " or ".join(str(shape) for shape in shapes)
+        raise ValueError(f"{name} must have shape {wanted}, got {given.shape}")
+    if not (np.isfinite(given) & (given >= 0)).all():
+        place = tuple(int(k) for k in np.argwhere(~(np.isfinite(given) & (given >= 0)))[0])
+        raise ValueError(f"{name} must be finite and not negative, got {given[place]} at {place}")
+
+
+def dual_value(p: Programme, value: Array) -> float:
+    """The Lagrangian's least value per step, a lower bound whatever the multipliers are.
+
+    Args:
+        p: the programme.
+        value: multipliers y of the flow, (T, N): what a GPU step of work costs from then on.
+    """
+    steps = len(p.arrivals)
+    # Work can be left for any later step: it costs at most the waiting until then and its worth there.
+    wait = p.holding * np.arange(steps, 0, -1)[:, None]
+    value = wait + np.minimum(np.minimum.accumulate((value - wait)[::-1])[::-1], 0.0)
+    later = np.vstack([value[1:], np.zeros_like(value[:1])])
+    worth = p.credit + value - (later @ p.routing if p.routing.size else 0.0)
+    gain = serving_gain(worth, p.within)
+    price = _capacity_prices(p, gain)
+    came = p.arrivals * value
+    share = _best_shares(p, gain, price)
+    held = (p.price + price)[:, None] * share
+    earned = gain * _speedup(p, share)
+    short = p.short * np.maximum(0.0, p.min_share - share)
+    total = came.sum() + held.sum() + short.sum() - earned.sum() - p.gpus * price.sum()
+    size = came.sum() + held.sum() + short.sum() + earned.sum() + p.gpus * price.sum()
+    return float((total - ROUNDING * size) / steps)
+
+
+def serving_gain(worth: Array, within: Array) -> Array:
+    """Most that serving earns per unit of f(g): the maximum of v b − within b²/2 over b in [0, 1]."""
+    worth = np.maximum(worth, 0.0)
+    busy = np.minimum(1.0, np.divide(worth, within, out=np.ones_like(worth), where=worth < within))
+    return worth * busy - 0.5 * within * busy * busy
+
+
+def _speedup(p: Programme, share: Array) -> Array:
+    return np.where(p.kappa == 0, share, share * (1 + p.kappa) / np.where(p.kappa == 0, 1, share + p.kappa))
+
+
+def _best_shares(p: Programme, gain: Array, price: Array) -> Array:
+    """Shares that minimise (price + p) g − gain f(g) + short max(0, R − g), (T, N)."""
+    cost = (p.price + price)[:, None]
+    least = np.minimum(p.min_share, p.max_share)
+
+    def inner(cost: Array) -> Array:
+        curved = np.sqrt(gain * p.kappa * (1 + p.kappa) / np.maximum(cost, 1e-300)) - p.kappa
+        share = np.where(p.kappa == 0, np.where(gain > cost, np.inf, 0.0), curved)
+        return np.clip(np.where(cost < 0, np.inf, share), 0.0, p.max_share)
+
+    # The slope changes at R alone: either side's optimum lies on that side, or the corner is best.
+    return np.maximum(inner(cost), np.minimum(inner(cost - p.short), least))
+
+
+def _capacity_prices(p: Programme, gain: Array) -> Array:
+    """Prices of a GPU at which no more than G are wanted, by bisection: they maximise the dual, (T,)."""
+    steepest = np.where(p.kappa == 0, 1.0, (1 + p.kappa) / np.where(p.kappa == 0, 1, p.kappa))
+    low, high = np.zeros(len(gain)), (gain * steepest + p.short).max(axis=1)
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        wanted = _best_shares(p, gain, middle).sum(axis=1) > p.gpus
+        low, high = np.where(wanted, middle, low), np.where(wanted, high, middle)
+    return high
+
+
+def lower_bounds(
+    scenario: Scenario,
+    episodes: int,
+    seed: int,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Array:
+    """Bounds of the episodes with seeds `seed`, `seed` + 1, …, (E,), as `training.evaluate` plays them.
+
+    Args:
+        scenario: what is played.
+        episodes: E.
+        seed: seed of the first episode.
+        workers: processes that share the episodes; 1 computes here, none means one for each core.
+        progress: called with the number of episodes done after each of them.
+    """
+    batch = Batch(scenario, episodes)
+    batch.seed(seed)
+    batch.reset()
+    tasks = [
+        (batch.arrivals[:, b].copy(), batch.state[b, :, MEAN_RATE].copy(), batch.agents[b].copy())
+        for b in range(episodes)
+    ]
+    return np.array(in_processes(partial(_objective, scenario), tasks, workers, progress))
+
+
+def _objective(scenario: Scenario, task: tuple[Array, Array, Array]) -> float:
+    return bound(scenario, *task).objective
