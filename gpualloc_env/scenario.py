@@ -89,6 +89,14 @@ class Scenario(Model):
         return tuple(agent.name for agent in self.agents)
 
     @property
+    def varies(self) -> bool:
+        """Whether one episode differs from another."""
+        traffic = self.traffic
+        return traffic is None or bool(
+            traffic.law != "constant" or traffic.burst or traffic.mix_concentration or self.agent_spread
+        )
+
+    @property
     def routing_matrix(self) -> Array:
         """W, (N, N), or (0, 0) where agents are independent."""
         return np.zeros((0, 0)) if self.routing is None else np.array(self.routing, dtype=np.float64)

@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.progress import track
 
 from baselines import POLICIES, Policy
-from gpualloc_env.scenario import SCENARIOS, Scenario, load_scenario
+from gpualloc_env.scenario import SCENARIOS, Scenario
 from gpualloc_env.traces import Split
 from training.evaluate import Evaluation, evaluate
 from training.event_files import write_runs
 from training.figures import draw
 from training.heatmap import draw_heatmap
+from training.held_out import count_episodes, held_out_scenario
 from training.policies import AgentsError, load_policy
 from training.provenance import write_config
 from training.report import Summary, overview, rich_table, summary, tables, write_episodes, write_json
@@ -112,7 +113,7 @@ class Contest:
                 if not skip_misfits:
                     raise
                 status.print(f"{name} without {label}: {error}")
-        episodes = count_episodes(config, scenario)
+        episodes = count_episodes(config.episodes, scenario)
         if scenario.trace is not None:
             status.print(scenario.windows.accounting)
             if episodes < config.episodes:
@@ -149,14 +150,12 @@ def all_scenarios(config: CompareConfig, status: Console) -> list[str]:
 
 
 def make_scenario(config: CompareConfig, name: str) -> Scenario:
-    """A scenario with the changes asked for; of a log, the windows kept for evaluation."""
-    changes = {"steps": config.steps, "dt": config.dt, "load": config.load}
+    """The held-out scenario of a name, with the changes asked for."""
     replays = config.scenario != ALL or SCENARIOS[name].trace is not None
-    log = {"trace": config.trace, "split": config.split} if replays else {}
-    scenario = load_scenario(name, **changes, **log)
-    if scenario.trace is not None and config.split is None:
-        scenario = load_scenario(name, **changes, **{**log, "split": "eval"})
-    return scenario
+    trace, split = (config.trace, config.split) if replays else (None, None)
+    return held_out_scenario(
+        name, trace=trace, split=split, steps=config.steps, dt=config.dt, load=config.load
+    )
 
 
 def named(policies: Sequence[str]) -> dict[str, str]:
@@ -181,15 +180,6 @@ def named(policies: Sequence[str]) -> dict[str, str]:
         length = next(unique, len(path))
         names["/".join(path[-length:])] = given
     return names
-
-
-def count_episodes(config: CompareConfig, scenario: Scenario) -> int:
-    """How many episodes to play: those asked for, but every window of a log at most once."""
-    if config.episodes < 1:
-        raise ValueError(f"episodes must be at least 1, got {config.episodes}")
-    if scenario.trace is None:
-        return config.episodes
-    return min(config.episodes, scenario.windows.episodes)
 
 
 def fail(error: Exception) -> NoReturn:

@@ -1,12 +1,13 @@
-"""The objective of every policy on every scenario as one picture."""
+"""A number for every scenario and policy as one picture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 
+from gpualloc_env.state import AnyArray, Array
 from training.figure_style import STYLE
 from training.report import Summary
 
@@ -16,37 +17,73 @@ COLOURS = "viridis_r"
 def draw_heatmap(path: Path, summaries: Mapping[str, Summary]) -> None:
     """Draw J by scenario and policy as PNG, coloured by how far it lies above the best of its row."""
     names = list(dict.fromkeys(name for each in summaries.values() for name in each["policies"]))
-    objective = np.array(
-        [
-            [
-                each["policies"][name]["objective"]["mean"] if name in each["policies"] else np.nan
-                for name in names
-            ]
-            for each in summaries.values()
-        ]
-    )
+    missing = {"objective": {"mean": np.nan}}
+    results = [[each["policies"].get(name, missing) for name in names] for each in summaries.values()]
+    objective = np.array([[result["objective"]["mean"] for result in row] for row in results])
     best = np.nanmin(objective, axis=1, keepdims=True)
     excess = objective - best
     # 0 at the best of the row, ½ at twice its J, 1 far away: a tie looks like one in every row.
     shade = np.divide(excess, excess + abs(best), out=np.zeros_like(objective), where=excess != 0)
+    shade[np.isnan(objective)] = np.nan
+    texts = [
+        ["does not fit" if np.isnan(value) else _short(value) for value in row] for row in objective.tolist()
+    ]
+    draw_table(
+        path,
+        list(summaries),
+        names,
+        shade,
+        texts,
+        bold=objective == best,
+        title="Objective J, lower is better; best of each scenario in bold",
+        ticks={0.0: "best of its row", 0.5: "twice the best", 0.9: "ten times"},
+    )
+
+
+def _short(value: float) -> str:
+    return np.format_float_positional(value, precision=3, fractional=False, trim="-")
+
+
+def draw_table(
+    path: Path,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    shade: Array,
+    texts: Sequence[Sequence[str]],
+    *,
+    bold: AnyArray,
+    title: str,
+    ticks: Mapping[float, str],
+) -> None:
+    """Draw a coloured table as PNG.
+
+    Args:
+        path: where to write.
+        rows: their names.
+        columns: their names.
+        shade: colour of each cell from 0, light, to 1, dark; NaN for none.
+        texts: what stands in each cell.
+        bold: whether it is bold.
+        title: of the figure.
+        ticks: what shades mean, for the colour bar.
+    """
     with rc_context(STYLE):
-        figure = Figure(figsize=(3 + 1.25 * len(names), 1.6 + 0.45 * len(summaries)), layout="constrained")
+        size = (3 + 1.25 * len(columns), 1.9 + 0.45 * len(rows))
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         image = axes.imshow(shade, cmap=colormaps[COLOURS], vmin=0, vmax=1, aspect="auto")
-        axes.set_xticks(range(len(names)), names, rotation=0 if len(names) <= 6 else 30)
-        axes.set_yticks(range(len(summaries)), list(summaries))
+        turn = {} if len(columns) <= 6 else {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(len(columns)), columns, **turn)
+        axes.set_yticks(range(len(rows)), rows)
         axes.tick_params(length=0)
         for side in ("left", "bottom"):
             axes.spines[side].set_visible(False)
-        for (row, column), value in np.ndenumerate(objective):
-            if np.isnan(value):
-                axes.text(column, row, "does not fit", ha="center", va="center", color="grey")
-                continue
-            weight = "bold" if value == best[row, 0] else "normal"
-            colour = "white" if shade[row, column] > 0.5 else "black"
-            text = np.format_float_positional(value, precision=3, fractional=False, trim="-")
+        for (row, column), dark in np.ndenumerate(shade):
+            colour = "grey" if np.isnan(dark) else ("white" if dark > 0.5 else "black")
+            weight = "bold" if bold[row, column] else "normal"
+            text = texts[row][column]
             axes.text(column, row, text, ha="center", va="center", color=colour, weight=weight)
-        axes.set_title("Objective J, lower is better; best of each scenario in bold")
-        bar = figure.colorbar(image, ax=axes, ticks=[0, 0.5, 0.9], fraction=0.04, pad=0.02)
-        bar.ax.set_yticklabels(["best of its row", "twice the best", "ten times"])
+        axes.set_title(title)
+        bar = figure.colorbar(image, ax=axes, ticks=list(ticks), fraction=0.04, pad=0.02)
+        bar.ax.set_yticklabels(list(ticks.values()))
         figure.savefig(path, dpi=130)

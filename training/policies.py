@@ -54,6 +54,15 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
     return learned_policy(PPO.load(directory / MODEL, device="cpu"), transform)
 
 
+def load_policies(name: str, scenario: Scenario) -> list[Policy]:
+    """The policy of a name or directory, or of every `seed-*` run in a directory that holds several.
+
+    Raises as `load_policy` does.
+    """
+    runs = sorted(Path(name).glob("seed-*/")) if name not in POLICIES else []
+    return [load_policy(str(run), scenario) for run in runs] or [load_policy(name, scenario)]
+
+
 def learned_policy(model: Any, transform: Callable[[AnyArray], AnyArray]) -> Policy:
     """The policy of a stable-baselines3 model: its most likely action, as in training made shares."""
 

@@ -125,10 +125,10 @@ def tables(evaluations: Sequence[Evaluation]) -> dict[str, list[dict[str, str]]]
         results.append(
             {
                 "policy": evaluation.policy,
-                "objective J\n[95 % interval]": _cell(estimate(evaluation.objective)),
+                "objective J\n[95 % interval]": estimate_cell(estimate(evaluation.objective)),
                 "J − best J, paired\n[95 % interval]": "best"
                 if evaluation is reference
-                else _cell(difference, sign="+"),
+                else estimate_cell(difference, sign="+"),
                 "latency\nmean [s]": f"{mean['latency_mean_s']:.3f}",
                 "latency\np95 [s]": f"{mean['latency_p95_s']:.3f}",
                 "within\nSLO [%]": f"{100 * mean['slo_attainment']:.1f}",
@@ -159,7 +159,7 @@ def overview(summaries: Mapping[str, Summary]) -> list[dict[str, str]]:
     for scenario, each in summaries.items():
         objectives = {name: result["objective"] for name, result in each["policies"].items()}
         cells = {
-            name: _cell(Estimate(objectives[name]["mean"], *objectives[name]["ci95"]))
+            name: estimate_cell(Estimate(objectives[name]["mean"], *objectives[name]["ci95"]))
             if name in objectives
             else ""
             for name in names
@@ -168,7 +168,8 @@ def overview(summaries: Mapping[str, Summary]) -> list[dict[str, str]]:
     return rows
 
 
-def _cell(value: Estimate, sign: str = "") -> str:
+def estimate_cell(value: Estimate, sign: str = "") -> str:
+    """Mean and interval as they stand in a table."""
     mean = f"{value.mean:{sign}.3f}"
     return mean if value.low == value.high else f"{mean} [{value.low:{sign}.3f}, {value.high:{sign}.3f}]"
 

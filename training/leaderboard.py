@@ -1,0 +1,145 @@
+"""Run every policy on every scenario, and say what was left to gain and who wins.
+
+python -m training.leaderboard --episodes 100 --seed 10000 --out runs/leaderboard
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from baselines.bound import lower_bounds
+from baselines.clairvoyant import Clairvoyant
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from baselines import POLICIES
+from gpualloc_env.scenario import SCENARIOS, Scenario
+from gpualloc_env.state import Array
+from training.compare import fail, named
+from training.evaluate import evaluate
+from training.held_out import count_episodes, held_out_scenario
+from training.leaderboard_figures import draw_headroom, draw_power, draw_profiles
+from training.leaderboard_report import (
+    Board,
+    boards_json,
+    rows_by_scenario,
+    summary_rows,
+    write_csv,
+    write_markdown,
+)
+from training.policies import AgentsError, load_policies
+from training.provenance import write_config
+from training.report import mean_metrics, rich_table, write_json
+from training.staging import staged
+from training.verdicts import Entry
+
+FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "headroom.png", "power.png", "config.json")
+SYNTHETIC = tuple(name for name, scenario in SCENARIOS.items() if scenario.trace is None)
+
+
+@dataclass(frozen=True)
+class LeaderboardConfig:
+    """Run every policy on every scenario, and say what was left to gain and who wins."""
+
+    scenarios: tuple[str, ...] = SYNTHETIC
+    """Registered scenarios, or paths of .toml files."""
+    policies: tuple[str, ...] = tuple(POLICIES)
+    """Names of baselines, and directories of training runs; one that holds `seed-*` runs is one policy."""
+    episodes: int = 100
+    """Held-out episodes of each scenario; one where all are alike, of a log at most its windows."""
+    seed: int = 10000
+    """Seed of the first episode; the others follow it."""
+    out: Path = Path("runs/leaderboard")
+    """Directory for the results; those of an earlier leaderboard in it are replaced."""
+    trace: Path | None = None
+    """The request log of a scenario that replays one; its windows for evaluation are played."""
+    clairvoyant: bool = False
+    """Search a good schedule for every episode with its arrivals known: seconds an episode."""
+    workers: int | None = None
+    """Processes that compute bounds; default: one for each core."""
+
+
+def main(config: LeaderboardConfig) -> None:
+    """Play everything, write the files, print the tables."""
+    status = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    try:
+        if "adaptive" not in config.policies:
+            raise ValueError("policies must include 'adaptive': the headroom is measured from it")
+        contests = {name: contest(config, name) for name in config.scenarios}
+        with staged(config.out, FILES) as directory, progress_bar(status) as progress:
+            boards = {
+                name: play(config, scenario, episodes, progress, status)
+                for name, (scenario, episodes) in contests.items()
+            }
+            write_json(directory / "leaderboard.json", boards_json(boards))
+            write_csv(directory / "leaderboard.csv", boards)
+            write_markdown(directory / "leaderboard.md", boards, config.seed)
+            draw_headroom(directory / "headroom.png", boards)
+            draw_power(directory / "power.png", boards)
+            if any(entry.kind == "learned" for board in boards.values() for entry in board.entries):
+                draw_profiles(directory / "profiles.png", boards)
+            write_config(directory / "config.json", asdict(config))
+    except (ValueError, OSError) as error:
+        fail(error)
+    console = Console(width=None if sys.stdout.isatty() else 150, markup=False, highlight=False)
+    for title, rows in rows_by_scenario(boards).items():
+        console.print(rich_table(title, rows), "", sep="\n")
+    console.print(rich_table("Summary", summary_rows(boards)), f"Results in {config.out}", sep="\n\n")
+
+
+def contest(config: LeaderboardConfig, name: str) -> tuple[Scenario, int]:
+    """A scenario, and how many episodes of it are played."""
+    trace = config.trace if name in SCENARIOS and SCENARIOS[name].trace is not None else None
+    scenario = held_out_scenario(name, trace=trace)
+    return scenario, count_episodes(config.episodes, scenario) if scenario.varies else 1
+
+
+def play(
+    config: LeaderboardConfig, scenario: Scenario, episodes: int, progress: Progress, status: Console
+) -> Board:
+    """Bounds of a scenario's episodes, and every policy on the same ones."""
+    task = progress.add_task(f"{scenario.name}: bound", total=episodes)
+    bounds = lower_bounds(
+        scenario,
+        episodes,
+        config.seed,
+        workers=config.workers,
+        progress=lambda done: progress.update(task, completed=done),
+    )
+    entries: list[Entry] = []
+    progress.reset(task, total=len(config.policies) + config.clairvoyant, description=scenario.name)
+    for name, given in named(config.policies).items():
+        progress.update(task, description=f"{scenario.name}: {name}")
+        try:
+            policies = load_policies(given, scenario)
+        except AgentsError as error:
+            status.print(f"{scenario.name} without {name}: {error}")
+            continue
+        runs = [evaluate(name, policy, scenario, episodes, config.seed) for policy in policies]
+        objective: Array = np.stack([run.objective for run in runs])
+        metrics = mean_metrics([each for run in runs for each in run.metrics])
+        entries.append(Entry(name, "online" if given in POLICIES else "learned", objective, metrics))
+        progress.advance(task)
+    if config.clairvoyant:
+        progress.update(task, description=f"{scenario.name}: clairvoyant")
+        policy = Clairvoyant(scenario, episodes, config.seed)
+        run = evaluate("clairvoyant", policy, scenario, episodes, config.seed)
+        entries.append(Entry("clairvoyant", "privileged", run.objective[None], mean_metrics(run.metrics)))
+    progress.update(task, description=scenario.name, completed=progress.tasks[task].total)
+    return Board(bounds, entries)
+
+
+@contextmanager
+def progress_bar(status: Console) -> Iterator[Progress]:
+    """One line for each scenario, on the terminal that messages go to."""
+    columns = (TextColumn("{task.description:<34}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=status) as progress:
+        yield progress
+
+
+if __name__ == "__main__":
+    main(tyro.cli(LeaderboardConfig))
