@@ -13,16 +13,21 @@ from math import isfinite
 import numpy as np
 
 from baselines.bound import bound, relaxed
+from baselines.cmu import cmu
 from baselines.drift import drifting_shares
 from baselines.interior_point import solve
+from baselines.max_weight import max_weight
 from baselines.processes import in_processes
 from baselines.programme import SHARE, WORK, Programme
+from baselines.receding_horizon import RecedingHorizon
 from gpualloc_env.batch import Batch
 from gpualloc_env.observation import View
 from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import MEAN_RATE, REWARD, SUMS, Array
 
 CANDIDATES, ROUNDS, PARENTS = 128, 24, 12
+# Where the relaxed optimum cannot be followed, as in whole slices, these are better to begin with.
+ONLINE = (cmu, max_weight, RecedingHorizon())
 # A jump is allowed where it would save so many times what it costs, most selective first.
 SELECTIVITY = (30.0, 12.0, 6.0)
 LARGEST_PROGRAMME = 4000  # agents times steps for which the linear programmes take seconds
@@ -45,8 +50,9 @@ class Schedule:
 def feasible_schedule(scenario: Scenario, seed: int, rounds: int = ROUNDS) -> Schedule:
     """Search a good schedule for the episode that `seed` draws; the same one at every call.
 
-    The relaxed optimum is made to move within the deadband, with and without jumps; then a
-    population of such schedules is crossed, part by part, and the best of each round live on.
+    The relaxed optimum is made to move within the deadband, with and without jumps, and what some
+    online policies do stands beside it; then a population of such schedules is crossed, part by
+    part, and the best of each round live on.
 
     Args:
         scenario: what is played.
@@ -58,7 +64,7 @@ def feasible_schedule(scenario: Scenario, seed: int, rounds: int = ROUNDS) -> Sc
     least = bound(*arguments)
     programme = relaxed(*arguments)
     batch = _episodes(scenario, CANDIDATES, seed, same=True)
-    shares = _first_candidates(scenario, programme)
+    shares = np.concatenate([_first_candidates(scenario, programme), _decided_online(scenario, seed)])
     costs = _play(batch, seed, shares)
     generator = np.random.default_rng(seed % 2**63)
     for _ in range(rounds):
@@ -123,6 +129,17 @@ def _first_candidates(scenario: Scenario, p: Programme) -> Array:
         for jump in (0.1, 0.2, 0.4, np.inf):
             targets += list(_tracked(scenario, np.stack(smooth), np.full(len(smooth), jump)))
     return _kept_warm(scenario, np.stack(targets) / platform.gpus)
+
+
+def _decided_online(scenario: Scenario, seed: int) -> Array:
+    """What some strong policies that do not know the future ask for in the episode, (C, T, N)."""
+    decided = np.empty((len(ONLINE), scenario.steps, len(scenario.agents)))
+    for shares, policy in zip(decided, ONLINE, strict=True):
+        batch = _episodes(scenario, 1, seed)
+        for t in range(scenario.steps):
+            shares[t] = policy(batch.view)[0]
+            batch.step(shares[t : t + 1])
+    return decided
 
 
 def _drifting(scenario: Scenario, p: Programme, share: Array, work: Array) -> list[Array]:

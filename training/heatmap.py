@@ -78,7 +78,8 @@ def draw_table(
         axes.tick_params(length=0)
         for side in ("left", "bottom"):
             axes.spines[side].set_visible(False)
-        for (row, column), dark in np.ndenumerate(shade):
+        for row, column in np.ndindex(shade.shape):
+            dark = shade[row, column]
             colour = "grey" if np.isnan(dark) else ("white" if dark > 0.5 else "black")
             weight = "bold" if bold[row, column] else "normal"
             text = texts[row][column]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from baselines.bound import lower_bounds
-from baselines.clairvoyant import Clairvoyant
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from baselines import POLICIES
+from baselines.bound import lower_bounds
+from baselines.clairvoyant import Clairvoyant
 from gpualloc_env.scenario import SCENARIOS, Scenario
 from gpualloc_env.state import Array
 from training.compare import fail, named
