@@ -13,6 +13,7 @@ from gpualloc_env.compiled import compiled
 from gpualloc_env.observation import View
 from gpualloc_env.state import AnyArray, Array
 
+_STEPS = 24  # that are predicted at most; a longer horizon has longer steps after the first
 _LEVELS = 50  # of a share, evenly from the standby share to all that one agent can hold
 _HALVINGS = 40  # of the price's bracket
 _KEEP = 3  # shares that cost no reallocation: the held one, and those at the deadband's ends
@@ -27,29 +28,32 @@ def predicted_backlog(
     rate: float,
     delay: float,
     dt: float,
+    later_dt: float,
     steps: int,
     terminal: float,
 ) -> float:
     """Backlog of an agent that serves at `rate` for so many steps, by the fluid model of the environment.
 
-    Service starts after `delay`. The first step's arrivals are in the queue already; at the start of
-    the next `inflow` requests join, and from then on `persistence` times as many as the step before.
+    The first step lasts `dt`, the others `later_dt`. Service starts after `delay`. The first step's
+    arrivals are in the queue already; at the start of the next `inflow` requests join, and from then
+    on `persistence` times as many as the step before.
     Convex and falling in `rate`.
 
     Returns:
         ∫ q dt over the steps, plus `terminal` q² for the queue at their end [requests s].
     """
-    total = 0.0
+    total, length = 0.0, dt
     for step in range(steps):
         if step > 0:
+            length = later_dt
             queue += inflow
             inflow *= persistence
-        wait = min(delay, dt)
+        wait = min(delay, length)
         delay -= wait
-        served = min(queue, rate * (dt - wait))
+        served = min(queue, rate * (length - wait))
         busy = served / rate if rate > 0.0 else 0.0
         left = queue - served
-        total += queue * wait + (left + 0.5 * served) * busy + left * (dt - wait - busy)
+        total += queue * wait + (left + 0.5 * served) * busy + left * (length - wait - busy)
         queue = left
     return total + terminal * queue * queue
 
@@ -147,6 +151,7 @@ def _plan(
     slice_: float,
     reallocation_s: float,
     deadband: float,
+    later_dt: float,
     steps: int,
     inflow_weight: float,
     persistence: float,
@@ -173,17 +178,17 @@ def _plan(
         for i in range(count):
             offered += rate[b, i] / priority[b, i]
         # The objective weighs a second's bill of all GPUs like `bill` seconds of every request's latency.
-        gpu_cost = bill * offered / gpus * dt * steps
+        gpu_cost = bill * offered / gpus * (dt + (steps - 1) * later_dt)
         steepest = 0.0
         for i in range(count):
             weight, base = 1.0 / priority[b, i], throughput[b, i]
-            expected = (inflow_weight * inflow[b, i] / dt + (1.0 - inflow_weight) * rate[b, i]) * dt
+            expected = (inflow_weight * inflow[b, i] / dt + (1.0 - inflow_weight) * rate[b, i]) * later_dt
             for level in range(levels + 1):
                 share = least + level * quantum
                 late = loading[b, i] + (reallocation_s if share > 0.0 else 0.0)
                 speed = base * speedup(share, kappa[b, i])
                 backlog = predicted_backlog(
-                    queue[b, i], expected, persistence, speed, late, dt, steps, terminal / base
+                    queue[b, i], expected, persistence, speed, late, dt, later_dt, steps, terminal / base
                 )
                 moved[i, level] = weight * backlog + gpu_cost * share
             for k in range(_KEEP):
@@ -191,7 +196,7 @@ def _plan(
                 late = loading[b, i] + (reallocation_s if abs(share - held[b, i]) > deadband else 0.0)
                 speed = base * speedup(share, kappa[b, i])
                 backlog = predicted_backlog(
-                    queue[b, i], expected, persistence, speed, late, dt, steps, terminal / base
+                    queue[b, i], expected, persistence, speed, late, dt, later_dt, steps, terminal / base
                 )
                 kept[i, k], kept_share[i, k] = weight * backlog + gpu_cost * share, share
             for level in range(levels):
@@ -232,15 +237,15 @@ class RecedingHorizon:
     every agent answers on its own, exactly, with the best of 51 shares and of those that cost no
     reallocation; the answers fall with ν, which is bisected until they fit. What then is left
     goes, piece by piece, where it saves most. The duality gap is that of the exceptions alone.
-    O(N (51 horizon + 40 log 51)) for each decision, and O(N) for each level handed out.
+    O(N (51 steps + 40 log 51)) for each decision, and O(N) for each level handed out.
     """
 
-    horizon: int = tunable(12, 2, 24)
-    """Steps that are predicted."""
+    horizon_s: float = tunable(8.0, 1.0, 24.0)
+    """Time that is predicted [s]."""
     inflow_weight: float = tunable(0.65, 0.0, 1.0)
     """Forecast of the arrivals: weight of this step's inflow against the smoothed rate."""
     persistence: float = tunable(0.9, 0.6, 1.0)
-    """Forecast of the arrivals: each step's as a multiple of those of the step before; bursts end."""
+    """Forecast of the arrivals: what is left of their rate after a second; bursts end."""
     terminal: float = tunable(0.1, 0.0, 2.0)
     """Price of the queue at the end: a multiple of the time in which T would empty it."""
     bill: float = tunable(0.1, 0.0, 1.0)
@@ -251,6 +256,8 @@ class RecedingHorizon:
     def __call__(self, view: View) -> Array:
         """Fractions of the platform, shaped as `view.queue`."""
         count = view.queue.shape[-1]
+        steps = max(1, min(_STEPS, round(self.horizon_s / view.dt)))
+        later_dt = (self.horizon_s - view.dt) / (steps - 1) if steps > 1 else float(view.dt)
         columns = (
             view.queue,
             view.inflow,
@@ -271,9 +278,10 @@ class RecedingHorizon:
             view.slice,
             view.reallocation_s,
             view.deadband,
-            self.horizon,
+            later_dt,
+            steps,
             self.inflow_weight,
-            self.persistence,
+            self.persistence**later_dt,
             self.terminal,
             self.bill,
             self.standby,

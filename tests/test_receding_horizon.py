@@ -15,21 +15,37 @@ from gpualloc_env.platform import SERVERLESS
 from gpualloc_env.state import BACKLOG
 from training.evaluate import rollout
 
-PLAIN = RecedingHorizon(horizon=4, inflow_weight=0.0, persistence=1.0, terminal=0.0, bill=0.0, standby=0.0)
+PLAIN = RecedingHorizon(
+    horizon_s=4.0, inflow_weight=0.0, persistence=1.0, terminal=0.0, bill=0.0, standby=0.0
+)
 
 
 def test_a_prediction_by_hand():
     # 3 requests at 2 a second: 2 on average in the first second, 1 left; then 1 more joins: 2, 1 on average.
-    assert predicted_backlog(3.0, 1.0, 1.0, 2.0, 0.0, 1.0, 2, 0.0) == pytest.approx(2.0 + 1.0)
+    assert predicted_backlog(3.0, 1.0, 1.0, 2.0, 0.0, 1.0, 1.0, 2, 0.0) == pytest.approx(2.0 + 1.0)
     # A delay of 1.5 s: 3 wait for a second; 4 for half of one, of which 1 is served.
-    assert predicted_backlog(3.0, 1.0, 1.0, 2.0, 1.5, 1.0, 2, 0.0) == pytest.approx(3.0 + 2.0 + 1.75)
+    assert predicted_backlog(3.0, 1.0, 1.0, 2.0, 1.5, 1.0, 1.0, 2, 0.0) == pytest.approx(3.0 + 2.0 + 1.75)
     # 3 requests are left at the end, and cost 0.5 · 3² more.
-    assert predicted_backlog(3.0, 1.0, 1.0, 2.0, 1.5, 1.0, 2, 0.5) == pytest.approx(6.75 + 4.5)
+    assert predicted_backlog(3.0, 1.0, 1.0, 2.0, 1.5, 1.0, 1.0, 2, 0.5) == pytest.approx(6.75 + 4.5)
 
 
 def test_the_forecast_falls_with_persistence():
     # Nothing is served: 1, then 1 + 4, then 5 + 4 / 2 wait.
-    assert predicted_backlog(1.0, 4.0, 0.5, 0.0, 0.0, 1.0, 3, 0.0) == pytest.approx(1 + 5 + 7)
+    assert predicted_backlog(1.0, 4.0, 0.5, 0.0, 0.0, 1.0, 1.0, 3, 0.0) == pytest.approx(1 + 5 + 7)
+
+
+def test_later_steps_may_be_longer():
+    # 1 of 3 is served in half a second: 2.5 on average; 6 in the next 3 s, of 2 + 6 that wait.
+    predicted = predicted_backlog(3.0, 6.0, 1.0, 2.0, 0.0, 0.5, 3.0, 2, 0.0)
+    assert predicted == pytest.approx(2.5 * 0.5 + 5.0 * 3)
+
+
+def test_the_horizon_is_a_time_however_short_the_steps():
+    # At a constant forecast ten times as many decisions a second lead to nearly the same share.
+    whole, tenth = (
+        PLAIN(view(queue=[40, 20], rate=[1, 1], priority=[1, 2], kappa=[1, 1], dt=dt)) for dt in (1.0, 0.1)
+    )
+    assert tenth == pytest.approx(whole, abs=0.05)
 
 
 def test_predictions_are_what_the_environment_does():
@@ -55,6 +71,7 @@ def test_predictions_are_what_the_environment_does():
             1.0,
             agent.throughput_rps * agent.curve(0.25),
             seen.loading[0, i],
+            1.0,
             1.0,
             8,
             0.0,
@@ -82,7 +99,7 @@ def test_a_change_within_the_deadband_is_free():
 def test_a_bill_keeps_gpus_from_being_held_for_nothing():
     seen = view(queue=[0.5, 0], rate=[1, 0])
     dear = RecedingHorizon(
-        horizon=4, inflow_weight=0.0, persistence=1.0, terminal=0.0, bill=1.0, standby=0.01
+        horizon_s=4.0, inflow_weight=0.0, persistence=1.0, terminal=0.0, bill=1.0, standby=0.01
     )
     shares = dear(seen)
     assert shares[1] == 0.01 and shares.sum() < 0.6
@@ -104,18 +121,19 @@ def cost(policy, seen, shares):
             speed,
             seen.loading[i] + (seen.reallocation_s if changed else 0.0),
             1.0,
-            policy.horizon,
+            1.0,
+            round(policy.horizon_s),
             policy.terminal / seen.throughput[i],
         )
         total += backlog / seen.priority[i]
-    price = policy.bill * (seen.rate / seen.priority).sum() * policy.horizon
+    price = policy.bill * (seen.rate / seen.priority).sum() * policy.horizon_s
     return total + price * np.sum(shares)
 
 
 @pytest.mark.parametrize("reallocation_s", [0.0, 0.1])
 def test_the_plan_is_nearly_as_good_as_the_best_of_all_on_a_grid(reallocation_s):
     policy = RecedingHorizon(
-        horizon=6, inflow_weight=0.5, persistence=0.9, terminal=0.1, bill=0.05, standby=0.0
+        horizon_s=6.0, inflow_weight=0.5, persistence=0.9, terminal=0.1, bill=0.05, standby=0.0
     )
     grid = np.linspace(0, 1, 26)
     excess = []
