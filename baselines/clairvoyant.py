@@ -20,14 +20,13 @@ from baselines.max_weight import max_weight
 from baselines.processes import in_processes
 from baselines.programme import SHARE, WORK, Programme
 from baselines.receding_horizon import RecedingHorizon
+from baselines.tuned import tuned
 from gpualloc_env.batch import Batch
 from gpualloc_env.observation import View
 from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import MEAN_RATE, REWARD, SUMS, Array
 
 CANDIDATES, ROUNDS, PARENTS = 128, 24, 12
-# Where the relaxed optimum cannot be followed, as in whole slices, these are better to begin with.
-ONLINE = (cmu, max_weight, RecedingHorizon())
 # A jump is allowed where it would save so many times what it costs, most selective first.
 SELECTIVITY = (30.0, 12.0, 6.0)
 LARGEST_PROGRAMME = 4000  # agents times steps for which the linear programmes take seconds
@@ -132,9 +131,14 @@ def _first_candidates(scenario: Scenario, p: Programme) -> Array:
 
 
 def _decided_online(scenario: Scenario, seed: int) -> Array:
-    """What some strong policies that do not know the future ask for in the episode, (C, T, N)."""
-    decided = np.empty((len(ONLINE), scenario.steps, len(scenario.agents)))
-    for shares, policy in zip(decided, ONLINE, strict=True):
+    """What some strong policies that do not know the future ask for in the episode, (C, T, N).
+
+    Where the relaxed optimum cannot be followed, as in whole slices, these are better to begin with.
+    """
+    constants = tuned().get(scenario.name, {}).get("receding-horizon", {})
+    policies = (cmu, max_weight, RecedingHorizon(**constants))
+    decided = np.empty((len(policies), scenario.steps, len(scenario.agents)))
+    for shares, policy in zip(decided, policies, strict=True):
         batch = _episodes(scenario, 1, seed)
         for t in range(scenario.steps):
             shares[t] = policy(batch.view)[0]

@@ -82,8 +82,9 @@ def draw_table(
             dark = shade[row, column]
             colour = "grey" if np.isnan(dark) else ("white" if dark > 0.5 else "black")
             weight = "bold" if bold[row, column] else "normal"
-            text = texts[row][column]
-            axes.text(column, row, text, ha="center", va="center", color=colour, weight=weight)
+            axes.text(
+                column, row, str(texts[row][column]), ha="center", va="center", color=colour, weight=weight
+            )
         axes.set_title(title)
         bar = figure.colorbar(image, ax=axes, ticks=list(ticks), fraction=0.04, pad=0.02)
         bar.ax.set_yticklabels(list(ticks.values()))
