@@ -68,7 +68,7 @@ def draw_table(
         ticks: what shades mean, for the colour bar.
     """
     with rc_context(STYLE):
-        size = (3 + 1.25 * len(columns), 1.9 + 0.45 * len(rows))
+        size = (max(8, 3 + 1.25 * len(columns)), 2.6 + 0.45 * len(rows))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         image = axes.imshow(shade, cmap=colormaps[COLOURS], vmin=0, vmax=1, aspect="auto")
