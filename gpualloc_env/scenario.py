@@ -220,7 +220,7 @@ SCENARIOS = {
         ),
         Scenario(
             name="steady",
-            description="Poisson traffic, linear GPUs, no friction: the cµ rule is optimal here.",
+            description="Poisson traffic, linear GPUs, no friction: the cµ rule has the least holding cost.",
             traffic=Traffic(rates_rps=tuple(rate / 4 for rate in _PAPER_RATES)),
         ),
         Scenario(

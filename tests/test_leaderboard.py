@@ -89,7 +89,7 @@ def test_learned_and_privileged_policies_are_labelled(short, tmp_path, monkeypat
         "--policies",
         "adaptive",
         "runs/ppo",
-        "--clairvoyant",
+        "clairvoyant",
     )
     scenarios = lead(tmp_path / "out", *arguments, "--episodes", "3")
     policies = scenarios[short]["policies"]

@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from baselines import POLICIES, Policy
+from baselines import POLICIES, PRIVILEGED, Policy
 from gpualloc_env.scenario import SCENARIOS, Scenario
 from gpualloc_env.traces import Split
 from training.evaluate import Evaluation, evaluate
@@ -169,7 +169,8 @@ def named(policies: Sequence[str]) -> dict[str, str]:
     """
     if not policies:
         raise ValueError(f"no policies to compare; give some of {', '.join(POLICIES)}, or run directories")
-    parts = [(given,) if given in POLICIES else Path(given).resolve().parts for given in policies]
+    known = {*POLICIES, *PRIVILEGED}
+    parts = [(given,) if given in known else Path(given).resolve().parts for given in policies]
     for given, count in zip(policies, (parts.count(path) for path in parts), strict=True):
         if count > 1:
             raise ValueError(f"policy {given!r} is given {count} times; give each policy once")

@@ -14,9 +14,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from baselines import POLICIES
-from baselines.bound import lower_bounds
-from baselines.clairvoyant import Clairvoyant
+from baselines import POLICIES, PRIVILEGED, Policy, lower_bounds
 from gpualloc_env.scenario import SCENARIOS, Scenario
 from gpualloc_env.state import Array
 from training.compare import fail, named
@@ -35,7 +33,7 @@ from training.policies import AgentsError, load_policies
 from training.provenance import write_config
 from training.report import mean_metrics, rich_table, write_json
 from training.staging import staged
-from training.verdicts import Entry
+from training.verdicts import Entry, Kind
 
 FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "headroom.png", "power.png", "config.json")
 SYNTHETIC = tuple(name for name, scenario in SCENARIOS.items() if scenario.trace is None)
@@ -48,7 +46,10 @@ class LeaderboardConfig:
     scenarios: tuple[str, ...] = SYNTHETIC
     """Registered scenarios, or paths of .toml files."""
     policies: tuple[str, ...] = tuple(POLICIES)
-    """Names of baselines, and directories of training runs; one that holds `seed-*` runs is one policy."""
+    """Names of baselines, and directories of training runs; one that holds `seed-*` runs is one policy.
+
+    `clairvoyant` searches a good schedule for every episode with its arrivals known: seconds an episode.
+    """
     episodes: int = 100
     """Held-out episodes of each scenario; one where all are alike, of a log at most its windows."""
     seed: int = 10000
@@ -57,8 +58,6 @@ class LeaderboardConfig:
     """Directory for the results; those of an earlier leaderboard in it are replaced."""
     trace: Path | None = None
     """The request log of a scenario that replays one; its windows for evaluation are played."""
-    clairvoyant: bool = False
-    """Search a good schedule for every episode with its arrivals known: seconds an episode."""
     workers: int | None = None
     """Processes that compute bounds; default: one for each core."""
 
@@ -111,26 +110,28 @@ def play(
         progress=lambda done: progress.update(task, completed=done),
     )
     entries: list[Entry] = []
-    progress.reset(task, total=len(config.policies) + config.clairvoyant, description=scenario.name)
+    progress.reset(task, total=len(config.policies))
     for name, given in named(config.policies).items():
         progress.update(task, description=f"{scenario.name}: {name}")
         try:
-            policies = load_policies(given, scenario)
+            kind, policies = contestants(given, scenario, episodes, config.seed)
         except AgentsError as error:
             status.print(f"{scenario.name} without {name}: {error}")
             continue
         runs = [evaluate(name, policy, scenario, episodes, config.seed) for policy in policies]
         objective: Array = np.stack([run.objective for run in runs])
         metrics = mean_metrics([each for run in runs for each in run.metrics])
-        entries.append(Entry(name, "online" if given in POLICIES else "learned", objective, metrics))
+        entries.append(Entry(name, kind, objective, metrics))
         progress.advance(task)
-    if config.clairvoyant:
-        progress.update(task, description=f"{scenario.name}: clairvoyant")
-        policy = Clairvoyant(scenario, episodes, config.seed)
-        run = evaluate("clairvoyant", policy, scenario, episodes, config.seed)
-        entries.append(Entry("clairvoyant", "privileged", run.objective[None], mean_metrics(run.metrics)))
     progress.update(task, description=scenario.name, completed=progress.tasks[task].total)
     return Board(bounds, entries)
+
+
+def contestants(given: str, scenario: Scenario, episodes: int, seed: int) -> tuple[Kind, list[Policy]]:
+    """The kind of a policy, and the policy, or one for each of its training seeds."""
+    if given in PRIVILEGED:
+        return "privileged", [PRIVILEGED[given](scenario, episodes, seed)]
+    return "online" if given in POLICIES else "learned", load_policies(given, scenario)
 
 
 @contextmanager

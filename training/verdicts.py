@@ -11,6 +11,7 @@ from scipy.stats import bootstrap, norm, trim_mean
 from gpualloc_env.state import Array
 from training.report import Estimate
 
+Kind = Literal["online", "learned", "privileged"]
 Verdict = Literal["wins", "ties", "loses"]
 LEVEL = 0.95
 RESAMPLES = 20_000
@@ -22,7 +23,7 @@ class Entry:
     """What one policy did on the episodes of one scenario."""
 
     name: str
-    kind: Literal["online", "learned", "privileged"]
+    kind: Kind
     objective: Array
     """J of each training seed and episode, (S, E); S is 1 for a policy that was not trained."""
     metrics: dict[str, float]
