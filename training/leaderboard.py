@@ -4,7 +4,7 @@ python -m training.leaderboard --episodes 100 --seed 10000 --out runs/leaderboar
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ from training.staging import staged
 from training.verdicts import Entry, Kind
 
 FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "headroom.png", "power.png", "config.json")
+ALL = "all"
 SYNTHETIC = tuple(name for name, scenario in SCENARIOS.items() if scenario.trace is None)
 
 
@@ -45,10 +46,11 @@ class LeaderboardConfig:
 
     scenarios: tuple[str, ...] = SYNTHETIC
     """Registered scenarios, or paths of .toml files."""
-    policies: tuple[str, ...] = tuple(POLICIES)
+    policies: tuple[str, ...] = (ALL,)
     """Names of baselines, and directories of training runs; one that holds `seed-*` runs is one policy.
 
-    `clairvoyant` searches a good schedule for every episode with its arrivals known: seconds an episode.
+    `all` stands for every baseline; `clairvoyant` searches a good schedule for every episode with
+    its arrivals known, which takes seconds an episode.
     """
     episodes: int = 100
     """Held-out episodes of each scenario; one where all are alike, of a log at most its windows."""
@@ -66,12 +68,15 @@ def main(config: LeaderboardConfig) -> None:
     """Play everything, write the files, print the tables."""
     status = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     try:
-        if "adaptive" not in config.policies:
+        policies = named(
+            [each for given in config.policies for each in (POLICIES if given == ALL else [given])]
+        )
+        if "adaptive" not in policies:
             raise ValueError("policies must include 'adaptive': the headroom is measured from it")
         contests = {name: contest(config, name) for name in config.scenarios}
         with staged(config.out, FILES) as directory, progress_bar(status) as progress:
             boards = {
-                name: play(config, scenario, episodes, progress, status)
+                name: play(config, policies, scenario, episodes, progress, status)
                 for name, (scenario, episodes) in contests.items()
             }
             write_json(directory / "leaderboard.json", boards_json(boards))
@@ -98,7 +103,12 @@ def contest(config: LeaderboardConfig, name: str) -> tuple[Scenario, int]:
 
 
 def play(
-    config: LeaderboardConfig, scenario: Scenario, episodes: int, progress: Progress, status: Console
+    config: LeaderboardConfig,
+    policies: Mapping[str, str],
+    scenario: Scenario,
+    episodes: int,
+    progress: Progress,
+    status: Console,
 ) -> Board:
     """Bounds of a scenario's episodes, and every policy on the same ones."""
     task = progress.add_task(f"{scenario.name}: bound", total=episodes)
@@ -110,17 +120,17 @@ def play(
         progress=lambda done: progress.update(task, completed=done),
     )
     entries: list[Entry] = []
-    progress.reset(task, total=len(config.policies))
-    for name, given in named(config.policies).items():
+    progress.reset(task, total=len(policies))
+    for name, given in policies.items():
         progress.update(task, description=f"{scenario.name}: {name}")
         try:
-            kind, policies = contestants(given, scenario, episodes, config.seed)
+            kind, runs = contestants(given, scenario, episodes, config.seed)
         except AgentsError as error:
             status.print(f"{scenario.name} without {name}: {error}")
             continue
-        runs = [evaluate(name, policy, scenario, episodes, config.seed) for policy in policies]
-        objective: Array = np.stack([run.objective for run in runs])
-        metrics = mean_metrics([each for run in runs for each in run.metrics])
+        played = [evaluate(name, policy, scenario, episodes, config.seed) for policy in runs]
+        objective: Array = np.stack([run.objective for run in played])
+        metrics = mean_metrics([each for run in played for each in run.metrics])
         entries.append(Entry(name, kind, objective, metrics))
         progress.advance(task)
     progress.update(task, description=scenario.name, completed=progress.tasks[task].total)
