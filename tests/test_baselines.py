@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from baselines import POLICIES, adaptive, adaptive_smoothed, round_robin, static
-from baselines.adaptive import algorithm_1
 from gpualloc_env import Batch, Scenario, Traffic, load_scenario
+from gpualloc_env.algorithm_1 import algorithm_1
 from gpualloc_env.metrics import episode_metrics
 
 # The four allocators of this file; others are held by tests of their own.
