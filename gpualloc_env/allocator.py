@@ -1,0 +1,253 @@
+"""`Allocator`: a trained allocator from a small file, with guardrails, without the training's packages."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from gpualloc_env.algorithm_1 import ALGORITHM_1_COLUMNS, algorithm_1, algorithm_1_of
+from gpualloc_env.allocator_file import AllocatorError, Manifest, read
+from gpualloc_env.guardrails import (
+    BAD_DECISION,
+    NOT_FINITE,
+    OUT_OF_RANGE,
+    check_observation,
+    check_view,
+    enforce,
+)
+from gpualloc_env.networks import Network
+from gpualloc_env.observation import OBSERVATION_FEATURES, View, encode_packed, pack
+from gpualloc_env.shadow import Shadow
+from gpualloc_env.state import GPUS, INFLOW, MIN_SHARE, PRIORITY, AnyArray, Array
+
+__all__ = ["Allocator", "AllocatorError", "Fallback"]
+
+_LOG = logging.getLogger(__name__)
+_REASONS = {
+    NOT_FINITE: "the input is not finite",
+    OUT_OF_RANGE: "the input is out of range",
+    BAD_DECISION: "the network's decision is not finite",
+}
+_MISSING = "the input is incomplete"
+_ARRAYS = 13  # first fields of a view, which are arrays
+_PRIORITY, _GPUS = (OBSERVATION_FEATURES.index(name) for name in ("priority", "gpus"))
+
+
+class Fallback(NamedTuple):
+    """Why the network did not decide, and what decided in its place."""
+
+    reason: str
+    by: str  # `Algorithm 1` or `equal shares`
+
+
+class Allocator:
+    """Decides which fraction of the platform each agent should hold, within guardrails.
+
+    Whatever it is shown, its shares are finite, in [0, 1], sum to at most 1 (to within rounding)
+    and respect `min_shares`. Where a row of the input is incomplete, not finite or out of range,
+    Algorithm 1 decides that row from the inflow; where the inflow, minimum shares, priorities or G
+    (of an observation also the throughput) are unusable too, every agent gets an equal share. The first fallback of each kind is
+    logged as a warning, all are counted. Input of the wrong shape is a mistake of the caller: a
+    `ValueError`.
+    """
+
+    def __init__(
+        self, manifest: Manifest, network: Network, *, min_shares: Sequence[float] | Array | None = None
+    ) -> None:
+        """Hold a network; `load` reads one from a file.
+
+        Args:
+            manifest: for whom the network decides, and where it comes from.
+            network: from observations to shares.
+            min_shares: fractions of the platform that agents get at least, (N,); none by default.
+        """
+        count = len(manifest.agents)
+        self.manifest = manifest
+        self.min_shares: Array = np.zeros(count)
+        if min_shares is not None:
+            self.min_shares = _checked_minimum(min_shares, manifest.agents)
+        self.decisions = 0
+        """Decisions taken, one for each row of a batch."""
+        self.fallbacks: Counter[Fallback] = Counter()
+        """How many of them the network did not take, and why."""
+        self.last: Fallback | None = None
+        """The first fallback in the last call; None where the network took every decision."""
+        self._network = network
+        self._shape = (count, len(manifest.features))
+        # What is compiled at its first call is compiled now, the fallbacks included.
+        for observation in (np.full(self._shape, 0.5), np.full(self._shape, np.nan)):
+            _, _, shares, problems = self._observed(observation)
+            enforce(shares, self.min_shares, problems)
+        self._encoded({field: 1.0 for field in View._fields})
+        algorithm_1(*np.ones((3, 1, count)), 1.0)
+
+    @classmethod
+    def load(cls, path: str | Path, *, min_shares: Sequence[float] | Array | None = None) -> "Allocator":
+        """Read an allocator that `python -m training.export` wrote, .npz or .onnx.
+
+        Raises:
+            AllocatorError: the file is damaged, something else or of another version, or needs
+                onnxruntime, which is not installed.
+            OSError: it cannot be read.
+        """
+        return cls(*read(path), min_shares=min_shares)
+
+    def __call__(self, observation: AnyArray) -> Array:
+        """Shares for the environment's observation: (N,) for (N, F), (B, N) for (B, N, F).
+
+        Raises:
+            ValueError: another shape, or no numbers.
+        """
+        single, rows, shares, problems = self._observed(observation)
+
+        def fallback(bad: AnyArray) -> Array:
+            needed = rows[bad][..., ALGORITHM_1_COLUMNS]
+            usable = ((needed >= 0) & (needed <= 1)).all(axis=(1, 2))
+            usable &= (rows[bad][..., (_PRIORITY, _GPUS)] > 0).all(axis=(1, 2))
+            proposed = np.full((len(bad), self._shape[0]), np.nan)
+            proposed[usable] = algorithm_1_of(rows[bad[usable]])
+            return proposed
+
+        self._guard(shares, problems, fallback, "")
+        return shares[0] if single else shares
+
+    def decide(self, view: View | Mapping[str, Any]) -> Array:
+        """Shares for raw queues, arrivals and shares, shaped as `view.queue`, (N,) or (B, N).
+
+        Args:
+            view: a `View`, or a mapping of its fields. A field that is absent or None counts as
+                missing: Algorithm 1 decides, and the warning names the field.
+
+        Raises:
+            ValueError: a field does not fit the agents, or holds no numbers.
+        """
+        single, state, agents, settings, missing = self._encoded(
+            view._asdict() if isinstance(view, View) else view
+        )
+        with np.errstate(all="ignore"):
+            rows = encode_packed(state, agents, settings)
+        problems = np.zeros(len(rows), dtype=np.int64)
+        check_view(state, agents, settings, problems)
+        check_observation(rows, problems)
+        shares = self._network(rows)
+
+        def fallback(bad: AnyArray) -> Array:
+            inflow, least, rank = (
+                state[bad][..., INFLOW],
+                agents[bad][..., MIN_SHARE],
+                agents[bad][..., PRIORITY],
+            )
+            gpus = settings[GPUS]
+            usable = np.isfinite([inflow, least, rank]).all(axis=(0, 2))
+            usable &= ((inflow >= 0) & (least >= 0) & (rank > 0)).all(axis=1) & (0 < gpus < np.inf)
+            proposed = np.full((len(bad), self._shape[0]), np.nan)
+            columns = (np.ascontiguousarray(column[usable]) for column in (inflow, least, rank))
+            proposed[usable] = algorithm_1(*columns, float(gpus))
+            return proposed
+
+        self._guard(shares, problems, fallback, f" (missing: {', '.join(missing)})" if missing else "")
+        return shares[0] if single else shares
+
+    def shadow(self, path: str | Path) -> Shadow:
+        """Run beside a live allocator: log to a file of JSON lines what this one would have done."""
+        return Shadow(self, path)
+
+    def _observed(self, observation: AnyArray) -> tuple[bool, AnyArray, Array, AnyArray]:
+        """Whether the observation stands alone, its rows, the network's shares and each row's problem."""
+        given = np.asarray(observation)
+        if given.shape[-2:] != self._shape or given.ndim > 3:
+            raise ValueError(
+                f"observation must have shape {self._shape} or (B, {self._shape[0]}, {self._shape[1]}), "
+                f"a row for each of {', '.join(self.manifest.agents)}, got shape {given.shape}"
+            )
+        # A fresh array of one type, for which the kernels are compiled already.
+        rows = np.empty((1, *self._shape) if given.ndim == 2 else given.shape, dtype=np.float32)
+        if given.dtype == np.float32:
+            rows[...] = given
+        else:
+            rows[...] = _numbers("observation", given)
+        problems = np.zeros(len(rows), dtype=np.int64)
+        check_observation(rows, problems)
+        return given.ndim == 2, rows, self._network(rows), problems
+
+    def _encoded(self, fields: Mapping[str, Any]) -> tuple[bool, Array, Array, Array, list[str]]:
+        """Whether the view stands alone, its packed arrays, and the fields that it lacks."""
+        count = self._shape[0]
+        missing = [name for name in View._fields if fields.get(name) is None]
+        view = [
+            np.nan if name in missing else _numbers(name, np.asarray(fields[name])) for name in View._fields
+        ]
+        shape = next((np.shape(values) for values in view[:_ARRAYS] if np.ndim(values)), (count,))
+        if len(shape) > 2 or shape[-1] != count:
+            raise ValueError(
+                f"the fields of a view must have shape ({count},) or (B, {count}), a number for each of "
+                f"{', '.join(self.manifest.agents)}, got shape {shape}"
+            )
+        for name, values in zip(View._fields, view, strict=True):
+            fits = np.shape(values) in ((), shape, (count,)) if name in _PER_AGENT else np.ndim(values) == 0
+            if not fits:
+                wanted = f"{shape} as the others have" if name in _PER_AGENT else "()"
+                raise ValueError(f"{name} must have shape {wanted}, got {np.shape(values)}")
+        single = len(shape) == 1
+        packed = pack(View(*cast(Any, view)), (1, count) if single else cast(tuple[int, int], shape))
+        return single, *packed, missing
+
+    def _guard(
+        self, shares: Array, problems: AnyArray, fallback: Callable[[AnyArray], Array], detail: str
+    ) -> None:
+        """Hold the shares, (B, N), to the limits, in place; rows with a problem are decided anew."""
+        self.decisions += len(shares)
+        self.last = None
+        if not enforce(shares, self.min_shares, problems):
+            return
+        bad = np.flatnonzero(problems)
+        with np.errstate(all="ignore"):
+            proposed = fallback(bad)
+        held = ~np.isfinite(proposed).all(axis=1)
+        proposed[held] = 1.0 / self._shape[0]
+        enforce(proposed, self.min_shares, np.zeros_like(bad))
+        shares[bad] = proposed
+        reasons = [_MISSING if detail else _REASONS[code] for code in problems[bad].tolist()]
+        sources = np.where(held, "equal shares", "Algorithm 1").tolist()
+        events = [Fallback(*event) for event in zip(reasons, sources, strict=True)]
+        self.last = events[0]
+        for event, times in Counter(events).items():
+            if event not in self.fallbacks:
+                _LOG.warning(
+                    "%s%s: decided by %s; the next ones are only counted, in Allocator.fallbacks",
+                    event.reason,
+                    detail,
+                    event.by,
+                )
+            self.fallbacks[event] += times
+
+
+_PER_AGENT = frozenset(View._fields[:_ARRAYS])
+
+
+def _numbers(name: str, given: AnyArray) -> AnyArray:
+    """Real numbers as float64, None as NaN."""
+    if given.dtype == np.float64 or given.dtype == np.float32:
+        return given
+    try:
+        if np.iscomplexobj(given):
+            raise TypeError
+        return given.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must hold real numbers, got {given.dtype}: {given!r:.60}") from None
+
+
+def _checked_minimum(given: Sequence[float] | Array, agents: tuple[str, ...]) -> Array:
+    least = np.array(given, dtype=np.float64)
+    if least.shape != (len(agents),):
+        raise ValueError(
+            f"min_shares must hold {len(agents)} fractions, of {', '.join(agents)}, got shape {least.shape}"
+        )
+    if not ((least >= 0) & (least <= 1)).all() or least.sum() > 1 + 1e-9:
+        raise ValueError(
+            f"min_shares must be fractions of the platform that sum to at most 1, got {least.tolist()}"
+        )
+    return least
