@@ -1,6 +1,7 @@
 """`Allocator`: a trained allocator from a small file, with guardrails, without the training's packages."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -48,10 +49,10 @@ class Allocator:
 
     Whatever it is shown, its shares are finite, in [0, 1], sum to at most 1 (to within rounding)
     and respect `min_shares`. Where a row of the input is incomplete, not finite or out of range,
-    Algorithm 1 decides that row from the inflow; where the inflow, minimum shares, priorities or G
-    (of an observation also the throughput) are unusable too, every agent gets an equal share. The first fallback of each kind is
-    logged as a warning, all are counted. Input of the wrong shape is a mistake of the caller: a
-    `ValueError`.
+    Algorithm 1 decides that row from the inflow; where what that needs is unusable too (inflow,
+    minimum shares, priorities, G, and of an observation the throughput), all agents get equal
+    shares. The first fallback of each kind is logged as a warning, all are counted. Input of the
+    wrong shape is a mistake of the caller: a `ValueError`.
     """
 
     def __init__(
@@ -81,8 +82,11 @@ class Allocator:
         for observation in (np.full(self._shape, 0.5), np.full(self._shape, np.nan)):
             _, _, shares, problems = self._observed(observation)
             enforce(shares, self.min_shares, problems)
-        self._encoded({field: 1.0 for field in View._fields})
-        algorithm_1(*np.ones((3, 1, count)), 1.0)
+        _, state, agents, settings, _ = self._packed(dict.fromkeys(View._fields, 1.0))
+        check_view(state, agents, settings, problems)
+        encode_packed(state, agents, settings)
+        ones = np.ones((1, count))
+        algorithm_1(ones, ones, ones, 1.0)
 
     @classmethod
     def load(cls, path: str | Path, *, min_shares: Sequence[float] | Array | None = None) -> "Allocator":
@@ -124,11 +128,8 @@ class Allocator:
         Raises:
             ValueError: a field does not fit the agents, or holds no numbers.
         """
-        single, state, agents, settings, missing = self._encoded(
-            view._asdict() if isinstance(view, View) else view
-        )
-        with np.errstate(all="ignore"):
-            rows = encode_packed(state, agents, settings)
+        single, state, agents, settings, missing = self._packed(view)
+        rows = encode_packed(state, agents, settings)
         problems = np.zeros(len(rows), dtype=np.int64)
         check_view(state, agents, settings, problems)
         check_observation(rows, problems)
@@ -168,31 +169,37 @@ class Allocator:
         if given.dtype == np.float32:
             rows[...] = given
         else:
-            rows[...] = _numbers("observation", given)
+            with np.errstate(over="ignore"):
+                rows[...] = _numbers("observation", given)
         problems = np.zeros(len(rows), dtype=np.int64)
         check_observation(rows, problems)
         return given.ndim == 2, rows, self._network(rows), problems
 
-    def _encoded(self, fields: Mapping[str, Any]) -> tuple[bool, Array, Array, Array, list[str]]:
-        """Whether the view stands alone, its packed arrays, and the fields that it lacks."""
-        count = self._shape[0]
-        missing = [name for name in View._fields if fields.get(name) is None]
-        view = [
-            np.nan if name in missing else _numbers(name, np.asarray(fields[name])) for name in View._fields
+    def _packed(self, view: View | Mapping[str, Any]) -> tuple[bool, Array, Array, Array, list[str]]:
+        """Whether a view stands alone, its packed arrays, and the fields that it lacks."""
+        count, fields = self._shape[0], View._fields
+        given = tuple(view) if isinstance(view, View) else tuple(view.get(name) for name in fields)
+        missing = [name for name, values in zip(fields, given, strict=True) if values is None]
+        # Whatever is a float or an array of them already needs no conversion, and those are quick to tell.
+        values = [
+            item
+            if isinstance(item, float) or (type(item) is np.ndarray and item.dtype == np.float64)
+            else _numbers(name, item)
+            for name, item in zip(fields, given, strict=True)
         ]
-        shape = next((np.shape(values) for values in view[:_ARRAYS] if np.ndim(values)), (count,))
-        if len(shape) > 2 or shape[-1] != count:
+        shapes: list[tuple[int, ...]] = [() if isinstance(item, float) else item.shape for item in values]
+        shape = next((shape for shape in shapes[:_ARRAYS] if shape), (count,))
+        if len(shape) > 2 or shape[-1:] != (count,):
             raise ValueError(
                 f"the fields of a view must have shape ({count},) or (B, {count}), a number for each of "
                 f"{', '.join(self.manifest.agents)}, got shape {shape}"
             )
-        for name, values in zip(View._fields, view, strict=True):
-            fits = np.shape(values) in ((), shape, (count,)) if name in _PER_AGENT else np.ndim(values) == 0
-            if not fits:
-                wanted = f"{shape} as the others have" if name in _PER_AGENT else "()"
-                raise ValueError(f"{name} must have shape {wanted}, got {np.shape(values)}")
+        for k, found in enumerate(shapes):
+            if found and (k >= _ARRAYS or found not in (shape, (count,))):
+                wanted = f"{shape}, as others have" if k < _ARRAYS else "()"
+                raise ValueError(f"{fields[k]} must have shape {wanted}, got {found}")
         single = len(shape) == 1
-        packed = pack(View(*cast(Any, view)), (1, count) if single else cast(tuple[int, int], shape))
+        packed = pack(View(*cast(Any, values)), (math.prod(shape[:-1]), count))
         return single, *packed, missing
 
     def _guard(
@@ -225,19 +232,15 @@ class Allocator:
             self.fallbacks[event] += times
 
 
-_PER_AGENT = frozenset(View._fields[:_ARRAYS])
-
-
-def _numbers(name: str, given: AnyArray) -> AnyArray:
+def _numbers(name: str, given: Any) -> AnyArray:
     """Real numbers as float64, None as NaN."""
-    if given.dtype == np.float64 or given.dtype == np.float32:
-        return given
+    numbers: AnyArray = np.asarray(given)
     try:
-        if np.iscomplexobj(given):
+        if np.iscomplexobj(numbers):
             raise TypeError
-        return given.astype(np.float64)
+        return numbers.astype(np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} must hold real numbers, got {given.dtype}: {given!r:.60}") from None
+        raise ValueError(f"{name} must hold real numbers, got {given!r:.60}") from None
 
 
 def _checked_minimum(given: Sequence[float] | Array, agents: tuple[str, ...]) -> Array:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def mlp(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], shape: tupl
     if settings.get("activation") != "tanh":
         raise ValueError(f"activation must be 'tanh', got {settings.get('activation')!r}")
     expected: dict[str, tuple[int, ...]] = {"mean": (layers[0],), "scale": (layers[0],)}
-    for k, (inputs, outputs) in enumerate(zip(layers, layers[1:], strict=False)):
+    for k, (inputs, outputs) in enumerate(pairwise(layers)):
         expected |= {f"bias_{k}": (outputs,), f"weight_{k}": (inputs, outputs)}
     if set(arrays) != set(expected):
         raise ValueError(f"the arrays must be {', '.join(expected)}, got {', '.join(arrays)}")
@@ -53,8 +54,8 @@ def mlp(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], shape: tupl
     # One array in the order of reading: a compiled call costs more for each array that it is given.
     weights = np.concatenate([arrays[name].ravel() for name in expected])
     widths = np.array(layers)
-    clip = np.float32(np.inf if settings["clip"] is None else settings["clip"])
-    bound, idle_bias = np.float32(settings["bound"]), float(settings["idle_bias"])
+    clip = math.inf if settings["clip"] is None else float(settings["clip"])
+    bound, idle_bias = float(settings["bound"]), float(settings["idle_bias"])
     if not (clip > 0 and bound > 0 and math.isfinite(bound) and math.isfinite(idle_bias)):
         raise ValueError("clip and bound must be above 0, bound and idle_bias finite")
     widest = max(layers)

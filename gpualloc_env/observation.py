@@ -170,12 +170,12 @@ def _squash(value: float, unit: float) -> float:
     return float(np.float32(value) / np.float32(unit + value))
 
 
-_SEEN = (QUEUE, INFLOW, RATE, HELD, IDLE, LOADING, OLDEST_AGE)
-_KNOWN = (THROUGHPUT, KAPPA, MIN_SHARE, PRIORITY, COLD_START_S, SLO_S)
-_SETTINGS = (DT, GPUS, MAX_SHARE, SLICE, REALLOCATION_S, DEADBAND, KEEP_ALIVE_S)
+# Fields of a view in its order: the state and the parameters stand in the order of their columns.
+_SEEN, _KNOWN = OLDEST_AGE + 1, SLO_S + 1
+_SETTINGS = [DT, GPUS, MAX_SHARE, SLICE, REALLOCATION_S, DEADBAND, KEEP_ALIVE_S]
 
 
-def pack(view: View, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
+def pack(view: View, shape: tuple[int, int]) -> tuple[Array, Array, Array]:
     """The state, the agents' parameters and the settings of a view: `view_of` undone.
 
     Args:
@@ -184,12 +184,12 @@ def pack(view: View, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
     """
     state, agents = np.zeros((*shape, STATE_COLUMNS)), np.zeros((*shape, AGENT_COLUMNS))
     settings = np.zeros(SETTINGS)
-    for column, values in zip(_SEEN, view, strict=False):
-        state[..., column] = values
-    for column, values in zip(_KNOWN, view[len(_SEEN) :], strict=False):
-        agents[..., column] = values
-    for column, value in zip(_SETTINGS, view[len(_SEEN) + len(_KNOWN) :], strict=True):
-        settings[column] = value
+    fields = np.empty((_SEEN + _KNOWN, *shape))
+    for k in range(_SEEN + _KNOWN):
+        fields[k] = view[k]
+    state[:, :, :_SEEN] = fields[:_SEEN].transpose(1, 2, 0)
+    agents[:, :, :_KNOWN] = fields[_SEEN:].transpose(1, 2, 0)
+    settings[_SETTINGS] = view[_SEEN + _KNOWN :]
     return state, agents, settings
 
 
@@ -212,5 +212,5 @@ def _encode_all(
 def observe(view: View) -> AnyArray:
     """The observation of a view: (N, F) or (B, N, F) float32 in [0, 1], columns OBSERVATION_FEATURES."""
     shape = view.queue.shape
-    observation = encode_packed(*pack(view, shape if len(shape) == 2 else (1, *shape)))
+    observation = encode_packed(*pack(view, (shape[0] if len(shape) == 2 else 1, shape[-1])))
     return observation.reshape(*shape, -1)

@@ -59,8 +59,8 @@ def main(config: ExportConfig) -> None:
     print(f"{config.out}: {config.out.stat().st_size / 1024:.0f} KiB, for {', '.join(manifest.agents)}")
     print(
         f"Within {result.largest_difference:.0e} of the trained allocator on {result.compared_observations} "
-        f"observations; J = {result.objective:.4g} on {result.scenario}, {result.episodes} held-out episodes, "
-        f"seeds {result.first_seed} to {result.last_seed}"
+        f"observations; J = {result.objective:.4g} on {result.scenario}, {result.episodes} held-out "
+        f"episodes, seeds {result.first_seed} to {result.last_seed}"
     )
     compare = f"python -m training.compare --scenario {result.scenario} --policies adaptive {config.out}"
     print(f"Compare it with: {compare}")

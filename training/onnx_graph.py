@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
@@ -21,7 +22,7 @@ class Graph:
         self.constants: list[TensorProto] = []
         self._last = INPUT
 
-    def apply(self, operator: str, *constants: AnyArray, **attributes: int) -> None:
+    def apply(self, operator: str, *constants: AnyArray, **attributes: Any) -> None:
         """Append an operator on the last result and on constant arrays."""
         inputs, result = [self._last], f"{operator.lower()}_{len(self.nodes)}"
         for k, constant in enumerate(constants):
@@ -58,16 +59,20 @@ def mlp(graph: Graph, manifest: Manifest, arrays: Mapping[str, AnyArray]) -> Non
     graph.apply("Sub", arrays["mean"])
     graph.apply("Mul", arrays["scale"])
     if settings["clip"] is not None:
-        graph.apply("Clip", np.float32(-settings["clip"]), np.float32(settings["clip"]))
+        graph.apply("Clip", *_limits(settings["clip"]))
     for k in range(layers):
         graph.apply("Gemm", arrays[f"weight_{k}"], arrays[f"bias_{k}"])
         if k < layers - 1:
             graph.apply("Tanh")
-    graph.apply("Clip", np.float32(-settings["bound"]), np.float32(settings["bound"]))
+    graph.apply("Clip", *_limits(settings["bound"]))
     graph.apply("Add", np.array([0.0] * agents + [settings["idle_bias"]], dtype=np.float32))
     graph.apply("Softmax", axis=-1)
     first, last, axis = np.array([0]), np.array([agents]), np.array([1])
     graph.apply("Slice", first, last, axis)
+
+
+def _limits(bound: float) -> tuple[AnyArray, AnyArray]:
+    return np.array(-bound, dtype=np.float32), np.array(bound, dtype=np.float32)
 
 
 GRAPHS: dict[str, Callable[[Graph, Manifest, Mapping[str, AnyArray]], None]] = {"mlp": mlp}

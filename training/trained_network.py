@@ -29,7 +29,7 @@ def mlp(
     Raises:
         ValueError: the policy is of another kind.
     """
-    policy = model.policy
+    policy: Any = model.policy
     body = list(policy.mlp_extractor.policy_net)
     linear = [*body[::2], policy.action_net]
     if (
