@@ -145,8 +145,7 @@ class Allocator:
             usable = np.isfinite([inflow, least, rank]).all(axis=(0, 2))
             usable &= ((inflow >= 0) & (least >= 0) & (rank > 0)).all(axis=1) & (0 < gpus < np.inf)
             proposed = np.full((len(bad), self._shape[0]), np.nan)
-            columns = (np.ascontiguousarray(column[usable]) for column in (inflow, least, rank))
-            proposed[usable] = algorithm_1(*columns, float(gpus))
+            proposed[usable] = algorithm_1(inflow[usable], least[usable], rank[usable], gpus)
             return proposed
 
         self._guard(shares, problems, fallback, f" (missing: {', '.join(missing)})" if missing else "")

@@ -17,28 +17,29 @@ Network = Callable[[AnyArray], Array]
 def mlp(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], shape: tuple[int, int]) -> Network:
     """A multilayer perceptron over the whole observation, whose outputs become shares on a simplex.
 
-    x = clip((observation − mean) · scale, ±clip), then tanh layers and a linear one, whose N + 1
+    x = clip((observation − mean − mean_rest) · scale, ±clip), then tanh layers and a linear one, whose N + 1
     outputs are clipped to ±bound; the softmax of them, `idle_bias` added to the last, which stands
     for idle capacity, are the shares.
 
     Args:
         settings: `layers` (widths, the first N·F, the last N + 1), `clip` (None where nothing is
             clipped), `bound` and `idle_bias`.
-        arrays: `mean` and `scale`, (N·F,), and of layer k `weight_k`, (inputs, outputs), and `bias_k`.
+        arrays: `mean`, what float32 leaves of it (`mean_rest`, which counts where a feature hardly
+            varies) and `scale`, (N·F,), and of layer k `weight_k`, (inputs, outputs), and `bias_k`.
         shape: (N, F).
 
     Raises:
         ValueError: the layers do not fit the agents, or the arrays do not fit the layers.
     """
     agents, features = shape
-    layers = [int(width) for width in settings["layers"]]
+    layers = tuple(int(width) for width in settings["layers"])
     if len(layers) < 2 or min(layers) < 1 or layers[0] != agents * features or layers[-1] != agents + 1:
         raise ValueError(
             f"layers {layers} must lead from {agents} × {features} features to {agents + 1} outputs"
         )
     if settings.get("activation") != "tanh":
         raise ValueError(f"activation must be 'tanh', got {settings.get('activation')!r}")
-    expected: dict[str, tuple[int, ...]] = {"mean": (layers[0],), "scale": (layers[0],)}
+    expected: dict[str, tuple[int, ...]] = dict.fromkeys(("mean", "mean_rest", "scale"), layers[:1])
     for k, (inputs, outputs) in enumerate(pairwise(layers)):
         expected |= {f"bias_{k}": (outputs,), f"weight_{k}": (inputs, outputs)}
     if set(arrays) != set(expected):
@@ -86,10 +87,11 @@ def _mlp(
     features, last = widths[0], len(widths) - 2
     for b in range(observation.shape[0]):
         values, results, row = scratch[0], scratch[1], observation[b]
-        mean, scale = weights[:features], weights[features : 2 * features]
+        mean, rest = weights[:features], weights[features : 2 * features]
+        scale = weights[2 * features : 3 * features]
         for i in range(features):
-            values[i] = max(-clip, min(clip, (row[i] - mean[i]) * scale[i]))
-        start = 2 * features
+            values[i] = max(-clip, min(clip, ((row[i] - mean[i]) - rest[i]) * scale[i]))
+        start = 3 * features
         for k in range(last + 1):
             inputs, outputs = widths[k], widths[k + 1]
             layer = weights[start : start + outputs]

@@ -57,6 +57,7 @@ def mlp(graph: Graph, manifest: Manifest, arrays: Mapping[str, AnyArray]) -> Non
     agents, layers = len(manifest.agents), len(settings["layers"]) - 1
     graph.apply("Flatten", axis=1)
     graph.apply("Sub", arrays["mean"])
+    graph.apply("Sub", arrays["mean_rest"])
     graph.apply("Mul", arrays["scale"])
     if settings["clip"] is not None:
         graph.apply("Clip", *_limits(settings["clip"]))

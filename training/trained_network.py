@@ -68,7 +68,10 @@ def load_normaliser(path: Path) -> VecNormalize | None:
 
 def _normalisation(normaliser: VecNormalize | None, inputs: int) -> Arrays:
     if normaliser is None:
-        return {"mean": np.zeros(inputs, np.float32), "scale": np.ones(inputs, np.float32)}
-    moments: Any = normaliser.obs_rms
-    scale = 1.0 / np.sqrt(moments.var + normaliser.epsilon)
-    return {"mean": moments.mean.astype(np.float32).ravel(), "scale": scale.astype(np.float32).ravel()}
+        mean, scale = np.zeros(inputs), np.ones(inputs)
+    else:
+        moments: Any = normaliser.obs_rms
+        mean, scale = moments.mean.ravel(), 1.0 / np.sqrt(moments.var.ravel() + normaliser.epsilon)
+    nearest = mean.astype(np.float32)
+    rest = (mean - nearest).astype(np.float32)
+    return {"mean": nearest, "mean_rest": rest, "scale": scale.astype(np.float32)}
