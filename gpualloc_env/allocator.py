@@ -33,7 +33,7 @@ _REASONS = {
     BAD_DECISION: "the network's decision is not finite",
 }
 _MISSING = "the input is incomplete"
-_ARRAYS = 13  # first fields of a view, which are arrays
+_SEEN, _ARRAYS = 7, 13  # fields of a view: first its state, up to the latter its arrays
 _PRIORITY, _GPUS = (OBSERVATION_FEATURES.index(name) for name in ("priority", "gpus"))
 
 
@@ -115,7 +115,10 @@ class Allocator:
             proposed[usable] = algorithm_1_of(rows[bad[usable]])
             return proposed
 
-        self._guard(shares, problems, fallback, "")
+        def describe(b: int) -> str:
+            return self._first(rows[b], OBSERVATION_FEATURES, 1.0)
+
+        self._guard(shares, problems, fallback, describe)
         return shares[0] if single else shares
 
     def decide(self, view: View | Mapping[str, Any]) -> Array:
@@ -136,19 +139,22 @@ class Allocator:
         shares = self._network(rows)
 
         def fallback(bad: AnyArray) -> Array:
-            inflow, least, rank = (
-                state[bad][..., INFLOW],
-                agents[bad][..., MIN_SHARE],
-                agents[bad][..., PRIORITY],
-            )
-            gpus = settings[GPUS]
+            inflow = state[bad][..., INFLOW]
+            least, rank = agents[bad][..., MIN_SHARE], agents[bad][..., PRIORITY]
+            gpus = float(settings[GPUS])
             usable = np.isfinite([inflow, least, rank]).all(axis=(0, 2))
             usable &= ((inflow >= 0) & (least >= 0) & (rank > 0)).all(axis=1) & (0 < gpus < np.inf)
             proposed = np.full((len(bad), self._shape[0]), np.nan)
             proposed[usable] = algorithm_1(inflow[usable], least[usable], rank[usable], gpus)
             return proposed
 
-        self._guard(shares, problems, fallback, f" (missing: {', '.join(missing)})" if missing else "")
+        def describe(b: int) -> str:
+            if missing:
+                return f" (without {', '.join(missing)})"
+            seen = np.concatenate([state[b, :, :_SEEN], agents[b, :, : _ARRAYS - _SEEN]], axis=1)
+            return self._first(seen, View._fields, np.inf) or self._first(rows[b], OBSERVATION_FEATURES, 1.0)
+
+        self._guard(shares, problems, fallback, describe, incomplete=bool(missing))
         return shares[0] if single else shares
 
     def shadow(self, path: str | Path) -> Shadow:
@@ -201,8 +207,20 @@ class Allocator:
         packed = pack(View(*cast(Any, values)), (math.prod(shape[:-1]), count))
         return single, *packed, missing
 
+    def _first(self, values: AnyArray, names: Sequence[str], highest: float) -> str:
+        """Name the first of an environment's numbers, (N, columns), that is not from 0 to `highest`."""
+        for i, k in np.argwhere(~((values >= 0) & (values <= highest) & np.isfinite(values))):
+            return f" ({names[k]} of {self.manifest.agents[i]} is {values[i, k]:g})"
+        return ""
+
     def _guard(
-        self, shares: Array, problems: AnyArray, fallback: Callable[[AnyArray], Array], detail: str
+        self,
+        shares: Array,
+        problems: AnyArray,
+        fallback: Callable[[AnyArray], Array],
+        describe: Callable[[int], str],
+        *,
+        incomplete: bool = False,
     ) -> None:
         """Hold the shares, (B, N), to the limits, in place; rows with a problem are decided anew."""
         self.decisions += len(shares)
@@ -216,18 +234,14 @@ class Allocator:
         proposed[held] = 1.0 / self._shape[0]
         enforce(proposed, self.min_shares, np.zeros_like(bad))
         shares[bad] = proposed
-        reasons = [_MISSING if detail else _REASONS[code] for code in problems[bad].tolist()]
+        reasons = [_MISSING if incomplete else _REASONS[code] for code in problems[bad].tolist()]
         sources = np.where(held, "equal shares", "Algorithm 1").tolist()
         events = [Fallback(*event) for event in zip(reasons, sources, strict=True)]
         self.last = events[0]
         for event, times in Counter(events).items():
             if event not in self.fallbacks:
-                _LOG.warning(
-                    "%s%s: decided by %s; the next ones are only counted, in Allocator.fallbacks",
-                    event.reason,
-                    detail,
-                    event.by,
-                )
+                first = describe(int(bad[events.index(event)]))
+                _LOG.warning("%s%s: decided by %s; the next are only counted", event.reason, first, event.by)
             self.fallbacks[event] += times
 
 

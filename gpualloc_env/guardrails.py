@@ -20,8 +20,13 @@ _SETTINGS = 7  # first settings, likewise
 
 @compiled
 def check_observation(observation: AnyArray, problems: AnyArray) -> None:
-    """Note in (B,) problems which observations, (B, N, F), are not finite or not in [0, 1]."""
+    """Note in (B,) problems which observations, (B, N, F), are not finite or not in [0, 1].
+
+    A problem that is noted already, of the view behind the observation, stays.
+    """
     for b in range(observation.shape[0]):
+        if problems[b] != SOUND:
+            continue
         for i in range(observation.shape[1]):
             for k in range(observation.shape[2]):
                 value = observation[b, i, k]
