@@ -106,7 +106,8 @@ def export(config: ExportConfig) -> Manifest:
         write = WRITERS[config.out.suffix]
         write(unfinished, manifest, arrays)
         allocator = Allocator.load(unfinished)
-        seen = np.random.default_rng(config.seed).random((COMPARED_OBSERVATIONS, *shape), dtype=np.float32)
+        generator = np.random.default_rng(config.seed)
+        seen = generator.random((COMPARED_OBSERVATIONS, *shape), dtype=np.float32)
         difference = float(np.abs(allocator(seen) - trained(seen)).max())
         if difference > LARGEST_DIFFERENCE:
             raise ValueError(f"the exported shares differ from the trained ones by up to {difference:.1e}")

@@ -33,9 +33,8 @@ def test_one_decision(benchmark, exported, trained_run, form, state):
     batch.seed(0)
     batch.reset()
     observation = batch.observation[0]
-    view = batch.view._replace(
-        **{name: values[0] for name, values in batch.view._asdict().items() if np.ndim(values)}
-    )
+    rows = {name: values[0] for name, values in batch.view._asdict().items() if np.ndim(values)}
+    view = batch.view._replace(**rows)
     model, transform = PPO.load(trained_run / "model.zip", device="cpu"), SimplexActions(4)
     allocator = Allocator.load(exported[form])
 
