@@ -1,7 +1,6 @@
 """`Allocator`: a trained allocator from a small file, with guardrails, without the training's packages."""
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ _REASONS = {
 }
 _MISSING = "the input is incomplete"
 _SEEN, _ARRAYS = 7, 13  # fields of a view: first its state, up to the latter its arrays
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _PRIORITY, _GPUS = (OBSERVATION_FEATURES.index(name) for name in ("priority", "gpus"))
 
 
@@ -171,7 +171,7 @@ class Allocator:
             )
         # A fresh array of one type, for which the kernels are compiled already.
         rows = np.empty((1, *self._shape) if given.ndim == 2 else given.shape, dtype=np.float32)
-        if given.dtype == np.float32:
+        if given.dtype is _FLOAT32:
             rows[...] = given
         else:
             with np.errstate(over="ignore"):
@@ -182,30 +182,36 @@ class Allocator:
 
     def _packed(self, view: View | Mapping[str, Any]) -> tuple[bool, Array, Array, Array, list[str]]:
         """Whether a view stands alone, its packed arrays, and the fields that it lacks."""
-        count, fields = self._shape[0], View._fields
-        given = tuple(view) if isinstance(view, View) else tuple(view.get(name) for name in fields)
-        missing = [name for name, values in zip(fields, given, strict=True) if values is None]
-        # Whatever is a float or an array of them already needs no conversion, and those are quick to tell.
-        values = [
-            item
-            if isinstance(item, float) or (type(item) is np.ndarray and item.dtype == np.float64)
-            else _numbers(name, item)
-            for name, item in zip(fields, given, strict=True)
-        ]
-        shapes: list[tuple[int, ...]] = [() if isinstance(item, float) else item.shape for item in values]
-        shape = next((shape for shape in shapes[:_ARRAYS] if shape), (count,))
-        if len(shape) > 2 or shape[-1:] != (count,):
+        fields = View._fields
+        values: list[Any] = list(view if isinstance(view, View) else map(view.get, fields))
+        shape: tuple[int, ...] = ()
+        missing: list[str] = []
+        for k, item in enumerate(values):
+            if isinstance(item, float):
+                continue
+            numbers = item
+            if type(item) is not np.ndarray or item.dtype is not _FLOAT64:
+                if item is None:
+                    missing.append(fields[k])
+                values[k] = numbers = _numbers(fields[k], item)
+            found = cast(AnyArray, numbers).shape
+            if found and (found != shape or k >= _ARRAYS):
+                shape = self._fitting(fields[k], found, shape, per_agent=k < _ARRAYS)
+        return len(shape) < 2, *pack(View(*values), (math.prod(shape[:-1]), self._shape[0])), missing
+
+    def _fitting(
+        self, name: str, found: tuple[int, ...], shape: tuple[int, ...], *, per_agent: bool
+    ) -> tuple[int, ...]:
+        """The shape of a view's fields, () where none has one yet, if that of another one fits it."""
+        count = self._shape[0]
+        if not per_agent:
+            raise ValueError(f"{name} must have shape (), got {found}")
+        if len(found) > 2 or found[-1:] != (count,) or (len(found) == len(shape) == 2):
             raise ValueError(
-                f"the fields of a view must have shape ({count},) or (B, {count}), a number for each of "
-                f"{', '.join(self.manifest.agents)}, got shape {shape}"
+                f"{name} must have shape ({count},) or (B, {count}) as the others have, a number for each of "
+                f"{', '.join(self.manifest.agents)}, got {found}"
             )
-        for k, found in enumerate(shapes):
-            if found and (k >= _ARRAYS or found not in (shape, (count,))):
-                wanted = f"{shape}, as others have" if k < _ARRAYS else "()"
-                raise ValueError(f"{fields[k]} must have shape {wanted}, got {found}")
-        single = len(shape) == 1
-        packed = pack(View(*cast(Any, values)), (math.prod(shape[:-1]), count))
-        return single, *packed, missing
+        return max(found, shape, key=len)
 
     def _first(self, values: AnyArray, names: Sequence[str], highest: float) -> str:
         """Name the first of an environment's numbers, (N, columns), that is not from 0 to `highest`."""

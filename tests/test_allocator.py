@@ -140,7 +140,8 @@ def test_views_mappings_and_observations_give_the_same_decision(exported, batch,
     shares = allocator(batch.observation)
     assert allocator.decide(batch.view) == pytest.approx(shares, abs=1e-7)
     assert allocator.decide(fields(batch, 3)) == pytest.approx(shares[3], abs=1e-7)
-    assert allocator.decide(batch.view._asdict()).shape == (50, 4)
+    given = fields(batch, 3) | {"queue": batch.view.queue, "slo": batch.view.slo[0], "kappa": 0.5}
+    assert allocator.decide(given).shape == (50, 4)
     assert allocator(batch.observation[3]).shape == (4,)
     assert not allocator.fallbacks and allocator.last is None and allocator.decisions == 50 + 50 + 1 + 50 + 1
 
@@ -218,9 +219,9 @@ def test_an_observation_of_another_shape_is_a_mistake(allocator, shape):
     [
         (
             {"queue": [1.0, 2.0]},
-            r"for each of coordinator, nlp, vision, reasoning, got shape \(2,\)",
+            r"a number for each of coordinator, nlp, vision, reasoning, got \(2,\)",
         ),
-        ({"rate": [1.0, 2.0]}, r"rate must have shape \(4,\), as others have, got \(2,\)"),
+        ({"rate": [1.0, 2.0]}, r"rate must have shape \(4,\) or \(B, 4\) as the others have, .* got \(2,\)"),
         ({"dt": [1.0] * 4}, r"dt must have shape \(\), got \(4,\)"),
         ({"queue": ["many"] * 4}, "queue must hold real numbers"),
         ({"queue": [1j] * 4}, "queue must hold real numbers"),
