@@ -1,6 +1,7 @@
 """`Allocator`: a trained allocator from a small file, with guardrails, without the training's packages."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
