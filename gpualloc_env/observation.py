@@ -170,22 +170,47 @@ def _squash(value: float, unit: float) -> float:
     return float(np.float32(value) / np.float32(unit + value))
 
 
-_SEEN = (QUEUE, INFLOW, RATE, HELD, IDLE, LOADING, OLDEST_AGE)
-_KNOWN = (THROUGHPUT, KAPPA, MIN_SHARE, PRIORITY, COLD_START_S, SLO_S)
-_SETTINGS = (DT, GPUS, MAX_SHARE, SLICE, REALLOCATION_S, DEADBAND, KEEP_ALIVE_S)
+# Fields of a view in its order: the state and the parameters stand in the order of their columns.
+_SEEN, _KNOWN = OLDEST_AGE + 1, SLO_S + 1
+_SETTINGS = [DT, GPUS, MAX_SHARE, SLICE, REALLOCATION_S, DEADBAND, KEEP_ALIVE_S]
+
+
+def pack(view: View, shape: tuple[int, int]) -> tuple[Array, Array, Array]:
+    """The state, the agents' parameters and the settings of a view: `view_of` undone.
+
+    Args:
+        view: each of its fields is an array that fits `shape`, or a number.
+        shape: (B, N).
+    """
+    state, agents = np.zeros((*shape, STATE_COLUMNS)), np.zeros((*shape, AGENT_COLUMNS))
+    settings = np.zeros(SETTINGS)
+    fields = np.empty((_SEEN + _KNOWN, *shape))
+    for k in range(_SEEN + _KNOWN):
+        fields[k] = view[k]
+    state[:, :, :_SEEN] = fields[:_SEEN].transpose(1, 2, 0)
+    agents[:, :, :_KNOWN] = fields[_SEEN:].transpose(1, 2, 0)
+    settings[_SETTINGS] = view[_SEEN + _KNOWN :]
+    return state, agents, settings
+
+
+def encode_packed(state: Array, agents: Array, settings: Array) -> AnyArray:
+    """The observations of packed arrays, (B, N, F)."""
+    observation = np.empty((*state.shape[:2], len(OBSERVATION_FEATURES)), dtype=np.float32)
+    _encode_all(state, agents, settings, empty_features(state.shape[1:2]), observation)
+    return observation
+
+
+@compiled
+def _encode_all(
+    state: AnyArray, agents: AnyArray, settings: AnyArray, features: AnyArray, observation: AnyArray
+) -> None:
+    for b in range(observation.shape[0]):
+        encode_parameters(agents[b], settings, features)
+        encode(state[b], agents[b], features, settings, observation[b])
 
 
 def observe(view: View) -> AnyArray:
     """The observation of a view: (N, F) or (B, N, F) float32 in [0, 1], columns OBSERVATION_FEATURES."""
-    shape = np.atleast_2d(view.queue).shape
-    state, agents = np.zeros((*shape, STATE_COLUMNS)), np.zeros((*shape, AGENT_COLUMNS))
-    settings = np.zeros(SETTINGS)
-    state[..., _SEEN] = np.stack(np.broadcast_arrays(*view[:7]), axis=-1)
-    agents[..., _KNOWN] = np.stack(np.broadcast_arrays(*view[7:13]), axis=-1)
-    settings[list(_SETTINGS)] = view[13:]
-    observation = np.empty((*shape, len(OBSERVATION_FEATURES)), dtype=np.float32)
-    features = empty_features(shape)
-    for b in range(len(state)):
-        encode_parameters(agents[b], settings, features[b])
-        encode(state[b], agents[b], features[b], settings, observation[b])
-    return observation.reshape(*view.queue.shape, -1)
+    shape = view.queue.shape
+    observation = encode_packed(*pack(view, (shape[0] if len(shape) == 2 else 1, shape[-1])))
+    return observation.reshape(*shape, -1)

@@ -1,5 +1,6 @@
 import pytest
 from log_samples import log_lines, write_log
+from trained_run import TRAINED
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +18,24 @@ def scenario_arguments(azure_log):
         name: {"scenario": name, "trace": str(azure_log)} if scenario.trace else {"scenario": name}
         for name, scenario in SCENARIOS.items()
     }
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory):
+    """The directory of a short training run on the paper's four agents."""
+    from training.train import TrainConfig, main
+
+    out = tmp_path_factory.mktemp("trained") / "my-ppo"
+    main(TrainConfig(**TRAINED, out=out))
+    return out
+
+
+@pytest.fixture(scope="session")
+def exported(trained_run):
+    """Its allocator as a file, by form: `npz` and `onnx`."""
+    from training.export import ExportConfig, main
+
+    files = {form: trained_run.parent / f"allocator.{form}" for form in ("npz", "onnx")}
+    for file in files.values():
+        main(ExportConfig(trained_run, file, episodes=4))
+    return files

@@ -14,8 +14,8 @@ from baselines import (
     round_robin,
     static,
 )
-from baselines.adaptive import algorithm_1
 from gpualloc_env import Batch, load_scenario
+from gpualloc_env.algorithm_1 import algorithm_1
 from gpualloc_env.metrics import episode_metrics
 
 # Round-robin gives turns in the order in which the agents stand.

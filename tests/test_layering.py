@@ -55,6 +55,7 @@ def test_the_package_imports_neither_torch_nor_the_folders_above_it():
     loaded = {name.partition(".")[0] for name in run.stdout.split()}
     assert "gpualloc_env" in loaded
     assert not loaded & {"torch", "stable_baselines3", "tensorboard", "matplotlib", "baselines", "training"}
+    assert not loaded & {"onnx", "onnxruntime"}
 
 
 @pytest.mark.parametrize(

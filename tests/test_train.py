@@ -5,6 +5,7 @@ import pytest
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from trained_run import TRAINED
 
 from gpualloc_env import Agent, Batch, Scenario, Traffic, load_scenario
 from training.action_transform import SimplexActions
@@ -13,23 +14,10 @@ from training.policies import learned_policy, load_policy
 from training.sb3_vec_env import BatchVecEnv
 from training.train import TrainConfig, main
 
-SHORT = {
-    "scenario": "serverless",
-    "steps": 20,
-    "total_steps": 2000,
-    "num_envs": 8,
-    "rollout_steps": 32,
-    "batch_size": 64,
-    "checkpoint_every": 1000,
-    "progress": False,
-}
-
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    out = tmp_path_factory.mktemp("train") / "my-ppo"
-    main(TrainConfig(**SHORT, out=out))
-    return out
+def run(trained_run):
+    return trained_run
 
 
 def test_equal_logits_give_equal_shares_and_leave_a_little_idle():
@@ -99,8 +87,8 @@ def test_a_loaded_allocator_acts_as_the_trained_one(run):
 
 
 def test_the_same_seed_trains_the_same_weights(run, tmp_path):
-    main(TrainConfig(**SHORT, out=tmp_path / "again"))
-    main(TrainConfig(**SHORT, seed=1, out=tmp_path / "other"))
+    main(TrainConfig(**TRAINED, out=tmp_path / "again"))
+    main(TrainConfig(**TRAINED, seed=1, out=tmp_path / "other"))
     weights = [
         PPO.load(path / "model.zip", device="cpu").policy.state_dict()
         for path in (run, tmp_path / "again", tmp_path / "other")
@@ -125,7 +113,7 @@ def test_the_learner_sees_normalised_rewards_but_plain_observations():
 )
 def test_a_mistake_ends_with_one_line(changes, words, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(TrainConfig(**{**SHORT, **changes}, out=tmp_path / "run"))
+        main(TrainConfig(**{**TRAINED, **changes}, out=tmp_path / "run"))
     message = capsys.readouterr().err
     assert stopped.value.code == 2 and words in message and message.count("\n") == 1
     assert not (tmp_path / "run").exists()

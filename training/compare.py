@@ -37,7 +37,7 @@ class CompareConfig:
     scenario: str = "serverless"
     """A registered scenario, the path of a .toml file, or `all` registered scenarios one after another."""
     policies: tuple[str, ...] = ("static", "round-robin", "adaptive")
-    """Names of baselines, and directories of training runs."""
+    """Names of baselines, exported allocators (.npz or .onnx), and directories of training runs."""
     episodes: int = 100
     """Held-out episodes that every policy plays; of a log, at most its windows."""
     seed: int = 10000

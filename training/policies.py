@@ -1,6 +1,7 @@
-"""Policies by name: a baseline of the registry, or the directory of a training run."""
+"""Policies by name: a baseline of the registry, an exported allocator, or a training run."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -8,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from baselines import POLICIES, Policy, policy_for
+from gpualloc_env.allocator import Allocator
 from gpualloc_env.observation import View, observe
 from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import AnyArray, Array
@@ -18,27 +20,37 @@ class AgentsError(ValueError):
     """A policy that was trained for other agents than a scenario has."""
 
 
-MODEL, TRANSFORM = "model.zip", "transform.json"
+MODEL, TRANSFORM, NORMALISER, CONFIG = "model.zip", "transform.json", "normaliser.pkl", "config.json"
+"""Files of a training run."""
+EXPORTED = (".npz", ".onnx")
+
+_LOG = logging.getLogger(__name__)
 
 
 def load_policy(name: str, scenario: Scenario) -> Policy:
-    """Return the policy of a name in `POLICIES`, or the one that a run directory holds.
+    """Return the policy of a name in `POLICIES`, of an exported file, or of a run directory.
 
     A baseline has the constants that were tuned for the scenario, where there are some.
 
     Loading a run unpickles the model that stable-baselines3 saved, which can run any code that
-    its author put there: load only runs that you trust.
+    its author put there: load only runs that you trust. An exported allocator cannot run any.
 
     Raises:
-        ValueError: no such policy, or an incomplete run.
-        AgentsError: a run that was trained for other agents.
+        ValueError: no such policy, an incomplete run, or a file that holds no allocator.
+        AgentsError: an allocator that was trained for other agents.
+        OSError: the file cannot be read.
     """
     if name in POLICIES:
         return policy_for(name, scenario.name)
+    if name.endswith(EXPORTED) and not Path(name).is_dir():
+        allocator = Allocator.load(name)
+        _check_agents(name, len(allocator.manifest.agents), scenario)
+        return allocator.decide
     directory = Path(name)
     if not directory.is_dir():
         raise ValueError(
-            f"unknown policy {name!r}; give one of {', '.join(POLICIES)}, or the directory of a training run"
+            f"unknown policy {name!r}; give one of {', '.join(POLICIES)}, an exported allocator "
+            f"({' or '.join(EXPORTED)}), or the directory of a training run"
         )
     for file in (MODEL, TRANSFORM):
         if not (directory / file).is_file():
@@ -46,12 +58,22 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
     from stable_baselines3 import PPO
 
     transform = SimplexActions(**json.loads((directory / TRANSFORM).read_text(encoding="utf-8")))
-    if transform.num_agents != len(scenario.agents):
+    _check_agents(name, transform.num_agents, scenario)
+    _LOG.warning(
+        "%s: loading a training run can run any code that its author put there; prefer the file that "
+        "`python -m training.export %s --out allocator.npz` writes, which cannot",
+        name,
+        name,
+    )
+    return learned_policy(PPO.load(directory / MODEL, device="cpu"), transform)
+
+
+def _check_agents(name: str, trained: int, scenario: Scenario) -> None:
+    if trained != len(scenario.agents):
         raise AgentsError(
-            f"{directory} was trained for {transform.num_agents} agents, scenario {scenario.name!r} has "
+            f"{name} was trained for {trained} agents, scenario {scenario.name!r} has "
             f"{len(scenario.agents)}; train one for it"
         )
-    return learned_policy(PPO.load(directory / MODEL, device="cpu"), transform)
 
 
 def load_policies(name: str, scenario: Scenario) -> list[Policy]:

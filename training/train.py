@@ -17,12 +17,10 @@ from stable_baselines3.common.vec_env import VecNormalize
 from gpualloc_env.scenario import load_scenario
 from gpualloc_env.traces import Split
 from training.callbacks import callbacks
-from training.policies import MODEL, TRANSFORM
+from training.policies import CONFIG, MODEL, NORMALISER, TRANSFORM
 from training.provenance import write_config
 from training.sb3_vec_env import BatchVecEnv
 from training.seeds import FIRST_TRAINING_SEED
-
-NORMALISER = "normaliser.pkl"
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def main(config: TrainConfig) -> None:
         )
         env = BatchVecEnv(scenario, config.num_envs, FIRST_TRAINING_SEED * (1 + config.seed))
         config.out.mkdir(parents=True, exist_ok=True)
-        write_config(config.out / "config.json", asdict(config))
+        write_config(config.out / CONFIG, asdict(config))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

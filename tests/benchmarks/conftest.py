@@ -98,3 +98,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 f"{bench.extra_info['label']:<16} {log:>8,.0f} MiB {bench.stats.median:>8.2f} s, "
                 f"peak memory {peak:>6,.0f} MiB above the interpreter with the package"
             )
+    decisions = [bench.extra_info for bench in benchmarks if "decision_us" in bench.extra_info]
+    if decisions:
+        terminalreporter.section("one decision of an exported allocator beside stable-baselines3's predict")
+    for info in decisions:
+        terminalreporter.write_line(
+            "{label:<28} p50 {:>6.1f} µs, p99 {:>6.1f} µs; predict p50 {:>6.1f} µs, p99 {:>6.1f} µs; "
+            "{faster:.1f} times faster".format(*info["decision_us"], *info["predict_us"], **info)
+        )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gpualloc_env  # noqa: F401  registers the environment
-from baselines.adaptive import algorithm_1
+from gpualloc_env.algorithm_1 import algorithm_1
 
 SINGLE_STEPS = 3010
 EPISODE = 301  # steps of a whole serverless episode and of the start of the next one

@@ -1,0 +1,276 @@
+"""`Allocator`: a trained allocator from a small file, with guardrails, without the training's packages."""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from gpualloc_env.algorithm_1 import ALGORITHM_1_COLUMNS, algorithm_1, algorithm_1_of
+from gpualloc_env.allocator_file import AllocatorError, Manifest, read
+from gpualloc_env.guardrails import (
+    BAD_DECISION,
+    NOT_FINITE,
+    OUT_OF_RANGE,
+    check_observation,
+    check_view,
+    enforce,
+)
+from gpualloc_env.networks import Network
+from gpualloc_env.observation import OBSERVATION_FEATURES, View, encode_packed, pack
+from gpualloc_env.shadow import Shadow
+from gpualloc_env.state import GPUS, INFLOW, MIN_SHARE, PRIORITY, AnyArray, Array
+
+__all__ = ["Allocator", "AllocatorError", "Fallback"]
+
+_LOG = logging.getLogger(__name__)
+_REASONS = {
+    NOT_FINITE: "the input is not finite",
+    OUT_OF_RANGE: "the input is out of range",
+    BAD_DECISION: "the network's decision is not finite",
+}
+_MISSING = "the input is incomplete"
+_SEEN, _ARRAYS = 7, 13  # fields of a view: first its state, up to the latter its arrays
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_PRIORITY, _GPUS = (OBSERVATION_FEATURES.index(name) for name in ("priority", "gpus"))
+
+
+class Fallback(NamedTuple):
+    """Why the network did not decide, and what decided in its place."""
+
+    reason: str
+    by: str  # `Algorithm 1` or `equal shares`
+
+
+class Allocator:
+    """Decides which fraction of the platform each agent should hold, within guardrails.
+
+    Whatever it is shown, its shares are finite, in [0, 1], sum to at most 1 (to within rounding)
+    and respect `min_shares`. Where a row of the input is incomplete, not finite or out of range,
+    Algorithm 1 decides that row from the inflow; where what that needs is unusable too (inflow,
+    minimum shares, priorities, G, and of an observation the throughput), all agents get equal
+    shares. The first fallback of each kind is logged as a warning, all are counted. Input of the
+    wrong shape is a mistake of the caller: a `ValueError`.
+    """
+
+    def __init__(
+        self, manifest: Manifest, network: Network, *, min_shares: Sequence[float] | Array | None = None
+    ) -> None:
+        """Hold a network; `load` reads one from a file.
+
+        Args:
+            manifest: for whom the network decides, and where it comes from.
+            network: from observations to shares.
+            min_shares: fractions of the platform that agents get at least, (N,); none by default.
+        """
+        count = len(manifest.agents)
+        self.manifest = manifest
+        self.min_shares: Array = np.zeros(count)
+        if min_shares is not None:
+            self.min_shares = _checked_minimum(min_shares, manifest.agents)
+        self.decisions = 0
+        """Decisions taken, one for each row of a batch."""
+        self.fallbacks: Counter[Fallback] = Counter()
+        """How many of them the network did not take, and why."""
+        self.last: Fallback | None = None
+        """The first fallback in the last call; None where the network took every decision."""
+        self._network = network
+        self._shape = (count, len(manifest.features))
+        # What is compiled at its first call is compiled now, the fallbacks included.
+        for observation in (np.full(self._shape, 0.5), np.full(self._shape, np.nan)):
+            _, _, shares, problems = self._observed(observation)
+            enforce(shares, self.min_shares, problems)
+        _, state, agents, settings, _ = self._packed(dict.fromkeys(View._fields, 1.0))
+        check_view(state, agents, settings, problems)
+        encode_packed(state, agents, settings)
+        ones = np.ones((1, count))
+        algorithm_1(ones, ones, ones, 1.0)
+
+    @classmethod
+    def load(cls, path: str | Path, *, min_shares: Sequence[float] | Array | None = None) -> "Allocator":
+        """Read an allocator that `python -m training.export` wrote, .npz or .onnx.
+
+        Raises:
+            AllocatorError: the file is damaged, something else or of another version, or needs
+                onnxruntime, which is not installed.
+            OSError: it cannot be read.
+        """
+        return cls(*read(path), min_shares=min_shares)
+
+    def __call__(self, observation: AnyArray) -> Array:
+        """Shares for the environment's observation: (N,) for (N, F), (B, N) for (B, N, F).
+
+        Raises:
+            ValueError: another shape, or no numbers.
+        """
+        single, rows, shares, problems = self._observed(observation)
+
+        def fallback(bad: AnyArray) -> Array:
+            needed = rows[bad][..., ALGORITHM_1_COLUMNS]
+            usable = ((needed >= 0) & (needed <= 1)).all(axis=(1, 2))
+            usable &= (rows[bad][..., (_PRIORITY, _GPUS)] > 0).all(axis=(1, 2))
+            proposed = np.full((len(bad), self._shape[0]), np.nan)
+            proposed[usable] = algorithm_1_of(rows[bad[usable]])
+            return proposed
+
+        def describe(b: int) -> str:
+            return self._first(rows[b], OBSERVATION_FEATURES, 1.0)
+
+        self._guard(shares, problems, fallback, describe)
+        return shares[0] if single else shares
+
+    def decide(self, view: View | Mapping[str, Any]) -> Array:
+        """Shares for raw queues, arrivals and shares, shaped as `view.queue`, (N,) or (B, N).
+
+        Args:
+            view: a `View`, or a mapping of its fields. A field that is absent or None counts as
+                missing: Algorithm 1 decides, and the warning names the field.
+
+        Raises:
+            ValueError: a field does not fit the agents, or holds no numbers.
+        """
+        single, state, agents, settings, missing = self._packed(view)
+        rows = encode_packed(state, agents, settings)
+        problems = np.zeros(len(rows), dtype=np.int64)
+        check_view(state, agents, settings, problems)
+        check_observation(rows, problems)
+        shares = self._network(rows)
+
+        def fallback(bad: AnyArray) -> Array:
+            inflow = state[bad][..., INFLOW]
+            least, rank = agents[bad][..., MIN_SHARE], agents[bad][..., PRIORITY]
+            gpus = float(settings[GPUS])
+            usable = np.isfinite([inflow, least, rank]).all(axis=(0, 2))
+            usable &= ((inflow >= 0) & (least >= 0) & (rank > 0)).all(axis=1) & (0 < gpus < np.inf)
+            proposed = np.full((len(bad), self._shape[0]), np.nan)
+            proposed[usable] = algorithm_1(inflow[usable], least[usable], rank[usable], gpus)
+            return proposed
+
+        def describe(b: int) -> str:
+            if missing:
+                return f" (without {', '.join(missing)})"
+            seen = np.concatenate([state[b, :, :_SEEN], agents[b, :, : _ARRAYS - _SEEN]], axis=1)
+            return self._first(seen, View._fields, np.inf) or self._first(rows[b], OBSERVATION_FEATURES, 1.0)
+
+        self._guard(shares, problems, fallback, describe, incomplete=bool(missing))
+        return shares[0] if single else shares
+
+    def shadow(self, path: str | Path) -> Shadow:
+        """Run beside a live allocator: log to a file of JSON lines what this one would have done."""
+        return Shadow(self, path)
+
+    def _observed(self, observation: AnyArray) -> tuple[bool, AnyArray, Array, AnyArray]:
+        """Whether the observation stands alone, its rows, the network's shares and each row's problem."""
+        given = np.asarray(observation)
+        if given.shape[-2:] != self._shape or given.ndim > 3:
+            raise ValueError(
+                f"observation must have shape {self._shape} or (B, {self._shape[0]}, {self._shape[1]}), "
+                f"a row for each of {', '.join(self.manifest.agents)}, got shape {given.shape}"
+            )
+        # A fresh array of one type, for which the kernels are compiled already.
+        rows = np.empty((1, *self._shape) if given.ndim == 2 else given.shape, dtype=np.float32)
+        if given.dtype is _FLOAT32:
+            rows[...] = given
+        else:
+            with np.errstate(over="ignore"):
+                rows[...] = _numbers("observation", given)
+        problems = np.zeros(len(rows), dtype=np.int64)
+        check_observation(rows, problems)
+        return given.ndim == 2, rows, self._network(rows), problems
+
+    def _packed(self, view: View | Mapping[str, Any]) -> tuple[bool, Array, Array, Array, list[str]]:
+        """Whether a view stands alone, its packed arrays, and the fields that it lacks."""
+        fields = View._fields
+        values: list[Any] = list(view if isinstance(view, View) else map(view.get, fields))
+        shape: tuple[int, ...] = ()
+        missing: list[str] = []
+        for k, item in enumerate(values):
+            if isinstance(item, float):
+                continue
+            numbers = item
+            if type(item) is not np.ndarray or item.dtype is not _FLOAT64:
+                if item is None:
+                    missing.append(fields[k])
+                values[k] = numbers = _numbers(fields[k], item)
+            found = cast(AnyArray, numbers).shape
+            if found and (found != shape or k >= _ARRAYS):
+                shape = self._fitting(fields[k], found, shape, per_agent=k < _ARRAYS)
+        return len(shape) < 2, *pack(View(*values), (math.prod(shape[:-1]), self._shape[0])), missing
+
+    def _fitting(
+        self, name: str, found: tuple[int, ...], shape: tuple[int, ...], *, per_agent: bool
+    ) -> tuple[int, ...]:
+        """The shape of a view's fields, () where none has one yet, if that of another one fits it."""
+        count = self._shape[0]
+        if not per_agent:
+            raise ValueError(f"{name} must have shape (), got {found}")
+        if len(found) > 2 or found[-1:] != (count,) or (len(found) == len(shape) == 2):
+            raise ValueError(
+                f"{name} must have shape ({count},) or (B, {count}) as the others have, a number for each of "
+                f"{', '.join(self.manifest.agents)}, got {found}"
+            )
+        return max(found, shape, key=len)
+
+    def _first(self, values: AnyArray, names: Sequence[str], highest: float) -> str:
+        """Name the first of an environment's numbers, (N, columns), that is not from 0 to `highest`."""
+        for i, k in np.argwhere(~((values >= 0) & (values <= highest) & np.isfinite(values))):
+            return f" ({names[k]} of {self.manifest.agents[i]} is {values[i, k]:g})"
+        return ""
+
+    def _guard(
+        self,
+        shares: Array,
+        problems: AnyArray,
+        fallback: Callable[[AnyArray], Array],
+        describe: Callable[[int], str],
+        *,
+        incomplete: bool = False,
+    ) -> None:
+        """Hold the shares, (B, N), to the limits, in place; rows with a problem are decided anew."""
+        self.decisions += len(shares)
+        self.last = None
+        if not enforce(shares, self.min_shares, problems):
+            return
+        bad = np.flatnonzero(problems)
+        with np.errstate(all="ignore"):
+            proposed = fallback(bad)
+        held = ~np.isfinite(proposed).all(axis=1)
+        proposed[held] = 1.0 / self._shape[0]
+        enforce(proposed, self.min_shares, np.zeros_like(bad))
+        shares[bad] = proposed
+        reasons = [_MISSING if incomplete else _REASONS[code] for code in problems[bad].tolist()]
+        sources = np.where(held, "equal shares", "Algorithm 1").tolist()
+        events = [Fallback(*event) for event in zip(reasons, sources, strict=True)]
+        self.last = events[0]
+        for event, times in Counter(events).items():
+            if event not in self.fallbacks:
+                first = describe(int(bad[events.index(event)]))
+                _LOG.warning("%s%s: decided by %s; the next are only counted", event.reason, first, event.by)
+            self.fallbacks[event] += times
+
+
+def _numbers(name: str, given: Any) -> AnyArray:
+    """Real numbers as float64, None as NaN."""
+    numbers: AnyArray = np.asarray(given)
+    try:
+        if np.iscomplexobj(numbers):
+            raise TypeError
+        return numbers.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must hold real numbers, got {given!r:.60}") from None
+
+
+def _checked_minimum(given: Sequence[float] | Array, agents: tuple[str, ...]) -> Array:
+    least = np.array(given, dtype=np.float64)
+    if least.shape != (len(agents),):
+        raise ValueError(
+            f"min_shares must hold {len(agents)} fractions, of {', '.join(agents)}, got shape {least.shape}"
+        )
+    if not ((least >= 0) & (least <= 1)).all() or least.sum() > 1 + 1e-9:
+        raise ValueError(
+            f"min_shares must be fractions of the platform that sum to at most 1, got {least.tolist()}"
+        )
+    return least

@@ -1,0 +1,97 @@
+"""What an allocator holds its input and its decision against, row by row in one compiled pass."""
+
+import math
+
+from gpualloc_env.compiled import compiled
+from gpualloc_env.state import (
+    DT,
+    GPUS,
+    PRIORITY,
+    SLO_S,
+    THROUGHPUT,
+    AnyArray,
+)
+
+SOUND, NOT_FINITE, OUT_OF_RANGE, BAD_DECISION = 0, 1, 2, 3
+_SEEN = 7  # first columns of the state, of which a view tells
+_KNOWN = 6  # first columns of the agents' parameters, likewise
+_SETTINGS = 7  # first settings, likewise
+
+
+@compiled
+def check_observation(observation: AnyArray, problems: AnyArray) -> None:
+    """Note in (B,) problems which observations, (B, N, F), are not finite or not in [0, 1].
+
+    A problem that is noted already, of the view behind the observation, stays.
+    """
+    for b in range(observation.shape[0]):
+        if problems[b] != SOUND:
+            continue
+        for i in range(observation.shape[1]):
+            for k in range(observation.shape[2]):
+                value = observation[b, i, k]
+                if not 0.0 <= value <= 1.0 and problems[b] != NOT_FINITE:
+                    problems[b] = OUT_OF_RANGE if math.isfinite(value) else NOT_FINITE
+
+
+@compiled
+def check_view(state: AnyArray, agents: AnyArray, settings: AnyArray, problems: AnyArray) -> None:
+    """Note in (B,) problems which packed views hold numbers that are not finite or negative.
+
+    Throughput, priority, service objective, dt and G must be above 0. The observation cannot
+    tell: it shows a share that is not a number as a whole one.
+    """
+    common = SOUND
+    for k in range(_SETTINGS):
+        common = _worse(common, _problem(settings[k], k in (DT, GPUS)))
+    for b in range(state.shape[0]):
+        worst = common
+        for i in range(state.shape[1]):
+            for k in range(_SEEN):
+                worst = _worse(worst, _problem(state[b, i, k], False))
+            for k in range(_KNOWN):
+                worst = _worse(worst, _problem(agents[b, i, k], k in (THROUGHPUT, PRIORITY, SLO_S)))
+        problems[b] = worst
+
+
+@compiled
+def enforce(shares: AnyArray, min_shares: AnyArray, problems: AnyArray) -> int:
+    """Clip shares, (B, N), to [0, 1], hold minimum shares, (N,), and scale to the capacity, in place.
+
+    An agent below its minimum is raised to it; what the others hold above theirs is scaled down
+    where the capacity requires it. Rows that are not finite are noted in (B,) problems.
+
+    Returns:
+        How many rows have a problem, of these or of those noted before.
+    """
+    count = 0
+    for b in range(shares.shape[0]):
+        row, least, above, finite = shares[b], 0.0, 0.0, True
+        for i in range(row.shape[0]):
+            finite = finite and math.isfinite(row[i])
+            row[i] = max(min_shares[i], min(1.0, row[i]))
+            least += min_shares[i]
+            above += row[i] - min_shares[i]
+        if not finite and problems[b] == SOUND:
+            problems[b] = BAD_DECISION
+        count += problems[b] != SOUND
+        if least + above > 1.0:
+            scale = max(0.0, 1.0 - least) / above if above > 0.0 else 0.0
+            for i in range(row.shape[0]):
+                row[i] = min_shares[i] + (row[i] - min_shares[i]) * scale
+    return count
+
+
+@compiled
+def _problem(value: float, positive: bool) -> int:
+    if not math.isfinite(value):
+        return NOT_FINITE
+    return OUT_OF_RANGE if value < 0.0 or (positive and value == 0.0) else SOUND
+
+
+@compiled
+def _worse(one: int, other: int) -> int:
+    """Of two problems the one to tell of: not being a number comes first."""
+    if one == SOUND or other == NOT_FINITE:
+        return other
+    return one

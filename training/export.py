@@ -1,0 +1,180 @@
+"""Export a trained allocator as a small file that decides without torch and without unpickling.
+
+python -m training.export runs/my-ppo --out allocator.npz
+"""
+
+import json
+import shlex
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import numpy as np
+import tyro
+from stable_baselines3 import PPO
+
+from gpualloc_env.allocator import Allocator
+from gpualloc_env.allocator_file import Manifest, Validation, write_npz
+from gpualloc_env.observation import OBSERVATION_FEATURES
+from gpualloc_env.scenario import Scenario, load_scenario
+from gpualloc_env.state import AnyArray, Array
+from training.action_transform import SimplexActions
+from training.evaluate import evaluate
+from training.onnx_graph import write_onnx
+from training.policies import CONFIG, MODEL, NORMALISER, TRANSFORM
+from training.trained_network import load_normaliser, mlp
+
+WRITERS = {".npz": write_npz, ".onnx": write_onnx}
+COMPARED_OBSERVATIONS = 10_000
+LARGEST_DIFFERENCE = 1e-6
+"""Between a share of the exported and of the trained allocator."""
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Export a trained allocator as a small file that decides without torch and without unpickling."""
+
+    run: tyro.conf.Positional[Path]
+    """The directory of a training run. Reading it unpickles: export only runs that you trust."""
+    out: Path
+    """The file to write: .npz for NumPy alone, .onnx for any ONNX runtime. It replaces an earlier one."""
+    episodes: Annotated[int, tyro.conf.arg(metavar="INT")] = 100
+    """Held-out episodes of the training scenario on which the exported allocator is validated; of a
+    log, at most its windows."""
+    seed: int = 1_000_000
+    """Seed of the first of them; the others follow it."""
+
+
+def main(config: ExportConfig) -> None:
+    """Read the run, write the file, hold what it decides against the trained model, and validate it."""
+    try:
+        manifest = export(config)
+    except (ValueError, OSError) as error:
+        fail(error)
+    result = manifest.validation
+    assert result is not None
+    print(f"{config.out}: {config.out.stat().st_size / 1024:.0f} KiB, for {', '.join(manifest.agents)}")
+    print(
+        f"Within {result.largest_difference:.0e} of the trained allocator on {result.compared_observations} "
+        f"observations; J = {result.objective:.4g} on {result.scenario}, {result.episodes} held-out "
+        f"episodes, seeds {result.first_seed} to {result.last_seed}"
+    )
+    compare = f"python -m training.compare --scenario {result.scenario} --policies adaptive {config.out}"
+    print(f"Compare it with: {compare}")
+
+
+def export(config: ExportConfig) -> Manifest:
+    """Write the file, all at once or not at all, and return its manifest.
+
+    Raises:
+        ValueError: the run cannot be exported, or the file decides otherwise than the model.
+        OSError: a file is missing, or `out` cannot be written.
+    """
+    check(config)
+    record = json.loads((config.run / CONFIG).read_text(encoding="utf-8"))
+    scenario, episodes = validation_episodes(record["config"], config.episodes)
+    model = PPO.load(config.run / MODEL, device="cpu")
+    transform = SimplexActions(**json.loads((config.run / TRANSFORM).read_text(encoding="utf-8")))
+    normaliser = load_normaliser(config.run / NORMALISER)
+    shape = (len(scenario.agents), len(OBSERVATION_FEATURES))
+    if model.observation_space.shape != shape or transform.num_agents != shape[0]:
+        raise ValueError(
+            f"{config.run} was trained on observations of shape {model.observation_space.shape}; scenario "
+            f"{scenario.name!r} gives {shape} in this version of gpualloc_env: train it again"
+        )
+    settings, arrays = mlp(model, transform, normaliser)
+    manifest = Manifest(
+        agents=tuple(agent.name for agent in scenario.agents),
+        features=OBSERVATION_FEATURES,
+        network=settings,
+        training={"command": command(record["config"]), **record},
+    )
+
+    def trained(observation: AnyArray) -> Array:
+        seen = observation if normaliser is None else normaliser.normalize_obs(observation)
+        return transform(model.predict(np.asarray(seen), deterministic=True)[0])
+
+    try:
+        staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=config.out.parent))
+    except OSError as error:
+        raise OSError(f"cannot write --out {config.out}: {error.strerror}") from None
+    try:
+        unfinished = staging / config.out.name
+        write = WRITERS[config.out.suffix]
+        write(unfinished, manifest, arrays)
+        allocator = Allocator.load(unfinished)
+        generator = np.random.default_rng(config.seed)
+        seen = generator.random((COMPARED_OBSERVATIONS, *shape), dtype=np.float32)
+        difference = float(np.abs(allocator(seen) - trained(seen)).max())
+        if difference > LARGEST_DIFFERENCE:
+            raise ValueError(f"the exported shares differ from the trained ones by up to {difference:.1e}")
+        played = evaluate("exported", allocator.decide, scenario, episodes, config.seed)
+        validation = Validation(
+            scenario=record["config"]["scenario"],
+            split=scenario.trace.split if scenario.trace else None,
+            episodes=episodes,
+            first_seed=config.seed,
+            last_seed=config.seed + episodes - 1,
+            objective=float(played.objective.mean()),
+            compared_observations=COMPARED_OBSERVATIONS,
+            largest_difference=difference,
+        )
+        manifest = manifest.model_copy(update={"validation": validation})
+        write(unfinished, manifest, arrays)
+        Allocator.load(unfinished)
+        unfinished.replace(config.out)
+    finally:
+        shutil.rmtree(staging)
+    return manifest
+
+
+def check(config: ExportConfig) -> None:
+    """Refuse what cannot be read or written before anything is done."""
+    if config.out.suffix not in WRITERS:
+        raise ValueError(f"--out {config.out} must end in {' or '.join(WRITERS)}")
+    if config.out.is_dir():
+        raise IsADirectoryError(f"--out {config.out} is a directory; give the name of a file")
+    if not config.out.parent.is_dir():
+        raise FileNotFoundError(f"--out {config.out}: there is no folder {config.out.parent}; make it first")
+    if config.episodes < 1:
+        raise ValueError(f"episodes must be at least 1, got {config.episodes}")
+    if not config.run.is_dir():
+        raise NotADirectoryError(f"{config.run} is not the directory of a training run")
+    for name in (MODEL, TRANSFORM, CONFIG):
+        if not (config.run / name).is_file():
+            raise FileNotFoundError(f"{config.run} holds no finished training run: {name} is missing")
+
+
+def validation_episodes(trained: dict[str, Any], episodes: int) -> tuple[Scenario, int]:
+    """The scenario of a run, of a log the windows kept for evaluation, and how many episodes to play."""
+    arguments = {name: trained.get(name) for name in ("steps", "dt", "load", "trace")}
+    scenario = load_scenario(trained["scenario"], **arguments)
+    if scenario.trace is None:
+        return scenario, episodes
+    scenario = load_scenario(trained["scenario"], **arguments, split="eval")
+    return scenario, min(episodes, scenario.windows.episodes)
+
+
+def command(trained: dict[str, Any]) -> str:
+    """The command that repeats a training run."""
+    words = ["python", "-m", "training.train"]
+    for name, value in trained.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif value is not None:
+            words += [f"--{option}", *(str(item) for item in (value if isinstance(value, list) else [value]))]
+    return shlex.join(words)
+
+
+def fail(error: Exception) -> NoReturn:
+    """End with the message that names the mistake and its remedy."""
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(ExportConfig))
