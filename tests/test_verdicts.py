@@ -154,3 +154,10 @@ def test_the_files_hold_every_policy_of_every_scenario(boards, tmp_path):
     (random, constant) = summary_rows(boards)
     assert random["best online baseline"] == f"cmu {boards['random'].best_baseline.mean:.3f} (50 %)"
     assert random["learned against baseline"] == "wins" and constant["best learned policy"] == ""
+
+
+def test_a_policy_below_the_bound_is_an_error_and_not_a_record():
+    adaptive = entry("adaptive", [2.0, 3.0])
+    Board(np.array([2.0, 3.0]), [adaptive])
+    with pytest.raises(ValueError, match=r"adaptive has J = .*3\.0.* in episode 1, below the bound .*3\.1"):
+        Board(np.array([2.0, 3.1]), [adaptive])

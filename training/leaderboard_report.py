@@ -8,6 +8,8 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gpualloc_env.state import Array
 from training.report import Estimate, estimate_cell, markdown_table
 from training.verdicts import Entry, Verdict, best_online, headroom_closed, interval, verdict
@@ -38,7 +40,19 @@ class Board:
     """One scenario: the bound of each of its episodes, and what every policy did on them."""
 
     def __init__(self, bounds: Array, entries: Sequence[Entry]) -> None:
-        """Keep the (E,) bounds and the entries, of which one is `adaptive`."""
+        """Keep the (E,) bounds and the entries, of which one is `adaptive`.
+
+        Raises:
+            ValueError: an episode in which a policy has a lower J than the bound, which is then none.
+        """
+        for entry in entries:
+            under = np.argwhere(entry.objective < bounds - 1e-9 * (1 + abs(bounds)))
+            if under.size:
+                run, episode = under[0].tolist()
+                raise ValueError(
+                    f"{entry.name} has J = {entry.objective[run, episode]!r} in episode {episode}, below the "
+                    f"bound {bounds[episode]!r}: please report this scenario and seed"
+                )
         self.bounds = bounds
         self.entries = list(entries)
         self.bound = float(bounds.mean())
