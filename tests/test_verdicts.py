@@ -117,7 +117,7 @@ def boards():
         entry("cmu", adaptive - 2),
         entry("ppo", np.stack([adaptive - 3 + 0.01 * k for k in range(5)]), "learned"),
     ]
-    constant = [entry("static", [2.0]), entry("adaptive", [3.0]), entry("cmu", [3.0])]
+    constant = [entry("static", [4.0]), entry("adaptive", [3.0]), entry("cmu", [3.0])]
     return {"random": Board(adaptive - 4, entries), "constant": Board(np.array([3.0]), constant)}
 
 
@@ -140,7 +140,7 @@ def test_the_json_says_who_wins_against_whom(boards):
     assert random["policies"]["cmu"]["headroom_closed"] == pytest.approx(0.5)
     assert random["policies"]["ppo"]["training_seeds"] == 5
     constant = scenarios["constant"]["policies"]
-    assert constant["static"]["against_adaptive"] == "wins" and constant["cmu"]["against_adaptive"] == "ties"
+    assert constant["static"]["against_adaptive"] == "loses" and constant["cmu"]["against_adaptive"] == "ties"
     assert constant["static"]["headroom_closed"] is None
 
 
