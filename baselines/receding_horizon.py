@@ -166,7 +166,7 @@ def _plan(
     count = queue.shape[1]
     kept, kept_share = room[:_KEEP].T, room[_KEEP : 2 * _KEEP].T
     moves, costs = room[2 * _KEEP], room[2 * _KEEP + 1]
-    least, quantum, levels = min(standby, 0.5 * gpus / count), 0.0, _LEVELS
+    least, levels = min(standby, 0.5 * gpus / count), _LEVELS
     quantum = (most - least) / levels
     # A change within the deadband is free, but must not exceed it by rounding.
     drift = max(0.0, deadband - _ROUNDING)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import tyro
 from rich.console import Console
@@ -18,6 +17,7 @@ from gpualloc_env.scenario import SCENARIOS, Scenario
 from gpualloc_env.traces import Split
 from training.evaluate import Evaluation, evaluate
 from training.event_files import write_runs
+from training.failure import fail
 from training.figures import draw
 from training.heatmap import draw_heatmap
 from training.held_out import count_episodes, held_out_scenario
@@ -181,12 +181,6 @@ def named(policies: Sequence[str]) -> dict[str, str]:
         length = next(unique, len(path))
         names["/".join(path[-length:])] = given
     return names
-
-
-def fail(error: Exception) -> NoReturn:
-    """End with the message that names the mistake and its remedy."""
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":

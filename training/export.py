@@ -6,11 +6,10 @@ python -m training.export runs/my-ppo --out allocator.npz
 import json
 import shlex
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -19,10 +18,11 @@ from stable_baselines3 import PPO
 from gpualloc_env.allocator import Allocator
 from gpualloc_env.allocator_file import Manifest, Validation, write_npz
 from gpualloc_env.observation import OBSERVATION_FEATURES
-from gpualloc_env.scenario import Scenario, load_scenario
 from gpualloc_env.state import AnyArray, Array
 from training.action_transform import SimplexActions
 from training.evaluate import evaluate
+from training.failure import fail
+from training.held_out import count_episodes, held_out_scenario
 from training.onnx_graph import write_onnx
 from training.policies import CONFIG, MODEL, NORMALISER, TRANSFORM
 from training.trained_network import load_normaliser, mlp
@@ -75,7 +75,9 @@ def export(config: ExportConfig) -> Manifest:
     """
     check(config)
     record = json.loads((config.run / CONFIG).read_text(encoding="utf-8"))
-    scenario, episodes = validation_episodes(record["config"], config.episodes)
+    asked = {name: record["config"].get(name) for name in ("steps", "dt", "load", "trace")}
+    scenario = held_out_scenario(record["config"]["scenario"], **asked)
+    episodes = count_episodes(config.episodes, scenario)
     model = PPO.load(config.run / MODEL, device="cpu")
     transform = SimplexActions(**json.loads((config.run / TRANSFORM).read_text(encoding="utf-8")))
     normaliser = load_normaliser(config.run / NORMALISER)
@@ -139,23 +141,11 @@ def check(config: ExportConfig) -> None:
         raise IsADirectoryError(f"--out {config.out} is a directory; give the name of a file")
     if not config.out.parent.is_dir():
         raise FileNotFoundError(f"--out {config.out}: there is no folder {config.out.parent}; make it first")
-    if config.episodes < 1:
-        raise ValueError(f"episodes must be at least 1, got {config.episodes}")
     if not config.run.is_dir():
         raise NotADirectoryError(f"{config.run} is not the directory of a training run")
     for name in (MODEL, TRANSFORM, CONFIG):
         if not (config.run / name).is_file():
             raise FileNotFoundError(f"{config.run} holds no finished training run: {name} is missing")
-
-
-def validation_episodes(trained: dict[str, Any], episodes: int) -> tuple[Scenario, int]:
-    """The scenario of a run, of a log the windows kept for evaluation, and how many episodes to play."""
-    arguments = {name: trained.get(name) for name in ("steps", "dt", "load", "trace")}
-    scenario = load_scenario(trained["scenario"], **arguments)
-    if scenario.trace is None:
-        return scenario, episodes
-    scenario = load_scenario(trained["scenario"], **arguments, split="eval")
-    return scenario, min(episodes, scenario.windows.episodes)
 
 
 def command(trained: dict[str, Any]) -> str:
@@ -168,12 +158,6 @@ def command(trained: dict[str, Any]) -> str:
         elif value is not None:
             words += [f"--{option}", *(str(item) for item in (value if isinstance(value, list) else [value]))]
     return shlex.join(words)
-
-
-def fail(error: Exception) -> NoReturn:
-    """End with the message that names the mistake and its remedy."""
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -17,6 +17,7 @@ from rich.progress import track
 from gpualloc_env.scenario import Scenario, load_scenario
 from gpualloc_env.trace_formats import read_log
 from training.drawn_log import drawn_times
+from training.failure import fail
 from training.fit_report import Comparison, notes, table, table_of_agents, verdicts
 from training.fitted_scenario import check_out, fitted_scenario, write_scenario
 from training.log_statistics import Statistics, statistics
@@ -108,12 +109,6 @@ def arguments(config: FitConfig) -> list[str]:
     given = [(field.name, getattr(config, field.name)) for field in fields(config)[2:]]
     options = [f"--{name}={value}" for name, value in given if value != getattr(FitConfig, name)]
     return [str(config.log), "--out", str(config.out), *options]
-
-
-def fail(error: Exception) -> NoReturn:
-    """End with the message that names the mistake and its remedy."""
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":

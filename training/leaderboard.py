@@ -17,8 +17,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from baselines import POLICIES, PRIVILEGED, Policy, lower_bounds
 from gpualloc_env.scenario import SCENARIOS, Scenario
 from gpualloc_env.state import Array
-from training.compare import fail, named
+from training.compare import named
 from training.evaluate import evaluate
+from training.failure import fail
 from training.held_out import count_episodes, held_out_scenario
 from training.leaderboard_figures import draw_headroom, draw_power, draw_profiles
 from training.leaderboard_report import (

@@ -4,7 +4,6 @@ python -m training.train --scenario serverless --allocator ppo --total-steps 100
 """
 
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from gpualloc_env.scenario import load_scenario
 from gpualloc_env.traces import Split
 from training.callbacks import callbacks
+from training.failure import fail
 from training.policies import CONFIG, MODEL, NORMALISER, TRANSFORM
 from training.provenance import write_config
 from training.sb3_vec_env import BatchVecEnv
@@ -85,8 +85,7 @@ def main(config: TrainConfig) -> None:
         config.out.mkdir(parents=True, exist_ok=True)
         write_config(config.out / CONFIG, asdict(config))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        fail(error)
     # Networks this small are faster on one thread than on several.
     torch.set_num_threads(1)
     normalised = VecNormalize(env, norm_obs=False, gamma=config.gamma)

@@ -20,6 +20,7 @@ from baselines.tuned import TUNED, Constants
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario import Scenario, load_scenario
 from training.evaluate import rollout
+from training.failure import fail
 from training.report import rich_table
 from training.seeds import END_OF_SEEDS, FIRST_TRAINING_SEED
 from training.tuned_file import Table, write_tables
@@ -75,8 +76,7 @@ def main(config: TuneConfig) -> None:
                 )
         write_tables(config.out, found)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        fail(error)
     title = f"{scenario.name}: {config.episodes} training episodes from seed {config.seed}"
     console.print(rich_table(title, rows))
     console.print(f"Constants in {config.out}")

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
 
 import tyro
 from rich.console import Console
@@ -17,6 +16,7 @@ from rich.progress import track
 
 from training import closed_forms
 from training.checks import Check, check_record, check_rows
+from training.failure import fail
 from training.partings import Parting, burst_cases, burst_rows, parting_record, step_cases, step_rows
 from training.provenance import write_config
 from training.report import markdown_table, rich_table, write_json
@@ -121,12 +121,6 @@ def write_markdown(path: Path, titled: dict[str, list[dict[str, str]]]) -> None:
     """Write the tables as Markdown."""
     text = "\n\n".join(f"## {title}\n\n{markdown_table(rows)}" for title, rows in titled.items())
     path.write_text(text + "\n", encoding="utf-8")
-
-
-def fail(error: Exception) -> NoReturn:
-    """End with the message that names the mistake and its remedy."""
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":
