@@ -12,13 +12,13 @@ from math import isfinite
 
 import numpy as np
 
-from baselines.bound import bound, relaxed
+from baselines.bound import relaxed
 from baselines.cmu import cmu
 from baselines.drift import drifting_shares
-from baselines.interior_point import solve
+from baselines.inner_linearisation import Optimum, solve
 from baselines.max_weight import max_weight
 from baselines.processes import in_processes
-from baselines.programme import SHARE, WORK, Programme
+from baselines.programme import Programme
 from baselines.receding_horizon import RecedingHorizon
 from baselines.tuned import tuned
 from gpualloc_env.batch import Batch
@@ -59,15 +59,17 @@ def feasible_schedule(scenario: Scenario, seed: int, rounds: int = ROUNDS) -> Sc
         rounds: rounds of the search.
     """
     episode = _episodes(scenario, 1, seed)
-    arguments = (scenario, episode.arrivals[:, 0], episode.state[0, :, MEAN_RATE], episode.agents[0])
-    least = bound(*arguments)
-    programme = relaxed(*arguments)
+    programme = relaxed(scenario, episode.arrivals[:, 0], episode.state[0, :, MEAN_RATE], episode.agents[0])
+    optimum = solve(programme)
+    least = optimum.lower_bound
     batch = _episodes(scenario, CANDIDATES, seed, same=True)
-    shares = np.concatenate([_first_candidates(scenario, programme), _decided_online(scenario, seed)])
+    shares = np.concatenate(
+        [_first_candidates(scenario, programme, optimum), _decided_online(scenario, seed)]
+    )
     costs = _play(batch, seed, shares)
     generator = np.random.default_rng(seed % 2**63)
     for _ in range(rounds):
-        if costs.min() - least.objective <= CLOSE * (1 + abs(least.objective)):
+        if costs.min() - least <= CLOSE * (1 + abs(least)):
             break
         order = np.argsort(costs, kind="stable")[:PARENTS]
         shares, costs = shares[order], costs[order]
@@ -75,7 +77,7 @@ def feasible_schedule(scenario: Scenario, seed: int, rounds: int = ROUNDS) -> Sc
         shares = np.concatenate([shares, children])
         costs = np.concatenate([costs, _play(batch, seed, children)])
     best = int(costs.argmin())
-    return Schedule(shares[best], float(costs[best]), least.objective)
+    return Schedule(shares[best], float(costs[best]), least)
 
 
 def _episodes(scenario: Scenario, count: int, seed: int, same: bool = False) -> Batch:
@@ -108,11 +110,10 @@ def _play(batch: Batch, seed: int, shares: Array) -> Array:
     return np.concatenate(costs)
 
 
-def _first_candidates(scenario: Scenario, p: Programme) -> Array:
+def _first_candidates(scenario: Scenario, p: Programme, optimum: Optimum) -> Array:
     """Schedules to begin with, (C, T, N): the relaxed optimum, and others that change less."""
     platform = scenario.platform
-    optimum = solve(p)
-    share, work = optimum.slack[:, :, SHARE], optimum.slack[:, :, WORK]
+    share, work = optimum.share, optimum.work
     targets = [share]
     if platform.slice is not None:
         targets.append(np.rint(share / platform.slice) * platform.slice)

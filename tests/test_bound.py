@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines import POLICIES, bound, lower_bounds
-from baselines.bound import _best_shares, dual_value, relaxed, serving_gain
+from baselines.bound import relaxed
 from baselines.drift import drifting_shares
+from baselines.programme import best_shares, dual_value, serving_gain
 from gpualloc_env import SCENARIOS, Agent, Batch, Objective, Platform, Scenario, Traffic, load_scenario
 from gpualloc_env.state import MEAN_RATE, QUEUE_END, REWARD, SERVED, SHARE, SUMS, THROUGHPUT, WEIGHT
 
@@ -282,7 +283,7 @@ def test_no_share_costs_less_than_the_best_one(gain, price, short, minimum, kapp
         f = g if kappa is None else g * (1 + kappa) / (g + kappa)
         return price * g - gain * f + short * max(0.0, minimum - g)
 
-    best = _best_shares(programme, gains, np.array([price]))[0, 0]
+    best = best_shares(programme, gains, np.array([price]))[0, 0]
     assert cost(best) <= cost(share) + 1e-9
 
 
