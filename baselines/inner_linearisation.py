@@ -114,13 +114,12 @@ def _finer(p: Programme, at: _Mixture, spread: float) -> Columns:
 
 
 def _with_corners(p: Programme, share: Array, busy: Array) -> Columns:
-    """Columns with those that keep every flow feasible, and with the corner of the shortfall at R."""
-    corners = [(p.max_share, 1.0)]
+    """Columns with the whole share in use, so that what can be served is, and with the corner at R."""
+    parts = [(share, busy), (np.full((1, 1, 1), p.max_share), np.ones((1, 1, 1)))]
     if p.short.any():
-        corners += [(np.minimum(p.min_share, p.max_share), part) for part in (0.0, 0.5, 1.0)]
-    shape = (-1, *p.arrivals.shape)
-    parts = [(share, busy), *((np.reshape(g, (1, 1, -1)), np.reshape(b, (1, 1, 1))) for g, b in corners)]
-    wide = [[np.broadcast_to(a, (len(a), *shape[1:])) for a in part] for part in parts]
+        least = np.minimum(p.min_share, p.max_share)[None, None]
+        parts += [(least, busy), (least, np.zeros((1, 1, 1)))]
+    wide = [[np.broadcast_to(axis, (len(part[1]), *p.arrivals.shape)) for axis in part] for part in parts]
     return Columns(*(np.concatenate(axis) for axis in zip(*wide, strict=True)))
 
 

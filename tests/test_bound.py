@@ -1,4 +1,4 @@
-"""The clairvoyant bound: against hand calculation, exhaustive search, HiGHS and every policy."""
+"""The clairvoyant bound: against hand calculation, exhaustive search, tangents and every policy."""
 
 import itertools
 
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from baselines import POLICIES, bound, lower_bounds
 from baselines.bound import relaxed
 from baselines.drift import drifting_shares
+from baselines.inner_linearisation import solve
 from baselines.programme import best_shares, dual_value, serving_gain
 from gpualloc_env import SCENARIOS, Agent, Batch, Objective, Platform, Scenario, Traffic, load_scenario
 from gpualloc_env.state import MEAN_RATE, QUEUE_END, REWARD, SERVED, SHARE, SUMS, THROUGHPUT, WEIGHT
@@ -151,15 +152,15 @@ def test_exhaustive_search_finds_nothing_better_and_comes_close(kappas):
         batch.step(np.stack([schedules[:, t], 1 - schedules[:, t]], axis=1))
     best = (-batch.episode[:, SUMS + REWARD] / scenario.steps).min()
     assert optimum.objective <= best <= 1.02 * optimum.objective
-    assert replayed(scenario, optimum.shares, seed=4) == pytest.approx(optimum.objective, rel=1e-5)
+    assert replayed(scenario, optimum.shares, seed=4) == pytest.approx(optimum.objective, rel=2e-3)
 
 
-@pytest.mark.parametrize("name", ["paper", "paper-dominance", "steady"])
-def test_it_is_attained_where_nothing_was_relaxed(name):
+@pytest.mark.parametrize(("name", "within"), [("paper", 2e-6), ("paper-dominance", 2e-6), ("steady", 1e-3)])
+def test_it_is_attained_where_nothing_was_relaxed(name, within):
     scenario = load_scenario(name, steps=100)
     optimum = bound(scenario, *episode(started(scenario, 1, 5)))
     attained = replayed(scenario, optimum.shares, seed=5)
-    assert optimum.objective <= attained <= optimum.objective + 2e-6 * (1 + optimum.objective)
+    assert optimum.objective <= attained <= optimum.objective * (1 + within)
 
 
 def speedup(kappa, share):
@@ -197,8 +198,34 @@ def test_what_a_policy_does_is_a_point_of_the_programme_that_costs_no_more_there
     assert bound(scenario, *episode(started(scenario, 1, 3))).objective <= priced
 
 
+@pytest.mark.parametrize("terms", [None, ALL_TERMS])
+@pytest.mark.parametrize("name", ["paper", "steady", "serverless", "workflow", "diurnal", "fleet"])
+def test_the_bound_is_close_to_what_a_point_of_the_programme_costs(name, terms):
+    scenario = load_scenario(name, steps=40, objective=terms)
+    programme = relaxed(scenario, *episode(started(scenario, 1, 2)))
+    optimum = solve(programme)
+    share, work = optimum.share, optimum.work
+    assert (work <= speedup(programme.kappa, share) + 1e-9).all()
+    assert (share.sum(axis=1) <= programme.gpus + 1e-9).all()
+    inflow = programme.arrivals.copy()
+    inflow[1:] += work[:-1] @ programme.routing.T if programme.routing.size else 0.0
+    left = np.cumsum(inflow - work, axis=0)
+    assert (left >= -1e-6).all()
+    cost = relaxed_cost(programme, share, work, left)
+    # A mixture of points costs more than the point that it amounts to.
+    assert optimum.lower_bound <= cost + 1e-9 and cost <= optimum.cost + 1e-9
+    assert optimum.cost - optimum.lower_bound <= 6e-3 * abs(optimum.lower_bound)
+
+
+def test_the_same_programme_has_the_same_bound_bit_for_bit():
+    scenario = load_scenario("workflow", steps=60)
+    programme = relaxed(scenario, *episode(started(scenario, 1, 4)))
+    once, again = solve(programme), solve(programme)
+    assert once.lower_bound == again.lower_bound and once.share.tobytes() == again.share.tobytes()
+
+
 @pytest.mark.parametrize("name", ["paper", "steady", "serverless", "workflow", "bursty"])
-def test_highs_finds_the_same_optimum(name):
+def test_tangents_find_the_same_optimum(name):
     scenario = load_scenario(name, steps=40, load=None if name.startswith("paper") else 0.7)
     batch = started(scenario, 1, 2)
     programme = relaxed(scenario, *episode(batch))
