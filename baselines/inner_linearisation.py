@@ -8,7 +8,7 @@ first, then a finer one around each agent's point in the optimum before.
 
 Inner linearisation and its relation to Dantzig and Wolfe's decomposition: Geoffrion, Management
 Science 16 (1970) 652; refining the grid: Bradley, Hax and Magnanti, Applied Mathematical
-Programming (1977), section 13.6.
+Programming (1977), chapter 13.
 """
 
 from typing import NamedTuple
