@@ -31,6 +31,8 @@ from gpualloc_env.state import (
 from gpualloc_env.threads import Threads
 from gpualloc_env.workload import SCRATCH
 
+SPARE_LANES = 64
+
 
 class Batch:
     """B independent environments of one scenario, advanced together.
@@ -65,18 +67,25 @@ class Batch:
         self._features = empty_features((rows, count))
         for row in range(rows):
             encode_parameters(self._agents[row], self.settings, self._features[row])
-        self.outcome: Array = np.zeros((num_envs, count, OUTCOME_COLUMNS))
-        self.state: Array = np.zeros((num_envs, count, STATE_COLUMNS))
-        self.terms: Array = np.zeros((num_envs, TERM_COLUMNS))
+        # What the compiled code sees has one row for each column, and a lane for each agent of each
+        # environment. Spare lanes: without them the columns of 2ⁿ environments would all meet in
+        # the same cache lines.
+        spare = SPARE_LANES if num_envs * count >= SPARE_LANES else 0
+        state = np.zeros((STATE_COLUMNS, num_envs * count + spare))
         self.episode: Array = np.zeros((num_envs, EPISODE_COLUMNS))
+        self.outcome_lanes: Array = np.zeros((OUTCOME_COLUMNS, num_envs * count))
+        self.terms: Array = np.zeros((num_envs, TERM_COLUMNS))
+        self.observation_lanes = np.zeros((num_envs * count, len(OBSERVATION_FEATURES)), dtype=np.float32)
+        self.state: Array = self._by_agent(state)
         self.clock = np.full(num_envs, steps)
         # Time first, so that a step reads and writes in order of memory. One spare column: without
         # it the steps of 2ⁿ environments would all meet in the same cache lines.
-        arrivals, arrived = np.zeros((2, steps + 1, num_envs + 1, count))
-        self.arrivals: Array = arrivals[:, :num_envs]
-        self.arrived: Array = arrived[:, :num_envs]
+        arrivals = np.zeros((steps + 1, (num_envs + 1) * count))
+        inflows = np.zeros_like(arrivals) if self.routing.size else arrivals
+        by_time = (steps + 1, num_envs + 1, count)
+        self.arrivals: Array = arrivals.reshape(by_time)[:, :num_envs]
+        self.inflows: Array = inflows.reshape(by_time)[:, :num_envs]
         self.history: Array = np.zeros((num_envs, steps if record else 0, HISTORY_COLUMNS, count))
-        self.observation = np.zeros((num_envs, count, len(OBSERVATION_FEATURES)), dtype=np.float32)
         self.agents: Array = np.broadcast_to(self._agents, (num_envs, count, AGENT_COLUMNS))
         self.view: View = view_of(self.state, self.agents, self.settings)
         self._generators = np.zeros((num_envs, 4), dtype=np.uint64)
@@ -85,16 +94,19 @@ class Batch:
         self._steppers = Threads(num_envs, smallest_range=2048)
         self._drawers = Threads(num_envs, smallest_range=64)
         self._all = np.ones(num_envs, dtype=np.bool_)
+        self._workspaces = np.zeros((self._drawers.count, 1), dtype=simulator.WORKSPACE)
+        elapsed = scenario.dt * np.arange(1, steps + 2) / simulator.RATE_TIME_CONSTANT_S
         self._arrays = (
+            np.expm1(-elapsed[0]) / np.expm1(-elapsed),
             self.clock,
-            self.state,
+            state,
             self._agents,
             self._features,
             self.episode,
             self.settings,
             self.routing,
             arrivals,
-            arrived,
+            inflows,
         )
 
     def __getstate__(self) -> tuple[Scenario, int, bool, tuple[AnyArray, ...]]:
@@ -114,11 +126,26 @@ class Batch:
             self._generators,
             self._episodes,
             self.history,
-            self.outcome,
+            self.outcome_lanes,
             self.terms,
-            self.observation,
+            self.observation_lanes,
             *self._arrays,
         )
+
+    def _by_agent(self, lanes: Array) -> Array:
+        """(columns, B · N and spare) as (B, N, columns), in the same memory."""
+        used = lanes[:, : self.num_envs * self.num_agents]
+        return used.reshape(-1, self.num_envs, self.num_agents).transpose(1, 2, 0)
+
+    @property
+    def outcome(self) -> Array:
+        """What the step just taken did, (B, N, OUTCOME_COLUMNS), a view of `outcome_lanes`."""
+        return self._by_agent(self.outcome_lanes)
+
+    @property
+    def observation(self) -> AnyArray:
+        """What the policies see now, (B, N, F) float32."""
+        return self.observation_lanes.reshape(self.num_envs, self.num_agents, -1)
 
     def seed(self, seed: int, mask: AnyArray | None = None) -> None:
         """Seed environment k with `seed` + k, or only those of a (B,) bool mask."""
@@ -140,9 +167,12 @@ class Batch:
         """Start the next episode in all environments, or in those of a (B,) bool mask."""
         mask = self._all if mask is None else self._checked(mask)
         # Callers may keep what the last step has shown them.
-        self.outcome, self.observation = self.outcome.copy(), np.empty_like(self.observation)
+        self.outcome_lanes, self.observation_lanes = (
+            self.outcome_lanes.copy(),
+            np.empty_like(self.observation_lanes),
+        )
 
-        def draw(first: int, last: int) -> None:
+        def draw(number: int, first: int, last: int) -> None:
             simulator.reset(
                 first,
                 last,
@@ -154,8 +184,9 @@ class Batch:
                 self._nominal,
                 np.empty(max(self.num_agents, SCRATCH)),
                 np.empty((2, 4), dtype=np.uint64),
-                self.outcome,
-                self.observation,
+                self.outcome_lanes,
+                self.observation_lanes,
+                self._workspaces[number],
                 *self._arrays,
             )
 
@@ -174,33 +205,38 @@ class Batch:
             ValueError: the shares have the wrong shape or hold a NaN. Nothing has changed then.
             RuntimeError: an episode is over and has not been reset. Nothing has changed then.
         """
-        requested = np.ascontiguousarray(shares, dtype=np.float64)
+        requested = np.ascontiguousarray(shares, np.float64)
         if requested.shape != (self.num_envs, self.num_agents):
             raise ValueError(
                 f"shares must have shape {(self.num_envs, self.num_agents)}, one fraction of the platform "
                 f"for each agent ({', '.join(self.scenario.agent_names)}), got shape {requested.shape}"
             )
-        active = self._all if active is None else self._checked(active)
-        outcome, observation = np.empty_like(self.outcome), np.empty_like(self.observation)
-        terms = np.empty_like(self.terms)
-        problem = simulator.OK
-        if self._steppers.count > 1:
+        self.advance(requested, active)
+
+    def advance(self, requested: Array, active: AnyArray | None = None) -> None:
+        """`step` for shares that are known to be a C-ordered array of (B, N) float64."""
+        # New arrays: callers may keep what earlier steps have shown them.
+        observation = np.empty(self.observation_lanes.shape, np.float32)
+        if active is None:
+            active = self._all
+            outcome, terms = np.empty(self.outcome_lanes.shape), np.empty(self.terms.shape)
+        else:
+            active = self._checked(active)
+            outcome, terms = self.outcome_lanes.copy(), np.zeros(self.terms.shape)
+        arrays = (requested, active, outcome, terms, observation, self.history)
+        if self._steppers.count == 1:
+            problem = simulator.step(0, self.num_envs, *arrays, self._workspaces[0], *self._arrays)
+        else:
             # No range may advance before all of them are known to be sound.
             problem = simulator.check(0, self.num_envs, requested, active, self.clock, self.scenario.steps)
+            if problem == simulator.OK:
+
+                def advance(number: int, first: int, last: int) -> None:
+                    simulator.step(first, last, *arrays, self._workspaces[number], *self._arrays)
+
+                self._steppers.run(advance)
         if problem == simulator.OK:
-            problem = self._steppers.run(
-                simulator.step,
-                requested,
-                active,
-                outcome,
-                terms,
-                observation,
-                self.history,
-                *self._arrays,
-                self.outcome,
-            )
-        if problem == simulator.OK:
-            self.outcome, self.terms, self.observation = outcome, terms, observation
+            self.outcome_lanes, self.terms, self.observation_lanes = outcome, terms, observation
             return
         if problem == simulator.NOT_A_NUMBER:
             b, i = np.argwhere(np.isnan(requested))[0]
@@ -234,7 +270,6 @@ def _settings(scenario: Scenario) -> Array:
             platform.reallocation_s,
             platform.deadband,
             platform.keep_alive_s,
-            math.exp(-scenario.dt / simulator.RATE_TIME_CONSTANT_S),
             1.0 / scenario.dt,
             *(getattr(objective, term) for term in TERMS),
         ]

@@ -71,7 +71,6 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         )
         self.render_mode = render_mode
         self._batch = Batch(self.scenario, 1, record=True)
-        self._requested = np.zeros((1, self._batch.num_agents))
         self._steps = self.scenario.steps
         self._seeded = False
         self._look()
@@ -80,7 +79,6 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
     def _look(self) -> None:
         """Make the views of the batch's arrays: once, since it takes as long as the compiled step."""
         batch = self._batch
-        self._action = self._requested[0]
         self._view = view_of(batch.state[0], batch.agents[0], batch.settings)
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
@@ -102,20 +100,20 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
             self._batch.seed(int(self.np_random.integers(2**62)) if seed is None else seed)
             self._seeded = True
         self._batch.reset()
-        return self._batch.observation[0], {}
+        return self._batch.observation_lanes, {}
 
     def step(self, action: AnyArray) -> tuple[AnyArray, float, bool, bool, dict[str, Any]]:
         """Hold the shares that `action`, (N,) fractions of the platform, asks for during one step."""
         batch = self._batch
-        requested = np.asarray(action)
-        if requested.shape != self._action.shape:
+        requested = np.array(action, np.float64, ndmin=2)
+        if np.shape(action) != self.action_space.shape:
             raise ValueError(
                 f"action must have shape {(batch.num_agents,)}, one fraction of the platform for each "
-                f"agent ({', '.join(self.scenario.agent_names)}), got shape {requested.shape}"
+                f"agent ({', '.join(self.scenario.agent_names)}), got shape {np.shape(action)}"
             )
-        self._action[:] = requested
-        batch.step(self._requested)
-        arrivals, queue, share, served, capacity, backlog = batch.outcome[0].T
+        batch.advance(requested)
+        # The lanes of a batch of one are its agents.
+        arrivals, queue, share, served, capacity, backlog = batch.outcome_lanes
         latency, cost, throughput, slo, shortfall, reward = batch.terms[0].tolist()
         info: dict[str, Any] = {
             "arrivals": arrivals,
@@ -135,7 +133,7 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         truncated = batch.clock.item(0) >= self._steps
         if truncated:
             info["episode_metrics"] = episode_metrics(batch, 0)
-        return batch.observation[0], reward, False, truncated, info
+        return batch.observation_lanes, reward, False, truncated, info
 
     def render(self) -> Any:
         """The state as text (`ansi`) or as an image (`rgb_array`)."""

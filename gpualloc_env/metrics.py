@@ -245,9 +245,10 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
     span = steps * dt
     sums, quantiles = np.empty((HISTORY_COLUMNS, count)), np.empty((count + 1, len(PERCENTILES)))
     goodputs, paper_latencies = np.empty((2, count))
+    arrived = batch.inflows[:steps, b].cumsum(axis=0)
     _measure(
         batch.history[b],
-        batch.arrived[:steps, b],
+        arrived,
         batch.agents[b],
         dt,
         sums,
@@ -258,7 +259,7 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
     )
     # Python's own floats: a few numbers at a time are slow as NumPy scalars.
     columns, latencies = sums.tolist(), quantiles.tolist()
-    arrived: list[float] = batch.arrived[steps - 1, b].tolist()
+    came: list[float] = arrived[-1].tolist()
     throughput: list[float] = batch.agents[b, :, THROUGHPUT].tolist()
     unfinished: list[float] = batch.history[b, -1, QUEUE_END].tolist()
     backlog, served, late, shares = (columns[column] for column in (BACKLOG, SERVED, LATE, SHARE))
@@ -266,23 +267,23 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
     estimates: list[float] = paper_latencies.tolist()
     per_agent = {
         name: {
-            "latency_mean_s": _ratio(backlog[i] * dt, arrived[i]),
+            "latency_mean_s": _ratio(backlog[i] * dt, came[i]),
             **dict(zip(LATENCIES, latencies[i], strict=True)),
-            "slo_attainment": 1 - _ratio(late[i], arrived[i]),
+            "slo_attainment": 1 - _ratio(late[i], came[i]),
             "throughput_rps": served[i] / span,
             "goodput_rps": goodput[i] / span,
             "backlog_end": unfinished[i],
             "unfinished": unfinished[i],
-            "arrived": arrived[i],
+            "arrived": came[i],
             "share_mean": shares[i] / steps,
             "paper_latency_s": estimates[i],
         }
         for i, name in enumerate(batch.scenario.agent_names)
     }
-    requests, waiting = sum(arrived), sum(backlog) * dt
+    requests, waiting = sum(came), sum(backlog) * dt
     gpu_seconds = sum(shares) * dt
     cost = gpu_seconds * batch.scenario.platform.usd_per_gpu_hour / 3600
-    fractions = [done / came for done, came in zip(served, arrived, strict=True) if came > 0]
+    fractions = [done / asked for done, asked in zip(served, came, strict=True) if asked > 0]
     mean_estimate = sum(estimates) / count
     return {
         "objective": -batch.episode.item(b, SUMS + REWARD) / steps,

@@ -115,12 +115,12 @@ OBSERVATION_FEATURES = (
 
 STATE_FEATURES = 7
 """The first columns change with every step, the others last for the episode."""
-_PARAMETER_FEATURES = len(OBSERVATION_FEATURES) - STATE_FEATURES
+PARAMETER_FEATURES = len(OBSERVATION_FEATURES) - STATE_FEATURES
 
 
 def empty_features(shape: tuple[int, ...]) -> AnyArray:
     """Room for what `encode_parameters` writes: (B, N, F − STATE_FEATURES) float32 for a shape (B, N)."""
-    return np.empty((*shape, _PARAMETER_FEATURES), dtype=np.float32)
+    return np.empty((*shape, PARAMETER_FEATURES), dtype=np.float32)
 
 
 @compiled
@@ -143,25 +143,50 @@ def encode_parameters(agents: AnyArray, settings: AnyArray, features: AnyArray) 
 
 
 @compiled
-def encode(
-    state: AnyArray, agents: AnyArray, features: AnyArray, settings: AnyArray, observation: AnyArray
-) -> None:
-    """Write the observation of one environment, (N, F): its state and, as they are, its parameters."""
-    dt = settings[DT]
-    per_gpu = 1.0 / settings[GPUS]
-    per_keep_alive = 1.0 / max(settings[KEEP_ALIVE_S], dt)
-    for i in range(observation.shape[0]):
-        row, base = observation[i], agents[i, THROUGHPUT]
-        loading, age = state[i, LOADING], state[i, OLDEST_AGE]
-        row[0] = _squash(state[i, QUEUE], base)
-        row[1] = _squash(state[i, INFLOW], base * dt)
-        row[2] = _squash(state[i, RATE], base)
-        row[3] = min(1.0, state[i, HELD] * per_gpu)
-        row[4] = min(1.0, state[i, IDLE] * per_keep_alive)
-        row[5] = _squash(loading, 1.0) if loading > 0.0 else 0.0
-        row[6] = _squash(age, agents[i, SLO_S]) if age > 0.0 else 0.0
-        for k in range(_PARAMETER_FEATURES):
-            row[STATE_FEATURES + k] = features[i, k]
+def put_parameters(features: AnyArray, row: AnyArray) -> None:
+    """Write the columns of one agent that last for the episode behind those that change."""
+    # All are read before any is written, so that they are moved in a few vector instructions.
+    a, b, c, d = features[0], features[1], features[2], features[3]
+    e, f, g, h = features[4], features[5], features[6], features[7]
+    i, j, k, m = features[8], features[9], features[10], features[11]
+    row[7], row[8], row[9], row[10] = a, b, c, d
+    row[11], row[12], row[13], row[14] = e, f, g, h
+    row[15], row[16], row[17], row[18] = i, j, k, m
+
+
+@compiled
+def state_features(
+    queue: float,
+    inflow: float,
+    rate: float,
+    held: float,
+    idle: float,
+    loading: float,
+    oldest_age: float,
+    throughput: float,
+    slo_s: float,
+    per_gpu: float,
+    per_keep_alive: float,
+    dt: float,
+) -> tuple[float, float, float, float, float, float, float]:
+    """The columns of one agent that change with every step, in their order.
+
+    `per_gpu` is 1 / G, `per_keep_alive` 1 / keep-alive time, which counts as one step at least.
+    """
+    return (
+        _squash(queue, throughput),
+        _squash(inflow, throughput * dt),
+        _squash(rate, throughput),
+        _at_most_one(held * per_gpu),
+        _at_most_one(idle * per_keep_alive),
+        _squash(loading, 1.0),
+        _squash(oldest_age, slo_s),
+    )
+
+
+@compiled
+def _at_most_one(value: float) -> float:
+    return 1.0 if value > 1.0 else value
 
 
 @compiled
@@ -204,9 +229,27 @@ def encode_packed(state: Array, agents: Array, settings: Array) -> AnyArray:
 def _encode_all(
     state: AnyArray, agents: AnyArray, settings: AnyArray, features: AnyArray, observation: AnyArray
 ) -> None:
+    per_gpu = 1.0 / settings[GPUS]
+    per_keep_alive = 1.0 / max(settings[KEEP_ALIVE_S], settings[DT])
     for b in range(observation.shape[0]):
         encode_parameters(agents[b], settings, features)
-        encode(state[b], agents[b], features, settings, observation[b])
+        for i in range(observation.shape[1]):
+            row, seen = observation[b, i], state[b, i]
+            row[0], row[1], row[2], row[3], row[4], row[5], row[6] = state_features(
+                seen[QUEUE],
+                seen[INFLOW],
+                seen[RATE],
+                seen[HELD],
+                seen[IDLE],
+                seen[LOADING],
+                seen[OLDEST_AGE],
+                agents[b, i, THROUGHPUT],
+                agents[b, i, SLO_S],
+                per_gpu,
+                per_keep_alive,
+                settings[DT],
+            )
+            put_parameters(features[i], row)
 
 
 def observe(view: View) -> AnyArray:

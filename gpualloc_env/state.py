@@ -1,9 +1,10 @@
 """Names of the rows in which a batch keeps its numbers.
 
 B environments of N agents live in packed float64 arrays of which one axis is a list below:
-`state[:, :, QUEUE]` is the (B, N) array of queues. So the compiled step receives few arguments
-and finds all that belongs to one agent side by side. The names are plain integers because
-compiled code reads them as constants.
+`state[:, :, QUEUE]` is the (B, N) array of queues. In memory that axis comes first, so each name
+is a contiguous plane of B · N numbers, one *lane* for each agent of each environment: the
+compiled step works on many lanes in one vector instruction. The names are plain integers
+because compiled code reads them as constants.
 """
 
 from typing import Any
@@ -38,8 +39,8 @@ IDLE = 4  # [s] since the agent last held a share
 LOADING = 5  # [s] still needed to load the model; 0 when warm
 OLDEST_AGE = 6  # [s] that the oldest waiting request has waited
 OLDEST = 7  # index of the step in which that request arrived
-OLDEST_TOTAL = 8  # [requests] that arrived up to and including that step
-RATE_SUM = 9  # [requests/s] numerator of the smoothed rate
+OLDEST_LEFT = 8  # [requests] of those that arrived in that step that still wait
+RECENT = 9  # [requests] that arrived in the last steps, as many as SLO_LAG and this one
 MEAN_RATE = 10  # [requests/s] mean total arrival rate of the episode, λ̄
 STATE_COLUMNS = 11
 
@@ -66,9 +67,8 @@ TERM_COLUMNS = 6
 # Numbers of an episode as a whole, (B,) each.
 PER_WEIGHTED_RATE = 0  # [s/request] 1 / Σ ω λ̄; 0 where nothing is offered
 PER_TOTAL_RATE = 1  # [s/request] 1 / Σ λ̄; 0 where nothing is offered
-RATE_WEIGHT = 2  # denominator of the smoothed rate
-SUMS = 3  # first of the sums over the episode of the five terms and the reward
-EPISODE_COLUMNS = 9
+SUMS = 2  # first of the sums over the episode of the five terms and the reward
+EPISODE_COLUMNS = 8
 
 TERMS = ("latency", "cost", "throughput", "slo", "shortfall")
 
@@ -80,7 +80,6 @@ SLICE = 3  # [GPU]; 0 where shares are continuous
 REALLOCATION_S = 4  # [s]
 DEADBAND = 5  # [GPU]
 KEEP_ALIVE_S = 6  # [s]
-RATE_DECAY = 7  # of the smoothed rate's weights in one step
-PER_DT = 8  # [1/s] 1 / dt
-WEIGHTS = 9  # first of the objective's five weights, in the order of TERMS
-SETTINGS = 14
+PER_DT = 7  # [1/s] 1 / dt
+WEIGHTS = 8  # first of the objective's five weights, in the order of TERMS
+SETTINGS = 13

@@ -4,9 +4,6 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, TypeVar
-
-Result = TypeVar("Result")
 
 
 class Threads:
@@ -24,17 +21,17 @@ class Threads:
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0
 
-    def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Call `function(first, last, *arguments)` for every range; return the result of the first."""
+    def run(self, function: Callable[[int, int, int], None]) -> None:
+        """Call `function(number, first, last)` for every range."""
         (first, last), *others = self._ranges
         if not others:
-            return function(first, last, *arguments)
+            function(0, first, last)
+            return
         if self._pool is None or self._process != os.getpid():
             # Threads do not survive a fork.
             self._process = os.getpid()
             self._pool = ThreadPoolExecutor(len(others), thread_name_prefix="gpualloc")
-        futures = [self._pool.submit(function, *limits, *arguments) for limits in others]
-        result = function(first, last, *arguments)
+        futures = [self._pool.submit(function, number, *limits) for number, limits in enumerate(others, 1)]
+        function(0, first, last)
         for future in futures:
             future.result()
-        return result

@@ -106,13 +106,14 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
     def step(self, actions: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray, AnyArray, dict[str, Any]]:
         """Advance the running episodes by one step, and start the next where one had ended."""
         batch = self._batch
-        over, active = self._over, ~self._over
-        batch.step(actions, active)
+        over = self._over
+        starting = np.count_nonzero(over)
+        batch.step(actions, ~over if starting else None)
         reward = batch.reward
-        if np.count_nonzero(over):
+        if starting:
             batch.reset(over)
         self._over = batch.done
-        info = self._info(active) if np.count_nonzero(active) else {}
+        info = self._info(~over) if starting < self.num_envs else {}
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         return batch.observation, reward, terminated, self._over.copy(), info
 

@@ -59,7 +59,7 @@ def play_single(arguments, k, actions):
 
 
 def snapshot(batch):
-    arrays = (batch.state, batch.episode, batch.clock, batch.arrivals, batch.arrived, batch.observation)
+    arrays = (batch.state, batch.episode, batch.clock, batch.arrivals, batch.inflows, batch.observation)
     return [array.tobytes() for array in arrays]
 
 

@@ -252,7 +252,7 @@ def test_every_baseline_plays_every_scenario_to_its_end_and_no_request_is_lost(
 ):
     scenario = load_scenario(**scenario_arguments[name])
     run = evaluate(policy, POLICIES[policy], scenario, episodes=2, seed=0)
-    history, arrived = run.batch.history, run.batch.arrived[scenario.steps - 1]
+    history, arrived = run.batch.history, run.batch.inflows[: scenario.steps].sum(axis=0)
     served = history[:, :, SERVED].sum(axis=1)
     assert served + history[:, -1, QUEUE_END] == pytest.approx(arrived, rel=1e-6, abs=1e-9)
     # What was finished in the last step reaches its next agent after the end.

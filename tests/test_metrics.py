@@ -44,7 +44,7 @@ def brute_force(batch, b, i):
     times, left = [], []
     departed = np.concatenate([[0], np.cumsum(history[:, SERVED])])
     position = 0.0
-    for cohort, inflow in enumerate(np.diff(batch.arrived[:steps, b, i], prepend=0.0)):
+    for cohort, inflow in enumerate(batch.inflows[:steps, b, i]):
         for part in range(math.ceil(inflow * SLICES)):
             parts = math.ceil(inflow * SLICES)
             level = position + (part + 0.5) * inflow / parts

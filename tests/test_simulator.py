@@ -8,6 +8,7 @@ from transcription import Transcription
 
 from gpualloc_env import Agent, Batch, Burst, Objective, Platform, Scenario, Surge, Traffic
 from gpualloc_env.env import INFO_COLUMNS
+from gpualloc_env.simulator import LANES
 from gpualloc_env.state import COLD_START, DELAY, LATE, MEAN_RATE, REALLOCATED, TERMS
 
 RECORDED_ROWS = {
@@ -440,7 +441,67 @@ def assert_close(actual, expected, what):
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(cases())
 def test_the_compiled_step_agrees_with_the_transcription(case):
-    scenario, seed, shares = case
+    assert_agrees_with_transcription(*case)
+
+
+@pytest.mark.parametrize("count", [1, 43, LANES - 1, LANES, LANES + 1, 2 * LANES + 7])
+@pytest.mark.parametrize("agent_spread", [0.0, 0.3])
+def test_agents_that_fill_a_part_of_the_lanes_or_several(count, agent_spread):
+    generator = np.random.default_rng(count)
+    agents = tuple(
+        Agent(
+            name=f"agent-{i}",
+            model_mb=1000 * (i % 3),
+            throughput_rps=10 + i % 7,
+            min_share=0.5 / count,
+            priority=1 + i % 3,
+            kappa=None if i % 4 == 0 else 0.5 * (i % 4),
+            slo_s=0.5 + i % 5,
+        )
+        for i in range(count)
+    )
+    routing = np.zeros((count, count))
+    routing[np.arange(count - 1), np.arange(1, count)] = 0.3
+    scenario = Scenario(
+        name="many",
+        agents=agents,
+        platform=Platform(
+            gpus=0.1 * count, reallocation_s=0.1, deadband=0.001, container_start_s=0.4, keep_alive_s=1
+        ),
+        traffic=Traffic(rates_rps=tuple(2.0 for _ in agents)),
+        routing=tuple(map(tuple, routing.tolist())),
+        agent_spread=agent_spread,
+        steps=12,
+        dt=0.5,
+    )
+    shares = generator.dirichlet(np.ones(count), scenario.steps)
+    shares[generator.random(shares.shape) < 0.2] = 0.0
+    if agent_spread:
+        assert_parts_do_not_matter(scenario, shares)
+    else:
+        assert_agrees_with_transcription(scenario, 3, shares.tolist())
+
+
+def assert_parts_do_not_matter(scenario, shares):
+    """Env k of a batch, whose lanes begin elsewhere in a part, is the single one, bit for bit."""
+    batch = Batch(scenario, 5)
+    batch.seed(8)
+    batch.reset()
+    singles = [Batch(scenario, 1) for _ in range(5)]
+    for k, single in enumerate(singles):
+        single.seed(8 + k)
+        single.reset()
+    for asked in shares:
+        batch.step(np.tile(asked, (5, 1)))
+        for k, single in enumerate(singles):
+            single.step(asked[None])
+            assert batch.state[k].tobytes() == single.state[0].tobytes()
+            assert batch.outcome[k].tobytes() == single.outcome[0].tobytes()
+            assert batch.terms[k].tobytes() == single.terms[0].tobytes()
+            assert batch.observation[k].tobytes() == single.observation[0].tobytes()
+
+
+def assert_agrees_with_transcription(scenario, seed, shares):
     batch = Batch(scenario, 2, record=True)
     batch.seed(seed)
     batch.reset()

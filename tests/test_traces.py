@@ -253,4 +253,4 @@ def play(path):
     batch.reset()
     for _ in range(scenario.steps):
         batch.step(np.full((2, 4), 0.25))
-    assert np.isfinite(batch.episode).all() and batch.arrived[scenario.steps - 1].any()
+    assert np.isfinite(batch.episode).all() and batch.inflows[: scenario.steps].any()

@@ -198,7 +198,7 @@ def sojourn_integral(batch: Batch, b: int) -> float:
     total = 0.0
     for i in range(batch.num_agents):
         curves = history[:, SERVED, i], history[:, CAPACITY, i], history[:, DELAY, i]
-        count = sojourns(batch.arrived[:steps, b, i], *curves, batch.scenario.dt, room)
+        count = sojourns(batch.inflows[:steps, b, i].cumsum(), *curves, batch.scenario.dt, room)
         total += float((room[:count, :2].mean(axis=1) * room[:count, 2]).sum())
     return total
 
