@@ -2,14 +2,14 @@
 
 from math import floor
 
-from gpualloc_env.compiled import compiled
+from gpualloc_env.compiled import inlined
 from gpualloc_env.state import AnyArray
 
 # Actions are float32: a request within their resolution of a whole slice is that slice.
 SLICE_TOLERANCE = 1e-6
 
 
-@compiled
+@inlined
 def allocate(requested: AnyArray, gpus: float, max_share: float, slice_: float, granted: AnyArray) -> None:
     """Grant shares, (N,) [GPU], for requested fractions of the platform, (N,).
 
