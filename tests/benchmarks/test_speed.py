@@ -95,7 +95,7 @@ def test_vector_environment(against_cartpole, monkeypatch, num_envs, threads):
     if 2 * num_envs * bytes_per_env(scenario) > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
         pytest.skip("the machine has too little memory")
     monkeypatch.setenv(VARIABLE, str(threads))
-    rounds, parts = {64: (40, 1), 1024: (20, 1), 16384: (5, 1), MANY: (1, PARTS)}[num_envs]
+    rounds, parts = {64: (40, 1), 1024: (20, 1), 16384: (3, PARTS), MANY: (1, PARTS)}[num_envs]
     loop = whole_episodes(num_envs, parts)
     against_cartpole(loop, rounds, parts, **described("`gym.make_vec`", scenario, num_envs, threads))
 
