@@ -42,7 +42,8 @@ def against_cartpole(benchmark, between):
     def measure(loop, rounds, parts=1, **row):
         reference = Reference(cartpole())
         low, middle, high = np.quantile(between(loop, reference, rounds, parts), [0.25, 0.5, 0.75]).tolist()
-        speed = loop.steps / float(np.median(benchmark.stats.stats.data))
+        seconds = np.reshape(benchmark.stats.stats.data, (rounds, parts)).sum(axis=1)
+        speed = parts * loop.steps / float(np.median(seconds))
         agents = row.get("agents")
         benchmark.extra_info.update(
             row={
@@ -72,9 +73,10 @@ def record(benchmark):
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     session = getattr(terminalreporter.config, "_benchmarksession", None)
-    measured = report([bench.extra_info for bench in session.benchmarks] if session else [])
-    if not measured["rows"] and not measured["figures"]:
+    results = [bench.extra_info for bench in session.benchmarks] if session else []
+    if not any("row" in result or "figure" in result for result in results):
         return
+    measured = report(results)
     OUT.mkdir(parents=True, exist_ok=True)
     text = json.dumps(measured, indent=2, ensure_ascii=False) + "\n"
     (OUT / "bench.json").write_text(text, encoding="utf-8")

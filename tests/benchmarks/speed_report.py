@@ -1,7 +1,6 @@
 """What the benchmarks measured, as one dictionary and as the Markdown of the README."""
 
 import os
-from itertools import groupby
 
 import cpuinfo
 import numpy as np
@@ -20,22 +19,24 @@ COLUMNS = (
     "ns per agent and step",
     "bytes per environment",
 )
+FIRST = ("Algorithm 1", "Training", "Memory bandwidth", "First use, in a new interpreter")
+"""Groups of figures that stand first, beside the table of steps."""
 
 
-def report(benchmarks):
+def report(results):
     """The rows of steps per second, their reference, and all other figures.
 
     Args:
-        benchmarks: what each of them has to say, `row` or `figure` among it.
+        results: of each benchmark a `row` and the reference's steps per second, or a `figure`.
     """
-    rates = [info["reference_steps_per_s"] for info in benchmarks if "row" in info]
+    rates = [result["reference_steps_per_s"] for result in results if "row" in result]
     return {
         "reference": {
             "name": "CartPole-v1, gym.make",
             "steps_per_s": float(np.median(rates)) if rates else None,
         },
-        "rows": [info["row"] for info in benchmarks if "row" in info],
-        "figures": [info["figure"] for info in benchmarks if "figure" in info],
+        "rows": [result["row"] for result in results if "row" in result],
+        "figures": [result["figure"] for result in results if "figure" in result],
         "machine": {"cpu": cpuinfo.get_cpu_info().get("brand_raw"), "cores": os.cpu_count()},
         "git_commit": git_commit(),
     }
@@ -53,8 +54,11 @@ def markdown(measured):
             "|" + "---|" * len(COLUMNS),
             *map(_row, measured["rows"]),
         ]
-    by_group = sorted(measured["figures"], key=lambda figure: figure["group"])
-    for group, figures in groupby(by_group, key=lambda figure: figure["group"]):
+    groups = dict.fromkeys([*FIRST, *(figure["group"] for figure in measured["figures"])])
+    for group in groups:
+        figures = [figure for figure in measured["figures"] if figure["group"] == group]
+        if not figures:
+            continue
         lines += ["", f"| {group} | | |", "|---|---|---|"]
         lines += [
             f"| {figure['name']} | {_number(figure['value'])} {figure['unit']} | {figure['note']} |"
