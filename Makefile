@@ -31,7 +31,7 @@ lint: $(VENV)/ready
 check: lint test
 
 bench: $(VENV)/ready
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,ops
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-quiet
 
 format: $(VENV)/ready
 	$(BIN)/ruff format .

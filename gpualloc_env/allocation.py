@@ -6,25 +6,25 @@ gets min(u G, max_share), rounded down to whole slices where the platform has th
 
 import numpy as np
 
-from gpualloc_env.compiled import compiled
+from gpualloc_env.compiled import inlined
 
 # Actions are float32: a request within their resolution of a whole slice is that slice.
 SLICE_TOLERANCE = 1e-6
 
 
-@compiled
+@inlined
 def clip(fraction: float) -> float:
     """The fraction within [0, 1]."""
     return 0.0 if fraction < 0.0 else (1.0 if fraction > 1.0 else fraction)
 
 
-@compiled
+@inlined
 def scale(total: float) -> float:
     """The factor at which clipped fractions of a sum fit the platform."""
     return 1.0 / total if total > 1.0 else 1.0
 
 
-@compiled
+@inlined
 def grant(fraction: float, gpus: float, max_share: float, slice_: float) -> float:
     """The share [GPU] that a scaled fraction of G GPUs is granted."""
     share = fraction * gpus

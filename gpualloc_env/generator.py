@@ -9,7 +9,7 @@ from math import exp, floor, lgamma, log, log1p, pi, sqrt
 
 import numpy as np
 
-from gpualloc_env.compiled import compiled
+from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.state import AnyArray
 
 
@@ -24,7 +24,7 @@ def seed_generator(generator: AnyArray, seed: np.uint64) -> None:
         generator[word] = mixed ^ (mixed >> np.uint64(31))
 
 
-@compiled
+@inlined
 def advance(
     first: np.uint64, second: np.uint64, third: np.uint64, fourth: np.uint64
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint64]:
@@ -45,14 +45,14 @@ def advance(
     return bits, first, second, third, fourth
 
 
-@compiled
+@inlined
 def to_unit(bits: np.uint64) -> float:
     """A number in (0, 1), in steps of 2⁻⁵³, from 64 random bits."""
     # Half a step above zero keeps the logarithm of an exponential draw finite.
     return (float(bits >> np.uint64(11)) + 0.5) * 2.0**-53
 
 
-@compiled
+@inlined
 def random_bits(generator: AnyArray) -> np.uint64:
     """The next 64 random bits of one generator."""
     bits, generator[0], generator[1], generator[2], generator[3] = advance(
@@ -122,7 +122,7 @@ def cached_poisson_quantile(probability: float, mean: float, cache: AnyArray) ->
     return cache[_FIRST] + below
 
 
-@compiled
+@inlined
 def _tabulate(mean: float, cache: AnyArray) -> None:
     """Keep P(X ≤ k) for the counts around the mean, summed as `poisson_quantile` sums them."""
     count = _lowest(mean)
@@ -142,13 +142,13 @@ def _tabulate(mean: float, cache: AnyArray) -> None:
         cumulative += mass
 
 
-@compiled
+@inlined
 def _lowest(mean: float) -> float:
     """A count below which less than 1e-17 of the probability lies: nine standard deviations down."""
     return max(0.0, floor(mean - 9.0 * sqrt(mean)))
 
 
-@compiled
+@inlined
 def _mass(count: float, mean: float) -> float:
     """P(X = count)."""
     if count == 0.0:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpualloc_env.compiled import compiled
+from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulator import NEGLIGIBLE
 from gpualloc_env.state import (
     ARRIVALS,
@@ -93,7 +93,7 @@ def sojourns(
     return count
 
 
-@compiled
+@inlined
 def sojourn_quantile(segments: AnyArray, probability: float) -> float:
     """The time within which a fraction of the requests of some segments left [s]; NaN without requests.
 
@@ -131,7 +131,7 @@ def sojourn_quantile(segments: AnyArray, probability: float) -> float:
     return high
 
 
-@compiled
+@inlined
 def served_within(segments: AnyArray, limit: float) -> float:
     """Requests of some segments that left within `limit` seconds."""
     total = 0.0
@@ -193,7 +193,7 @@ def _measure(
     _quantiles(segments[:total], quantiles[count])
 
 
-@compiled
+@inlined
 def _quantiles(segments: AnyArray, quantiles: AnyArray) -> None:
     for k in range(len(PERCENTILES)):
         quantiles[k] = sojourn_quantile(segments, PERCENTILES[k])

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpualloc_env.compiled import compiled
+from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.state import (
     AGENT_COLUMNS,
     COLD_START_S,
@@ -142,7 +142,7 @@ def encode_parameters(agents: AnyArray, settings: AnyArray, features: AnyArray) 
         row[11] = min(1.0, settings[SLICE])
 
 
-@compiled
+@inlined
 def put_parameters(features: AnyArray, row: AnyArray) -> None:
     """Write the columns of one agent that last for the episode behind those that change."""
     # All are read before any is written, so that they are moved in a few vector instructions.
@@ -154,7 +154,7 @@ def put_parameters(features: AnyArray, row: AnyArray) -> None:
     row[15], row[16], row[17], row[18] = i, j, k, m
 
 
-@compiled
+@inlined
 def state_features(
     queue: float,
     inflow: float,
@@ -184,12 +184,12 @@ def state_features(
     )
 
 
-@compiled
+@inlined
 def _at_most_one(value: float) -> float:
     return 1.0 if value > 1.0 else value
 
 
-@compiled
+@inlined
 def _squash(value: float, unit: float) -> float:
     """Map x = value / unit from [0, ∞) to [0, 1): x / (1 + x)."""
     return float(np.float32(value) / np.float32(unit + value))

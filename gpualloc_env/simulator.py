@@ -16,7 +16,7 @@ import numpy as np
 
 from gpualloc_env import reward
 from gpualloc_env.allocation import clip, grant, scale
-from gpualloc_env.compiled import compiled
+from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.observation import STATE_FEATURES, encode_parameters, put_parameters, state_features
 from gpualloc_env.state import (
     ARRIVALS,
@@ -125,13 +125,13 @@ Workspace = Any  # a record of WORKSPACE; no type of NumPy's names the rows of o
 OK, NOT_A_NUMBER, EPISODE_OVER = 0, 1, 2
 
 
-@compiled
+@inlined
 def _copy(source: AnyArray, target: AnyArray, count: int) -> None:
     for k in range(count):
         target[k] = source[k]
 
 
-@compiled
+@inlined
 def _serve(queue: float, rate: float, delay: float, dt: float) -> tuple[float, float, float]:
     """Serve for what is left of the step after a delay, first come first served.
 
@@ -149,7 +149,7 @@ def _serve(queue: float, rate: float, delay: float, dt: float) -> tuple[float, f
     return capacity, served, queue * delay + (left + 0.5 * served) * busy + left * (dt - delay - busy)
 
 
-@compiled
+@inlined
 def _hold(
     share: float, idle: float, loading: float, cold_start_s: float, dt: float, keep_alive_s: float
 ) -> tuple[float, float]:
@@ -164,7 +164,7 @@ def _hold(
     return (0.0, loaded) if share > 0.0 else (longer, kept)
 
 
-@compiled
+@inlined
 def _load_agents(work: Workspace, agents: AnyArray, b: int, envs: int, i: int, count: int) -> None:
     """Put the parameters of agents i to i + count of some environments into their lanes."""
     k = 0
@@ -182,13 +182,13 @@ def _load_agents(work: Workspace, agents: AnyArray, b: int, envs: int, i: int, c
             k += 1
 
 
-@compiled
+@inlined
 def _stay(agents: AnyArray) -> bool:
     """Whether one set of parameters serves all parts, so that it is loaded but once."""
     return agents.shape[0] == 1 and agents.shape[1] <= LANES
 
 
-@compiled
+@inlined
 def _scale(work: Workspace, shares: AnyArray, b: int, envs: int) -> None:
     """The factor at which what each environment asks for fits the platform."""
     for e in range(envs):
@@ -200,7 +200,7 @@ def _scale(work: Workspace, shares: AnyArray, b: int, envs: int) -> None:
             work.scale[e * min(shares.shape[1], LANES) + i] = factor
 
 
-@compiled
+@inlined
 def _act(
     work: Workspace,
     asked: AnyArray,
@@ -254,7 +254,7 @@ def _act(
         recent[k] = newer
 
 
-@compiled
+@inlined
 def _look_back(work: Workspace, inflows: AnyArray, start: int, t: int, lanes: int) -> None:
     """The requests that came `lag` steps ago."""
     for k in range(lanes):
@@ -262,7 +262,7 @@ def _look_back(work: Workspace, inflows: AnyArray, start: int, t: int, lanes: in
         work.cohort[k] = inflows[t - lag, start + k] if t >= lag else 0.0
 
 
-@compiled
+@inlined
 def _catch_up(work: Workspace, inflows: AnyArray, start: int, t: int, lanes: int) -> None:
     """Find the step in which the oldest waiting request arrived, for the lanes that are `behind`.
 
@@ -285,7 +285,7 @@ def _catch_up(work: Workspace, inflows: AnyArray, start: int, t: int, lanes: int
         count = still
 
 
-@compiled
+@inlined
 def _add_up(work: Workspace, envs: int, count: int, first: bool) -> None:
     """Sum over the agents of each environment; the sums go on over the parts of a large one."""
     k = 0
@@ -306,7 +306,7 @@ def _add_up(work: Workspace, envs: int, count: int, first: bool) -> None:
         work.done[e], work.short[e], work.promised[e] = served, missing, guaranteed
 
 
-@compiled
+@inlined
 def _price(
     work: Workspace, terms: AnyArray, episode: AnyArray, settings: AnyArray, b: int, envs: int
 ) -> None:
@@ -333,7 +333,7 @@ def _price(
             sums[term] += row[term]
 
 
-@compiled
+@inlined
 def _record(
     work: Workspace, history: AnyArray, arrivals: AnyArray, b: int, envs: int, i: int, count: int, t: int
 ) -> None:
@@ -355,7 +355,7 @@ def _record(
             k += 1
 
 
-@compiled
+@inlined
 def _arrive(
     work: Workspace,
     outcome: AnyArray,
@@ -413,7 +413,7 @@ def _arrive(
     _copy(work.oldest_age, state[OLDEST_AGE, start:end], lanes)
 
 
-@compiled
+@inlined
 def _encode(
     work: Workspace,
     state: AnyArray,
@@ -467,7 +467,7 @@ def _encode(
             k += 1
 
 
-@compiled
+@inlined
 def _present(
     work: Workspace,
     moved: bool,
@@ -512,7 +512,7 @@ def _present(
         _encode(work, state, features, settings, observation, b, envs, i, here, count)
 
 
-@compiled
+@inlined
 def _alike(b: int, last: int, most: int, clock: AnyArray, active: AnyArray) -> int:
     """How many environments from b on, `most` of them at the most, are at the same step and active or not."""
     envs = 1

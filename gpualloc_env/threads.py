@@ -5,6 +5,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
+VARIABLE = "GPUALLOC_NUM_THREADS"
+"""Environment variable: the most threads that a batch made from now on may use; by default all cores."""
+
+
+def _cores() -> int:
+    wanted = os.environ.get(VARIABLE)
+    if wanted is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not wanted.isdecimal() or int(wanted) == 0:
+        raise ValueError(f"{VARIABLE} must be a number of threads, 1 or more, got {wanted!r}; or unset it")
+    return int(wanted)
+
 
 class Threads:
     """Run a compiled function on ranges of B environments, on as many cores as that is worth.
@@ -14,8 +26,7 @@ class Threads:
 
     def __init__(self, num_envs: int, smallest_range: int) -> None:
         """Choose ranges no smaller than is worth handing over; threads start when first needed."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.count = max(1, min(cores, num_envs // smallest_range))
+        self.count = max(1, min(_cores(), num_envs // smallest_range))
         edges = [num_envs * k // self.count for k in range(self.count + 1)]
         self._ranges = list(pairwise(edges))
         self._pool: ThreadPoolExecutor | None = None

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from gpualloc_env.agents import Model, NonNegative, Positive
-from gpualloc_env.compiled import compiled
+from gpualloc_env.compiled import inlined
 from gpualloc_env.generator import (
     POISSON_CACHE,
     advance,
@@ -158,7 +158,7 @@ CONSTANT, POISSON, WINDOWS = 0, 1, 2
 SCRATCH = 3 * POISSON_CACHE
 
 
-@compiled
+@inlined
 def draw_agents(generator: AnyArray, source: Source, nominal: AnyArray, agents: AnyArray) -> None:
     """Draw one episode's agents, (N, AGENT_COLUMNS), around their nominal parameters.
 
@@ -174,7 +174,7 @@ def draw_agents(generator: AnyArray, source: Source, nominal: AnyArray, agents: 
         agents[i, COLD_START_S] = source.container_start_s + loading * (low + width * uniform(generator))
 
 
-@compiled
+@inlined
 def total_rates(source: Source, external: AnyArray, total: AnyArray) -> None:
     """Solve the traffic equations λ = external + Wᵀλ, (N,) [requests/s], with the visits at hand."""
     if source.visits.shape[0] == 0:
@@ -187,7 +187,7 @@ def total_rates(source: Source, external: AnyArray, total: AnyArray) -> None:
             total[i] += source.visits[i, j] * external[j]
 
 
-@compiled
+@inlined
 def draw_rates(
     generator: AnyArray,
     source: Source,
@@ -220,7 +220,7 @@ def draw_rates(
     total_rates(source, scratch, mean_rate)
 
 
-@compiled
+@inlined
 def _time_on(process: AnyArray, source: Source, on: bool, remaining: float) -> tuple[float, bool, float]:
     """Follow a burst process through a step in which it turns.
 
@@ -246,7 +246,7 @@ def _time_on(process: AnyArray, source: Source, on: bool, remaining: float) -> t
     return time_on / source.dt, on, remaining - left
 
 
-@compiled
+@inlined
 def _draw_steps(
     generator: AnyArray,
     source: Source,
@@ -272,7 +272,7 @@ def _draw_steps(
     generator[0], generator[1], generator[2], generator[3] = a, b, c, d
 
 
-@compiled
+@inlined
 def draw_arrivals(
     generator: AnyArray,
     source: Source,
@@ -330,7 +330,7 @@ def draw_arrivals(
             t = turn + 1
 
 
-@compiled
+@inlined
 def replay_arrivals(replay: Replay, episode: int, arrivals: AnyArray) -> None:
     """Set one episode's external arrivals to a log's, (T + 1, N) [requests].
 

@@ -56,7 +56,7 @@ def log_lines(form: str, requests: int, seed: int = 0) -> list[str]:
 def write_log(path, lines, end="\n"):
     """Write lines and return the path; a name that ends in .gz packs them."""
     text = end.join([*lines, ""]).encode()
-    path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+    path.write_bytes(gzip.compress(text, compresslevel=1) if path.suffix == ".gz" else text)
     return path
 
 

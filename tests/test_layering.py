@@ -58,6 +58,20 @@ def test_the_package_imports_neither_torch_nor_the_folders_above_it():
     assert not loaded & {"onnx", "onnxruntime"}
 
 
+def test_importing_the_package_loads_only_gymnasium_until_a_name_is_asked_for():
+    program = (
+        "import sys, gpualloc_env\n"
+        "print(*sys.modules)\n"
+        "assert set(gpualloc_env.__all__) <= set(dir(gpualloc_env))\n"
+        "assert all(hasattr(gpualloc_env, name) for name in gpualloc_env.__all__)\n"
+        "assert not hasattr(gpualloc_env, 'Platfrom')\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert not {"numba", "pydantic", "polars", "gpualloc_env.batch"} & set(run.stdout.split())
+
+
 @pytest.mark.parametrize(
     ("folder", "forbidden"),
     [

@@ -1,108 +1,85 @@
-"""What benchmarks measured, at the end of a run: ratios to CartPole-v1, time and memory.
+"""The report of what was measured: at the end of a run, as Markdown and as JSON in `runs/bench`.
 
-A ratio is measured chunk by chunk between two chunks of CartPole itself.
-
-The speed of a shared machine drifts within seconds, so a reference that is measured once, before
-or after, tells little. Each round of a benchmark has its own reference on either side.
+A benchmark hands its result to one of two tables: steps per second as multiples of CartPole-v1
+(`against_cartpole`), or any other figure (`record`).
 """
 
-from time import perf_counter
+import json
+from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import pytest
+from speed_report import markdown, report
+from stepping import Reference, cartpole, ratios
 
-REFERENCE_STEPS = 3000
-
-
-class Reference:
-    """CartPole-v1 through `gym.make`: its speed around every round of a benchmark."""
-
-    def __init__(self):
-        self.env = gym.make("CartPole-v1")
-        self.env.reset(seed=0)
-        self.actions = [self.env.action_space.sample() for _ in range(REFERENCE_STEPS)]
-        self.rates = []
-
-    def measure(self):
-        start = perf_counter()
-        for action in self.actions:
-            _, _, terminated, truncated, _ = self.env.step(action)
-            if terminated or truncated:
-                self.env.reset()
-        self.rates.append(REFERENCE_STEPS / (perf_counter() - start))
+OUT = Path(__file__).parents[2] / "runs" / "bench"
 
 
 @pytest.fixture
-def against_cartpole(benchmark):
-    """Measure `run`, which takes `steps` steps, in rounds, each between two chunks of CartPole-v1."""
+def between(benchmark):
+    """Measure a loop in rounds of some parts, each part between two runs of a reference loop.
 
-    def measure(label, steps, run, rounds):
-        reference = Reference()
+    Returns:
+        How many times faster than the reference it was in each round.
+    """
+
+    def measure(loop, reference, rounds, parts=1):
         reference.measure()
         reference.rates.clear()
-        run()
-        benchmark.pedantic(run, setup=reference.measure, rounds=rounds)
+        if parts == 1:
+            loop.run()
+        benchmark.pedantic(loop.run, setup=reference.measure, rounds=rounds * parts)
         reference.measure()
-        speed = steps / np.array(benchmark.stats.stats.data)
-        around = np.array(reference.rates)
+        return ratios(loop, benchmark.stats.stats.data, reference.rates, parts)
+
+    return measure
+
+
+@pytest.fixture
+def against_cartpole(benchmark, between):
+    """Measure a loop beside CartPole-v1 through `gym.make`, for a row of the table of steps."""
+
+    def measure(loop, rounds, parts=1, **row):
+        reference = Reference(cartpole())
+        low, middle, high = np.quantile(between(loop, reference, rounds, parts), [0.25, 0.5, 0.75]).tolist()
+        seconds = np.reshape(benchmark.stats.stats.data, (rounds, parts)).sum(axis=1)
+        speed = parts * loop.steps / float(np.median(seconds))
+        agents = row.get("agents")
         benchmark.extra_info.update(
-            label=label,
-            steps_per_s=float(np.median(speed)),
-            reference_steps_per_s=float(np.median(around)),
-            ratios=sorted((speed / (0.5 * (around[:-1] + around[1:]))).tolist()),
+            row={
+                **row,
+                "ratio": middle,
+                "ratio_quartiles": [low, high],
+                "steps_per_s": speed,
+                "ns_per_agent_step": 1e9 / (speed * agents) if agents else None,
+                "rounds": rounds,
+            },
+            reference_steps_per_s=float(np.median(reference.rates)),
         )
 
     return measure
 
 
+@pytest.fixture
+def record(benchmark):
+    """Hand over a figure: its group, name, value, unit and what else there is to say."""
+
+    def keep(group, name, value, unit, note=""):
+        figure = {"group": group, "name": name, "value": float(value), "unit": unit, "note": note}
+        benchmark.extra_info.update(figure=figure)
+
+    return keep
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     session = getattr(terminalreporter.config, "_benchmarksession", None)
-    benchmarks = session.benchmarks if session else []
-    measured = [bench.extra_info for bench in benchmarks if "ratios" in bench.extra_info]
-    if measured:
-        terminalreporter.section("steps per second, as a multiple of CartPole-v1 through gym.make")
-        terminalreporter.write_line(
-            f"{'median of the rounds':<42} {'steps/s':>14} {'ratio':>8}   middle half"
-        )
-    for info in measured:
-        low, middle, high = np.quantile(info["ratios"], [0.25, 0.5, 0.75])
-        terminalreporter.write_line(
-            f"{info['label']:<42} {info['steps_per_s']:>14,.0f} {middle:>8.2f}   {low:.2f} to {high:.2f}"
-        )
-    for bench in benchmarks:
-        if "agents" in bench.extra_info:
-            nanoseconds = 1e9 * bench.stats.median / bench.extra_info["agents"]
-            terminalreporter.write_line(f"{bench.extra_info['label']:<42} {nanoseconds:>14.2f} ns an agent")
-    for kind, unit, scale in (("decisions", "µs a decision for 4 agents", 1e6), ("episodes", "s", 1.0)):
-        timed = [bench for bench in benchmarks if kind in bench.extra_info]
-        if timed:
-            terminalreporter.section(f"allocators: {kind}")
-        for bench in timed:
-            count = bench.extra_info[kind] if kind == "decisions" else 1
-            terminalreporter.write_line(
-                f"{bench.extra_info['label']:<24} {scale * bench.stats.median / count:>10.2f} {unit}"
-                + (f" for {bench.extra_info[kind]} episodes" if kind == "episodes" else "")
-            )
-    for bench in benchmarks:
-        if "episode_s" in bench.extra_info:
-            terminalreporter.write_line(
-                f"{bench.extra_info['label']:<42} {bench.stats.median:>14.3f} s an episode"
-            )
-    logs = [bench for bench in benchmarks if "peak_mb" in bench.extra_info]
-    if logs:
-        terminalreporter.section("logs of a million requests made into episodes")
-        for bench in logs:
-            log, peak = bench.extra_info["log_mb"], bench.extra_info["peak_mb"]
-            terminalreporter.write_line(
-                f"{bench.extra_info['label']:<16} {log:>8,.0f} MiB {bench.stats.median:>8.2f} s, "
-                f"peak memory {peak:>6,.0f} MiB above the interpreter with the package"
-            )
-    decisions = [bench.extra_info for bench in benchmarks if "decision_us" in bench.extra_info]
-    if decisions:
-        terminalreporter.section("one decision of an exported allocator beside stable-baselines3's predict")
-    for info in decisions:
-        terminalreporter.write_line(
-            "{label:<28} p50 {:>6.1f} µs, p99 {:>6.1f} µs; predict p50 {:>6.1f} µs, p99 {:>6.1f} µs; "
-            "{faster:.1f} times faster".format(*info["decision_us"], *info["predict_us"], **info)
-        )
+    results = [bench.extra_info for bench in session.benchmarks] if session else []
+    if not any("row" in result or "figure" in result for result in results):
+        return
+    measured = report(results)
+    OUT.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(measured, indent=2, ensure_ascii=False) + "\n"
+    (OUT / "bench.json").write_text(text, encoding="utf-8")
+    (OUT / "bench.md").write_text(markdown(measured), encoding="utf-8")
+    terminalreporter.section("runs/bench/bench.md (and bench.json)")
+    terminalreporter.write_line(markdown(measured))

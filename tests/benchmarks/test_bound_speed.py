@@ -11,13 +11,13 @@ from gpualloc_env.state import MEAN_RATE
 
 
 @pytest.mark.parametrize("name", ["serverless", "steady", "workflow", "paper-spike", "fleet"])
-def test_bound_of_an_episode(benchmark, name):
+def test_bound_of_an_episode(benchmark, record, name):
     scenario = load_scenario(name)
     batch = Batch(scenario, 1)
     batch.seed(10000)
     batch.reset()
     episode = batch.arrivals[:, 0], batch.state[0, :, MEAN_RATE].copy(), batch.agents[0]
-    benchmark.extra_info.update(label=f"bound, {name}", episode_s=True)
     rounds = 3 if name == "fleet" else 30
     least = benchmark.pedantic(bound, (scenario, *episode), rounds=rounds, warmup_rounds=1)
+    record("The bound of an episode", f"`{name}`", benchmark.stats.stats.median, "s")
     assert least.objective < 100

@@ -15,7 +15,7 @@ DECISIONS = 1000
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_one_decision(benchmark, name):
+def test_one_decision(benchmark, record, name):
     policy, batch = fresh(POLICIES[name]), Batch(load_scenario("serverless"), 1)
     batch.seed(0)
     batch.reset()
@@ -29,17 +29,18 @@ def test_one_decision(benchmark, name):
             policy(view)
 
     benchmark.pedantic(run, rounds=20)
-    benchmark.extra_info.update(label=name, decisions=DECISIONS)
+    median = benchmark.stats.stats.median / DECISIONS
+    record("One decision for four agents", f"`{name}`", 1e6 * median, "µs")
     assert np.sum(policy(view)) <= 1 + 1e-9
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_a_thousand_episodes(benchmark, name):
+def test_a_thousand_episodes(benchmark, record, name):
     scenario = load_scenario("serverless")
 
     def run():
         return rollout(POLICIES[name], scenario, 1000, 2**40, record=False)
 
     batch = benchmark.pedantic(run, rounds=1, warmup_rounds=1)
-    benchmark.extra_info.update(label=name, episodes=1000)
+    record("A thousand `serverless` episodes", f"`{name}`", benchmark.stats.stats.median, "s")
     assert batch.done.all() and np.isfinite(objectives(batch)).all()

@@ -1,61 +1,124 @@
-"""Speed of stepping, episodes and their resets included. `make bench` prints the ratios.
+"""Speed of stepping, episodes and their resets included, as multiples of CartPole-v1.
 
 A benchmark measures; nothing here fails because a machine is slow.
 """
 
-import gymnasium as gym
+import os
+
 import numpy as np
 import pytest
+from stepping import SINGLE_STEPS, single, vector, whole_episodes
 
-import gpualloc_env  # noqa: F401  registers the environment
-from gpualloc_env.algorithm_1 import algorithm_1
+from gpualloc_env import SCENARIOS, Batch, load_scenario
+from gpualloc_env.threads import VARIABLE
+from training.fitted_scenario import write_scenario
 
-SINGLE_STEPS = 3010
-EPISODE = 301  # steps of a whole serverless episode and of the start of the next one
-
-
-def typical_action(env):
-    """Equal shares, or a random push. Allocations that let queues grow long step more slowly."""
-    space = env.action_space
-    return np.full(space.shape, 0.25, space.dtype) if space.dtype == np.float32 else space.sample()
+MANY = 262_144
+PARTS = 7  # of the 301 calls of a serverless episode
 
 
-def test_single_environment(against_cartpole):
-    env = gym.make("GPUAlloc-v0")
-    env.reset(seed=0)
-    action = typical_action(env)
+def size(scenario, num_envs, record=False):
+    """Bytes of all arrays of a batch; one that is a part of another's memory counts once."""
+    batch = Batch(scenario, num_envs, record=record)
+    values = [*vars(batch).values(), *batch._arrays]
+    arrays = [value for value in values if isinstance(value, np.ndarray)]
+    owners = {}
+    for array in arrays:
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        owners[id(array)] = array.nbytes
+    return sum(owners.values())
 
-    def run():
-        for _ in range(SINGLE_STEPS):
-            _, _, _, truncated, _ = env.step(action)
-            if truncated:
-                env.reset()
 
-    against_cartpole("GPUAlloc-v0, gym.make", SINGLE_STEPS, run, rounds=60)
-    assert env.observation_space.contains(env.reset()[0])
+def bytes_per_env(scenario, record=False):
+    """What one more environment takes."""
+    return size(scenario, 3, record) - size(scenario, 2, record)
+
+
+def bytes_per_step(scenario):
+    """What a step of one environment reads or writes, each byte counted once.
+
+    That is everything but the arrays over time, of which it is one row.
+    """
+    longer = scenario.model_copy(update={"steps": scenario.steps + 1})
+    per_row = bytes_per_env(longer) - bytes_per_env(scenario)
+    return bytes_per_env(scenario) - scenario.steps * per_row
+
+
+def described(name, scenario, num_envs, threads, record=False):
+    """Columns of a row that are not measured."""
+    return {
+        "name": name,
+        "scenario": scenario.name,
+        "num_envs": num_envs,
+        "agents": len(scenario.agents),
+        "threads": threads,
+        "bytes_per_env": bytes_per_env(scenario, record),
+    }
+
+
+def other(name, num_envs):
+    return {
+        "name": name,
+        "scenario": None,
+        "num_envs": num_envs,
+        "agents": None,
+        "threads": 1,
+        "bytes_per_env": None,
+    }
+
+
+def test_synchronous_cartpole(against_cartpole):
+    loop = vector("CartPole-v1", 64, 50, mode="sync")
+    against_cartpole(loop, rounds=10, **other("Gymnasium's SyncVectorEnv of CartPole-v1", 64))
 
 
 @pytest.mark.parametrize("num_envs", [1024, 16384])
-@pytest.mark.parametrize("name", ["CartPole-v1", "GPUAlloc-v0"])
-def test_native_batch(against_cartpole, name, num_envs):
-    env = gym.make_vec(name, num_envs=num_envs, vectorization_mode="vector_entry_point")
-    env.reset(seed=0)
-    action = typical_action(env)
-
-    def run():
-        for _ in range(EPISODE):
-            env.step(action)
-
-    rounds = 40 if num_envs == 1024 else 6
-    against_cartpole(f"{name}, make_vec({num_envs})", EPISODE * num_envs, run, rounds)
-    assert env.observation_space.contains(env.reset()[0])
+def test_native_cartpole(against_cartpole, num_envs):
+    loop = vector("CartPole-v1", num_envs, 300)
+    rounds = 20 if num_envs == 1024 else 5
+    against_cartpole(loop, rounds, **other("Gymnasium's native CartPole-v1", num_envs))
 
 
-def test_algorithm_1_on_a_million_agents(benchmark):
-    agents = 1_000_000
-    generator = np.random.default_rng(0)
-    rate, min_share = generator.random(agents), generator.random(agents) / agents
-    priority = generator.integers(1, 4, agents).astype(float)
-    benchmark.extra_info.update(label="Algorithm 1, one million agents", agents=agents)
-    shares = benchmark.pedantic(algorithm_1, (rate, min_share, priority, 1.0), rounds=60, warmup_rounds=2)
-    assert shares.sum() <= 1 + 1e-9
+def test_single_environment(against_cartpole):
+    loop = single("GPUAlloc-v0", SINGLE_STEPS)
+    scenario = loop.env.unwrapped.scenario
+    against_cartpole(loop, rounds=40, **described("`gym.make`, `info` included", scenario, 1, 1, record=True))
+    assert loop.env.observation_space.contains(loop.env.reset()[0])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("num_envs", [64, 1024, 16384, MANY])
+def test_vector_environment(against_cartpole, monkeypatch, num_envs, threads):
+    scenario = load_scenario("serverless")
+    # Room for the batch, and for what a step makes beside it.
+    if 2 * num_envs * bytes_per_env(scenario) > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        pytest.skip("the machine has too little memory")
+    monkeypatch.setenv(VARIABLE, str(threads))
+    rounds, parts = {64: (40, 1), 1024: (20, 1), 16384: (3, PARTS), MANY: (1, PARTS)}[num_envs]
+    loop = whole_episodes(num_envs, parts)
+    against_cartpole(loop, rounds, parts, **described("`gym.make_vec`", scenario, num_envs, threads))
+
+
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "serverless"])
+def test_scenario(against_cartpole, monkeypatch, scenario_arguments, name):
+    monkeypatch.setenv(VARIABLE, "1")
+    loop = whole_episodes(1024, **scenario_arguments[name])
+    row = described("`gym.make_vec`", loop.env.unwrapped.scenario, 1024, 1)
+    against_cartpole(loop, rounds=3 if name == "fleet" else 7, **row)
+
+
+@pytest.mark.parametrize("agents", [4, 64, 1024, 16384])
+def test_agents(against_cartpole, tmp_path, agents):
+    # Each of the serverless agents so many times, with as many GPUs for each as they have there.
+    base, copies = load_scenario("serverless"), agents // 4
+    named = (
+        agent.model_copy(update={"name": f"{agent.name}-{k}"}) for k in range(copies) for agent in base.agents
+    )
+    platform = base.platform.model_copy(update={"gpus": float(copies)})
+    scenario = base.model_copy(update={"agents": tuple(named), "platform": platform})
+    path = tmp_path / "many.toml"
+    write_scenario(path, scenario, [])
+    loop = single("GPUAlloc-v0", scenario.steps, scenario=str(path))
+    rounds = {4: 40, 64: 20, 1024: 10, 16384: 3}[agents]
+    against_cartpole(loop, rounds, **described("`gym.make`, agents copied", scenario, 1, 1, record=True))
