@@ -467,7 +467,7 @@ def _encode(
             k += 1
 
 
-@inlined
+@compiled
 def _present(
     work: Workspace,
     moved: bool,
