@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from gpualloc_env import simulator
+from gpualloc_env.buffers import buffers
 from gpualloc_env.generator import seed_generator
 from gpualloc_env.observation import (
     OBSERVATION_FEATURES,
@@ -76,6 +77,9 @@ class Batch:
         self.outcome_lanes: Array = np.zeros((OUTCOME_COLUMNS, num_envs * count))
         self.terms: Array = np.zeros((num_envs, TERM_COLUMNS))
         self.observation_lanes = np.zeros((num_envs * count, len(OBSERVATION_FEATURES)), dtype=np.float32)
+        self._new_outcome = buffers(self.outcome_lanes.shape, np.float64)
+        self._new_terms = buffers(self.terms.shape, np.float64)
+        self._new_observation = buffers(self.observation_lanes.shape, np.float32)
         self.state: Array = self._by_agent(state)
         self.clock = np.full(num_envs, steps)
         # Time first, so that a step reads and writes in order of memory. One spare column: without
@@ -167,10 +171,9 @@ class Batch:
         """Start the next episode in all environments, or in those of a (B,) bool mask."""
         mask = self._all if mask is None else self._checked(mask)
         # Callers may keep what the last step has shown them.
-        self.outcome_lanes, self.observation_lanes = (
-            self.outcome_lanes.copy(),
-            np.empty_like(self.observation_lanes),
-        )
+        outcome, observation = self._new_outcome(), self._new_observation()
+        outcome[...] = self.outcome_lanes
+        self.outcome_lanes, self.observation_lanes = outcome, observation
 
         def draw(number: int, first: int, last: int) -> None:
             simulator.reset(
@@ -215,14 +218,13 @@ class Batch:
 
     def advance(self, requested: Array, active: AnyArray | None = None) -> None:
         """`step` for shares that are known to be a C-ordered array of (B, N) float64."""
-        # New arrays: callers may keep what earlier steps have shown them.
-        observation = np.empty(self.observation_lanes.shape, np.float32)
+        # Arrays that nobody holds: callers may keep what earlier steps have shown them.
+        outcome, terms, observation = self._new_outcome(), self._new_terms(), self._new_observation()
         if active is None:
             active = self._all
-            outcome, terms = np.empty(self.outcome_lanes.shape), np.empty(self.terms.shape)
         else:
             active = self._checked(active)
-            outcome, terms = self.outcome_lanes.copy(), np.zeros(self.terms.shape)
+            outcome[...], terms[...] = self.outcome_lanes, 0.0
         arrays = (requested, active, outcome, terms, observation, self.history)
         if self._steppers.count == 1:
             problem = simulator.step(0, self.num_envs, *arrays, self._workspaces[0], *self._arrays)

@@ -75,6 +75,7 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         self._seeded = False
         self._look()
         self.observation_space, self.action_space = single_spaces(self._batch.num_agents)
+        self._action_shape = self.action_space.shape
 
     def _look(self) -> None:
         """Make the views of the batch's arrays: once, since it takes as long as the compiled step."""
@@ -105,11 +106,12 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
     def step(self, action: AnyArray) -> tuple[AnyArray, float, bool, bool, dict[str, Any]]:
         """Hold the shares that `action`, (N,) fractions of the platform, asks for during one step."""
         batch = self._batch
+        action = np.asarray(action)
         requested = np.array(action, np.float64, ndmin=2)
-        if np.shape(action) != self.action_space.shape:
+        if action.shape != self._action_shape:
             raise ValueError(
                 f"action must have shape {(batch.num_agents,)}, one fraction of the platform for each "
-                f"agent ({', '.join(self.scenario.agent_names)}), got shape {np.shape(action)}"
+                f"agent ({', '.join(self.scenario.agent_names)}), got shape {action.shape}"
             )
         batch.advance(requested)
         # The lanes of a batch of one are its agents.

@@ -120,8 +120,9 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
     def _info(self, active: AnyArray) -> dict[str, Any]:
         batch = self._batch
         info: dict[str, Any] = {}
+        columns = batch.outcome.transpose(2, 0, 1)
         for name, column in INFO_COLUMNS.items():
-            info[name], info[f"_{name}"] = batch.outcome[:, :, column], active
+            info[name], info[f"_{name}"] = columns[column], active
         terms: dict[str, Any] = {}
         for column, name in enumerate(TERMS):
             terms[name], terms[f"_{name}"] = batch.terms[:, column], active
