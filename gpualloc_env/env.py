@@ -73,13 +73,14 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         self._batch = Batch(self.scenario, 1, record=True)
         self._steps = self.scenario.steps
         self._seeded = False
+        self._requested = np.zeros((1, self._batch.num_agents))
         self._look()
         self.observation_space, self.action_space = single_spaces(self._batch.num_agents)
-        self._action_shape = self.action_space.shape
 
     def _look(self) -> None:
         """Make the views of the batch's arrays: once, since it takes as long as the compiled step."""
         batch = self._batch
+        self._action = self._requested[0]
         self._view = view_of(batch.state[0], batch.agents[0], batch.settings)
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
@@ -107,23 +108,23 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         """Hold the shares that `action`, (N,) fractions of the platform, asks for during one step."""
         batch = self._batch
         action = np.asarray(action)
-        requested = np.array(action, np.float64, ndmin=2)
-        if action.shape != self._action_shape:
+        if action.shape != self._action.shape:
             raise ValueError(
                 f"action must have shape {(batch.num_agents,)}, one fraction of the platform for each "
                 f"agent ({', '.join(self.scenario.agent_names)}), got shape {action.shape}"
             )
-        batch.advance(requested)
+        self._action[:] = action
+        batch.advance(self._requested)
         # The lanes of a batch of one are its agents.
-        arrivals, queue, share, served, capacity, backlog = batch.outcome_lanes
-        latency, cost, throughput, slo, shortfall, reward = batch.terms[0].tolist()
+        outcome = batch.outcome_lanes
+        ((latency, cost, throughput, slo, shortfall, reward),) = batch.terms.tolist()
         info: dict[str, Any] = {
-            "arrivals": arrivals,
-            "queue": queue,
-            "share": share,
-            "served": served,
-            "capacity": capacity,
-            "backlog": backlog,
+            "arrivals": outcome[ARRIVALS],
+            "queue": outcome[QUEUE_END],
+            "share": outcome[SHARE],
+            "served": outcome[SERVED],
+            "capacity": outcome[CAPACITY],
+            "backlog": outcome[BACKLOG],
             "reward_terms": {
                 "latency": latency,
                 "cost": cost,
