@@ -24,7 +24,8 @@ from gpualloc_env.state import AnyArray, Array
 from training.action_transform import SimplexActions
 from training.evaluate import evaluate
 from training.onnx_graph import write_onnx
-from training.policies import CONFIG, MODEL, NORMALISER, TRANSFORM
+from training.policies import MODEL, NORMALISER, TRANSFORM
+from training.run_directory import CONFIG
 from training.trained_network import load_normaliser, mlp
 
 WRITERS = {".npz": write_npz, ".onnx": write_onnx}
