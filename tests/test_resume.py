@@ -108,7 +108,7 @@ def test_ten_kills_lead_to_the_weights_of_an_uninterrupted_run(tmp_path):
     train(tmp_path / "first", 0, 0)
     begun = (tmp_path / "first" / "config.json").stat().st_mtime
     seconds = (tmp_path / "first" / "result.json").stat().st_mtime - begun
-    output = train(tmp_path / "killed", KILLS, seconds / 8)
+    output = train(tmp_path / "killed", KILLS, seconds / 16)
     assert json.loads(output.splitlines()[-1]) == [-signal.SIGKILL] * KILLS + [0]
     assert output.count("Continuing the run") >= 1
     assert same(tmp_path / "first", tmp_path / "killed")

@@ -120,7 +120,7 @@ def test_training_plays_training_seeds_only(tmp_path, monkeypatch):
         real(batch, first, mask)
 
     monkeypatch.setattr(Batch, "seed", seed)
-    main(TrainConfig(**{**SHORT, "total_steps": 256}, seed=3, validate_every=0, out=tmp_path / "run"))
+    main(TrainConfig(**{**TRAINED, "total_steps": 256}, seed=3, validate_every=0, out=tmp_path / "run"))
     assert set(seeds) == {4 * FIRST_TRAINING_SEED}
 
 
@@ -132,7 +132,7 @@ def test_validation_seeds_are_neither_held_out_nor_trained_on():
 def worsening(tmp_path_factory):
     """A run whose learning rate is so high that it soon gets worse, stopped after two such validations."""
     out = tmp_path_factory.mktemp("validated") / "run"
-    config = {**SHORT, "total_steps": 20_000, "learning_rate": 0.5, "validate_every": 256, "patience": 2}
+    config = {**TRAINED, "total_steps": 20_000, "learning_rate": 0.5, "validate_every": 256, "patience": 2}
     main(TrainConfig(**config, out=out))
     return out
 
@@ -167,7 +167,7 @@ def test_the_validation_curve_is_in_tensorboard(worsening):
 
 
 def test_without_validation_the_last_policy_is_the_model(tmp_path):
-    main(TrainConfig(**SHORT, validate_every=0, out=tmp_path / "run"))
+    main(TrainConfig(**TRAINED, validate_every=0, out=tmp_path / "run"))
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result == {"model": "the last policy", "stopped_early": False}
     last = load(tmp_path / "run" / "checkpoint.pt")["policy"]
