@@ -24,7 +24,8 @@ from training.evaluate import evaluate
 from training.failure import fail
 from training.held_out import count_episodes, held_out_scenario
 from training.onnx_graph import write_onnx
-from training.policies import CONFIG, MODEL, NORMALISER, TRANSFORM
+from training.policies import MODEL, NORMALISER, TRANSFORM
+from training.run_directory import CONFIG
 from training.trained_network import load_normaliser, mlp
 
 WRITERS = {".npz": write_npz, ".onnx": write_onnx}

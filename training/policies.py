@@ -20,7 +20,7 @@ class AgentsError(ValueError):
     """A policy that was trained for other agents than a scenario has."""
 
 
-MODEL, TRANSFORM, NORMALISER, CONFIG = "model.zip", "transform.json", "normaliser.pkl", "config.json"
+MODEL, TRANSFORM, NORMALISER = "model.zip", "transform.json", "normaliser.pkl"
 """Files of a training run."""
 EXPORTED = (".npz", ".onnx")
 

@@ -73,6 +73,23 @@ class BatchVecEnv(VecEnv):
             "shares": dict(zip(self._batch.scenario.agent_names, shares.tolist(), strict=True)),
         }
 
+    def snapshot(self) -> tuple[Batch, Array]:
+        """What the environments' future depends on, for `restore`: not a copy, to be pickled at once."""
+        return self._batch, self._held
+
+    def restore(self, batch: Batch, held: Array) -> None:
+        """Go on from a snapshot.
+
+        Raises:
+            ValueError: it is of another scenario.
+        """
+        if batch.scenario != self._batch.scenario:
+            raise ValueError(
+                f"scenario {batch.scenario.name!r} is not the one that the run was started with: its "
+                "description has changed; undo that, or give another --out"
+            )
+        self._batch, self._held = batch, held
+
     def close(self) -> None:
         """Nothing to release."""
 

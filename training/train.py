@@ -1,26 +1,31 @@
-"""Train a PPO allocator on the native batch.
+"""Train a PPO allocator on the native batch; the same command again continues an interrupted run.
 
 python -m training.train --scenario serverless --allocator ppo --total-steps 1000000 --out runs/my-ppo
 """
 
-import json
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
-from gpualloc_env.scenario import load_scenario
+from gpualloc_env.scenario import Scenario, load_scenario
 from gpualloc_env.traces import Split
-from training.callbacks import callbacks
+from training.callbacks import Boundaries, EpisodeLog
+from training.checkpoint import load, restore
+from training.curves import Curves
 from training.failure import fail
-from training.policies import CONFIG, MODEL, NORMALISER, TRANSFORM
-from training.provenance import write_config
+from training.outcome import write_outcome
+from training.run_directory import CHECKPOINT, CONFIG, RESULT, TENSORBOARD, claimed
 from training.sb3_vec_env import BatchVecEnv
 from training.seeds import FIRST_TRAINING_SEED
+from training.selection import Selection, validation_objective
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,10 @@ class TrainConfig:
     """Steps of experience, over all environments."""
     seed: int = 0
     """Seeds the environments, the network and its exploration."""
+    seeds: int = 1
+    """Runs to train, seeded `seed`, `seed` + 1, …; several stand in `out`/seed-0, `out`/seed-1, …"""
     out: Path = Path("runs/my-ppo")
-    """Directory for the model, checkpoints, configuration and TensorBoard run."""
+    """Directory for the model, checkpoint, configuration and TensorBoard run."""
     load: float | None = None
     """Load to which the traffic is rescaled, 1.0 being the platform's capacity; default: the scenario's."""
     steps: int | None = None
@@ -63,35 +70,100 @@ class TrainConfig:
     """λ of generalised advantage estimation."""
     hidden: tuple[int, ...] = (64, 64)
     """Units of the hidden layers, of the policy and of the value function each."""
-    checkpoint_every: int = 250_000
-    """Steps between two checkpoints."""
+    checkpoint_every: int = 100_000
+    """Steps between two checkpoints, of which the last is kept."""
+    validate_every: int = 100_000
+    """Steps between two validations, by which the best policy is chosen; 0 keeps the last policy."""
+    validation_episodes: int = 32
+    """Episodes of a validation, the same every time; of a log, at most its windows."""
+    patience: int = 0
+    """Validations without a gain after which training stops; 0 for never."""
     progress: bool = True
     """Show a progress bar."""
 
 
 def main(config: TrainConfig) -> None:
-    """Train, then save the model and everything that it needs to act as it did."""
-    try:
-        check(config)
-        scenario = load_scenario(
-            config.scenario,
-            steps=config.steps,
-            dt=config.dt,
-            load=config.load,
-            trace=config.trace,
-            split=config.split,
-        )
-        env = BatchVecEnv(scenario, config.num_envs, FIRST_TRAINING_SEED * (1 + config.seed))
-        config.out.mkdir(parents=True, exist_ok=True)
-        write_config(config.out / CONFIG, asdict(config))
-    except (ValueError, OSError) as error:
-        fail(error)
+    """Train each run to its end, from the beginning or from its last checkpoint."""
+    several = [
+        replace(config, seeds=1, seed=seed, out=config.out / f"seed-{seed}")
+        for seed in range(config.seed, config.seed + config.seeds)
+    ]
+    runs = several if config.seeds > 1 else [config]
     # Networks this small are faster on one thread than on several.
     torch.set_num_threads(1)
-    normalised = VecNormalize(env, norm_obs=False, gamma=config.gamma)
-    model = PPO(
+    with ExitStack() as locks:
+        try:
+            check(config)
+            scenario = load_scenario(
+                config.scenario,
+                steps=config.steps,
+                dt=config.dt,
+                load=config.load,
+                trace=config.trace,
+                split=config.split,
+            )
+            scenario.source()
+            for run in runs:
+                locks.enter_context(claimed(run.out, asdict(run)))
+        except (ValueError, OSError) as error:
+            fail(error)
+        with progress_display(config) as progress:
+            shows = [
+                progress.add_task(f"seed {run.seed}", total=run.total_steps, start=False) for run in runs
+            ]
+            for run, show in zip(runs, shows, strict=True):
+                train(run, scenario, progress, show)
+
+
+def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any) -> None:
+    """Train one run, then write the allocator and what it was chosen by."""
+    if (config.out / RESULT).exists():
+        progress.update(task, completed=config.total_steps)
+        print(f"The run in {config.out} is complete; nothing to do")
+        return
+    first_seed = FIRST_TRAINING_SEED * (1 + config.seed)
+    env = BatchVecEnv(scenario, config.num_envs, first_seed)
+    model = make_ppo(config, VecNormalize(env, norm_obs=False, gamma=config.gamma))
+    env.seed(first_seed)  # PPO has seeded the environments with its own
+    contents = load(config.out / CHECKPOINT)
+    step = contents["learner"]["num_timesteps"] if contents else 0
+    curves = Curves(
+        config.out / TENSORBOARD / config.allocator, contents["written"] if contents else {}, step
+    )
+    model.set_logger(curves.logger())
+    selection = contents["selection"] if contents else Selection()
+    if contents:
+        try:
+            restore(model, contents)
+        except ValueError as error:
+            fail(error)
+        print(f"Continuing the run in {config.out} from step {step}")
+    progress.start_task(task)
+    boundaries = Boundaries(
+        config.out / CHECKPOINT,
+        curves,
+        selection,
+        checkpoint_every=config.checkpoint_every,
+        validate_every=config.validate_every,
+        patience=config.patience,
+        validate=lambda model: validation_objective(model, scenario, config.validation_episodes),
+        show=lambda step: progress.update(task, completed=step),
+    )
+    progress.update(task, completed=step)
+    # The counters are the run's own, so that `learn` is told what is left, not what was asked for.
+    model.learn(config.total_steps - step, callback=[EpisodeLog(), boundaries], reset_num_timesteps=False)
+    curves.close()
+    write_outcome(config.out, model, env.transform, selection, stopped_early=boundaries.stopped)
+    print(f"Allocator in {config.out}; curves with: tensorboard --logdir {config.out / TENSORBOARD}")
+    compare = f"python -m training.compare --scenario {config.scenario} --policies adaptive {config.out}"
+    print(f"Compare it with: {compare}")
+
+
+def make_ppo(config: TrainConfig, env: VecNormalize) -> PPO:
+    """A fresh learner."""
+    return PPO(
         "MlpPolicy",
-        normalised,
+        env,
         learning_rate=lambda remaining: config.learning_rate * remaining,
         n_steps=config.rollout_steps,
         batch_size=config.batch_size,
@@ -99,29 +171,35 @@ def main(config: TrainConfig) -> None:
         gamma=config.gamma,
         gae_lambda=config.gae_lambda,
         policy_kwargs={"net_arch": list(config.hidden)},
-        tensorboard_log=str(config.out / "tensorboard"),
         seed=config.seed,
         device="cpu",
     )
-    model.learn(
-        config.total_steps,
-        callback=callbacks(config.out, config.checkpoint_every, config.num_envs),
-        tb_log_name=config.allocator,
-        progress_bar=config.progress,
+
+
+def progress_display(config: TrainConfig) -> Progress:
+    """One bar for each run."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not config.progress,
     )
-    model.save(config.out / MODEL)
-    normalised.save(str(config.out / NORMALISER))
-    (config.out / TRANSFORM).write_text(json.dumps(asdict(env.transform), indent=2) + "\n", encoding="utf-8")
-    print(f"Allocator in {config.out}; curves with: tensorboard --logdir {config.out / 'tensorboard'}")
-    compare = f"python -m training.compare --scenario {config.scenario} --policies adaptive {config.out}"
-    print(f"Compare it with: {compare}")
 
 
 def check(config: TrainConfig) -> None:
     """Refuse numbers that stable-baselines3 would stumble over later."""
-    for name in ("total_steps", "num_envs", "rollout_steps", "batch_size", "epochs", "checkpoint_every"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+    positive = ("total_steps", "seeds", "num_envs", "rollout_steps", "batch_size", "epochs")
+    least = dict.fromkeys((*positive, "checkpoint_every", "validation_episodes"), 1)
+    least |= dict.fromkeys(("seed", "validate_every", "patience"), 0)
+    for name, bound in least.items():
+        if getattr(config, name) < bound:
+            raise ValueError(f"{name} must be at least {bound}, got {getattr(config, name)}")
+    if config.patience and not config.validate_every:
+        raise ValueError("patience counts validations; give a validate_every above 0 with it")
+    if config.seeds > 1 and (config.out / CONFIG).exists():
+        raise ValueError(f"{config.out} holds a single run; give another --out for {config.seeds} seeds")
     if (config.num_envs * config.rollout_steps) % config.batch_size:
         raise ValueError(
             f"batch_size must divide num_envs × rollout_steps = {config.num_envs * config.rollout_steps}, "
