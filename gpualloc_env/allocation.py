@@ -30,3 +30,14 @@ def allocate(requested: AnyArray, gpus: float, max_share: float, slice_: float, 
             # Never near a whole slice, however many they are: rounding must not exceed the capacity.
             share = floor(slices + SLICE_TOLERANCE * min(slices, 1000.0)) * slice_
         granted[i] = share
+
+
+@compiled
+def fit(shares: AnyArray, capacity: float) -> None:
+    """Scale shares, (N,) [GPU], to the capacity where they exceed it."""
+    total = 0.0
+    for i in range(shares.shape[0]):
+        total += shares[i]
+    if total > capacity:
+        for i in range(shares.shape[0]):
+            shares[i] *= capacity / total

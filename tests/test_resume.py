@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 KILLS = 10
 TINY = {
     "scenario": "serverless",
+    "allocator": "ppo",
     "steps": 20,
     "total_steps": 1600,
     "num_envs": 4,
@@ -185,7 +186,7 @@ def test_a_run_that_is_going_on_is_refused(interrupted, capsys):
 
 def test_a_scenario_that_has_changed_is_refused(interrupted, capsys):
     contents = load(interrupted / "checkpoint.pt")
-    batch, _ = contents["environments"]
+    batch = contents["environments"]["batch"]
     batch.scenario = batch.scenario.model_copy(update={"description": "another"})
     torch.save(contents, interrupted / "checkpoint.pt")
     with pytest.raises(SystemExit):

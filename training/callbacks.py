@@ -9,6 +9,7 @@ import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
+from training.allocator_policy import AllocatorPolicy
 from training.checkpoint import save
 from training.curves import Curves
 from training.selection import Selection
@@ -91,6 +92,8 @@ class Boundaries(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._last = self.model.num_timesteps
+        if self._last == 0 and self._validate_every > 0:
+            self._measure(0)
 
     def _on_rollout_start(self) -> None:
         self._pass()
@@ -113,10 +116,31 @@ class Boundaries(BaseCallback):
             return every > 0 and (final or step // every > last // every)
 
         if due(self._validate_every):
-            objective = self._validate(cast(PPO, self.model))
-            self._selection.add(step, objective, self.model)
-            self._curves.writer.add_scalar("validation/objective", objective, step)
+            self._measure(step)
         if due(self._checkpoint_every) or self.stopped:
             save(self._checkpoint, cast(PPO, self.model), self._selection, self._curves.written())
         self._last = step
         self._show(step)
+
+    def _measure(self, step: int) -> None:
+        """Validate the policy; the untrained one too, which a run must not end below."""
+        objective = self._validate(cast(PPO, self.model))
+        self._selection.add(step, objective, self.model)
+        self._curves.writer.add_scalar("validation/objective", objective, step)
+
+
+class CriticFirst(BaseCallback):
+    """Leave the actor as it is for the first updates: it should not follow a critic that knows nothing."""
+
+    def __init__(self, updates: int) -> None:
+        super().__init__()
+        self._updates = updates
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        model = cast(PPO, self.model)
+        done = model.num_timesteps // (model.n_steps * model.n_envs)
+        for parameter in cast(AllocatorPolicy, model.policy).actor_parameters:
+            parameter.requires_grad_(done >= self._updates)

@@ -10,7 +10,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
 from training.atomic import write_atomically
-from training.sb3_vec_env import BatchVecEnv
+from training.paired_vec_env import PairedVecEnv
 from training.selection import Selection
 
 LEARNER = (
@@ -72,7 +72,7 @@ def restore(model: PPO, contents: dict[str, Any]) -> None:
         ValueError: the scenario's file has changed since.
     """
     normaliser, env = environments(model)
-    env.restore(*contents["environments"])
+    env.restore(contents["environments"])
     model.policy.load_state_dict(contents["policy"])
     model.policy.optimizer.load_state_dict(contents["optimiser"])
     for target, part in ((model, "learner"), (normaliser, "normaliser")):
@@ -84,7 +84,7 @@ def restore(model: PPO, contents: dict[str, Any]) -> None:
     np.random.set_state(contents["numpy"])  # noqa: NPY002
 
 
-def environments(model: PPO) -> tuple[VecNormalize, BatchVecEnv]:
-    """The normaliser of rewards, and the batch within it."""
+def environments(model: PPO) -> tuple[VecNormalize, PairedVecEnv]:
+    """The normaliser of rewards, and the environments within it."""
     normaliser = cast(VecNormalize, model.get_env())
-    return normaliser, cast(BatchVecEnv, normaliser.venv)
+    return normaliser, cast(PairedVecEnv, normaliser.venv)

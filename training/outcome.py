@@ -8,7 +8,7 @@ from typing import Any
 
 from stable_baselines3 import PPO
 
-from training.action_transform import SimplexActions
+from training.action_transform import ActionTransform
 from training.atomic import write_atomically
 from training.policies import MODEL, TRANSFORM
 from training.run_directory import RESULT
@@ -17,7 +17,7 @@ from training.selection import Selection
 
 
 def write_outcome(
-    out: Path, model: PPO, transform: SimplexActions, selection: Selection, *, stopped_early: bool
+    out: Path, model: PPO, transform: ActionTransform, selection: Selection, *, stopped_early: bool
 ) -> None:
     """Write the best policy, or the last one where none was validated; `result.json`, last, says which."""
     result: dict[str, Any] = {"model": "the last policy", "stopped_early": stopped_early}

@@ -4,13 +4,16 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+from stable_baselines3 import PPO
+
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario import Scenario
-from training.action_transform import SimplexActions
+from training.action_transform import ActionTransform
 from training.evaluate import rollout
 from training.held_out import count_episodes
 from training.policies import learned_policy
 from training.seeds import FIRST_VALIDATION_SEED
+from training.trained_network import decider_of
 
 
 @dataclass
@@ -39,11 +42,11 @@ class Selection:
             self.weights = deepcopy(model.policy.state_dict())
 
 
-def validation_objective(model: Any, scenario: Scenario, episodes: int) -> float:
+def validation_objective(model: PPO, transform: ActionTransform, scenario: Scenario, episodes: int) -> float:
     """Mean J of the model's most likely actions on the validation episodes, the same every time.
 
     Of a log, the windows are those that are trained on: the later ones are held out.
     """
-    policy = learned_policy(model, SimplexActions(len(scenario.agents)))
+    policy = learned_policy(decider_of(model, transform))
     episodes = count_episodes(episodes, scenario)
     return float(objectives(rollout(policy, scenario, episodes, FIRST_VALIDATION_SEED, record=False)).mean())

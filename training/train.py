@@ -15,13 +15,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
+from baselines import policy_for
 from gpualloc_env.scenario import Scenario, load_scenario
 from gpualloc_env.traces import Split
-from training.callbacks import Boundaries, EpisodeLog
+from training.action_transform import ActionTransform, corrections, simplex
+from training.allocator_policy import AllocatorPolicy
+from training.callbacks import Boundaries, CriticFirst, EpisodeLog
 from training.checkpoint import load, restore
 from training.curves import Curves
 from training.failure import fail
 from training.outcome import write_outcome
+from training.paired_vec_env import PairedVecEnv
 from training.run_directory import CHECKPOINT, CONFIG, RESULT, TENSORBOARD, claimed
 from training.sb3_vec_env import BatchVecEnv
 from training.seeds import FIRST_TRAINING_SEED
@@ -34,8 +38,10 @@ class TrainConfig:
 
     scenario: str = "serverless"
     """A registered scenario, or the path of a .toml file."""
-    allocator: Literal["ppo"] = "ppo"
-    """`ppo`: a multilayer perceptron over the whole observation, actions on the simplex."""
+    allocator: Literal["ppo", "ppo-shared", "ppo-residual"] = "ppo-residual"
+    """`ppo`: a multilayer perceptron over the whole observation, actions on the simplex. `ppo-shared`:
+    one network for every agent, so that it serves any number of them. `ppo-residual`: the same, and
+    its actions correct what receding-horizon control assumes, from whose decisions it starts."""
     total_steps: int = 1_000_000
     """Steps of experience, over all environments."""
     seed: int = 0
@@ -54,27 +60,31 @@ class TrainConfig:
     """A request log that replaces the scenario's traffic; its training windows are played."""
     split: Split | None = None
     """Windows of the log to play; default: `train`."""
-    num_envs: int = 64
+    num_envs: int = 128
     """Environments advanced side by side."""
     rollout_steps: int = 128
     """Steps of each environment between two updates."""
-    batch_size: int = 2048
+    batch_size: int = 8192
     """Transitions in a gradient step."""
     epochs: int = 4
     """Passes over the transitions of an update."""
-    learning_rate: float = 1e-3
-    """Of Adam at the start; it falls linearly to zero."""
+    learning_rate: float | None = None
+    """Of Adam at the start; it falls linearly to zero; default: the allocator's."""
     gamma: float = 0.99
     """Discount of a step."""
     gae_lambda: float = 0.95
     """λ of generalised advantage estimation."""
-    hidden: tuple[int, ...] = (64, 64)
-    """Units of the hidden layers, of the policy and of the value function each."""
+    critic_updates: int = 3
+    """Updates at the start that train the value function alone."""
+    initial_std: float | None = None
+    """Of the exploration; default: the allocator's."""
+    hidden: tuple[int, ...] | None = None
+    """Units of the hidden layers, of the policy and of the value function each; default: the allocator's."""
     checkpoint_every: int = 100_000
     """Steps between two checkpoints, of which the last is kept."""
     validate_every: int = 100_000
     """Steps between two validations, by which the best policy is chosen; 0 keeps the last policy."""
-    validation_episodes: int = 32
+    validation_episodes: int = 200
     """Episodes of a validation, the same every time; of a log, at most its windows."""
     patience: int = 0
     """Validations without a gain after which training stops; 0 for never."""
@@ -82,8 +92,21 @@ class TrainConfig:
     """Show a progress bar."""
 
 
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "ppo": {"learning_rate": 1e-3, "initial_std": 1.0, "hidden": (64, 64)},
+    "ppo-shared": {"learning_rate": 1e-3, "initial_std": 0.3, "hidden": (32, 32)},
+    "ppo-residual": {"learning_rate": 2e-3, "initial_std": 0.6, "hidden": (32, 32)},
+}
+"""What each allocator is trained with where nothing else is asked for."""
+
+
 def main(config: TrainConfig) -> None:
     """Train each run to its end, from the beginning or from its last checkpoint."""
+    asked = asdict(config)
+    config = replace(
+        config,
+        **{name: value for name, value in DEFAULTS[config.allocator].items() if asked[name] is None},
+    )
     several = [
         replace(config, seeds=1, seed=seed, out=config.out / f"seed-{seed}")
         for seed in range(config.seed, config.seed + config.seeds)
@@ -122,7 +145,10 @@ def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any
         print(f"The run in {config.out} is complete; nothing to do")
         return
     first_seed = FIRST_TRAINING_SEED * (1 + config.seed)
-    env = BatchVecEnv(scenario, config.num_envs, first_seed)
+    reference = policy_for("receding-horizon", scenario.name)
+    env = PairedVecEnv(
+        BatchVecEnv(scenario, config.num_envs, first_seed, make_transform(config, scenario)), reference
+    )
     model = make_ppo(config, VecNormalize(env, norm_obs=False, gamma=config.gamma))
     env.seed(first_seed)  # PPO has seeded the environments with its own
     contents = load(config.out / CHECKPOINT)
@@ -146,31 +172,48 @@ def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any
         checkpoint_every=config.checkpoint_every,
         validate_every=config.validate_every,
         patience=config.patience,
-        validate=lambda model: validation_objective(model, scenario, config.validation_episodes),
+        validate=lambda model: validation_objective(
+            model, env.env.transform, scenario, config.validation_episodes
+        ),
         show=lambda step: progress.update(task, completed=step),
     )
     progress.update(task, completed=step)
     # The counters are the run's own, so that `learn` is told what is left, not what was asked for.
-    model.learn(config.total_steps - step, callback=[EpisodeLog(), boundaries], reset_num_timesteps=False)
+    callbacks = [EpisodeLog(), CriticFirst(config.critic_updates), boundaries]
+    model.learn(config.total_steps - step, callback=callbacks, reset_num_timesteps=False)
     curves.close()
-    write_outcome(config.out, model, env.transform, selection, stopped_early=boundaries.stopped)
+    write_outcome(config.out, model, env.env.transform, selection, stopped_early=boundaries.stopped)
     print(f"Allocator in {config.out}; curves with: tensorboard --logdir {config.out / TENSORBOARD}")
     compare = f"python -m training.compare --scenario {config.scenario} --policies adaptive {config.out}"
     print(f"Compare it with: {compare}")
 
 
+def make_transform(config: TrainConfig, scenario: Scenario) -> ActionTransform:
+    """From the allocator's actions to shares."""
+    if config.allocator == "ppo-residual":
+        return corrections(len(scenario.agents), scenario.name)
+    return simplex(len(scenario.agents))
+
+
 def make_ppo(config: TrainConfig, env: VecNormalize) -> PPO:
     """A fresh learner."""
+    highest, residual = config.learning_rate, config.allocator == "ppo-residual"
+    assert highest is not None
     return PPO(
-        "MlpPolicy",
+        AllocatorPolicy,
         env,
-        learning_rate=lambda remaining: config.learning_rate * remaining,
+        learning_rate=lambda remaining: highest * remaining,
         n_steps=config.rollout_steps,
         batch_size=config.batch_size,
         n_epochs=config.epochs,
         gamma=config.gamma,
         gae_lambda=config.gae_lambda,
-        policy_kwargs={"net_arch": list(config.hidden)},
+        policy_kwargs={
+            "network": "mlp" if config.allocator == "ppo" else "shared",
+            "hidden": config.hidden,
+            "initial_std": config.initial_std,
+            "initial_gain": 0.0 if residual else 0.01,
+        },
         seed=config.seed,
         device="cpu",
     )
@@ -192,7 +235,7 @@ def check(config: TrainConfig) -> None:
     """Refuse numbers that stable-baselines3 would stumble over later."""
     positive = ("total_steps", "seeds", "num_envs", "rollout_steps", "batch_size", "epochs")
     least = dict.fromkeys((*positive, "checkpoint_every", "validation_episodes"), 1)
-    least |= dict.fromkeys(("seed", "validate_every", "patience"), 0)
+    least |= dict.fromkeys(("seed", "validate_every", "patience", "critic_updates"), 0)
     for name, bound in least.items():
         if getattr(config, name) < bound:
             raise ValueError(f"{name} must be at least {bound}, got {getattr(config, name)}")
