@@ -16,6 +16,7 @@ TRAINED = {
     "rollout_steps": 32,
     "batch_size": 64,
     "checkpoint_every": 1000,
+    "validation_episodes": 32,
     "progress": False,
 }
 
