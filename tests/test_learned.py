@@ -106,16 +106,14 @@ def test_torch_explores_and_values_without_regard_to_order(allocator):
     model, _ = lively(allocator)
     policy, order = model.policy, torch.tensor([2, 0, 3, 1])
     seen = torch.rand((7, *model.observation_space.shape))
-    distribution, other = policy.get_distribution(seen), policy.get_distribution(seen[:, order])
-    each = distribution.distribution.mean.shape[1] // 4
-    for one, two in (
-        (distribution.distribution.mean, other.distribution.mean),
-        (distribution.distribution.stddev, other.distribution.stddev),
-    ):
+    seen = (seen, seen[:, order])
+    normal = [policy.get_distribution(rows).distribution for rows in seen]
+    each = normal[0].mean.shape[1] // 4
+    for one, two in zip(*((each.mean, each.stddev) for each in normal), strict=True):
         rows = one[:, : 4 * each].reshape(7, 4, each)[:, order]
         assert torch.allclose(rows, two[:, : 4 * each].reshape(7, 4, each), atol=1e-5)
         assert torch.allclose(one[:, 4 * each :], two[:, 4 * each :], atol=1e-5)
-    values = [policy.predict_values(each) for each in (seen, seen[:, order])]
+    values = [policy.predict_values(rows) for rows in seen]
     assert torch.allclose(*values, atol=1e-5)
 
 
