@@ -62,7 +62,7 @@ class TrainConfig:
     """Windows of the log to play; default: `train`."""
     num_envs: int = 128
     """Environments advanced side by side."""
-    rollout_steps: int = 128
+    rollout_steps: int = 64
     """Steps of each environment between two updates."""
     batch_size: int = 4096
     """Transitions in a gradient step."""
@@ -70,7 +70,7 @@ class TrainConfig:
     """Passes over the transitions of an update."""
     learning_rate: float | None = None
     """Of Adam at the start; it falls linearly to zero; default: the allocator's."""
-    gamma: float = 0.98
+    gamma: float = 0.99
     """Discount of a step."""
     gae_lambda: float = 0.95
     """λ of generalised advantage estimation."""
@@ -95,7 +95,7 @@ class TrainConfig:
 DEFAULTS: dict[str, dict[str, Any]] = {
     "ppo": {"learning_rate": 1e-3, "initial_std": 1.0, "hidden": (64, 64)},
     "ppo-shared": {"learning_rate": 1e-3, "initial_std": 0.3, "hidden": (32, 32)},
-    "ppo-residual": {"learning_rate": 1.5e-3, "initial_std": 0.5, "hidden": (32, 32)},
+    "ppo-residual": {"learning_rate": 3e-3, "initial_std": 0.5, "hidden": (32, 32)},
 }
 """What each allocator is trained with where nothing else is asked for."""
 
