@@ -64,8 +64,8 @@ class TrainConfig:
     """Environments advanced side by side."""
     rollout_steps: int = 64
     """Steps of each environment between two updates."""
-    batch_size: int = 4096
-    """Transitions in a gradient step."""
+    batch_size: int | None = None
+    """Transitions in a gradient step; default: the allocator's."""
     epochs: int = 4
     """Passes over the transitions of an update."""
     learning_rate: float | None = None
@@ -93,9 +93,9 @@ class TrainConfig:
 
 
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "ppo": {"learning_rate": 1e-3, "initial_std": 1.0, "hidden": (64, 64)},
-    "ppo-shared": {"learning_rate": 1e-3, "initial_std": 0.3, "hidden": (32, 32)},
-    "ppo-residual": {"learning_rate": 3e-3, "initial_std": 0.5, "hidden": (32, 32)},
+    "ppo": {"learning_rate": 3e-3, "initial_std": 1.0, "batch_size": 2048, "hidden": (64, 64)},
+    "ppo-shared": {"learning_rate": 5e-3, "initial_std": 0.8, "batch_size": 2048, "hidden": (32, 32)},
+    "ppo-residual": {"learning_rate": 3e-3, "initial_std": 0.5, "batch_size": 4096, "hidden": (32, 32)},
 }
 """What each allocator is trained with where nothing else is asked for."""
 
@@ -198,7 +198,7 @@ def make_transform(config: TrainConfig, scenario: Scenario) -> ActionTransform:
 def make_ppo(config: TrainConfig, env: VecNormalize) -> PPO:
     """A fresh learner."""
     highest, residual = config.learning_rate, config.allocator == "ppo-residual"
-    assert highest is not None
+    assert highest is not None and config.batch_size is not None
     return PPO(
         AllocatorPolicy,
         env,
@@ -243,6 +243,7 @@ def check(config: TrainConfig) -> None:
         raise ValueError("patience counts validations; give a validate_every above 0 with it")
     if config.seeds > 1 and (config.out / CONFIG).exists():
         raise ValueError(f"{config.out} holds a single run; give another --out for {config.seeds} seeds")
+    assert config.batch_size is not None
     if (config.num_envs * config.rollout_steps) % config.batch_size:
         raise ValueError(
             f"batch_size must divide num_envs × rollout_steps = {config.num_envs * config.rollout_steps}, "
