@@ -186,7 +186,7 @@ def test_a_run_that_is_going_on_is_refused(interrupted, capsys):
 
 def test_a_scenario_that_has_changed_is_refused(interrupted, capsys):
     contents = load(interrupted / "checkpoint.pt")
-    batch = contents["environments"]["batch"]
+    batch = contents["environments"][0]["batch"]
     batch.scenario = batch.scenario.model_copy(update={"description": "another"})
     torch.save(contents, interrupted / "checkpoint.pt")
     with pytest.raises(SystemExit):

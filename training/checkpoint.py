@@ -10,7 +10,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
 from training.atomic import write_atomically
-from training.paired_vec_env import PairedVecEnv
+from training.domain_randomisation import DomainVecEnv
 from training.selection import Selection
 
 LEARNER = (
@@ -84,7 +84,7 @@ def restore(model: PPO, contents: dict[str, Any]) -> None:
     np.random.set_state(contents["numpy"])  # noqa: NPY002
 
 
-def environments(model: PPO) -> tuple[VecNormalize, PairedVecEnv]:
+def environments(model: PPO) -> tuple[VecNormalize, DomainVecEnv]:
     """The normaliser of rewards, and the environments within it."""
     normaliser = cast(VecNormalize, model.get_env())
-    return normaliser, cast(PairedVecEnv, normaliser.venv)
+    return normaliser, cast(DomainVecEnv, normaliser.venv)

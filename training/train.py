@@ -23,6 +23,7 @@ from training.allocator_policy import AllocatorPolicy
 from training.callbacks import Boundaries, CriticFirst, EpisodeLog
 from training.checkpoint import load, restore
 from training.curves import Curves
+from training.domain_randomisation import DomainVecEnv, variants
 from training.failure import fail
 from training.outcome import write_outcome
 from training.paired_vec_env import PairedVecEnv
@@ -62,6 +63,8 @@ class TrainConfig:
     """Windows of the log to play; default: `train`."""
     num_envs: int = 128
     """Environments advanced side by side."""
+    domains: int = 1
+    """Variants of the scenario (mix, load, platform, dt) that share the environments; 1: itself alone."""
     rollout_steps: int = 64
     """Steps of each environment between two updates."""
     batch_size: int | None = None
@@ -144,13 +147,10 @@ def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any
         progress.update(task, completed=config.total_steps)
         print(f"The run in {config.out} is complete; nothing to do")
         return
-    first_seed = FIRST_TRAINING_SEED * (1 + config.seed)
-    reference = policy_for("receding-horizon", scenario.name)
-    env = PairedVecEnv(
-        BatchVecEnv(scenario, config.num_envs, first_seed, make_transform(config, scenario)), reference
-    )
+    transform = make_transform(config, scenario)
+    env = make_environments(config, scenario, transform)
     model = make_ppo(config, VecNormalize(env, norm_obs=False, gamma=config.gamma))
-    env.seed(first_seed)  # PPO has seeded the environments with its own
+    env.seed(FIRST_TRAINING_SEED * (1 + config.seed))  # PPO has seeded the environments with its own
     contents = load(config.out / CHECKPOINT)
     step = contents["learner"]["num_timesteps"] if contents else 0
     curves = Curves(
@@ -172,9 +172,7 @@ def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any
         checkpoint_every=config.checkpoint_every,
         validate_every=config.validate_every,
         patience=config.patience,
-        validate=lambda model: validation_objective(
-            model, env.env.transform, scenario, config.validation_episodes
-        ),
+        validate=lambda model: validation_objective(model, transform, scenario, config.validation_episodes),
         show=lambda step: progress.update(task, completed=step),
     )
     progress.update(task, completed=step)
@@ -182,10 +180,22 @@ def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any
     callbacks = [EpisodeLog(), CriticFirst(config.critic_updates), boundaries]
     model.learn(config.total_steps - step, callback=callbacks, reset_num_timesteps=False)
     curves.close()
-    write_outcome(config.out, model, env.env.transform, selection, stopped_early=boundaries.stopped)
+    write_outcome(config.out, model, transform, selection, stopped_early=boundaries.stopped)
     print(f"Allocator in {config.out}; curves with: tensorboard --logdir {config.out / TENSORBOARD}")
     compare = f"python -m training.compare --scenario {config.scenario} --policies adaptive {config.out}"
     print(f"Compare it with: {compare}")
+
+
+def make_environments(config: TrainConfig, scenario: Scenario, transform: ActionTransform) -> DomainVecEnv:
+    """Environments beside their twins, of the scenario or of variants of it."""
+    reference = policy_for("receding-horizon", scenario.name)
+    each = config.num_envs // config.domains
+    return DomainVecEnv(
+        [
+            PairedVecEnv(BatchVecEnv(variant, each, FIRST_TRAINING_SEED, transform), reference)
+            for variant in variants(scenario, config.domains, config.seed)
+        ]
+    )
 
 
 def make_transform(config: TrainConfig, scenario: Scenario) -> ActionTransform:
@@ -233,7 +243,7 @@ def progress_display(config: TrainConfig) -> Progress:
 
 def check(config: TrainConfig) -> None:
     """Refuse numbers that stable-baselines3 would stumble over later."""
-    positive = ("total_steps", "seeds", "num_envs", "rollout_steps", "batch_size", "epochs")
+    positive = ("total_steps", "seeds", "num_envs", "domains", "rollout_steps", "batch_size", "epochs")
     least = dict.fromkeys((*positive, "checkpoint_every", "validation_episodes"), 1)
     least |= dict.fromkeys(("seed", "validate_every", "patience", "critic_updates"), 0)
     for name, bound in least.items():
@@ -243,6 +253,8 @@ def check(config: TrainConfig) -> None:
         raise ValueError("patience counts validations; give a validate_every above 0 with it")
     if config.seeds > 1 and (config.out / CONFIG).exists():
         raise ValueError(f"{config.out} holds a single run; give another --out for {config.seeds} seeds")
+    if config.num_envs % config.domains:
+        raise ValueError(f"domains must divide num_envs = {config.num_envs}, got {config.domains}")
     assert config.batch_size is not None
     if (config.num_envs * config.rollout_steps) % config.batch_size:
         raise ValueError(
