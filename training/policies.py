@@ -88,12 +88,15 @@ def _check_agents(name: str, trained: int, scenario: Scenario) -> None:
 
 
 def load_policies(name: str, scenario: Scenario) -> list[Policy]:
-    """The policy of a name or directory, or of every `seed-*` run in a directory that holds several.
+    """The policy of a name, file or directory, or of every seed in a directory that holds several.
 
+    They are runs, `seed-0` and so on, or exported allocators, `seed-0.npz` and so on.
     Raises as `load_policy` does.
     """
-    runs = sorted(Path(name).glob("seed-*/")) if name not in POLICIES else []
-    return [load_policy(str(run), scenario) for run in runs] or [load_policy(name, scenario)]
+    seeds: list[Path] = []
+    if name not in POLICIES:
+        seeds = sorted(Path(name).glob("seed-*/")) or sorted(Path(name).glob("seed-*.npz"))
+    return [load_policy(str(seed), scenario) for seed in seeds] or [load_policy(name, scenario)]
 
 
 def learned_policy(decider: Decider) -> Policy:
