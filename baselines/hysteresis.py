@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from baselines.curves import needed_share
 from baselines.rows import decide
 from baselines.tunable import tunable
-from baselines.water_filling import fit
+from gpualloc_env.allocation import fit
 from gpualloc_env.compiled import compiled
+from gpualloc_env.curves import needed_share
 from gpualloc_env.observation import View
 from gpualloc_env.state import AnyArray, Array
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from baselines.curves import needed_share
 from baselines.rows import decide
 from baselines.tunable import tunable
 from baselines.water_filling import MINIMUM, fill, spread
 from gpualloc_env.compiled import compiled
+from gpualloc_env.curves import needed_share
 from gpualloc_env.observation import View
 from gpualloc_env.state import AnyArray, Array
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from baselines.curves import share_to_empty
 from baselines.rows import decide
 from baselines.water_filling import THROUGHPUT, fill, spread
 from gpualloc_env.compiled import compiled
+from gpualloc_env.curves import share_to_empty
 from gpualloc_env.observation import View
 from gpualloc_env.state import AnyArray, Array
 

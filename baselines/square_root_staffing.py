@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from math import sqrt
 
-from baselines.curves import needed_share, whole_slices
 from baselines.rows import decide
 from baselines.tunable import tunable
-from baselines.water_filling import fit
+from gpualloc_env.allocation import fit
 from gpualloc_env.compiled import compiled
+from gpualloc_env.curves import needed_share, whole_slices
 from gpualloc_env.observation import View
 from gpualloc_env.state import AnyArray, Array
 

@@ -2,8 +2,8 @@
 
 from math import inf, sqrt
 
-from baselines.curves import needed_share
 from gpualloc_env.compiled import compiled
+from gpualloc_env.curves import needed_share
 from gpualloc_env.state import AnyArray
 
 # What is maximised, with f the agent's throughput curve and w its weight.
@@ -129,14 +129,3 @@ def spread(shares: AnyArray, capacity: float, most: float) -> None:
     more = (capacity - total) / count
     for i in range(count):
         shares[i] = min(most, shares[i] + more)
-
-
-@compiled
-def fit(shares: AnyArray, capacity: float) -> None:
-    """Scale shares, (N,) [GPU], to the capacity where they exceed it."""
-    total = 0.0
-    for i in range(shares.shape[0]):
-        total += shares[i]
-    if total > capacity:
-        for i in range(shares.shape[0]):
-            shares[i] *= capacity / total

@@ -7,6 +7,7 @@ gets min(u G, max_share), rounded down to whole slices where the platform has th
 import numpy as np
 
 from gpualloc_env.compiled import inlined
+from gpualloc_env.state import AnyArray
 
 # Actions are float32: a request within their resolution of a whole slice is that slice.
 SLICE_TOLERANCE = 1e-6
@@ -34,3 +35,14 @@ def grant(fraction: float, gpus: float, max_share: float, slice_: float) -> floa
         # Never near a whole slice, however many they are: rounding must not exceed the capacity.
         share = np.floor(slices + SLICE_TOLERANCE * min(slices, 1000.0)) * slice_
     return share
+
+
+@inlined
+def fit(shares: AnyArray, capacity: float) -> None:
+    """Scale shares, (N,) [GPU], to the capacity where they exceed it."""
+    total = 0.0
+    for i in range(shares.shape[0]):
+        total += shares[i]
+    if total > capacity:
+        for i in range(shares.shape[0]):
+            shares[i] *= capacity / total

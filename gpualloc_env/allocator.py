@@ -15,12 +15,13 @@ from gpualloc_env.guardrails import (
     BAD_DECISION,
     NOT_FINITE,
     OUT_OF_RANGE,
+    SOUND,
     check_observation,
     check_view,
     enforce,
 )
-from gpualloc_env.networks import Network
-from gpualloc_env.observation import OBSERVATION_FEATURES, View, encode_packed, pack
+from gpualloc_env.networks import Decider
+from gpualloc_env.observation import OBSERVATION_FEATURES, View, encode_packed, pack, view_of
 from gpualloc_env.shadow import Shadow
 from gpualloc_env.state import GPUS, INFLOW, MIN_SHARE, PRIORITY, AnyArray, Array
 
@@ -57,48 +58,69 @@ class Allocator:
     """
 
     def __init__(
-        self, manifest: Manifest, network: Network, *, min_shares: Sequence[float] | Array | None = None
+        self,
+        manifest: Manifest,
+        decider: Decider,
+        *,
+        agents: Sequence[str] | None = None,
+        min_shares: Sequence[float] | Array | None = None,
     ) -> None:
         """Hold a network; `load` reads one from a file.
 
         Args:
-            manifest: for whom the network decides, and where it comes from.
-            network: from observations to shares.
+            manifest: for whom the network was trained, and where it comes from.
+            decider: from observations, and the view behind them or None, to shares.
+            agents: names of those for whom it decides; by default those it was trained for.
             min_shares: fractions of the platform that agents get at least, (N,); none by default.
         """
-        count = len(manifest.agents)
         self.manifest = manifest
+        self.agents = manifest.agents if agents is None else tuple(agents)
+        """For whom it decides, in the order of the rows."""
+        count = len(self.agents)
         self.min_shares: Array = np.zeros(count)
         if min_shares is not None:
-            self.min_shares = _checked_minimum(min_shares, manifest.agents)
+            self.min_shares = _checked_minimum(min_shares, self.agents)
         self.decisions = 0
         """Decisions taken, one for each row of a batch."""
         self.fallbacks: Counter[Fallback] = Counter()
         """How many of them the network did not take, and why."""
         self.last: Fallback | None = None
         """The first fallback in the last call; None where the network took every decision."""
-        self._network = network
+        self._decider = decider
         self._shape = (count, len(manifest.features))
         # What is compiled at its first call is compiled now, the fallbacks included.
         for observation in (np.full(self._shape, 0.5), np.full(self._shape, np.nan)):
             _, _, shares, problems = self._observed(observation)
             enforce(shares, self.min_shares, problems)
-        _, state, agents, settings, _ = self._packed(dict.fromkeys(View._fields, 1.0))
-        check_view(state, agents, settings, problems)
-        encode_packed(state, agents, settings)
+        _, state, parameters, settings, _ = self._packed(dict.fromkeys(View._fields, 1.0))
+        packed, problems = (state, parameters, settings), np.zeros(1, dtype=np.int64)
+        check_view(*packed, problems)
+        self._decided(encode_packed(*packed), problems, packed)
         ones = np.ones((1, count))
         algorithm_1(ones, ones, ones, 1.0)
 
     @classmethod
-    def load(cls, path: str | Path, *, min_shares: Sequence[float] | Array | None = None) -> "Allocator":
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        agents: Sequence[str] | None = None,
+        min_shares: Sequence[float] | Array | None = None,
+    ) -> "Allocator":
         """Read an allocator that `python -m training.export` wrote, .npz or .onnx.
+
+        Args:
+            path: of the file.
+            agents: names of those for whom it is to decide, by default those it was trained for; a
+                `ppo-shared` or `ppo-residual` allocator serves any others, however many.
+            min_shares: fractions of the platform that agents get at least, (N,); none by default.
 
         Raises:
             AllocatorError: the file is damaged, something else or of another version, or needs
                 onnxruntime, which is not installed.
             OSError: it cannot be read.
         """
-        return cls(*read(path), min_shares=min_shares)
+        return cls(*read(path, agents), agents=agents, min_shares=min_shares)
 
     def __call__(self, observation: AnyArray) -> Array:
         """Shares for the environment's observation: (N,) for (N, F), (B, N) for (B, N, F).
@@ -137,7 +159,7 @@ class Allocator:
         problems = np.zeros(len(rows), dtype=np.int64)
         check_view(state, agents, settings, problems)
         check_observation(rows, problems)
-        shares = self._network(rows)
+        shares = self._decided(rows, problems, (state, agents, settings))
 
         def fallback(bad: AnyArray) -> Array:
             inflow = state[bad][..., INFLOW]
@@ -168,7 +190,7 @@ class Allocator:
         if given.shape[-2:] != self._shape or given.ndim > 3:
             raise ValueError(
                 f"observation must have shape {self._shape} or (B, {self._shape[0]}, {self._shape[1]}), "
-                f"a row for each of {', '.join(self.manifest.agents)}, got shape {given.shape}"
+                f"a row for each of {', '.join(self.agents)}, got shape {given.shape}"
             )
         # A fresh array of one type, for which the kernels are compiled already.
         rows = np.empty((1, *self._shape) if given.ndim == 2 else given.shape, dtype=np.float32)
@@ -179,7 +201,26 @@ class Allocator:
                 rows[...] = _numbers("observation", given)
         problems = np.zeros(len(rows), dtype=np.int64)
         check_observation(rows, problems)
-        return given.ndim == 2, rows, self._network(rows), problems
+        return given.ndim == 2, rows, self._decided(rows, problems), problems
+
+    def _decided(
+        self, rows: AnyArray, problems: AnyArray, packed: tuple[Array, Array, Array] | None = None
+    ) -> Array:
+        """The decider's shares, (B, N), for sound rows; those with a problem get what is not a number.
+
+        `packed` are the arrays behind the observations, where a view was given.
+        """
+        if not problems.any():
+            return self._decider(rows, view_of(*packed) if packed is not None else None)
+        sound = problems == SOUND
+        shares = np.full(rows.shape[:2], np.nan)
+        if sound.any():
+            view = None
+            if packed is not None:
+                state, agents, settings = packed
+                view = view_of(state[sound], agents[sound], settings)
+            shares[sound] = self._decider(rows[sound], view)
+        return shares
 
     def _packed(self, view: View | Mapping[str, Any]) -> tuple[bool, Array, Array, Array, list[str]]:
         """Whether a view stands alone, its packed arrays, and the fields that it lacks."""
@@ -210,14 +251,14 @@ class Allocator:
         if len(found) > 2 or found[-1:] != (count,) or (len(found) == len(shape) == 2):
             raise ValueError(
                 f"{name} must have shape ({count},) or (B, {count}) as the others have, a number for each of "
-                f"{', '.join(self.manifest.agents)}, got {found}"
+                f"{', '.join(self.agents)}, got {found}"
             )
         return max(found, shape, key=len)
 
     def _first(self, values: AnyArray, names: Sequence[str], highest: float) -> str:
         """Name the first of an environment's numbers, (N, columns), that is not from 0 to `highest`."""
         for i, k in np.argwhere(~((values >= 0) & (values <= highest) & np.isfinite(values))):
-            return f" ({names[k]} of {self.manifest.agents[i]} is {values[i, k]:g})"
+            return f" ({names[k]} of {self.agents[i]} is {values[i, k]:g})"
         return ""
 
     def _guard(

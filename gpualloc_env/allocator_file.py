@@ -6,7 +6,7 @@ Neither form can run code: an .npz is read without pickle, an .onnx holds a grap
 import importlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -14,15 +14,17 @@ import numpy as np
 from pydantic import ValidationError
 
 from gpualloc_env.agents import Model
-from gpualloc_env.networks import KINDS, Network
-from gpualloc_env.observation import OBSERVATION_FEATURES
+from gpualloc_env.networks import ACTIONS, KINDS, Decider, decider
+from gpualloc_env.observation import OBSERVATION_FEATURES, View
 from gpualloc_env.state import AnyArray, Array
 
 FORMAT, FORMAT_VERSION = "gpualloc-allocator", 1
 MANIFEST = "manifest"
 """Name of the .npz array, and key of the .onnx metadata, that holds the manifest as JSON."""
-INPUT, OUTPUT = "observation", "shares"
-"""Names of the .onnx graph's input, (B, N, F) float32, and output, (B, N) float32."""
+INPUT = "observation"
+"""Name of the .onnx graph's input, (B, N, F) float32."""
+OUTPUT = {"simplex": "shares", "corrections": "corrections"}
+"""Name of its output, by the kind of actions: the shares, (B, N), or the corrections, (B, N · kinds)."""
 
 _EXPORT = "python -m training.export <run> --out <file>"
 
@@ -56,14 +58,23 @@ class Manifest(Model):
     features: tuple[str, ...]
     """Columns of the observation that it reads, in order."""
     network: dict[str, Any]
-    """`kind`, a key of `KINDS`, and the settings of that kind."""
+    """`kind`, a key of `KINDS`, the settings of that kind, and `actions`, likewise of `ACTIONS`."""
     training: dict[str, Any]
     """`command`, `config`, `versions` and `git_commit` of the training run."""
     validation: Validation | None = None
 
+    @property
+    def serves_any_number(self) -> bool:
+        """Whether it decides for other agents than those that it was trained for, however many."""
+        return self.network.get("kind") == "shared"
 
-def read(path: str | Path) -> tuple[Manifest, Network]:
+
+def read(path: str | Path, agents: Sequence[str] | None = None) -> tuple[Manifest, Decider]:
     """Read an exported allocator.
+
+    Args:
+        path: of the file.
+        agents: for whom it is to decide; those of its training by default.
 
     Raises:
         AllocatorError: the file is damaged, something else, or made for another version.
@@ -73,7 +84,7 @@ def read(path: str | Path) -> tuple[Manifest, Network]:
     reader = _READERS.get(path.suffix)
     if reader is None:
         raise AllocatorError(f"{path} is no exported allocator: its name must end in {' or '.join(_READERS)}")
-    return reader(path, path.read_bytes())
+    return reader(path, path.read_bytes(), agents)
 
 
 def write_npz(path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray]) -> None:
@@ -82,7 +93,7 @@ def write_npz(path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray]) ->
     np.savez_compressed(path, **contents)
 
 
-def _read_npz(path: Path, data: bytes) -> tuple[Manifest, Network]:
+def _read_npz(path: Path, data: bytes, agents: Sequence[str] | None) -> tuple[Manifest, Decider]:
     try:
         file = np.load(io.BytesIO(data), allow_pickle=False)
         arrays: dict[str, AnyArray] = {name: np.asarray(file[name]) for name in file.files}
@@ -90,21 +101,16 @@ def _read_npz(path: Path, data: bytes) -> tuple[Manifest, Network]:
         raise AllocatorError(f"{path} is damaged or no .npz file; export it again with {_EXPORT}") from error
     text = arrays.pop(MANIFEST, np.zeros(1))
     manifest = _manifest(path, text.item() if text.size == 1 else None)
-    kind = KINDS.get(manifest.network.get("kind", ""))
-    if kind is None:
-        raise AllocatorError(
-            f"{path} holds a network of kind {manifest.network.get('kind')!r}; this version of gpualloc_env "
-            f"knows {', '.join(KINDS)}: install the version that exported it"
-        )
+    shape = _shape(path, manifest, agents)
     try:
-        return manifest, kind(manifest.network, arrays, (len(manifest.agents), len(manifest.features)))
+        return manifest, decider(manifest.network, arrays, shape)
     except KeyError as error:
         raise AllocatorError(f"{path} is damaged: its network's settings lack {error}") from None
     except (ValueError, TypeError) as error:
-        raise AllocatorError(f"{path} is damaged: {error}") from None
+        raise _damaged(path, error) from None
 
 
-def _read_onnx(path: Path, data: bytes) -> tuple[Manifest, Network]:
+def _read_onnx(path: Path, data: bytes, agents: Sequence[str] | None) -> tuple[Manifest, Decider]:
     try:
         runtime: Any = importlib.import_module("onnxruntime")
     except ImportError:
@@ -120,17 +126,45 @@ def _read_onnx(path: Path, data: bytes) -> tuple[Manifest, Network]:
     except Exception as error:  # of onnxruntime's own, which share no base
         raise AllocatorError(f"{path} is damaged or no .onnx file; export it again with {_EXPORT}") from error
     manifest = _manifest(path, session.get_modelmeta().custom_metadata_map.get(MANIFEST))
-    inputs = {entry.name: entry.shape[1:] for entry in session.get_inputs()}
-    outputs = {entry.name: entry.shape[1:] for entry in session.get_outputs()}
-    count = len(manifest.agents)
-    if inputs != {INPUT: [count, len(manifest.features)]} or outputs != {OUTPUT: [count]}:
-        raise AllocatorError(f"{path} is damaged: its graph does not lead from observations to shares")
+    count, features = _shape(path, manifest, agents)
+    try:
+        kind = manifest.network["actions"]["kind"]
+        # The graph of a simplex ends with the shares; a plan is no graph.
+        act = ACTIONS[kind][0](manifest.network["actions"]) if kind != "simplex" else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from None
+    fixed = not manifest.serves_any_number
+    inputs = {entry.name: entry.shape[2 - fixed :] for entry in session.get_inputs()}
+    outputs: dict[str, list[Any]] = {
+        entry.name: entry.shape[1:] if fixed else [] for entry in session.get_outputs()
+    }
+    expected = [count, features] if fixed else [features]
+    if inputs != {INPUT: expected} or outputs != {OUTPUT[kind]: [count] if fixed else []}:
+        raise AllocatorError(
+            f"{path} is damaged: its graph does not lead from observations to {OUTPUT[kind]}"
+        )
     run = cast(Callable[[list[str], dict[str, AnyArray]], list[AnyArray]], session.run)
 
-    def network(observation: AnyArray) -> Array:
-        return run([OUTPUT], {INPUT: observation})[0].astype(np.float64)
+    def decide(observation: AnyArray, view: View | None) -> Array:
+        result = run([OUTPUT[kind]], {INPUT: observation})[0].astype(np.float64)
+        return act(observation, result, view) if act is not None else result
 
-    return manifest, network
+    return manifest, decide
+
+
+def _shape(path: Path, manifest: Manifest, agents: Sequence[str] | None) -> tuple[int, int]:
+    """(N, F) of the observations on which it is to decide."""
+    count = len(manifest.agents if agents is None else agents)
+    if count != len(manifest.agents) and not manifest.serves_any_number:
+        raise AllocatorError(
+            f"{path} was trained for {len(manifest.agents)} agents, {', '.join(manifest.agents)}, and "
+            f"cannot decide for {count}; train one for them, or a ppo-shared or ppo-residual one, which can"
+        )
+    return count, len(manifest.features)
+
+
+def _damaged(path: Path, error: Exception) -> AllocatorError:
+    return AllocatorError(f"{path} is damaged: {error}")
 
 
 def _manifest(path: Path, text: object) -> Manifest:
@@ -158,6 +192,15 @@ def _manifest(path: Path, text: object) -> Manifest:
             f"{path} reads the observation columns {', '.join(manifest.features)}; this version of "
             f"gpualloc_env has {', '.join(OBSERVATION_FEATURES)}: train and export with this version"
         )
+    actions: Any = manifest.network.get("actions", {"kind": "simplex"})
+    kinds: list[tuple[Any, Mapping[str, Any]]] = [(manifest.network.get("kind"), KINDS)]
+    kinds.append((cast(dict[str, Any], actions).get("kind") if isinstance(actions, dict) else None, ACTIONS))
+    for kind, known in kinds:
+        if kind not in known:
+            raise AllocatorError(
+                f"{path} holds a network of kind {kind!r}; this version of gpualloc_env knows "
+                f"{', '.join(known)}: install the version that exported it"
+            )
     return manifest
 
 

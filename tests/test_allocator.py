@@ -92,7 +92,9 @@ def test_any_decision_of_a_network_is_held_to_the_limits(shares, least):
     manifest = Manifest(
         agents=("a", "b", "c", "d"), features=OBSERVATION_FEATURES, network={"kind": "any"}, training={}
     )
-    allocator = Allocator(manifest, lambda seen: np.tile(np.array(shares), (len(seen), 1)), min_shares=least)
+    allocator = Allocator(
+        manifest, lambda seen, view: np.tile(np.array(shares), (len(seen), 1)), min_shares=least
+    )
     taken = allocator(np.full((4, 19), 0.5, dtype=np.float32))
     assert (taken >= least).all() and (taken <= 1).all() and taken.sum() <= 1 + 1e-12
     decided = Fallback("the network's decision is not finite", "Algorithm 1")
@@ -116,7 +118,7 @@ def test_limits_by_hand(shares, least, taken):
     manifest = Manifest(
         agents=("a", "b", "c", "d"), features=OBSERVATION_FEATURES, network={"kind": "any"}, training={}
     )
-    allocator = Allocator(manifest, lambda seen: np.tile(shares, (len(seen), 1)), min_shares=least)
+    allocator = Allocator(manifest, lambda seen, view: np.tile(shares, (len(seen), 1)), min_shares=least)
     assert allocator(np.full((4, 19), 0.5)) == pytest.approx(taken)
 
 

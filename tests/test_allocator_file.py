@@ -10,6 +10,8 @@ import pytest
 from gpualloc_env.allocator import Allocator, AllocatorError
 from gpualloc_env.allocator_file import read, write_npz
 
+SIMPLEX = {"kind": "simplex", "bound": 6.0, "idle_bias": 0.0}
+
 
 def contents(path):
     with np.load(path) as file:
@@ -31,10 +33,10 @@ def changed(exported, tmp_path, manifest=None, **arrays):
         ({"format_version": 0}, {}, "has format version 0, this version of gpualloc_env reads 1: export the"),
         ({"format": "other"}, {}, "is no exported allocator: it has no manifest"),
         ({"network": {"kind": "transformer"}}, {}, "network of kind 'transformer'; .* knows mlp"),
-        ({"network": {"kind": "mlp"}}, {}, "its network's settings lack 'layers'"),
+        ({"network": {"kind": "mlp", "actions": SIMPLEX}}, {}, "its network's settings lack 'layers'"),
         ({"agents": 4}, {}, r"is damaged: manifest\.agents: "),
         ({"features": ["queue"]}, {}, "reads the observation columns queue; this version"),
-        ({"agents": ["a", "b"]}, {}, "must lead from 2 × 19 features to 3 outputs"),
+        ({"agents": ["a", "b"]}, {}, "must begin with 2 × 19 features"),
         ({}, {"bias_1": np.zeros(64)}, r"bias_1 must be float32 of shape \(64,\), got float64"),
         ({}, {"bias_1": np.zeros(9, np.float32)}, r"got float32 of shape \(9,\)"),
         ({}, {"bias_1": np.full(64, np.nan, np.float32)}, "bias_1 is not finite"),
@@ -102,6 +104,6 @@ def test_a_file_is_read_back_as_it_was_written(exported, tmp_path):
     manifest, _ = read(exported["npz"])
     _, arrays = contents(exported["npz"])
     write_npz(tmp_path / "again.npz", manifest, arrays)
-    again, network = read(tmp_path / "again.npz")
+    again, decide = read(tmp_path / "again.npz")
     seen = np.random.default_rng(0).random((9, 4, 19), dtype=np.float32)
-    assert again == manifest and (network(seen) == read(exported["npz"])[1](seen)).all()
+    assert again == manifest and (decide(seen, None) == read(exported["npz"])[1](seen, None)).all()

@@ -9,19 +9,19 @@ import sys
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
-from trained_run import TRAINED
+from trained_run import TRAINED, torch_policy, torch_shares
 
 from gpualloc_env import OBSERVATION_FEATURES, load_scenario
 from gpualloc_env.allocator import Allocator, AllocatorError
 from gpualloc_env.allocator_file import read
-from training.action_transform import SimplexActions
 from training.compare import CompareConfig
 from training.compare import main as compare
 from training.evaluate import evaluate
 from training.export import ExportConfig, main
-from training.policies import AgentsError, learned_policy, load_policy
+from training.policies import AgentsError, load_policy
 from training.sb3_vec_env import BatchVecEnv
 
 FORMS = ("npz", "onnx")
@@ -44,10 +44,10 @@ def observations(count):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_it_decides_as_the_trained_model_on_ten_thousand_observations(exported, model, form):
+def test_it_decides_as_the_trained_model_on_ten_thousand_observations(exported, trained_run, form):
     seen = observations(10_000)
     assert seen.shape == (10_000, 4, 19)
-    trained = SimplexActions(4)(model.predict(seen, deterministic=True)[0])
+    trained = torch_shares(trained_run, seen)
     allocator = Allocator.load(exported[form])
     shares = allocator(seen)
     assert np.abs(shares - trained).max() <= 1e-6
@@ -58,9 +58,9 @@ def test_it_decides_as_the_trained_model_on_ten_thousand_observations(exported, 
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_it_reaches_the_same_objective(exported, model, form):
+def test_it_reaches_the_same_objective(exported, trained_run, form):
     scenario = load_scenario("serverless", steps=60)
-    trained = evaluate("trained", learned_policy(model, SimplexActions(4)), scenario, 8, 7)
+    trained = evaluate("trained", torch_policy(trained_run), scenario, 8, 7)
     taken = evaluate("taken", load_policy(str(exported[form]), scenario), scenario, 8, 7)
     assert taken.objective == pytest.approx(trained.objective, rel=1e-5)
 
@@ -70,17 +70,19 @@ def test_logits_are_clipped_as_in_training(trained_run, tmp_path, form):
     run = tmp_path / "run"
     shutil.copytree(trained_run, run)
     model = PPO.load(run / "model.zip", device="cpu")
-    model.policy.action_net.weight.data *= 3000
+    # Far outside the bounds, without steepness that would magnify the rounding of float32.
+    model.policy.action_net.bias.data += torch.tensor([9.0, -9.0, 9.0, -9.0, 0.0])
     model.save(run / "model.zip")
     main(ExportConfig(run, tmp_path / f"steep.{form}", episodes=1))
     seen = observations(1000)
-    logits = model.predict(seen, deterministic=True)[0]
-    assert (np.abs(logits) == 6).mean() > 0.5
-    assert np.abs(Allocator.load(tmp_path / f"steep.{form}")(seen) - SimplexActions(4)(logits)).max() <= 1e-6
+    with torch.no_grad():
+        assert (model.policy.most_likely(torch.as_tensor(seen)).abs() > 6).float().mean() > 0.5
+    trained = torch_shares(run, seen)
+    assert np.abs(Allocator.load(tmp_path / f"steep.{form}")(seen) - trained).max() <= 1e-6
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_normaliser_of_observations_is_inside_the_file(trained_run, model, tmp_path, form):
+def test_a_normaliser_of_observations_is_inside_the_file(trained_run, tmp_path, form):
     run = tmp_path / "run"
     shutil.copytree(trained_run, run)
     env = VecNormalize(BatchVecEnv(load_scenario("serverless", steps=50), 8, seed=1), clip_obs=1.5)
@@ -94,7 +96,7 @@ def test_a_normaliser_of_observations_is_inside_the_file(trained_run, model, tmp
     seen = observations(2000)
     normalised = env.normalize_obs(seen)
     assert (np.abs(normalised) == 1.5).any() and (np.abs(normalised) < 1.4).any()
-    trained = SimplexActions(4)(model.predict(normalised, deterministic=True)[0])
+    trained = torch_shares(run, seen, normalise=env.normalize_obs)
     assert np.abs(Allocator.load(tmp_path / f"normalised.{form}")(seen) - trained).max() <= 1e-6
 
 
@@ -104,6 +106,7 @@ def test_the_manifest_says_what_the_file_is(exported, trained_run, form):
     config = json.loads((trained_run / "config.json").read_text())
     assert manifest.agents == AGENTS and manifest.features == OBSERVATION_FEATURES
     assert manifest.network["kind"] == "mlp" and manifest.network["layers"] == [76, 64, 64, 5]
+    assert manifest.network["actions"] == {"kind": "simplex", "bound": 6.0, "idle_bias": -3.4}
     command = manifest.training.pop("command")
     assert manifest.training == config
     assert command.startswith("python -m training.train --scenario serverless --allocator ppo ")
@@ -209,7 +212,7 @@ def test_it_is_left_out_where_the_agents_are_others(exported):
         (".", "folder.npz", {}, "is a directory; give the name of a file"),
         (".", "a.npz", {"episodes": 0}, "episodes must be at least 1, got 0"),
         ("missing", "a.npz", {}, "missing is not the directory of a training run"),
-        ("checkpoints", "a.npz", {}, "holds no finished training run: model.zip is missing"),
+        ("tensorboard", "a.npz", {}, "holds no finished training run: model.zip is missing"),
     ],
 )
 def test_a_mistake_ends_with_one_line_and_leaves_nothing(
@@ -235,6 +238,6 @@ def test_a_network_of_another_kind_is_refused_and_the_earlier_file_stays(trained
     (tmp_path / "a.npz").write_text("earlier")
     with pytest.raises(SystemExit):
         main(ExportConfig(run, tmp_path / "a.npz"))
-    assert "only a multilayer perceptron with tanh units" in capsys.readouterr().err
+    assert "only an allocator's policy can be exported, got ActorCriticPolicy" in capsys.readouterr().err
     assert (tmp_path / "a.npz").read_text() == "earlier"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "run"]

@@ -112,4 +112,6 @@ def test_nothing_draws_from_a_global_random_state():
             assert "random" not in imports(path), path
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("np.random."):
-                    assert node.attr in {"default_rng", "Generator", "SeedSequence", "PCG64"}, path
+                    # A checkpoint keeps the state from which stable-baselines3 draws.
+                    kept = {"get_state", "set_state"} if path.name == "checkpoint.py" else set()
+                    assert node.attr in {"default_rng", "Generator", "SeedSequence", "PCG64"} | kept, path

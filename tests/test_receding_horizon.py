@@ -7,11 +7,12 @@ import pytest
 from views import random_view, view
 
 from baselines import POLICIES, adaptive_smoothed
-from baselines.receding_horizon import RecedingHorizon, predicted_backlog
+from baselines.receding_horizon import RecedingHorizon
 from gpualloc_env import Batch, Scenario, Traffic, load_scenario
 from gpualloc_env.agents import SATURATING_AGENTS
 from gpualloc_env.metrics import objectives
 from gpualloc_env.platform import SERVERLESS
+from gpualloc_env.receding_horizon import predicted_backlog
 from gpualloc_env.state import BACKLOG
 from training.evaluate import rollout
 

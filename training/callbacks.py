@@ -1,10 +1,18 @@
 """What training logs and keeps while it runs."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, CheckpointCallback
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+
+from training.allocator_policy import AllocatorPolicy
+from training.checkpoint import save
+from training.curves import Curves
+from training.selection import Selection
 
 UNITS = {
     "latency": "latency [s]",
@@ -40,12 +48,99 @@ class EpisodeLog(BaseCallback):
         self._values.clear()
 
 
-def callbacks(out: Path, checkpoint_every: int, num_envs: int) -> CallbackList:
-    """Log the episodes, and save the model with its reward normaliser every so many steps."""
-    checkpoint = CheckpointCallback(
-        save_freq=max(1, checkpoint_every // num_envs),
-        save_path=str(out / "checkpoints"),
-        name_prefix="ppo",
-        save_vecnormalize=True,
-    )
-    return CallbackList([EpisodeLog(), checkpoint])
+class Boundaries(BaseCallback):
+    """Between two updates: validate, keep a checkpoint, stop a run that no longer gains."""
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        curves: Curves,
+        selection: Selection,
+        *,
+        checkpoint_every: int,
+        validate_every: int,
+        patience: int,
+        validate: Callable[[PPO], float],
+        show: Callable[[int], None],
+    ) -> None:
+        """Watch a run.
+
+        Args:
+            checkpoint: where to keep it.
+            curves: where to write the validation curve.
+            selection: what it has chosen so far.
+            checkpoint_every: steps between two checkpoints.
+            validate_every: steps between two validations; 0 for none.
+            patience: validations without a gain after which to stop; 0 for never.
+            validate: the objective of a model.
+            show: told the steps trained, after each update.
+        """
+        super().__init__()
+        self._checkpoint, self._curves, self._selection = checkpoint, curves, selection
+        self._checkpoint_every, self._validate_every, self._patience = (
+            checkpoint_every,
+            validate_every,
+            patience,
+        )
+        self._validate, self._show = validate, show
+        self._last = 0  # boundary, in steps
+
+    @property
+    def stopped(self) -> bool:
+        """Whether validation has not improved for too long; follows from the curve alone."""
+        return 0 < self._patience <= self._selection.without_gain
+
+    def _on_training_start(self) -> None:
+        self._last = self.model.num_timesteps
+        if self._last == 0 and self._validate_every > 0:
+            self._measure(0)
+
+    def _on_rollout_start(self) -> None:
+        self._pass()
+
+    def _on_step(self) -> bool:
+        # The boundary itself cannot end training; the step after it can, and leaves the weights alone.
+        return not self.stopped
+
+    def _on_training_end(self) -> None:
+        if not self.stopped:
+            self._pass(final=True)
+
+    def _pass(self, final: bool = False) -> None:
+        """Do what is due; nothing at the boundary from which the run was continued."""
+        step, last = self.model.num_timesteps, self._last
+        if step == last:
+            return
+
+        def due(every: int) -> bool:
+            return every > 0 and (final or step // every > last // every)
+
+        if due(self._validate_every):
+            self._measure(step)
+        if due(self._checkpoint_every) or self.stopped:
+            save(self._checkpoint, cast(PPO, self.model), self._selection, self._curves.written())
+        self._last = step
+        self._show(step)
+
+    def _measure(self, step: int) -> None:
+        """Validate the policy; the untrained one too, which a run must not end below."""
+        objective = self._validate(cast(PPO, self.model))
+        self._selection.add(step, objective, self.model)
+        self._curves.writer.add_scalar("validation/objective", objective, step)
+
+
+class CriticFirst(BaseCallback):
+    """Leave the actor as it is for the first updates: it should not follow a critic that knows nothing."""
+
+    def __init__(self, updates: int) -> None:
+        super().__init__()
+        self._updates = updates
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        model = cast(PPO, self.model)
+        done = model.num_timesteps // (model.n_steps * model.n_envs)
+        for parameter in cast(AllocatorPolicy, model.policy).actor_parameters:
+            parameter.requires_grad_(done >= self._updates)

@@ -9,9 +9,10 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
+import torch
 import tyro
 from stable_baselines3 import PPO
 
@@ -19,13 +20,14 @@ from gpualloc_env.allocator import Allocator
 from gpualloc_env.allocator_file import Manifest, Validation, write_npz
 from gpualloc_env.observation import OBSERVATION_FEATURES
 from gpualloc_env.state import AnyArray, Array
-from training.action_transform import SimplexActions
+from training.allocator_policy import AllocatorPolicy
 from training.evaluate import evaluate
 from training.failure import fail
 from training.held_out import count_episodes, held_out_scenario
 from training.onnx_graph import write_onnx
-from training.policies import CONFIG, MODEL, NORMALISER, TRANSFORM
-from training.trained_network import load_normaliser, mlp
+from training.policies import MODEL, NORMALISER, TRANSFORM, read_transform
+from training.run_directory import CONFIG
+from training.trained_network import load_normaliser, network_of
 
 WRITERS = {".npz": write_npz, ".onnx": write_onnx}
 COMPARED_OBSERVATIONS = 10_000
@@ -79,15 +81,15 @@ def export(config: ExportConfig) -> Manifest:
     scenario = held_out_scenario(record["config"]["scenario"], **asked)
     episodes = count_episodes(config.episodes, scenario)
     model = PPO.load(config.run / MODEL, device="cpu")
-    transform = SimplexActions(**json.loads((config.run / TRANSFORM).read_text(encoding="utf-8")))
+    transform = read_transform(config.run)
     normaliser = load_normaliser(config.run / NORMALISER)
     shape = (len(scenario.agents), len(OBSERVATION_FEATURES))
-    if model.observation_space.shape != shape or transform.num_agents != shape[0]:
+    if transform.num_agents != shape[0]:
         raise ValueError(
-            f"{config.run} was trained on observations of shape {model.observation_space.shape}; scenario "
-            f"{scenario.name!r} gives {shape} in this version of gpualloc_env: train it again"
+            f"{config.run} was trained for {transform.num_agents} agents; scenario {scenario.name!r} has "
+            f"{shape[0]} in this version of gpualloc_env: train it again"
         )
-    settings, arrays = mlp(model, transform, normaliser)
+    settings, arrays = network_of(model, transform, normaliser)
     manifest = Manifest(
         agents=tuple(agent.name for agent in scenario.agents),
         features=OBSERVATION_FEATURES,
@@ -95,9 +97,15 @@ def export(config: ExportConfig) -> Manifest:
         training={"command": command(record["config"]), **record},
     )
 
+    policy = cast(AllocatorPolicy, model.policy)
+    if policy.network == "shared":
+        policy.double()  # as the exported file decides
+
     def trained(observation: AnyArray) -> Array:
         seen = observation if normaliser is None else normaliser.normalize_obs(observation)
-        return transform(model.predict(np.asarray(seen), deterministic=True)[0])
+        with torch.no_grad():
+            actions = policy.most_likely(torch.as_tensor(np.asarray(seen)).to(policy.log_std.dtype))
+        return transform(observation, actions.numpy())
 
     try:
         staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=config.out.parent))

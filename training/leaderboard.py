@@ -48,7 +48,9 @@ class LeaderboardConfig:
     scenarios: tuple[str, ...] = SYNTHETIC
     """Registered scenarios, or paths of .toml files."""
     policies: tuple[str, ...] = (ALL,)
-    """Names of baselines, and directories of training runs; one that holds `seed-*` runs is one policy.
+    """Names of baselines, exported allocators, and directories of training runs.
+
+    A directory that holds several seeds, runs or exported (`seed-*.npz`), is one policy.
 
     `all` stands for every baseline; `clairvoyant` searches a good schedule for every episode with
     its arrivals known, which takes seconds an episode.

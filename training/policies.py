@@ -2,25 +2,23 @@
 
 import json
 import logging
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
-
-import numpy as np
 
 from baselines import POLICIES, Policy, policy_for
 from gpualloc_env.allocator import Allocator
+from gpualloc_env.networks import Decider
 from gpualloc_env.observation import View, observe
 from gpualloc_env.scenario import Scenario
-from gpualloc_env.state import AnyArray, Array
-from training.action_transform import SimplexActions
+from gpualloc_env.state import Array
+from training.action_transform import ActionTransform
 
 
 class AgentsError(ValueError):
     """A policy that was trained for other agents than a scenario has."""
 
 
-MODEL, TRANSFORM, NORMALISER, CONFIG = "model.zip", "transform.json", "normaliser.pkl", "config.json"
+MODEL, TRANSFORM, NORMALISER = "model.zip", "transform.json", "normaliser.pkl"
 """Files of a training run."""
 EXPORTED = (".npz", ".onnx")
 
@@ -44,7 +42,10 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
         return policy_for(name, scenario.name)
     if name.endswith(EXPORTED) and not Path(name).is_dir():
         allocator = Allocator.load(name)
-        _check_agents(name, len(allocator.manifest.agents), scenario)
+        trained = allocator.manifest.agents
+        if allocator.manifest.serves_any_number:
+            return Allocator.load(name, agents=scenario.agent_names).decide
+        _check_agents(name, len(trained), scenario)
         return allocator.decide
     directory = Path(name)
     if not directory.is_dir():
@@ -57,15 +58,25 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
             raise ValueError(f"{directory} holds no finished training run: {file} is missing; train it first")
     from stable_baselines3 import PPO
 
-    transform = SimplexActions(**json.loads((directory / TRANSFORM).read_text(encoding="utf-8")))
-    _check_agents(name, transform.num_agents, scenario)
+    from training.trained_network import decider_of
+
+    transform = read_transform(directory)
+    model = PPO.load(directory / MODEL, device="cpu")
     _LOG.warning(
         "%s: loading a training run can run any code that its author put there; prefer the file that "
         "`python -m training.export %s --out allocator.npz` writes, which cannot",
         name,
         name,
     )
-    return learned_policy(PPO.load(directory / MODEL, device="cpu"), transform)
+    count = len(scenario.agents)
+    if model.policy.network != "shared":
+        _check_agents(name, transform.num_agents, scenario)
+    return learned_policy(decider_of(model, replace(transform, num_agents=count)))
+
+
+def read_transform(directory: Path) -> ActionTransform:
+    """From the actions of a run's model to shares."""
+    return ActionTransform(**json.loads((directory / TRANSFORM).read_text(encoding="utf-8")))
 
 
 def _check_agents(name: str, trained: int, scenario: Scenario) -> None:
@@ -77,21 +88,23 @@ def _check_agents(name: str, trained: int, scenario: Scenario) -> None:
 
 
 def load_policies(name: str, scenario: Scenario) -> list[Policy]:
-    """The policy of a name or directory, or of every `seed-*` run in a directory that holds several.
+    """The policy of a name, file or directory, or of every seed in a directory that holds several.
 
+    They are runs, `seed-0` and so on, or exported allocators, `seed-0.npz` and so on.
     Raises as `load_policy` does.
     """
-    runs = sorted(Path(name).glob("seed-*/")) if name not in POLICIES else []
-    return [load_policy(str(run), scenario) for run in runs] or [load_policy(name, scenario)]
+    seeds: list[Path] = []
+    if name not in POLICIES:
+        seeds = sorted(Path(name).glob("seed-*/")) or sorted(Path(name).glob("seed-*.npz"))
+    return [load_policy(str(seed), scenario) for seed in seeds] or [load_policy(name, scenario)]
 
 
-def learned_policy(model: Any, transform: Callable[[AnyArray], AnyArray]) -> Policy:
-    """The policy of a stable-baselines3 model: its most likely action, as in training made shares."""
+def learned_policy(decider: Decider) -> Policy:
+    """The policy of a network: its most likely action, as in training made shares."""
 
     def policy(view: View) -> Array:
         observation = observe(view)
-        batched = observation.reshape(-1, *observation.shape[-2:])
-        logits = cast(AnyArray, model.predict(batched, deterministic=True)[0])
-        return np.reshape(transform(logits), view.queue.shape)
+        rows = observation.reshape(-1, *observation.shape[-2:])
+        return decider(rows, view).reshape(view.queue.shape)
 
     return policy

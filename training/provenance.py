@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gpualloc_env
+from training.atomic import write_atomically
 
 PACKAGES = ("numpy", "gymnasium", "numba", "stable-baselines3", "torch")
 
@@ -21,7 +22,8 @@ def write_config(path: Path, config: Mapping[str, Any]) -> None:
         "python": platform.python_version(),
     }
     data = {"config": dict(config), "versions": versions, "git_commit": git_commit()}
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    text = json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n"
+    write_atomically(path, text.encode())
 
 
 def git_commit() -> str | None:

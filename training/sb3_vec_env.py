@@ -9,26 +9,45 @@ from gpualloc_env.batch import Batch
 from gpualloc_env.env import single_spaces
 from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import REWARD, SHARE, SUMS, TERMS, AnyArray, Array
-from training.action_transform import SimplexActions
+from training.action_transform import ActionTransform, simplex
 
 
 class BatchVecEnv(VecEnv):
-    """B environments whose actions are the learner's logits rather than shares.
+    """B environments whose actions are the learner's rather than shares.
 
     As stable-baselines3 expects, an environment that ends is reset within the same step; its last
     observation is in `infos[k]["terminal_observation"]`, and `infos[k]["episode"]` sums it up.
     """
 
-    def __init__(self, scenario: Scenario, num_envs: int, seed: int) -> None:
-        """Allocate and seed the batch: environment k is the single one seeded `seed` + k."""
+    def __init__(
+        self, scenario: Scenario, num_envs: int, seed: int, transform: ActionTransform | None = None
+    ) -> None:
+        """Allocate and seed the batch: environment k is the single one seeded `seed` + k.
+
+        Args:
+            scenario: what to simulate.
+            num_envs: B.
+            seed: of the first environment.
+            transform: from the learner's actions to shares; by default shares on a simplex.
+        """
         self._batch = Batch(scenario, num_envs)
-        self._batch.seed(seed)
         self._actions: AnyArray = np.zeros(0)
         self._held: Array = np.zeros((num_envs, self._batch.num_agents))
-        self.transform = SimplexActions(self._batch.num_agents)
+        self.transform = transform or simplex(self._batch.num_agents)
         observation_space, _ = single_spaces(self._batch.num_agents)
         self.render_mode = None
         super().__init__(num_envs, observation_space, self.transform.space)
+        self.seed(seed)
+
+    @property
+    def next_seed(self) -> int | None:
+        """Seed of the first environment from the next reset on; None where they go on as they are."""
+        return self._seeds[0]
+
+    @property
+    def batch(self) -> Batch:
+        """The environments themselves."""
+        return self._batch
 
     def reset(self) -> AnyArray:
         """Start the next episode in all environments."""
@@ -40,13 +59,13 @@ class BatchVecEnv(VecEnv):
         return self._batch.observation
 
     def step_async(self, actions: AnyArray) -> None:
-        """Keep the logits, (B, N + 1), for `step_wait`."""
+        """Keep the actions, (B, A), for `step_wait`."""
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
         """Advance by one step, and start the next episodes where one has ended."""
         batch = self._batch
-        batch.step(self.transform(self._actions))
+        batch.step(self.transform(batch.observation, self._actions, batch.view))
         self._held += batch.outcome[:, :, SHARE]
         rewards = batch.reward.astype(np.float32)
         dones = batch.done
@@ -72,6 +91,23 @@ class BatchVecEnv(VecEnv):
             "terms": dict(zip(TERMS, sums.tolist(), strict=True)),
             "shares": dict(zip(self._batch.scenario.agent_names, shares.tolist(), strict=True)),
         }
+
+    def snapshot(self) -> tuple[Batch, Array]:
+        """What the environments' future depends on, for `restore`: not a copy, to be pickled at once."""
+        return self._batch, self._held
+
+    def restore(self, batch: Batch, held: Array) -> None:
+        """Go on from a snapshot.
+
+        Raises:
+            ValueError: it is of another scenario.
+        """
+        if batch.scenario != self._batch.scenario:
+            raise ValueError(
+                f"scenario {batch.scenario.name!r} is not the one that the run was started with: its "
+                "description has changed; undo that, or give another --out"
+            )
+        self._batch, self._held = batch, held
 
     def close(self) -> None:
         """Nothing to release."""

@@ -1,5 +1,10 @@
-"""Which seeds are for training; those below are for evaluation."""
+"""Which seeds are for what: evaluation [0, 2³⁹), validation [2³⁹, 2⁴⁰), training [2⁴⁰, 2⁶⁴).
 
+Held-out episodes, on which results are reported, begin at 10000. Validation episodes choose among
+the policies of a training run, so results on them would look too good.
+"""
+
+FIRST_VALIDATION_SEED = 2**39
 # Training seeds start far above those that people evaluate on.
 FIRST_TRAINING_SEED = 2**40
 END_OF_SEEDS = 2**64  # where they begin again at 0

@@ -1,26 +1,36 @@
-"""Train a PPO allocator on the native batch.
+"""Train a PPO allocator on the native batch; the same command again continues an interrupted run.
 
 python -m training.train --scenario serverless --allocator ppo --total-steps 1000000 --out runs/my-ppo
 """
 
-import json
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
-from gpualloc_env.scenario import load_scenario
+from baselines import policy_for
+from gpualloc_env.scenario import Scenario, load_scenario
 from gpualloc_env.traces import Split
-from training.callbacks import callbacks
+from training.action_transform import ActionTransform, corrections, simplex
+from training.allocator_policy import AllocatorPolicy
+from training.callbacks import Boundaries, CriticFirst, EpisodeLog
+from training.checkpoint import load, restore
+from training.curves import Curves
+from training.domain_randomisation import DomainVecEnv, variants
 from training.failure import fail
-from training.policies import CONFIG, MODEL, NORMALISER, TRANSFORM
-from training.provenance import write_config
+from training.outcome import write_outcome
+from training.paired_vec_env import PairedVecEnv
+from training.run_directory import CHECKPOINT, CONFIG, RESULT, TENSORBOARD, claimed
 from training.sb3_vec_env import BatchVecEnv
 from training.seeds import FIRST_TRAINING_SEED
+from training.selection import Selection, validation_objective
 
 
 @dataclass(frozen=True)
@@ -29,14 +39,18 @@ class TrainConfig:
 
     scenario: str = "serverless"
     """A registered scenario, or the path of a .toml file."""
-    allocator: Literal["ppo"] = "ppo"
-    """`ppo`: a multilayer perceptron over the whole observation, actions on the simplex."""
+    allocator: Literal["ppo", "ppo-shared", "ppo-residual"] = "ppo-residual"
+    """`ppo`: a multilayer perceptron over the whole observation, actions on the simplex. `ppo-shared`:
+    one network for every agent, so that it serves any number of them. `ppo-residual`: the same, and
+    its actions correct what receding-horizon control assumes, from whose decisions it starts."""
     total_steps: int = 1_000_000
     """Steps of experience, over all environments."""
     seed: int = 0
     """Seeds the environments, the network and its exploration."""
+    seeds: int = 1
+    """Runs to train, seeded `seed`, `seed` + 1, …; several stand in `out`/seed-0, `out`/seed-1, …"""
     out: Path = Path("runs/my-ppo")
-    """Directory for the model, checkpoints, configuration and TensorBoard run."""
+    """Directory for the model, checkpoint, configuration and TensorBoard run."""
     load: float | None = None
     """Load to which the traffic is rescaled, 1.0 being the platform's capacity; default: the scenario's."""
     steps: int | None = None
@@ -47,81 +61,201 @@ class TrainConfig:
     """A request log that replaces the scenario's traffic; its training windows are played."""
     split: Split | None = None
     """Windows of the log to play; default: `train`."""
-    num_envs: int = 64
+    num_envs: int = 128
     """Environments advanced side by side."""
-    rollout_steps: int = 128
+    domains: int = 1
+    """Variants of the scenario (mix, load, platform, dt) that share the environments; 1: itself alone."""
+    rollout_steps: int = 64
     """Steps of each environment between two updates."""
-    batch_size: int = 2048
-    """Transitions in a gradient step."""
+    batch_size: int | None = None
+    """Transitions in a gradient step; default: the allocator's."""
     epochs: int = 4
     """Passes over the transitions of an update."""
-    learning_rate: float = 1e-3
-    """Of Adam at the start; it falls linearly to zero."""
+    learning_rate: float | None = None
+    """Of Adam at the start; it falls linearly to zero; default: the allocator's."""
     gamma: float = 0.99
     """Discount of a step."""
     gae_lambda: float = 0.95
     """λ of generalised advantage estimation."""
-    hidden: tuple[int, ...] = (64, 64)
-    """Units of the hidden layers, of the policy and of the value function each."""
-    checkpoint_every: int = 250_000
-    """Steps between two checkpoints."""
+    critic_updates: int = 3
+    """Updates at the start that train the value function alone."""
+    initial_std: float | None = None
+    """Of the exploration; default: the allocator's."""
+    hidden: tuple[int, ...] | None = None
+    """Units of the hidden layers, of the policy and of the value function each; default: the allocator's."""
+    checkpoint_every: int = 100_000
+    """Steps between two checkpoints, of which the last is kept."""
+    validate_every: int = 100_000
+    """Steps between two validations, by which the best policy is chosen; 0 keeps the last policy."""
+    validation_episodes: int = 200
+    """Episodes of a validation, the same every time; of a log, at most its windows."""
+    patience: int = 0
+    """Validations without a gain after which training stops; 0 for never."""
     progress: bool = True
     """Show a progress bar."""
 
 
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "ppo": {"learning_rate": 3e-3, "initial_std": 1.0, "batch_size": 2048, "hidden": (64, 64)},
+    "ppo-shared": {"learning_rate": 5e-3, "initial_std": 0.8, "batch_size": 2048, "hidden": (32, 32)},
+    "ppo-residual": {"learning_rate": 3e-3, "initial_std": 0.5, "batch_size": 4096, "hidden": (32, 32)},
+}
+"""What each allocator is trained with where nothing else is asked for."""
+
+
 def main(config: TrainConfig) -> None:
-    """Train, then save the model and everything that it needs to act as it did."""
-    try:
-        check(config)
-        scenario = load_scenario(
-            config.scenario,
-            steps=config.steps,
-            dt=config.dt,
-            load=config.load,
-            trace=config.trace,
-            split=config.split,
-        )
-        env = BatchVecEnv(scenario, config.num_envs, FIRST_TRAINING_SEED * (1 + config.seed))
-        config.out.mkdir(parents=True, exist_ok=True)
-        write_config(config.out / CONFIG, asdict(config))
-    except (ValueError, OSError) as error:
-        fail(error)
+    """Train each run to its end, from the beginning or from its last checkpoint."""
+    asked = asdict(config)
+    config = replace(
+        config,
+        **{name: value for name, value in DEFAULTS[config.allocator].items() if asked[name] is None},
+    )
+    several = [
+        replace(config, seeds=1, seed=seed, out=config.out / f"seed-{seed}")
+        for seed in range(config.seed, config.seed + config.seeds)
+    ]
+    runs = several if config.seeds > 1 else [config]
     # Networks this small are faster on one thread than on several.
     torch.set_num_threads(1)
-    normalised = VecNormalize(env, norm_obs=False, gamma=config.gamma)
-    model = PPO(
-        "MlpPolicy",
-        normalised,
-        learning_rate=lambda remaining: config.learning_rate * remaining,
+    with ExitStack() as locks:
+        try:
+            check(config)
+            scenario = load_scenario(
+                config.scenario,
+                steps=config.steps,
+                dt=config.dt,
+                load=config.load,
+                trace=config.trace,
+                split=config.split,
+            )
+            scenario.source()
+            for run in runs:
+                locks.enter_context(claimed(run.out, asdict(run)))
+        except (ValueError, OSError) as error:
+            fail(error)
+        with progress_display(config) as progress:
+            shows = [
+                progress.add_task(f"seed {run.seed}", total=run.total_steps, start=False) for run in runs
+            ]
+            for run, show in zip(runs, shows, strict=True):
+                train(run, scenario, progress, show)
+
+
+def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any) -> None:
+    """Train one run, then write the allocator and what it was chosen by."""
+    if (config.out / RESULT).exists():
+        progress.update(task, completed=config.total_steps)
+        print(f"The run in {config.out} is complete; nothing to do")
+        return
+    transform = make_transform(config, scenario)
+    env = make_environments(config, scenario, transform)
+    model = make_ppo(config, VecNormalize(env, norm_obs=False, gamma=config.gamma))
+    env.seed(FIRST_TRAINING_SEED * (1 + config.seed))  # PPO has seeded the environments with its own
+    contents = load(config.out / CHECKPOINT)
+    step = contents["learner"]["num_timesteps"] if contents else 0
+    curves = Curves(
+        config.out / TENSORBOARD / config.allocator, contents["written"] if contents else {}, step
+    )
+    model.set_logger(curves.logger())
+    selection = contents["selection"] if contents else Selection()
+    if contents:
+        try:
+            restore(model, contents)
+        except ValueError as error:
+            fail(error)
+        print(f"Continuing the run in {config.out} from step {step}")
+    progress.start_task(task)
+    boundaries = Boundaries(
+        config.out / CHECKPOINT,
+        curves,
+        selection,
+        checkpoint_every=config.checkpoint_every,
+        validate_every=config.validate_every,
+        patience=config.patience,
+        validate=lambda model: validation_objective(model, transform, scenario, config.validation_episodes),
+        show=lambda step: progress.update(task, completed=step),
+    )
+    progress.update(task, completed=step)
+    # The counters are the run's own, so that `learn` is told what is left, not what was asked for.
+    callbacks = [EpisodeLog(), CriticFirst(config.critic_updates), boundaries]
+    model.learn(config.total_steps - step, callback=callbacks, reset_num_timesteps=False)
+    curves.close()
+    write_outcome(config.out, model, transform, selection, stopped_early=boundaries.stopped)
+    print(f"Allocator in {config.out}; curves with: tensorboard --logdir {config.out / TENSORBOARD}")
+    compare = f"python -m training.compare --scenario {config.scenario} --policies adaptive {config.out}"
+    print(f"Compare it with: {compare}")
+
+
+def make_environments(config: TrainConfig, scenario: Scenario, transform: ActionTransform) -> DomainVecEnv:
+    """Environments beside their twins, of the scenario or of variants of it."""
+    reference = policy_for("receding-horizon", scenario.name)
+    each = config.num_envs // config.domains
+    return DomainVecEnv(
+        [
+            PairedVecEnv(BatchVecEnv(variant, each, FIRST_TRAINING_SEED, transform), reference)
+            for variant in variants(scenario, config.domains, config.seed)
+        ]
+    )
+
+
+def make_transform(config: TrainConfig, scenario: Scenario) -> ActionTransform:
+    """From the allocator's actions to shares."""
+    if config.allocator == "ppo-residual":
+        return corrections(len(scenario.agents), scenario.name)
+    return simplex(len(scenario.agents))
+
+
+def make_ppo(config: TrainConfig, env: VecNormalize) -> PPO:
+    """A fresh learner."""
+    highest, residual = config.learning_rate, config.allocator == "ppo-residual"
+    assert highest is not None and config.batch_size is not None
+    return PPO(
+        AllocatorPolicy,
+        env,
+        learning_rate=lambda remaining: highest * remaining,
         n_steps=config.rollout_steps,
         batch_size=config.batch_size,
         n_epochs=config.epochs,
         gamma=config.gamma,
         gae_lambda=config.gae_lambda,
-        policy_kwargs={"net_arch": list(config.hidden)},
-        tensorboard_log=str(config.out / "tensorboard"),
+        policy_kwargs={
+            "network": "mlp" if config.allocator == "ppo" else "shared",
+            "hidden": config.hidden,
+            "initial_std": config.initial_std,
+            "initial_gain": 0.0 if residual else 0.01,
+        },
         seed=config.seed,
         device="cpu",
     )
-    model.learn(
-        config.total_steps,
-        callback=callbacks(config.out, config.checkpoint_every, config.num_envs),
-        tb_log_name=config.allocator,
-        progress_bar=config.progress,
+
+
+def progress_display(config: TrainConfig) -> Progress:
+    """One bar for each run."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not config.progress,
     )
-    model.save(config.out / MODEL)
-    normalised.save(str(config.out / NORMALISER))
-    (config.out / TRANSFORM).write_text(json.dumps(asdict(env.transform), indent=2) + "\n", encoding="utf-8")
-    print(f"Allocator in {config.out}; curves with: tensorboard --logdir {config.out / 'tensorboard'}")
-    compare = f"python -m training.compare --scenario {config.scenario} --policies adaptive {config.out}"
-    print(f"Compare it with: {compare}")
 
 
 def check(config: TrainConfig) -> None:
     """Refuse numbers that stable-baselines3 would stumble over later."""
-    for name in ("total_steps", "num_envs", "rollout_steps", "batch_size", "epochs", "checkpoint_every"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+    positive = ("total_steps", "seeds", "num_envs", "domains", "rollout_steps", "batch_size", "epochs")
+    least = dict.fromkeys((*positive, "checkpoint_every", "validation_episodes"), 1)
+    least |= dict.fromkeys(("seed", "validate_every", "patience", "critic_updates"), 0)
+    for name, bound in least.items():
+        if getattr(config, name) < bound:
+            raise ValueError(f"{name} must be at least {bound}, got {getattr(config, name)}")
+    if config.patience and not config.validate_every:
+        raise ValueError("patience counts validations; give a validate_every above 0 with it")
+    if config.seeds > 1 and (config.out / CONFIG).exists():
+        raise ValueError(f"{config.out} holds a single run; give another --out for {config.seeds} seeds")
+    if config.num_envs % config.domains:
+        raise ValueError(f"domains must divide num_envs = {config.num_envs}, got {config.domains}")
+    assert config.batch_size is not None
     if (config.num_envs * config.rollout_steps) % config.batch_size:
         raise ValueError(
             f"batch_size must divide num_envs × rollout_steps = {config.num_envs * config.rollout_steps}, "

@@ -11,7 +11,7 @@ from stable_baselines3 import PPO
 
 from gpualloc_env import Batch, load_scenario
 from gpualloc_env.allocator import Allocator
-from training.action_transform import SimplexActions
+from training.policies import read_transform
 
 DECISIONS = 500
 
@@ -35,11 +35,13 @@ def test_one_decision(benchmark, record, exported, trained_run, form, state):
     observation = batch.observation[0]
     rows = {name: values[0] for name, values in batch.view._asdict().items() if np.ndim(values)}
     view = batch.view._replace(**rows)
-    model, transform = PPO.load(trained_run / "model.zip", device="cpu"), SimplexActions(4)
+    model, transform = PPO.load(trained_run / "model.zip", device="cpu"), read_transform(trained_run)
+    hidden_from_it = np.zeros((1, 4, model.observation_space.shape[1] - observation.shape[1]))
+    seen = np.concatenate([observation[None], hidden_from_it], axis=-1, dtype=np.float32)
     allocator = Allocator.load(exported[form])
 
     def trained():
-        return transform(model.predict(observation[None], deterministic=True)[0])[0]
+        return transform(observation[None], model.predict(seen, deterministic=True)[0])[0]
 
     def taken():
         return allocator(observation) if state == "observation" else allocator.decide(view)

@@ -1,0 +1,24 @@
+"""Files that are there in full or not at all, whatever moment the process is killed at."""
+
+import os
+from pathlib import Path
+
+UNFINISHED = ".unfinished-"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside `path` first, and rename only what has reached the disk.
+
+    A reader finds the former content or the new one, never a part of it.
+    """
+    temporary = path.with_name(UNFINISHED + path.name)
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,108 @@
+"""What two allocators do in the same burst: arrivals, shares and queues over time.
+
+python -m training.burst_figure --policies receding-horizon runs/my-ppo --out burst.png
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gpualloc_env.state import ARRIVALS, BACKLOG, SHARE, Array
+from training.compare import named
+from training.evaluate import Evaluation, evaluate
+from training.failure import fail
+from training.figure_style import AGENT_COLOURS, STYLE
+from training.held_out import held_out_scenario
+from training.policies import load_policy
+
+
+@dataclass(frozen=True)
+class BurstFigureConfig:
+    """Draw what allocators do in the same burst."""
+
+    policies: tuple[str, ...]
+    """Names of baselines, exported allocators, or directories of training runs."""
+    scenario: str = "serverless"
+    """A registered scenario, or the path of a .toml file."""
+    seed: int = 10000
+    """Seed of the first episode to choose from."""
+    episodes: int = 20
+    """Episodes to choose from: where the last policy gains most on the first, the window is drawn."""
+    seconds: float = 60.0
+    """Length of the window [s]."""
+    out: Path = Path("burst.png")
+    """The figure."""
+
+
+def main(config: BurstFigureConfig) -> None:
+    """Play the episodes, choose the window, draw it."""
+    try:
+        if config.episodes < 1 or config.seconds <= 0:
+            raise ValueError("episodes must be at least 1 and seconds above 0")
+        scenario = held_out_scenario(config.scenario)
+        played = [
+            evaluate(name, load_policy(given, scenario), scenario, config.episodes, config.seed)
+            for name, given in named(config.policies).items()
+        ]
+        steps = min(scenario.steps, max(1, round(config.seconds / scenario.dt)))
+        episode, start = window(played[0], played[-1], steps)
+        draw(config.out, played, episode, start, steps)
+    except (ValueError, OSError) as error:
+        fail(error)
+    first = start * scenario.dt
+    print(f"{config.out}: seed {config.seed + episode}, {first:g} s to {first + steps * scenario.dt:g} s")
+
+
+def window(first: Evaluation, last: Evaluation, steps: int) -> tuple[int, int]:
+    """The episode and the step from which on `last` has the least weighted backlog relative to `first`."""
+    sums: list[Array] = []
+    for each in (first, last):
+        weighted = (each.batch.history[:, :, BACKLOG] / priorities(each)).sum(axis=2)
+        total = np.cumsum(np.pad(weighted, ((0, 0), (1, 0))), axis=1)
+        sums.append(total[:, steps:] - total[:, :-steps])
+    gain = (sums[0] - sums[1]) / (sums[0] + 1e-9)
+    episode, start = np.unravel_index(np.argmax(gain * (sums[0] > np.median(sums[0]))), gain.shape)
+    return int(episode), int(start)
+
+
+def priorities(evaluation: Evaluation) -> Array:
+    """P of each agent, (N,)."""
+    return np.array([agent.priority for agent in evaluation.batch.scenario.agents], dtype=np.float64)
+
+
+def draw(path: Path, played: list[Evaluation], episode: int, start: int, steps: int) -> None:
+    """Draw the arrivals once, and shares and queues of each policy."""
+    scenario = played[0].batch.scenario
+    names = scenario.agent_names
+    colours = colormaps[AGENT_COLOURS](np.linspace(0.0, 0.95, len(names)))
+    time = scenario.dt * np.arange(start, start + steps)
+    rows = slice(start, start + steps)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(10, 2.2 * (1 + 2 * len(played))), layout="constrained")
+        panels: list[Axes] = list(figure.subplots(1 + 2 * len(played), 1, sharex=True))
+        history = [each.batch.history[episode, rows] for each in played]
+        for i, name in enumerate(names):
+            panels[0].plot(time, history[0][:, ARRIVALS, i] / scenario.dt, color=colours[i], label=name)
+        panels[0].set(title="Arrivals", ylabel="requests/s")
+        panels[0].legend(loc="upper left", bbox_to_anchor=(1, 1))
+        top = max(float(each[:, BACKLOG].sum(axis=1).max()) for each in history)
+        for k, (each, shown) in enumerate(zip(played, history, strict=True)):
+            shares, queues = panels[1 + 2 * k], panels[2 + 2 * k]
+            shares.stackplot(time, shown[:, SHARE].T, colors=list(colours), step="post")
+            shares.set(title=f"{each.policy}: shares", ylabel="GPU", ylim=(0, scenario.platform.gpus))
+            queues.stackplot(time, shown[:, BACKLOG].T, colors=list(colours))
+            mean = float((shown[:, BACKLOG] / priorities(each)).sum(axis=1).mean())
+            queues.set(
+                title=f"{each.policy}: waiting, weighted mean {mean:.1f}", ylabel="requests", ylim=(0, top)
+            )
+        panels[-1].set_xlabel("time in the episode [s]")
+        figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(BurstFigureConfig))
