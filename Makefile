@@ -13,8 +13,8 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/ready
-	$(BIN)/python -m training.train --scenario serverless --allocator ppo --total-steps 3000000 --seed 0 --out runs/demo/ppo
-	$(BIN)/python -m training.compare --scenario serverless --policies static round-robin adaptive runs/demo/ppo --episodes 100 --seed 10000 --out runs/demo/serverless
+	$(BIN)/python -m training.train --scenario serverless --allocator ppo-residual --total-steps 500000 --seed 0 --out runs/demo/my-ppo
+	$(BIN)/python -m training.compare --scenario serverless --policies static round-robin adaptive receding-horizon runs/demo/my-ppo training/pretrained/ppo-residual-serverless/seed-0.npz --episodes 100 --seed 10000 --out runs/demo/serverless
 	$(BIN)/python -m training.compare --scenario paper --policies static round-robin adaptive --episodes 1 --seed 10000 --out runs/demo/paper
 	@echo
 	@echo "Figures:      runs/demo/serverless/comparison.png and runs/demo/paper/comparison.png"

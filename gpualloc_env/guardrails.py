@@ -6,6 +6,7 @@ from gpualloc_env.compiled import compiled
 from gpualloc_env.state import (
     DT,
     GPUS,
+    KEEP_ALIVE_S,
     PRIORITY,
     SLO_S,
     THROUGHPUT,
@@ -38,12 +39,14 @@ def check_observation(observation: AnyArray, problems: AnyArray) -> None:
 def check_view(state: AnyArray, agents: AnyArray, settings: AnyArray, problems: AnyArray) -> None:
     """Note in (B,) problems which packed views hold numbers that are not finite or negative.
 
-    Throughput, priority, service objective, dt and G must be above 0. The observation cannot
+    Throughput, priority, service objective, dt and G must be above 0; a model that is never unloaded
+    is kept alive for an infinite time. The observation cannot
     tell: it shows a share that is not a number as a whole one.
     """
     common = SOUND
     for k in range(_SETTINGS):
-        common = _worse(common, _problem(settings[k], k in (DT, GPUS)))
+        if k != KEEP_ALIVE_S or settings[k] != math.inf:
+            common = _worse(common, _problem(settings[k], k in (DT, GPUS)))
     for b in range(state.shape[0]):
         worst = common
         for i in range(state.shape[1]):

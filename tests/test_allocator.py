@@ -148,6 +148,19 @@ def test_views_mappings_and_observations_give_the_same_decision(exported, batch,
     assert not allocator.fallbacks and allocator.last is None and allocator.decisions == 50 + 50 + 1 + 50 + 1
 
 
+def test_a_platform_that_never_unloads_a_model_is_sound(allocator):
+    steady = Batch(load_scenario("steady"), 7)
+    steady.seed(0)
+    steady.reset()
+    assert steady.view.keep_alive_s == np.inf
+    assert allocator.decide(steady.view) == pytest.approx(allocator(steady.observation), abs=1e-6)
+    assert not allocator.fallbacks
+    assert allocator.decide(fields(steady) | {"keep_alive_s": np.nan}) == pytest.approx(
+        adaptive(steady.view)[0]
+    )
+    assert allocator.last == Fallback(NOT_FINITE, "Algorithm 1")
+
+
 @pytest.mark.parametrize("field", ["queue", "rate", "share", "loading", "slo", "deadband"])
 @pytest.mark.parametrize(
     ("value", "reason"),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 from trained_run import TRAINED, torch_policy, torch_shares
 
@@ -295,3 +296,18 @@ def test_parts_that_do_not_fit_are_refused(changes, words):
     settings, arrays = network_of(*fresh("ppo-residual"))
     with pytest.raises(ValueError, match=words):
         decider(settings | changes, arrays, (4, 19))
+
+
+def test_a_run_can_start_from_the_weights_of_another_one_on_other_agents(runs, tmp_path, capsys):
+    config = {**TRAINED, "allocator": "ppo-residual", "scenario": "fleet", "total_steps": 256}
+    config |= {"validation_episodes": 2, "validate_every": 256, "critic_updates": 1}
+    train(TrainConfig(**config, start_from=runs["ppo-residual"], out=tmp_path / "fleet"))
+    models = [PPO.load(run / "model.zip", device="cpu") for run in (runs["ppo-residual"], tmp_path / "fleet")]
+    weights = [model.policy.state_dict() for model in models]
+    assert all((weights[0][key] == weights[1][key]).all() for key in weights[0] if "actor" in key)
+    with pytest.raises(SystemExit):
+        train(TrainConfig(**config, hidden=(8,), start_from=runs["ppo-residual"], out=tmp_path / "other"))
+    assert "holds another network" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        train(TrainConfig(**config, start_from=tmp_path, out=tmp_path / "none"))
+    assert "holds no finished training run" in capsys.readouterr().err

@@ -161,8 +161,8 @@ def make_scenario(config: CompareConfig, name: str) -> Scenario:
 def named(policies: Sequence[str]) -> dict[str, str]:
     """The policies by the names under which they appear.
 
-    A run is called by the last part of its path, and by as many parts as it takes where that
-    is another's name too. The name of a baseline stays as it is.
+    A run is called by the last part of its path, by the last two if that is a seed alone, and by as
+    many parts as it takes where that is another's name too. The name of a baseline stays as it is.
 
     Raises:
         ValueError: no policy, or one that is given twice.
@@ -177,7 +177,8 @@ def named(policies: Sequence[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for given, path in zip(policies, parts, strict=True):
         others = [other for other in parts if other != path]
-        unique = (n for n in range(1, len(path)) if all(other[-n:] != path[-n:] for other in others))
+        least = 2 if path[-1].startswith("seed-") else 1
+        unique = (n for n in range(least, len(path)) if all(other[-n:] != path[-n:] for other in others))
         length = next(unique, len(path))
         names["/".join(path[-length:])] = given
     return names

@@ -27,6 +27,7 @@ from training.domain_randomisation import DomainVecEnv, variants
 from training.failure import fail
 from training.outcome import write_outcome
 from training.paired_vec_env import PairedVecEnv
+from training.policies import MODEL
 from training.run_directory import CHECKPOINT, CONFIG, RESULT, TENSORBOARD, claimed
 from training.sb3_vec_env import BatchVecEnv
 from training.seeds import FIRST_TRAINING_SEED
@@ -77,6 +78,8 @@ class TrainConfig:
     """Discount of a step."""
     gae_lambda: float = 0.95
     """λ of generalised advantage estimation."""
+    start_from: Path | None = None
+    """A finished run whose weights to start from; its network must fit, its scenario may be another."""
     critic_updates: int = 3
     """Updates at the start that train the value function alone."""
     initial_std: float | None = None
@@ -151,6 +154,8 @@ def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any
     env = make_environments(config, scenario, transform)
     model = make_ppo(config, VecNormalize(env, norm_obs=False, gamma=config.gamma))
     env.seed(FIRST_TRAINING_SEED * (1 + config.seed))  # PPO has seeded the environments with its own
+    if config.start_from is not None:
+        take_weights(model, config.start_from)
     contents = load(config.out / CHECKPOINT)
     step = contents["learner"]["num_timesteps"] if contents else 0
     curves = Curves(
@@ -184,6 +189,15 @@ def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any
     print(f"Allocator in {config.out}; curves with: tensorboard --logdir {config.out / TENSORBOARD}")
     compare = f"python -m training.compare --scenario {config.scenario} --policies adaptive {config.out}"
     print(f"Compare it with: {compare}")
+
+
+def take_weights(model: PPO, run: Path) -> None:
+    """Start from the weights of a run's model, which is unpickled: give only runs that you trust."""
+    weights = PPO.load(run / MODEL, device="cpu").policy.state_dict()
+    try:
+        model.policy.load_state_dict(weights)
+    except RuntimeError:
+        fail(ValueError(f"{run} holds another network; give its --allocator and --hidden too"))
 
 
 def make_environments(config: TrainConfig, scenario: Scenario, transform: ActionTransform) -> DomainVecEnv:
@@ -249,6 +263,8 @@ def check(config: TrainConfig) -> None:
     for name, bound in least.items():
         if getattr(config, name) < bound:
             raise ValueError(f"{name} must be at least {bound}, got {getattr(config, name)}")
+    if config.start_from is not None and not (config.start_from / MODEL).is_file():
+        raise ValueError(f"{config.start_from} holds no finished training run: {MODEL} is missing")
     if config.patience and not config.validate_every:
         raise ValueError("patience counts validations; give a validate_every above 0 with it")
     if config.seeds > 1 and (config.out / CONFIG).exists():

@@ -1,0 +1,77 @@
+"""The allocators that the repository brings along load, say how to repeat them, and do what they say."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from baselines import policy_for
+from gpualloc_env.allocator import Allocator
+from training.burst_figure import BurstFigureConfig
+from training.burst_figure import main as draw_burst
+from training.compare import named
+from training.evaluate import evaluate
+from training.held_out import held_out_scenario
+from training.policies import load_policies, load_policy
+from training.seeds import FIRST_VALIDATION_SEED
+
+FOLDER = Path(__file__).parents[1] / "training" / "pretrained"
+FILES = sorted(FOLDER.rglob("*.npz"))
+SERVERLESS = FOLDER / "ppo-residual-serverless"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_the_file_repeats_what_its_manifest_says(path):
+    manifest = Allocator.load(path).manifest
+    assert path.stat().st_size < 60_000
+    assert manifest.training["command"].startswith("python -m training.train --scenario ")
+    assert not manifest.training["git_commit"].endswith("-dirty")
+    validation = manifest.validation
+    assert validation.largest_difference <= 1e-6 and validation.episodes >= 1
+    if manifest.training["config"]["trace"] is not None:
+        return  # the log does not come along
+    scenario = held_out_scenario(validation.scenario)
+    # The numbers of one machine are not to be expected to the last bit on another.
+    few = min(20, validation.episodes)
+    again = evaluate("again", load_policy(str(path), scenario), scenario, few, validation.first_seed)
+    if few == validation.episodes:
+        assert again.objective.mean() == pytest.approx(validation.objective, rel=1e-3)
+    assert np.isfinite(again.objective).all()
+
+
+def test_those_for_serverless_beat_the_best_baseline():
+    scenario = held_out_scenario("serverless")
+    base = evaluate("base", policy_for("receding-horizon", "serverless"), scenario, 60, FIRST_VALIDATION_SEED)
+    policies = load_policies(str(SERVERLESS), scenario)
+    assert len(policies) == 5
+    for policy in policies:
+        own = evaluate("own", policy, scenario, 60, FIRST_VALIDATION_SEED)
+        assert own.objective.mean() < 0.99 * base.objective.mean()
+
+
+def test_one_trained_on_four_agents_beats_algorithm_1_on_sixty_four():
+    scenario = held_out_scenario("fleet")
+    algorithm_1 = evaluate("adaptive", policy_for("adaptive", "fleet"), scenario, 3, FIRST_VALIDATION_SEED)
+    shared = load_policy(str(FOLDER / "ppo-shared-serverless.npz"), scenario)
+    own = evaluate("own", shared, scenario, 3, FIRST_VALIDATION_SEED)
+    assert (own.objective < 0.8 * algorithm_1.objective).all()
+
+
+def test_a_seed_is_named_with_what_it_is_a_seed_of():
+    assert list(named(["adaptive", "runs/my-ppo/seed-0", "pretrained/shared.npz"])) == [
+        "adaptive",
+        "my-ppo/seed-0",
+        "shared.npz",
+    ]
+
+
+def test_the_figure_of_a_burst(tmp_path, capsys):
+    shutil.copy(SERVERLESS / "seed-0.npz", tmp_path / "learned.npz")
+    policies = ("receding-horizon", str(tmp_path / "learned.npz"))
+    draw_burst(BurstFigureConfig(policies=policies, episodes=3, seconds=20.0, out=tmp_path / "burst.png"))
+    assert (tmp_path / "burst.png").stat().st_size > 10_000
+    assert "seed 1000" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        draw_burst(BurstFigureConfig(policies=policies, episodes=0))
+    assert "episodes must be at least 1" in capsys.readouterr().err
