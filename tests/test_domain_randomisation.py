@@ -62,7 +62,7 @@ def test_each_domain_is_what_it_would_be_alone():
 
 def test_a_run_on_several_domains_goes_on_as_if_it_had_not_been_interrupted(tmp_path, monkeypatch):
     config = {**TRAINED, "allocator": "ppo-residual", "total_steps": 1024, "domains": 4}
-    config["checkpoint_every"] = 256
+    config |= {"checkpoint_every": 256, "critic_updates": 1}
     main(TrainConfig(**config, out=tmp_path / "whole"))
     real, saved = training.callbacks.save, []
 
