@@ -15,9 +15,9 @@ from stepping import Loop, Reference
 
 from gpualloc_env import load_scenario
 from training.sb3_vec_env import BatchVecEnv
-from training.train import TrainConfig
+from training.train import DEFAULTS, TrainConfig
 
-CONFIG = TrainConfig()
+CONFIG = TrainConfig(allocator="ppo", num_envs=64, **DEFAULTS["ppo"])
 FRAMES = CONFIG.num_envs * CONFIG.rollout_steps  # of an iteration
 
 
@@ -30,7 +30,7 @@ def one_thread():
 
 
 def learner(env):
-    """PPO as `training.train` makes it, with its defaults."""
+    """PPO with the hyper-parameters of `training.train`, on the environments alone."""
     return PPO(
         "MlpPolicy",
         VecNormalize(env, norm_obs=False, gamma=CONFIG.gamma),
