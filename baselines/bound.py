@@ -19,7 +19,8 @@ The least value of that programme is not computed but bounded from below, so tha
 a solver enters: for any price of a GPU p(t) ≥ 0 and any worth of finished work y(t) the Lagrangian
 falls apart into single agents and steps, each a minimum in closed form, and weak duality makes
 their sum a bound. The prices are multipliers of linear programmes that HiGHS solves
-(`baselines.inner_linearisation`): the bound is within some 0.1 % of the programme's optimum.
+(`baselines.inner_linearisation`): the bound is within some 0.1 % of the programme's optimum, 0.4 %
+with thousands of agents and steps.
 Without frictions, slices and routing that optimum can be attained.
 """
 
