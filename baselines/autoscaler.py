@@ -29,9 +29,9 @@ def _scale(
     standby: float,
     recommended: AnyArray,
     step: int,
-    fractions: AnyArray,
+    granted: AnyArray,
 ) -> None:
-    """Write the fractions, (B, N), and this step's recommendation into the window, (W, B, N)."""
+    """Write the shares, (B, N) [GPU], and this step's recommendation into the window, (W, B, N)."""
     window = recommended.shape[0]
     count = queue.shape[1]
     for b in range(queue.shape[0]):
@@ -48,10 +48,8 @@ def _scale(
                 for w in range(min(window, step + 1)):
                     desired = max(desired, recommended[w, b, i])
                 desired = min(desired, share)
-            fractions[b, i] = desired
-        fit(fractions[b], gpus)
-        for i in range(count):
-            fractions[b, i] /= gpus
+            granted[b, i] = desired
+        fit(granted[b], gpus)
 
 
 @dataclass

@@ -25,9 +25,9 @@ def serve_in_order(
     reallocation_s: float,
     deadband: float,
     need: AnyArray,
-    fractions: AnyArray,
+    granted: AnyArray,
 ) -> None:
-    """Write the fractions, (B, N), that empty the queues in falling order of `index`, (B, N).
+    """Write the shares, (B, N) [GPU], that empty the queues in falling order of `index`, (B, N).
 
     Agents with equal indices are served together, in proportion to their needs. `need` is room
     for (N,) numbers. O(N²) for each row.
@@ -47,7 +47,7 @@ def serve_in_order(
                 reallocation_s,
                 deadband,
             )
-        shares, left, bound = fractions[b], gpus, np.inf
+        shares, left, bound = granted[b], gpus, np.inf
         for i in range(count):
             shares[i] = 0.0
         while left > 0.0:
@@ -65,8 +65,6 @@ def serve_in_order(
             left -= part * wanted
             bound = first
         spread(shares, gpus, most)
-        for i in range(count):
-            shares[i] /= gpus
 
 
 def in_order(index: Array, view: View) -> Array:

@@ -22,12 +22,12 @@ def _hold_or_move(
     most: float,
     horizon_s: float,
     threshold: float,
-    fractions: AnyArray,
+    granted: AnyArray,
 ) -> None:
-    """Write the held and the changed fractions, (B, N)."""
+    """Write the held and the changed shares, (B, N) [GPU]."""
     count = queue.shape[1]
     for b in range(queue.shape[0]):
-        shares = fractions[b]
+        shares = granted[b]
         total = 0.0
         for i in range(count):
             demand = rate[b, i] + queue[b, i] / horizon_s
@@ -49,8 +49,6 @@ def _hold_or_move(
             else:
                 shares[i] *= part
         fit(shares, gpus)
-        for i in range(count):
-            shares[i] /= gpus
 
 
 @dataclass(frozen=True)

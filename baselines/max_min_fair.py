@@ -24,9 +24,9 @@ def _fill_up(
     most: float,
     horizon_s: float,
     room: AnyArray,
-    fractions: AnyArray,
+    granted: AnyArray,
 ) -> None:
-    """Write the max-min fair fractions, (B, N); `room` is for (3, N) numbers."""
+    """Write the max-min fair shares, (B, N) [GPU]; `room` is for (3, N) numbers."""
     weight, least, need = room[0], room[1], room[2]
     count = queue.shape[1]
     for b in range(queue.shape[0]):
@@ -34,10 +34,8 @@ def _fill_up(
             demand = rate[b, i] + queue[b, i] / horizon_s
             weight[i], least[i] = 1.0 / priority[b, i], 0.0
             need[i] = min(most, needed_share(demand / throughput[b, i], kappa[b, i]))
-        fill(MINIMUM, weight, kappa[b], least, need, gpus, 0.0, fractions[b])
-        spread(fractions[b], gpus, most)
-        for i in range(count):
-            fractions[b, i] /= gpus
+        fill(MINIMUM, weight, kappa[b], least, need, gpus, 0.0, granted[b])
+        spread(granted[b], gpus, most)
 
 
 @dataclass(frozen=True)

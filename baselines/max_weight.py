@@ -28,9 +28,9 @@ def relieve(
     standby: float,
     share_the_rest: bool,
     room: AnyArray,
-    fractions: AnyArray,
+    granted: AnyArray,
 ) -> None:
-    """Write the fractions, (B, N), that maximise Σ ω q T f(g) − price Σ g, standby ≤ g ≤ need.
+    """Write the shares, (B, N) [GPU], that maximise Σ ω q T f(g) − price Σ g, standby ≤ g ≤ need.
 
     `room` is for (3, N) numbers. O(N) for each halving of the multiplier's bracket.
     """
@@ -53,11 +53,9 @@ def relieve(
                 deadband,
             )
             need[i] = max(least[i], wanted)
-        fill(THROUGHPUT, weight, kappa[b], least, need, gpus, price, fractions[b])
+        fill(THROUGHPUT, weight, kappa[b], least, need, gpus, price, granted[b])
         if share_the_rest:
-            spread(fractions[b], gpus, most)
-        for i in range(count):
-            fractions[b, i] /= gpus
+            spread(granted[b], gpus, most)
 
 
 def relieved(view: View, price: float, standby: float, share_the_rest: bool) -> Array:

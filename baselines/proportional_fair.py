@@ -22,18 +22,16 @@ def _divide(
     most: float,
     horizon_s: float,
     room: AnyArray,
-    fractions: AnyArray,
+    granted: AnyArray,
 ) -> None:
-    """Write the proportionally fair fractions, (B, N); `room` is for (3, N) numbers."""
+    """Write the proportionally fair shares, (B, N) [GPU]; `room` is for (3, N) numbers."""
     weight, least, limit = room[0], room[1], room[2]
     count = queue.shape[1]
     for b in range(queue.shape[0]):
         for i in range(count):
             weight[i] = (queue[b, i] + horizon_s * rate[b, i]) / priority[b, i]
             least[i], limit[i] = 0.0, most
-        fill(LOGARITHM, weight, kappa[b], least, limit, gpus, 0.0, fractions[b])
-        for i in range(count):
-            fractions[b, i] /= gpus
+        fill(LOGARITHM, weight, kappa[b], least, limit, gpus, 0.0, granted[b])
 
 
 @dataclass(frozen=True)

@@ -21,19 +21,17 @@ def _staff(
     most: float,
     slice_: float,
     safety: float,
-    fractions: AnyArray,
+    granted: AnyArray,
 ) -> None:
-    """Write the staffed fractions, (B, N)."""
+    """Write the staffed shares, (B, N) [GPU]."""
     count = rate.shape[1]
     for b in range(rate.shape[0]):
-        shares = fractions[b]
+        shares = granted[b]
         for i in range(count):
             staffed = rate[b, i] + safety * sqrt(rate[b, i])
             share = needed_share(staffed / throughput[b, i], kappa[b, i])
             shares[i] = min(most, whole_slices(share, slice_))
         fit(shares, gpus)
-        for i in range(count):
-            shares[i] /= gpus
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def test_browser_shows_curves_rows_and_figure(tensorboard, tmp_path):
         assert {"kind", "policy", "scenario", "summary/rank", "summary/objective"} <= set(texts)
         # One row for each policy: its trial, and its policy column.
         assert [texts.count(run) for run in RUNS] == [2, 2, 2]
-        assert texts.count("classical") == texts.count("paper") == len(RUNS)
+        assert texts.count("online") == texts.count("paper") == len(RUNS)
         assert {"34.959", "34.920", "35.239"} <= set(texts)
 
         _, images = show("images", lambda _, images: any(width > 1000 for width, _ in images))

@@ -132,7 +132,7 @@ class Contest:
                 self.policies.items(), f"Evaluating on {self.scenario.name}", console=status
             )
         ]
-        kinds = {name: "classical" if name in POLICIES else "learned" for name in self.policies}
+        kinds = {name: "online" if name in POLICIES else "learned" for name in self.policies}
         write_json(directory / "summary.json", summary(evaluations, config.seed))
         write_episodes(directory / "episodes.csv", evaluations, config.seed)
         write_config(directory / "config.json", asdict(config))

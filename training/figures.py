@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from matplotlib import colormaps, rc_context
@@ -27,6 +28,7 @@ from training.figure_style import (
 from training.report import Estimate, estimate
 
 SHOWN_AGENTS = 8
+LABEL_LETTERS = 18  # of a policy's name on a line beside its shares
 SHOWN_STEPS = 120
 """More would leave a policy that moves at every step less than a few pixels a step."""
 
@@ -177,7 +179,11 @@ def shares_over_time(
         axes.set_ylim(0, batch.scenario.platform.gpus)
         axes.set_yticks([0, batch.scenario.platform.gpus])
         axes.set_ylabel(
-            evaluation.policy, rotation=0, ha="right", va="center", color=policy_styles(evaluations)[k][0]
+            fill(evaluation.policy, LABEL_LETTERS, break_long_words=False),
+            rotation=0,
+            ha="right",
+            va="center",
+            color=policy_styles(evaluations)[k][0],
         )
         axes.yaxis.label.set_fontweight("bold")
     rows[-1].set_xlabel("time [s]")

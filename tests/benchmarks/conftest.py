@@ -43,6 +43,7 @@ def against_cartpole(benchmark, between):
         reference = Reference(cartpole())
         low, middle, high = np.quantile(between(loop, reference, rounds, parts), [0.25, 0.5, 0.75]).tolist()
         seconds = np.reshape(benchmark.stats.stats.data, (rounds, parts)).sum(axis=1)
+        assert loop.env.observation_space.contains(loop.env.reset()[0])
         speed = parts * loop.steps / float(np.median(seconds))
         agents = row.get("agents")
         benchmark.extra_info.update(

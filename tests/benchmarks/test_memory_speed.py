@@ -25,6 +25,7 @@ def test_copy(benchmark, record, threads):
             list(pool.map(lambda part: np.copyto(*part), parts))
 
         benchmark.pedantic(copy, rounds=10, warmup_rounds=1)
+    assert (target == source).all()
     # As is usual, what is read and what is written both count, each once.
     bandwidth = 2 * source.nbytes / benchmark.stats.stats.median
     needed = bytes_per_step(load_scenario("serverless"))

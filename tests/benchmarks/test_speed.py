@@ -84,7 +84,6 @@ def test_single_environment(against_cartpole):
     loop = single("GPUAlloc-v0", SINGLE_STEPS)
     scenario = loop.env.unwrapped.scenario
     against_cartpole(loop, rounds=40, **described("`gym.make`, `info` included", scenario, 1, 1, record=True))
-    assert loop.env.observation_space.contains(loop.env.reset()[0])
 
 
 @pytest.mark.parametrize("threads", [1, 2])
