@@ -58,6 +58,7 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         steps: int | None = None,
         dt: float | None = None,
         load: float | None = None,
+        agents: int | None = None,
         trace: str | Path | None = None,
         split: Split | None = None,
         objective: dict[str, float] | None = None,
@@ -67,7 +68,14 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode must be 'ansi', 'rgb_array' or None, got {render_mode!r}")
         self.scenario = load_scenario(
-            scenario, steps=steps, dt=dt, load=load, trace=trace, split=split, objective=objective
+            scenario,
+            steps=steps,
+            dt=dt,
+            load=load,
+            agents=agents,
+            trace=trace,
+            split=split,
+            objective=objective,
         )
         self.render_mode = render_mode
         self._batch = Batch(self.scenario, 1, record=True)

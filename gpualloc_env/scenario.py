@@ -286,6 +286,7 @@ def load_scenario(
     steps: int | None = None,
     dt: float | None = None,
     load: float | None = None,
+    agents: int | None = None,
     trace: str | Path | None = None,
     split: Split | None = None,
     objective: dict[str, float] | None = None,
@@ -297,6 +298,7 @@ def load_scenario(
         steps: steps of an episode.
         dt: length of a step [s], 0.01 to 10; the law of the traffic stays the same.
         load: ρ in (0, 10] to which the traffic is rescaled; 1.0 is the platform's full capacity.
+        agents: how many: the scenario's own, in turn as often as it takes, on GPUs in proportion.
         trace: a request log that replaces the scenario's traffic.
         split: windows of the log to play: `train`, `eval` or `all`.
         objective: weights that replace the scenario's, by the name of their term.
@@ -319,6 +321,8 @@ def load_scenario(
     if load is not None and not 0 < load <= 10:
         raise ScenarioError(f"load must be in (0, 10], got {load}; 1.0 is the platform's full capacity")
     data = base.model_dump()
+    if agents is not None:
+        _resize(data, agents, place)
     if trace is not None:
         data["traffic"], data["trace"] = None, {**(data["trace"] or {}), "path": trace}
     if split is not None and data["trace"] is None:
@@ -334,6 +338,25 @@ def load_scenario(
         target = data[table] if table else data
         target.update({key: value for key, value in values.items() if value is not None})
     return _validated(data, place)
+
+
+def _resize(data: dict[str, Any], count: int, place: str) -> None:
+    """Give a scenario's data so many agents, each with its own rate, and GPUs in proportion."""
+    if count < 1:
+        raise ScenarioError(f"agents must be at least 1, got {count}")
+    own, traffic = data["agents"], data["traffic"]
+    if traffic is None or traffic["surges"] or data["routing"] is not None:
+        raise ScenarioError(
+            f"{place} has a log, surges or routing for its {len(own)} agents, so agents = {count} has no "
+            "meaning; write a scenario of its own as a .toml file"
+        )
+    rounds = [divmod(k, len(own)) for k in range(count)]
+    data["agents"] = [
+        {**own[i], "name": f"{own[i]['name']}-{lap + 1}" if lap else own[i]["name"]} for lap, i in rounds
+    ]
+    data["platform"]["gpus"] *= count / len(own)
+    if traffic["rates_rps"] is not None:
+        traffic["rates_rps"] = [traffic["rates_rps"][i] for _, i in rounds]
 
 
 def _read_toml(path: Path) -> Scenario:

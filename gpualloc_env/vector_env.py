@@ -36,6 +36,7 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
         steps: int | None = None,
         dt: float | None = None,
         load: float | None = None,
+        agents: int | None = None,
         trace: str | Path | None = None,
         split: Split | None = None,
         objective: dict[str, float] | None = None,
@@ -46,10 +47,11 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
 
         Args:
             num_envs: B.
-            scenario: a name or the path of a TOML file; so are the next six as in `load_scenario`.
+            scenario: a name or the path of a TOML file; so are the next seven as in `load_scenario`.
             steps: steps of an episode.
             dt: length of a step [s].
             load: ρ to which the traffic is rescaled.
+            agents: how many: the scenario's own, in turn, on GPUs in proportion.
             trace: a request log that replaces the scenario's traffic.
             split: windows of the log to play.
             objective: weights by the name of their term.
@@ -60,7 +62,14 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
         if render_mode is not None:
             raise ValueError(f"a batch is not rendered; got render_mode={render_mode!r}, make the single env")
         self.scenario = load_scenario(
-            scenario, steps=steps, dt=dt, load=load, trace=trace, split=split, objective=objective
+            scenario,
+            steps=steps,
+            dt=dt,
+            load=load,
+            agents=agents,
+            trace=trace,
+            split=split,
+            objective=objective,
         )
         self.num_envs = num_envs
         self.render_mode = None

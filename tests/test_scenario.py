@@ -152,6 +152,35 @@ def test_a_load_scales_the_traffic_to_it(name):
         assert utilisation_of(scenario) == pytest.approx(load)
 
 
+@pytest.mark.parametrize("name", ["serverless", "steady"])
+@pytest.mark.parametrize("count", [1, 2, 6, 16])
+def test_another_number_of_agents_takes_them_in_turn_on_gpus_in_proportion(name, count):
+    base, scenario = load_scenario(name), load_scenario(name, agents=count)
+    names = base.agent_names
+    assert scenario.agent_names == tuple(
+        names[k % 4] if k < 4 else f"{names[k % 4]}-{1 + k // 4}" for k in range(count)
+    )
+    assert scenario.platform.gpus == pytest.approx(base.platform.gpus * count / 4)
+    assert [agent.kappa for agent in scenario.agents] == [base.agents[k % 4].kappa for k in range(count)]
+    if count % 4 == 0:
+        assert utilisation_of(scenario) == pytest.approx(utilisation_of(base))
+
+
+def test_the_same_number_of_agents_changes_nothing():
+    assert load_scenario("serverless", agents=4) == load_scenario("serverless")
+
+
+def test_a_log_may_replace_the_traffic_of_another_number_of_agents(azure_log):
+    scenario = load_scenario("serverless", agents=8, steps=5, trace=azure_log)
+    assert len(scenario.agents) == 8 and scenario.windows.episodes > 0
+
+
+def test_a_number_of_agents_that_a_scenario_cannot_have():
+    refused("agents must be at least 1, got 0", "serverless", agents=0)
+    for name in ("workflow", "paper-spike", "trace"):
+        refused(f"{name}.*log, surges or routing for its 4 agents, so agents = 8", name, agents=8)
+
+
 def test_the_papers_load_is_what_the_paper_does_not_say():
     assert utilisation_of(load_scenario("paper")) == pytest.approx(0.8 + 0.8 + 0.75 + 25 / 30)
     assert utilisation_of(load_scenario("steady")) == pytest.approx(0.795, abs=1e-3)

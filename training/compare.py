@@ -50,6 +50,8 @@ class CompareConfig:
     """Length of a step [s]; default: the scenario's."""
     load: float | None = None
     """Load to which the traffic is rescaled, 1.0 being the platform's capacity; default: the scenario's."""
+    agents: int | None = None
+    """How many: the scenario's own, in turn as often as it takes, on GPUs in proportion."""
     trace: Path | None = None
     """A request log that replaces the scenario's traffic."""
     split: Split | None = None
@@ -154,7 +156,13 @@ def make_scenario(config: CompareConfig, name: str) -> Scenario:
     replays = config.scenario != ALL or SCENARIOS[name].trace is not None
     trace, split = (config.trace, config.split) if replays else (None, None)
     return held_out_scenario(
-        name, trace=trace, split=split, steps=config.steps, dt=config.dt, load=config.load
+        name,
+        trace=trace,
+        split=split,
+        steps=config.steps,
+        dt=config.dt,
+        load=config.load,
+        agents=config.agents,
     )
 
 

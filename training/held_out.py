@@ -1,5 +1,6 @@
 """The episodes on which policies are judged: those that no policy was trained on."""
 
+from functools import partial
 from pathlib import Path
 
 from gpualloc_env.scenario import Scenario, load_scenario
@@ -14,12 +15,12 @@ def held_out_scenario(
     steps: int | None = None,
     dt: float | None = None,
     load: float | None = None,
+    agents: int | None = None,
 ) -> Scenario:
     """A scenario with the changes asked for; of a log, the windows kept for evaluation by default."""
-    scenario = load_scenario(name, steps=steps, dt=dt, load=load, trace=trace, split=split)
-    if scenario.trace is not None and split is None:
-        scenario = load_scenario(name, steps=steps, dt=dt, load=load, trace=trace, split="eval")
-    return scenario
+    changed = partial(load_scenario, name, steps=steps, dt=dt, load=load, agents=agents, trace=trace)
+    scenario = changed(split=split)
+    return changed(split="eval") if scenario.trace is not None and split is None else scenario
 
 
 def count_episodes(asked: int, scenario: Scenario) -> int:

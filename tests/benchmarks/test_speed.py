@@ -11,7 +11,6 @@ from stepping import SINGLE_STEPS, single, vector, whole_episodes
 
 from gpualloc_env import SCENARIOS, Batch, load_scenario
 from gpualloc_env.threads import VARIABLE
-from training.fitted_scenario import write_scenario
 
 MANY = 262_144
 PARTS = 7  # of the 301 calls of a serverless episode
@@ -108,16 +107,8 @@ def test_scenario(against_cartpole, monkeypatch, scenario_arguments, name):
 
 
 @pytest.mark.parametrize("agents", [4, 64, 1024, 16384])
-def test_agents(against_cartpole, tmp_path, agents):
-    # Each of the serverless agents so many times, with as many GPUs for each as they have there.
-    base, copies = load_scenario("serverless"), agents // 4
-    named = (
-        agent.model_copy(update={"name": f"{agent.name}-{k}"}) for k in range(copies) for agent in base.agents
-    )
-    platform = base.platform.model_copy(update={"gpus": float(copies)})
-    scenario = base.model_copy(update={"agents": tuple(named), "platform": platform})
-    path = tmp_path / "many.toml"
-    write_scenario(path, scenario, [])
-    loop = single("GPUAlloc-v0", scenario.steps, scenario=str(path))
+def test_agents(against_cartpole, agents):
+    scenario = load_scenario("serverless", agents=agents)
+    loop = single("GPUAlloc-v0", scenario.steps, agents=agents)
     rounds = {4: 40, 64: 20, 1024: 10, 16384: 3}[agents]
-    against_cartpole(loop, rounds, **described("`gym.make`, agents copied", scenario, 1, 1, record=True))
+    against_cartpole(loop, rounds, **described("`gym.make`, more agents", scenario, 1, 1, record=True))
