@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from gpualloc_env.agents import Model
 from gpualloc_env.networks import ACTIONS, KINDS, Decider, decider
-from gpualloc_env.observation import OBSERVATION_FEATURES, View
+from gpualloc_env.observation import OBSERVATION_FEATURES, Packed
 from gpualloc_env.state import AnyArray, Array
 
 FORMAT, FORMAT_VERSION = "gpualloc-allocator", 1
@@ -145,9 +145,9 @@ def _read_onnx(path: Path, data: bytes, agents: Sequence[str] | None) -> tuple[M
         )
     run = cast(Callable[[list[str], dict[str, AnyArray]], list[AnyArray]], session.run)
 
-    def decide(observation: AnyArray, view: View | None) -> Array:
+    def decide(observation: AnyArray, packed: Packed | None) -> Array:
         result = run([OUTPUT[kind]], {INPUT: observation})[0].astype(np.float64)
-        return act(observation, result, view) if act is not None else result
+        return act(observation, result, packed) if act is not None else result
 
     return manifest, decide
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from gpualloc_env.compiled import compiled
-from gpualloc_env.observation import OBSERVATION_FEATURES, View
-from gpualloc_env.receding_horizon import CORRECTIONS, Constants, plan, plan_observed
+from gpualloc_env.observation import OBSERVATION_FEATURES, Packed
+from gpualloc_env.receding_horizon import CORRECTIONS, Constants, plan_observed, plan_packed
 from gpualloc_env.state import AnyArray, Array
 
 Network = Callable[[AnyArray], AnyArray]
 """From observations, (B, N, F) float32, to the outputs for each, (B, A)."""
 
-Actions = Callable[[AnyArray, AnyArray, View | None], Array]
+Actions = Callable[[AnyArray, AnyArray, Packed | None], Array]
 """From observations, (B, N, F), outputs, (B, A), and the view behind the observations, where it is
 known, to fractions of the platform, (B, N). The outputs are overwritten."""
 
@@ -123,7 +123,7 @@ def simplex(settings: Mapping[str, Any]) -> Actions:
     if not (bound > 0 and math.isfinite(bound) and math.isfinite(idle_bias)):
         raise ValueError("bound must be above 0, bound and idle_bias finite")
 
-    def shares(observation: AnyArray, outputs: AnyArray, view: View | None) -> Array:
+    def shares(observation: AnyArray, outputs: AnyArray, packed: Packed | None) -> Array:
         count = observation.shape[1]
         result = np.empty((len(observation), count))
         _simplex(outputs, bound, idle_bias + math.log(count), result)
@@ -146,11 +146,11 @@ def corrections(settings: Mapping[str, Any]) -> Actions:
     if not (bound > 0 and math.isfinite(bound) and np.isfinite(constants).all()):
         raise ValueError("bound must be above 0, bound and the constants of base finite")
 
-    def shares(observation: AnyArray, outputs: AnyArray, view: View | None) -> Array:
+    def shares(observation: AnyArray, outputs: AnyArray, packed: Packed | None) -> Array:
         logarithms = outputs.clip(-bound, bound).reshape(*observation.shape[:2], len(CORRECTIONS))
-        if view is None:
+        if packed is None:
             return plan_observed(observation, constants, logarithms)
-        return plan(view, constants, logarithms)
+        return plan_packed(packed, constants, logarithms)
 
     return shares
 
@@ -307,7 +307,7 @@ ACTIONS: dict[str, tuple[Callable[[Mapping[str, Any]], Actions], Callable[[int],
 """From `kind` to what makes the actions of its settings, and the number of outputs for so many agents."""
 
 
-Decider = Callable[[AnyArray, View | None], Array]
+Decider = Callable[[AnyArray, Packed | None], Array]
 """From observations, (B, N, F) float32, and the view behind them, where it is known, to fractions of
 the platform, (B, N)."""
 
@@ -331,7 +331,7 @@ def decider(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], shape: 
     if width != needed:
         raise ValueError(f"{actions['kind']} for {shape[0]} agents needs {needed} outputs, got {width}")
 
-    def decide(observation: AnyArray, view: View | None) -> Array:
-        return act(observation, network(observation), view)
+    def decide(observation: AnyArray, packed: Packed | None) -> Array:
+        return act(observation, network(observation), packed)
 
     return decide

@@ -11,8 +11,25 @@ import numpy as np
 from gpualloc_env.allocation import fit
 from gpualloc_env.compiled import compiled
 from gpualloc_env.curves import speedup
-from gpualloc_env.observation import OBSERVATION_FEATURES, View
-from gpualloc_env.state import AnyArray, Array
+from gpualloc_env.observation import OBSERVATION_FEATURES, PARAMETERS, Packed, View, pack
+from gpualloc_env.state import (
+    DEADBAND,
+    DT,
+    GPUS,
+    HELD,
+    INFLOW,
+    KAPPA,
+    LOADING,
+    MAX_SHARE,
+    PRIORITY,
+    QUEUE,
+    RATE,
+    REALLOCATION_S,
+    SLICE,
+    THROUGHPUT,
+    AnyArray,
+    Array,
+)
 
 
 class Constants(NamedTuple):
@@ -243,46 +260,36 @@ def _plan_row(
         shares[i] /= gpus
 
 
-_SEEN = 8  # columns of a view that are planned from, in the order of `_plan_views`' arguments
+_SEEN = 8  # numbers of an agent that are planned from: those that `_plan_views` copies
 
 
 @compiled
 def _plan_views(
-    queue: AnyArray,
-    inflow: AnyArray,
-    rate: AnyArray,
-    throughput: AnyArray,
-    kappa: AnyArray,
-    priority: AnyArray,
-    held: AnyArray,
-    loading: AnyArray,
-    dt: float,
-    gpus: float,
-    most: float,
-    slice_: float,
-    reallocation_s: float,
-    deadband: float,
+    fields: AnyArray,
+    settings: AnyArray,
     constants: AnyArray,
     corrections: AnyArray,
     moved: AnyArray,
     room: AnyArray,
     fractions: AnyArray,
 ) -> None:
-    """Write the planned fractions, (B, N), of the columns of a view, (B, N) each."""
+    """Write the planned fractions, (B, N), of a packed view."""
     seen = room[:_SEEN]
-    for b in range(queue.shape[0]):
-        for i in range(queue.shape[1]):
-            seen[0, i], seen[1, i], seen[2, i] = queue[b, i], inflow[b, i], rate[b, i]
-            seen[3, i], seen[4, i], seen[5, i] = throughput[b, i], kappa[b, i], 1.0 / priority[b, i]
-            seen[6, i], seen[7, i] = held[b, i], loading[b, i]
+    for b in range(fractions.shape[0]):
+        state, agents = fields[:, b], fields[PARAMETERS:, b]
+        for i in range(fractions.shape[1]):
+            seen[0, i], seen[1, i], seen[2, i] = state[QUEUE, i], state[INFLOW, i], state[RATE, i]
+            seen[3, i], seen[4, i] = agents[THROUGHPUT, i], agents[KAPPA, i]
+            seen[5, i], seen[6, i] = 1.0 / agents[PRIORITY, i], state[HELD, i]
+            seen[7, i] = state[LOADING, i]
         _plan_row(
             seen,
-            dt,
-            gpus,
-            most,
-            slice_,
-            reallocation_s,
-            deadband,
+            settings[DT],
+            settings[GPUS],
+            min(settings[GPUS], settings[MAX_SHARE]),
+            settings[SLICE],
+            settings[REALLOCATION_S],
+            settings[DEADBAND],
             constants,
             corrections[b],
             moved,
@@ -371,31 +378,18 @@ def plan(view: View, constants: Array, corrections: Array | None = None) -> Arra
         constants: `Constants` as an array.
         corrections: logarithms of factors, (B, N, CORRECTIONS), or none.
     """
-    queue = np.atleast_2d(view.queue)
+    packed = pack(view)
     if corrections is None:
-        corrections = np.zeros((*queue.shape, len(CORRECTIONS)))
-    fractions = np.empty(queue.shape)
-    _plan_views(
-        queue,
-        np.atleast_2d(view.inflow),
-        np.atleast_2d(view.rate),
-        np.atleast_2d(view.throughput),
-        np.atleast_2d(view.kappa),
-        np.atleast_2d(view.priority),
-        np.atleast_2d(view.share),
-        np.atleast_2d(view.loading),
-        view.dt,
-        view.gpus,
-        min(view.gpus, view.max_share),
-        view.slice,
-        view.reallocation_s,
-        view.deadband,
-        constants,
-        corrections,
-        *_room(queue.shape[1]),
-        fractions,
-    )
-    return fractions.reshape(view.queue.shape)
+        corrections = np.zeros((*packed.fields.shape[1:], len(CORRECTIONS)))
+    return plan_packed(packed, constants, corrections).reshape(view.queue.shape)
+
+
+def plan_packed(packed: Packed, constants: Array, corrections: Array) -> Array:
+    """What `plan` does, for a packed view: fractions of the platform, (B, N)."""
+    shape = packed.fields.shape[1:]
+    fractions = np.empty(shape)
+    _plan_views(*packed, constants, corrections, *_room(shape[1]), fractions)
+    return fractions
 
 
 def plan_observed(observation: AnyArray, constants: Array, corrections: Array) -> Array:

@@ -8,7 +8,7 @@ from pathlib import Path
 from baselines import POLICIES, Policy, policy_for
 from gpualloc_env.allocator import Allocator
 from gpualloc_env.networks import Decider
-from gpualloc_env.observation import View, observe
+from gpualloc_env.observation import View, empty_observation, encode, pack
 from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import Array
 from training.action_transform import ActionTransform
@@ -103,8 +103,9 @@ def learned_policy(decider: Decider) -> Policy:
     """The policy of a network: its most likely action, as in training made shares."""
 
     def policy(view: View) -> Array:
-        observation = observe(view)
-        rows = observation.reshape(-1, *observation.shape[-2:])
-        return decider(rows, view).reshape(view.queue.shape)
+        packed = pack(view)
+        observation = empty_observation(packed)
+        encode(*packed, observation)
+        return decider(observation, packed).reshape(view.queue.shape)
 
     return policy
