@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from numba.np.unsafe.ndarray import to_fixed_tuple  # pyright: ignore
 
 from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.state import (
@@ -143,12 +144,9 @@ def encode_parameters(agents: AnyArray, settings: AnyArray, features: AnyArray) 
 def put_parameters(features: AnyArray, row: AnyArray) -> None:
     """Write the columns of one agent that last for the episode behind those that change."""
     # All are read before any is written, so that they are moved in a few vector instructions.
-    a, b, c, d = features[0], features[1], features[2], features[3]
-    e, f, g, h = features[4], features[5], features[6], features[7]
-    i, j, k, m = features[8], features[9], features[10], features[11]
-    row[7], row[8], row[9], row[10] = a, b, c, d
-    row[11], row[12], row[13], row[14] = e, f, g, h
-    row[15], row[16], row[17], row[18] = i, j, k, m
+    columns: tuple[float, ...] = to_fixed_tuple(features, PARAMETER_FEATURES)  # pyright: ignore
+    for k in range(PARAMETER_FEATURES):
+        row[STATE_FEATURES + k] = columns[k]
 
 
 @inlined
