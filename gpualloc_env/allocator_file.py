@@ -7,7 +7,7 @@ import importlib
 import io
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -77,6 +77,9 @@ def read(path: str | Path, agents: Sequence[str] | None = None) -> tuple[Manifes
         path: of the file.
         agents: for whom it is to decide; those of its training by default.
 
+    Returns:
+        Its manifest, and what decides, for others too where the manifest says so.
+
     Raises:
         AllocatorError: the file is damaged, something else, or made for another version.
         OSError: it cannot be read.
@@ -144,8 +147,7 @@ def _read_onnx(path: Path, data: bytes, agents: Sequence[str] | None) -> tuple[M
         raise AllocatorError(
             f"{path} is damaged: its graph does not lead from observations to {OUTPUT[kind]}"
         )
-    width = ACTIONS[kind][1](count) if act is not None else count
-    graph = _Bound(session, width)
+    graph = _Bound(session, ACTIONS[kind][1] if act is not None else int)
 
     def decide(observation: AnyArray, packed: Packed | None) -> Array:
         result = graph(observation)
@@ -160,12 +162,12 @@ class _Bound(threading.local):
     Handing arrays over anew takes as long as to run a small graph.
     """
 
-    def __init__(self, session: Any, width: int) -> None:
+    def __init__(self, session: Any, width: Callable[[int], int]) -> None:
         """Bind nothing yet.
 
         Args:
             session: of onnxruntime.
-            width: numbers in the result for an observation.
+            width: from the number of agents to that of numbers in the result for an observation.
         """
         self._session, self._width = session, width
         (result,) = session.get_outputs()
@@ -182,7 +184,7 @@ class _Bound(threading.local):
 
     def _bind(self, shape: tuple[int, ...]) -> None:
         self._seen = np.empty(shape, dtype=np.float32)
-        self._result: AnyArray = np.empty((shape[0], self._width), dtype=self._kind)
+        self._result: AnyArray = np.empty((shape[0], self._width(shape[1])), dtype=self._kind)
         self._binding = self._session.io_binding()
         for bind, name, array in (
             (self._binding.bind_input, INPUT, self._seen),
