@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpualloc_env.compiled import compiled
+from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.observation import OBSERVATION_FEATURES, Packed
 from gpualloc_env.receding_horizon import CORRECTIONS, Constants, plan_observed, plan_packed
 from gpualloc_env.state import AnyArray, Array
@@ -147,7 +147,8 @@ def corrections(settings: Mapping[str, Any]) -> Actions:
         raise ValueError("bound must be above 0, bound and the constants of base finite")
 
     def shares(observation: AnyArray, outputs: AnyArray, packed: Packed | None) -> Array:
-        logarithms = outputs.clip(-bound, bound).reshape(*observation.shape[:2], len(CORRECTIONS))
+        _clip(outputs, bound)
+        logarithms = outputs.reshape(-1, observation.shape[1], len(CORRECTIONS))
         if packed is None:
             return plan_observed(observation, constants, logarithms)
         return plan_packed(packed, constants, logarithms)
@@ -189,6 +190,12 @@ def _accumulate(values: AnyArray, inputs: int, weights: AnyArray, results: AnyAr
             results[j] += value * row[j]
 
 
+@inlined
+def _within(value: float, bound: float) -> float:
+    """The value held to ±bound; unlike `min` and `max` it lets what is not a number pass."""
+    return bound if value > bound else (-bound if value < -bound else value)
+
+
 _SERIES = tuple(1.0 / math.factorial(k) for k in range(10, 0, -1))  # of e^y − 1, from the highest power
 
 
@@ -200,10 +207,7 @@ def _tanh(values: AnyArray) -> None:
     from |y| ≤ 5/16, where ten terms of the series are exact to the last bit, to |2x| ≤ 40.
     """
     for j in range(values.shape[0]):
-        x = float(values[j])
-        # Written so that what is not a number stays that.
-        x = 20.0 if x > 20.0 else (-20.0 if x < -20.0 else x)
-        y = x / 64.0
+        y = _within(float(values[j]), 20.0) / 64.0
         e = 0.0
         for coefficient in _SERIES:
             e = (e + coefficient) * y
@@ -228,7 +232,7 @@ def _mlp(
         mean, rest = weights[:features], weights[features : 2 * features]
         scale = weights[2 * features : 3 * features]
         for i in range(features):
-            values[i] = max(-clip, min(clip, ((row[i] - mean[i]) - rest[i]) * scale[i]))
+            values[i] = _within(((row[i] - mean[i]) - rest[i]) * scale[i], clip)
         start = 3 * features
         for k in range(last + 1):
             inputs, width = widths[k], widths[k + 1]
@@ -297,15 +301,23 @@ def _shared(
 
 
 @compiled
+def _clip(outputs: AnyArray, bound: float) -> None:
+    """Hold outputs, (B, A), to ±bound, in place."""
+    for b in range(outputs.shape[0]):
+        for k in range(outputs.shape[1]):
+            outputs[b, k] = _within(outputs[b, k], bound)
+
+
+@compiled
 def _simplex(outputs: AnyArray, bound: float, idle_bias: float, shares: AnyArray) -> None:
     """Write the softmax of N + 1 outputs but for the last one, (B, N)."""
     count = shares.shape[1]
     for b in range(shares.shape[0]):
         row = shares[b]
-        idle = max(-bound, min(bound, outputs[b, count])) + idle_bias
+        idle = _within(outputs[b, count], bound) + idle_bias
         highest = idle
         for i in range(count):
-            row[i] = max(-bound, min(bound, outputs[b, i]))
+            row[i] = _within(outputs[b, i], bound)
             highest = max(highest, row[i])
         total = math.exp(idle - highest)
         for i in range(count):
