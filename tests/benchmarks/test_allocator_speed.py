@@ -65,7 +65,7 @@ def seconds(decide, states):
 def quiet(chunks):
     """Median and p99 [µs] of a chunk of decisions, the lower quartile over the chunks of each.
 
-    A shared machine only ever adds: an hour's noise is not the allocator's.
+    What else a machine does only adds to either.
     """
     return 1e6 * np.quantile(np.quantile(chunks, [0.5, 0.99], axis=1), 0.25, axis=1)
 
