@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,11 +17,18 @@ from gpualloc_env.guardrails import (
     OUT_OF_RANGE,
     SOUND,
     check_observation,
-    check_view,
+    encode_checked,
     enforce,
 )
 from gpualloc_env.networks import Decider
-from gpualloc_env.observation import OBSERVATION_FEATURES, View, encode_packed, pack, view_of
+from gpualloc_env.observation import (
+    ARRAYS,
+    OBSERVATION_FEATURES,
+    PARAMETERS,
+    Packed,
+    View,
+    empty_observation,
+)
 from gpualloc_env.shadow import Shadow
 from gpualloc_env.state import GPUS, INFLOW, MIN_SHARE, PRIORITY, AnyArray, Array
 
@@ -34,7 +41,6 @@ _REASONS = {
     BAD_DECISION: "the network's decision is not finite",
 }
 _MISSING = "the input is incomplete"
-_SEEN, _ARRAYS = 7, 13  # fields of a view: first its state, up to the latter its arrays
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _PRIORITY, _GPUS = (OBSERVATION_FEATURES.index(name) for name in ("priority", "gpus"))
 
@@ -92,10 +98,8 @@ class Allocator:
         for observation in (np.full(self._shape, 0.5), np.full(self._shape, np.nan)):
             _, _, shares, problems = self._observed(observation)
             enforce(shares, self.min_shares, problems)
-        _, state, parameters, settings, _ = self._packed(dict.fromkeys(View._fields, 1.0))
-        packed, problems = (state, parameters, settings), np.zeros(1, dtype=np.int64)
-        check_view(*packed, problems)
-        self._decided(encode_packed(*packed), problems, packed)
+        _, packed, _ = self._packed(dict.fromkeys(View._fields, 1.0))
+        self._viewed(packed)
         ones = np.ones((1, count))
         algorithm_1(ones, ones, ones, 1.0)
 
@@ -129,6 +133,8 @@ class Allocator:
             ValueError: another shape, or no numbers.
         """
         single, rows, shares, problems = self._observed(observation)
+        if self._sound(shares, problems):
+            return shares[0] if single else shares
 
         def fallback(bad: AnyArray) -> Array:
             needed = rows[bad][..., ALGORITHM_1_COLUMNS]
@@ -141,7 +147,7 @@ class Allocator:
         def describe(b: int) -> str:
             return self._first(rows[b], OBSERVATION_FEATURES, 1.0)
 
-        self._guard(shares, problems, fallback, describe)
+        self._recover(shares, problems, fallback, describe)
         return shares[0] if single else shares
 
     def decide(self, view: View | Mapping[str, Any]) -> Array:
@@ -154,17 +160,15 @@ class Allocator:
         Raises:
             ValueError: a field does not fit the agents, or holds no numbers.
         """
-        single, state, agents, settings, missing = self._packed(view)
-        rows = encode_packed(state, agents, settings)
-        problems = np.zeros(len(rows), dtype=np.int64)
-        check_view(state, agents, settings, problems)
-        check_observation(rows, problems)
-        shares = self._decided(rows, problems, (state, agents, settings))
+        single, packed, missing = self._packed(view)
+        rows, shares, problems = self._viewed(packed)
+        if self._sound(shares, problems):
+            return shares[0] if single else shares
 
         def fallback(bad: AnyArray) -> Array:
-            inflow = state[bad][..., INFLOW]
-            least, rank = agents[bad][..., MIN_SHARE], agents[bad][..., PRIORITY]
-            gpus = float(settings[GPUS])
+            state, agents = packed.fields[:, bad], packed.fields[PARAMETERS:, bad]
+            inflow, least, rank = state[INFLOW], agents[MIN_SHARE], agents[PRIORITY]
+            gpus = float(packed.settings[GPUS])
             usable = np.isfinite([inflow, least, rank]).all(axis=(0, 2))
             usable &= ((inflow >= 0) & (least >= 0) & (rank > 0)).all(axis=1) & (0 < gpus < np.inf)
             proposed = np.full((len(bad), self._shape[0]), np.nan)
@@ -174,10 +178,10 @@ class Allocator:
         def describe(b: int) -> str:
             if missing:
                 return f" (without {', '.join(missing)})"
-            seen = np.concatenate([state[b, :, :_SEEN], agents[b, :, : _ARRAYS - _SEEN]], axis=1)
+            seen = packed.fields[:, b].T
             return self._first(seen, View._fields, np.inf) or self._first(rows[b], OBSERVATION_FEATURES, 1.0)
 
-        self._guard(shares, problems, fallback, describe, incomplete=bool(missing))
+        self._recover(shares, problems, fallback, describe, incomplete=bool(missing))
         return shares[0] if single else shares
 
     def shadow(self, path: str | Path) -> Shadow:
@@ -200,46 +204,58 @@ class Allocator:
             with np.errstate(over="ignore"):
                 rows[...] = _numbers("observation", given)
         problems = np.zeros(len(rows), dtype=np.int64)
-        check_observation(rows, problems)
-        return given.ndim == 2, rows, self._decided(rows, problems), problems
+        healthy = check_observation(rows, problems) == 0
+        shares = self._decider(rows, None) if healthy else self._partly(rows, problems, None)
+        return given.ndim == 2, rows, shares, problems
 
-    def _decided(
-        self, rows: AnyArray, problems: AnyArray, packed: tuple[Array, Array, Array] | None = None
-    ) -> Array:
+    def _viewed(self, packed: Packed) -> tuple[AnyArray, Array, AnyArray]:
+        """The observations of a packed view, the network's shares and each row's problem."""
+        rows = empty_observation(packed)
+        problems = np.empty(len(rows), dtype=np.int64)
+        healthy = encode_checked(*packed, rows, problems) == 0
+        shares = self._decider(rows, packed) if healthy else self._partly(rows, problems, packed)
+        return rows, shares, problems
+
+    def _partly(self, rows: AnyArray, problems: AnyArray, packed: Packed | None) -> Array:
         """The decider's shares, (B, N), for sound rows; those with a problem get what is not a number.
 
-        `packed` are the arrays behind the observations, where a view was given.
+        `packed` is the view behind the observations, where one was given.
         """
-        if not problems.any():
-            return self._decider(rows, view_of(*packed) if packed is not None else None)
         sound = problems == SOUND
         shares = np.full(rows.shape[:2], np.nan)
         if sound.any():
-            view = None
             if packed is not None:
-                state, agents, settings = packed
-                view = view_of(state[sound], agents[sound], settings)
-            shares[sound] = self._decider(rows[sound], view)
+                packed = packed._replace(fields=np.ascontiguousarray(packed.fields[:, sound]))
+            shares[sound] = self._decider(rows[sound], packed)
         return shares
 
-    def _packed(self, view: View | Mapping[str, Any]) -> tuple[bool, Array, Array, Array, list[str]]:
-        """Whether a view stands alone, its packed arrays, and the fields that it lacks."""
-        fields = View._fields
-        values: list[Any] = list(view if isinstance(view, View) else map(view.get, fields))
+    def _packed(self, view: View | Mapping[str, Any]) -> tuple[bool, Packed, list[str]]:
+        """Whether a view stands alone, its numbers, and the fields that it lacks."""
+        values: tuple[Any, ...] = view if isinstance(view, View) else tuple(map(view.get, View._fields))
+        try:
+            fields, settings = np.array(values[:ARRAYS]), np.array(values[ARRAYS:])
+        except (TypeError, ValueError, OverflowError):
+            return self._completed(values)
+        # float64 is what real numbers of all fields come to, with nothing missing among them.
+        if fields.dtype is _FLOAT64 and settings.dtype is _FLOAT64 and settings.ndim == 1:
+            if fields.ndim == 2 and fields.shape[1] == self._shape[0]:
+                return True, Packed(fields[:, None], settings), []
+            if fields.ndim == 3 and fields.shape[2] == self._shape[0]:
+                return False, Packed(fields, settings), []
+        return self._completed(values)
+
+    def _completed(self, values: tuple[Any, ...]) -> tuple[bool, Packed, list[str]]:
+        """What `_packed` returns, of fields that are to be converted, repeated or refused one by one."""
+        numbers = [_numbers(name, item) for name, item in zip(View._fields, values, strict=True)]
         shape: tuple[int, ...] = ()
-        missing: list[str] = []
-        for k, item in enumerate(values):
-            if isinstance(item, float):
-                continue
-            numbers = item
-            if type(item) is not np.ndarray or item.dtype is not _FLOAT64:
-                if item is None:
-                    missing.append(fields[k])
-                values[k] = numbers = _numbers(fields[k], item)
-            found = cast(AnyArray, numbers).shape
-            if found and (found != shape or k >= _ARRAYS):
-                shape = self._fitting(fields[k], found, shape, per_agent=k < _ARRAYS)
-        return len(shape) < 2, *pack(View(*values), (math.prod(shape[:-1]), self._shape[0])), missing
+        for k, (name, found) in enumerate(zip(View._fields, numbers, strict=True)):
+            if found.shape and (found.shape != shape or k >= ARRAYS):
+                shape = self._fitting(name, found.shape, shape, per_agent=k < ARRAYS)
+        fields = np.empty((ARRAYS, math.prod(shape[:-1]), self._shape[0]))
+        for k in range(ARRAYS):
+            fields[k] = numbers[k]
+        missing = [name for name, item in zip(View._fields, values, strict=True) if item is None]
+        return len(shape) < 2, Packed(fields, np.array(numbers[ARRAYS:])), missing
 
     def _fitting(
         self, name: str, found: tuple[int, ...], shape: tuple[int, ...], *, per_agent: bool
@@ -261,7 +277,13 @@ class Allocator:
             return f" ({names[k]} of {self.agents[i]} is {values[i, k]:g})"
         return ""
 
-    def _guard(
+    def _sound(self, shares: Array, problems: AnyArray) -> bool:
+        """Count the decisions, hold the shares, (B, N), to the limits, in place, and say if all are sound."""
+        self.decisions += len(shares)
+        self.last = None
+        return enforce(shares, self.min_shares, problems) == 0
+
+    def _recover(
         self,
         shares: Array,
         problems: AnyArray,
@@ -270,11 +292,7 @@ class Allocator:
         *,
         incomplete: bool = False,
     ) -> None:
-        """Hold the shares, (B, N), to the limits, in place; rows with a problem are decided anew."""
-        self.decisions += len(shares)
-        self.last = None
-        if not enforce(shares, self.min_shares, problems):
-            return
+        """Decide the rows with a problem anew, in place, and tell of them."""
         bad = np.flatnonzero(problems)
         with np.errstate(all="ignore"):
             proposed = fallback(bad)

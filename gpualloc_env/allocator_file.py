@@ -6,6 +6,7 @@ Neither form can run code: an .npz is read without pickle, an .onnx holds a grap
 import importlib
 import io
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 
 from gpualloc_env.agents import Model
 from gpualloc_env.networks import ACTIONS, KINDS, Decider, decider
-from gpualloc_env.observation import OBSERVATION_FEATURES, View
+from gpualloc_env.observation import OBSERVATION_FEATURES, Packed
 from gpualloc_env.state import AnyArray, Array
 
 FORMAT, FORMAT_VERSION = "gpualloc-allocator", 1
@@ -75,6 +76,9 @@ def read(path: str | Path, agents: Sequence[str] | None = None) -> tuple[Manifes
     Args:
         path: of the file.
         agents: for whom it is to decide; those of its training by default.
+
+    Returns:
+        Its manifest, and what decides, for others too where the manifest says so.
 
     Raises:
         AllocatorError: the file is damaged, something else, or made for another version.
@@ -143,13 +147,50 @@ def _read_onnx(path: Path, data: bytes, agents: Sequence[str] | None) -> tuple[M
         raise AllocatorError(
             f"{path} is damaged: its graph does not lead from observations to {OUTPUT[kind]}"
         )
-    run = cast(Callable[[list[str], dict[str, AnyArray]], list[AnyArray]], session.run)
+    graph = _Bound(session, ACTIONS[kind][1] if act is not None else int)
 
-    def decide(observation: AnyArray, view: View | None) -> Array:
-        result = run([OUTPUT[kind]], {INPUT: observation})[0].astype(np.float64)
-        return act(observation, result, view) if act is not None else result
+    def decide(observation: AnyArray, packed: Packed | None) -> Array:
+        result = graph(observation)
+        return act(observation, result, packed) if act is not None else result
 
     return manifest, decide
+
+
+class _Bound(threading.local):
+    """A graph that is run in place, on arrays of its own, one pair for each thread.
+
+    Handing arrays over anew takes as long as to run a small graph.
+    """
+
+    def __init__(self, session: Any, width: Callable[[int], int]) -> None:
+        """Bind nothing yet.
+
+        Args:
+            session: of onnxruntime.
+            width: from the number of agents to that of numbers in the result for an observation.
+        """
+        self._session, self._width = session, width
+        (result,) = session.get_outputs()
+        self._name, self._kind = result.name, np.float32 if result.type == "tensor(float)" else np.float64
+        self._seen: AnyArray = np.empty(0)
+
+    def __call__(self, observation: AnyArray) -> Array:
+        """The graph's result, (B, width) float64, for observations, (B, N, F) float32."""
+        if observation.shape != self._seen.shape:
+            self._bind(observation.shape)
+        self._seen[...] = observation
+        self._session.run_with_iobinding(self._binding)
+        return self._result.astype(np.float64)
+
+    def _bind(self, shape: tuple[int, ...]) -> None:
+        self._seen = np.empty(shape, dtype=np.float32)
+        self._result: AnyArray = np.empty((shape[0], self._width(shape[1])), dtype=self._kind)
+        self._binding = self._session.io_binding()
+        for bind, name, array in (
+            (self._binding.bind_input, INPUT, self._seen),
+            (self._binding.bind_output, self._name, self._result),
+        ):
+            bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
 
 def _shape(path: Path, manifest: Manifest, agents: Sequence[str] | None) -> tuple[int, int]:

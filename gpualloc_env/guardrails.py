@@ -3,6 +3,7 @@
 import math
 
 from gpualloc_env.compiled import compiled
+from gpualloc_env.observation import PARAMETERS, encode
 from gpualloc_env.state import (
     DT,
     GPUS,
@@ -14,47 +15,63 @@ from gpualloc_env.state import (
 )
 
 SOUND, NOT_FINITE, OUT_OF_RANGE, BAD_DECISION = 0, 1, 2, 3
-_SEEN = 7  # first columns of the state, of which a view tells
-_KNOWN = 6  # first columns of the agents' parameters, likewise
-_SETTINGS = 7  # first settings, likewise
+# Fields of a packed view that must be above 0.
+_POSITIVE = tuple(PARAMETERS + column for column in (THROUGHPUT, PRIORITY, SLO_S))
 
 
 @compiled
-def check_observation(observation: AnyArray, problems: AnyArray) -> None:
+def check_observation(observation: AnyArray, problems: AnyArray) -> int:
     """Note in (B,) problems which observations, (B, N, F), are not finite or not in [0, 1].
 
     A problem that is noted already, of the view behind the observation, stays.
+
+    Returns:
+        How many observations have a problem.
     """
+    count = 0
     for b in range(observation.shape[0]):
         if problems[b] != SOUND:
+            count += 1
             continue
         for i in range(observation.shape[1]):
             for k in range(observation.shape[2]):
                 value = observation[b, i, k]
                 if not 0.0 <= value <= 1.0 and problems[b] != NOT_FINITE:
                     problems[b] = OUT_OF_RANGE if math.isfinite(value) else NOT_FINITE
+        count += problems[b] != SOUND
+    return count
 
 
 @compiled
-def check_view(state: AnyArray, agents: AnyArray, settings: AnyArray, problems: AnyArray) -> None:
-    """Note in (B,) problems which packed views hold numbers that are not finite or negative.
+def check_view(fields: AnyArray, settings: AnyArray, problems: AnyArray) -> None:
+    """Note in (B,) problems which of a packed view's rows hold numbers that are not finite or negative.
 
     Throughput, priority, service objective, dt and G must be above 0; a model that is never unloaded
     is kept alive for an infinite time. The observation cannot
     tell: it shows a share that is not a number as a whole one.
     """
     common = SOUND
-    for k in range(_SETTINGS):
+    for k in range(settings.shape[0]):
         if k != KEEP_ALIVE_S or settings[k] != math.inf:
             common = _worse(common, _problem(settings[k], k in (DT, GPUS)))
-    for b in range(state.shape[0]):
+    for b in range(fields.shape[1]):
         worst = common
-        for i in range(state.shape[1]):
-            for k in range(_SEEN):
-                worst = _worse(worst, _problem(state[b, i, k], False))
-            for k in range(_KNOWN):
-                worst = _worse(worst, _problem(agents[b, i, k], k in (THROUGHPUT, PRIORITY, SLO_S)))
+        for k in range(fields.shape[0]):
+            for i in range(fields.shape[2]):
+                worst = _worse(worst, _problem(fields[k, b, i], k in _POSITIVE))
         problems[b] = worst
+
+
+@compiled
+def encode_checked(fields: AnyArray, settings: AnyArray, observation: AnyArray, problems: AnyArray) -> int:
+    """Write the observations of a packed view, (B, N, F), and note the problems of either, (B,).
+
+    Returns:
+        How many rows have a problem.
+    """
+    encode(fields, settings, observation)
+    check_view(fields, settings, problems)
+    return check_observation(observation, problems)
 
 
 @compiled

@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
+from numba.np.unsafe.ndarray import to_fixed_tuple  # pyright: ignore
 
 from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.state import (
-    AGENT_COLUMNS,
     COLD_START_S,
     DEADBAND,
     DT,
@@ -24,10 +24,8 @@ from gpualloc_env.state import (
     QUEUE,
     RATE,
     REALLOCATION_S,
-    SETTINGS,
     SLICE,
     SLO_S,
-    STATE_COLUMNS,
     THROUGHPUT,
     AnyArray,
     Array,
@@ -146,12 +144,9 @@ def encode_parameters(agents: AnyArray, settings: AnyArray, features: AnyArray) 
 def put_parameters(features: AnyArray, row: AnyArray) -> None:
     """Write the columns of one agent that last for the episode behind those that change."""
     # All are read before any is written, so that they are moved in a few vector instructions.
-    a, b, c, d = features[0], features[1], features[2], features[3]
-    e, f, g, h = features[4], features[5], features[6], features[7]
-    i, j, k, m = features[8], features[9], features[10], features[11]
-    row[7], row[8], row[9], row[10] = a, b, c, d
-    row[11], row[12], row[13], row[14] = e, f, g, h
-    row[15], row[16], row[17], row[18] = i, j, k, m
+    columns: tuple[float, ...] = to_fixed_tuple(features, PARAMETER_FEATURES)  # pyright: ignore
+    for k in range(PARAMETER_FEATURES):
+        row[STATE_FEATURES + k] = columns[k]
 
 
 @inlined
@@ -195,65 +190,63 @@ def _squash(value: float, unit: float) -> float:
     return float(np.float32(value) / np.float32(unit + value))
 
 
-# Fields of a view in its order: the state and the parameters stand in the order of their columns.
-_SEEN, _KNOWN = OLDEST_AGE + 1, SLO_S + 1
-_SETTINGS = [DT, GPUS, MAX_SHARE, SLICE, REALLOCATION_S, DEADBAND, KEEP_ALIVE_S]
+ARRAYS = View._fields.index("dt")
+"""Fields of a view that hold a number for each agent; the others are settings of the platform."""
+# Their first stand in the order of the state's columns, the others in that of the agents' parameters.
+PARAMETERS = OLDEST_AGE + 1
 
 
-def pack(view: View, shape: tuple[int, int]) -> tuple[Array, Array, Array]:
-    """The state, the agents' parameters and the settings of a view: `view_of` undone.
+class Packed(NamedTuple):
+    """The numbers of a view as compiled code reads them."""
 
-    Args:
-        view: each of its fields is an array that fits `shape`, or a number.
-        shape: (B, N).
+    fields: Array  # (ARRAYS, B, N) in the order of the view
+    settings: Array  # (settings,) likewise, which is that of `gpualloc_env.state`
+
+
+def pack(view: View) -> Packed:
+    """The numbers of a view whose arrays have one shape: B is 1 where they are (N,).
+
+    Raises:
+        ValueError: the shapes differ.
     """
-    state, agents = np.zeros((*shape, STATE_COLUMNS)), np.zeros((*shape, AGENT_COLUMNS))
-    settings = np.zeros(SETTINGS)
-    fields = np.empty((_SEEN + _KNOWN, *shape))
-    for k in range(_SEEN + _KNOWN):
-        fields[k] = view[k]
-    state[:, :, :_SEEN] = fields[:_SEEN].transpose(1, 2, 0)
-    agents[:, :, :_KNOWN] = fields[_SEEN:].transpose(1, 2, 0)
-    settings[_SETTINGS] = view[_SEEN + _KNOWN :]
-    return state, agents, settings
-
-
-def encode_packed(state: Array, agents: Array, settings: Array) -> AnyArray:
-    """The observations of packed arrays, (B, N, F)."""
-    observation = np.empty((*state.shape[:2], len(OBSERVATION_FEATURES)), dtype=np.float32)
-    _encode_all(state, agents, settings, empty_features(state.shape[1:2]), observation)
-    return observation
+    fields, settings = np.array(view[:ARRAYS], dtype=np.float64), np.array(view[ARRAYS:], dtype=np.float64)
+    return Packed(fields[:, None] if fields.ndim == 2 else fields, settings)
 
 
 @compiled
-def _encode_all(
-    state: AnyArray, agents: AnyArray, settings: AnyArray, features: AnyArray, observation: AnyArray
-) -> None:
+def encode(fields: AnyArray, settings: AnyArray, observation: AnyArray) -> None:
+    """Write the observations, (B, N, F), of a packed view."""
     per_gpu = 1.0 / settings[GPUS]
     per_keep_alive = 1.0 / max(settings[KEEP_ALIVE_S], settings[DT])
     for b in range(observation.shape[0]):
-        encode_parameters(agents[b], settings, features)
+        seen, agents = fields[:, b], fields[PARAMETERS:, b].T
+        encode_parameters(agents, settings, observation[b, :, STATE_FEATURES:])
         for i in range(observation.shape[1]):
-            row, seen = observation[b, i], state[b, i]
+            row = observation[b, i]
             row[0], row[1], row[2], row[3], row[4], row[5], row[6] = state_features(
-                seen[QUEUE],
-                seen[INFLOW],
-                seen[RATE],
-                seen[HELD],
-                seen[IDLE],
-                seen[LOADING],
-                seen[OLDEST_AGE],
-                agents[b, i, THROUGHPUT],
-                agents[b, i, SLO_S],
+                seen[QUEUE, i],
+                seen[INFLOW, i],
+                seen[RATE, i],
+                seen[HELD, i],
+                seen[IDLE, i],
+                seen[LOADING, i],
+                seen[OLDEST_AGE, i],
+                agents[i, THROUGHPUT],
+                agents[i, SLO_S],
                 per_gpu,
                 per_keep_alive,
                 settings[DT],
             )
-            put_parameters(features[i], row)
+
+
+def empty_observation(packed: Packed) -> AnyArray:
+    """Room for the observations of a packed view, (B, N, F) float32."""
+    return np.empty((*packed.fields.shape[1:], len(OBSERVATION_FEATURES)), dtype=np.float32)
 
 
 def observe(view: View) -> AnyArray:
     """The observation of a view: (N, F) or (B, N, F) float32 in [0, 1], columns OBSERVATION_FEATURES."""
-    shape = view.queue.shape
-    observation = encode_packed(*pack(view, (shape[0] if len(shape) == 2 else 1, shape[-1])))
-    return observation.reshape(*shape, -1)
+    packed = pack(view)
+    observation = empty_observation(packed)
+    encode(*packed, observation)
+    return observation.reshape(*view.queue.shape, -1)

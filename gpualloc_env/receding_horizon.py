@@ -11,8 +11,25 @@ import numpy as np
 from gpualloc_env.allocation import fit
 from gpualloc_env.compiled import compiled
 from gpualloc_env.curves import speedup
-from gpualloc_env.observation import OBSERVATION_FEATURES, View
-from gpualloc_env.state import AnyArray, Array
+from gpualloc_env.observation import OBSERVATION_FEATURES, PARAMETERS, Packed, View, pack
+from gpualloc_env.state import (
+    DEADBAND,
+    DT,
+    GPUS,
+    HELD,
+    INFLOW,
+    KAPPA,
+    LOADING,
+    MAX_SHARE,
+    PRIORITY,
+    QUEUE,
+    RATE,
+    REALLOCATION_S,
+    SLICE,
+    THROUGHPUT,
+    AnyArray,
+    Array,
+)
 
 
 class Constants(NamedTuple):
@@ -40,41 +57,45 @@ _ROUNDING = 1e-9  # of the capacity: sums in another order must lead to the same
 
 
 @compiled
-def predicted_backlog(
+def predict_backlogs(
     queue: float,
     inflow: float,
     persistence: float,
-    rate: float,
-    delay: float,
+    rates: AnyArray,
+    delays: AnyArray,
     dt: float,
     later_dt: float,
     steps: int,
     terminal: float,
-) -> float:
-    """Backlog of an agent that serves at `rate` for so many steps, by the fluid model of the environment.
+    queues: AnyArray,
+    backlogs: AnyArray,
+) -> None:
+    """Write the backlog of an agent at each of (K,) service rates, by the fluid model of the environment.
 
-    The first step lasts `dt`, the others `later_dt`. Service starts after `delay`. The first step's
-    arrivals are in the queue already; at the start of the next `inflow` requests join, and from then
-    on `persistence` times as many as the step before.
-    Convex and falling in `rate`.
+    The first step lasts `dt`, the others `later_dt`. Service starts after a delay, (K,), which is used
+    up. The first step's arrivals are in the queue already; at the start of the next `inflow` requests
+    join, and from then on `persistence` times as many as the step before. `queues` is room for (K,).
 
-    Returns:
-        ∫ q dt over the steps, plus `terminal` q² for the queue at their end [requests s].
+    A backlog is ∫ q dt over the steps, plus `terminal` q² for the queue at their end [requests s]; it is
+    convex and falling in the rate.
     """
-    total, length = 0.0, dt
+    length, joining = dt, queue
+    queues[:], backlogs[:] = 0.0, 0.0
     for step in range(steps):
-        if step > 0:
-            length = later_dt
-            queue += inflow
-            inflow *= persistence
-        wait = min(delay, length)
-        delay -= wait
-        served = min(queue, rate * (length - wait))
-        busy = served / rate if rate > 0.0 else 0.0
-        left = queue - served
-        total += queue * wait + (left + 0.5 * served) * busy + left * (length - wait - busy)
-        queue = left
-    return total + terminal * queue * queue
+        # The rates side by side, so that several are worked on in one vector instruction.
+        for k in range(rates.shape[0]):
+            queue = queues[k] + joining
+            wait = min(delays[k], length)
+            delays[k] -= wait
+            served = min(queue, rates[k] * (length - wait))
+            busy = served / rates[k] if rates[k] > 0.0 else 0.0
+            left = queue - served
+            backlogs[k] += queue * wait + (left + 0.5 * served) * busy + left * (length - wait - busy)
+            queues[k] = left
+        length = later_dt
+        joining = inflow if step == 0 else joining * persistence
+    for k in range(rates.shape[0]):
+        backlogs[k] += terminal * queues[k] * queues[k]
 
 
 @compiled
@@ -167,23 +188,23 @@ def _plan_row(
     deadband: float,
     constants: AnyArray,
     corrections: AnyArray,
-    moved: AnyArray,
+    options: AnyArray,
     room: AnyArray,
     shares: AnyArray,
 ) -> None:
     """Write the planned fractions of one environment, (N,).
 
     `seen` is what it is planned from, (_SEEN, N), `constants` are in the order of `Constants`,
-    `corrections` are (N, CORRECTIONS). `moved` is room for (N, _LEVELS + 1) numbers, `room` for
-    (2 _KEEP + 2, N).
+    `corrections` are (N, CORRECTIONS). `options` is room for N + 3 rows of what an agent can choose
+    from, shares that cost no reallocation and then levels, `room` for (_KEEP + 2, N) numbers.
     """
     horizon_s, inflow_weight, persistence = constants[0], constants[1], constants[2]
     terminal, bill, standby = constants[3], constants[4], constants[5]
     queue, inflow, rate, throughput = seen[0], seen[1], seen[2], seen[3]
     kappa, weights, held, loading = seen[4], seen[5], seen[6], seen[7]
     count = shares.shape[0]
-    kept, kept_share = room[:_KEEP].T, room[_KEEP : 2 * _KEEP].T
-    moves, costs = room[2 * _KEEP], room[2 * _KEEP + 1]
+    kept, moved = options[:count, :_KEEP], options[:count, _KEEP:]
+    kept_share, moves, costs = room[:_KEEP].T, room[_KEEP], room[_KEEP + 1]
     steps = max(1, floor(min(float(_STEPS), horizon_s / dt) + 0.5))
     later_dt = (horizon_s - dt) / (steps - 1) if steps > 1 else dt
     persistence = persistence**later_dt
@@ -194,6 +215,12 @@ def _plan_row(
     if slice_ > 0.0:
         levels = floor(min(float(_LEVELS), most / slice_ + 1e-6))
         least, quantum, drift = 0.0, slice_, 0.0
+    choices = _KEEP + levels + 1
+    rates, delays, queues = (
+        options[count, :choices],
+        options[count + 1, :choices],
+        options[count + 2, :choices],
+    )
     offered = 0.0
     for i in range(count):
         offered += rate[i] * weights[i]
@@ -206,22 +233,31 @@ def _plan_row(
         expected *= exp(corrections[i, FORECAST])
         lasting = persistence ** exp(corrections[i, DECAY])
         change_s = reallocation_s * exp(corrections[i, RELUCTANCE])
-        for level in range(levels + 1):
-            share = least + level * quantum
-            late = loading[i] + (change_s if share > 0.0 else 0.0)
-            speed = base * speedup(share, kappa[i])
-            backlog = predicted_backlog(
-                queue[i], expected, lasting, speed, late, dt, later_dt, steps, terminal / base
-            )
-            moved[i, level] = weight * backlog + gpu_cost * share
         for k in range(_KEEP):
             share = min(most, max(least, held[i] + (1 - k) * drift))
-            late = loading[i] + (change_s if abs(share - held[i]) > deadband else 0.0)
-            speed = base * speedup(share, kappa[i])
-            backlog = predicted_backlog(
-                queue[i], expected, lasting, speed, late, dt, later_dt, steps, terminal / base
-            )
-            kept[i, k], kept_share[i, k] = weight * backlog + gpu_cost * share, share
+            kept_share[i, k], rates[k] = share, base * speedup(share, kappa[i])
+            delays[k] = loading[i] + (change_s if abs(share - held[i]) > deadband else 0.0)
+        for level in range(levels + 1):
+            share = least + level * quantum
+            rates[_KEEP + level] = base * speedup(share, kappa[i])
+            delays[_KEEP + level] = loading[i] + (change_s if share > 0.0 else 0.0)
+        predict_backlogs(
+            queue[i],
+            expected,
+            lasting,
+            rates,
+            delays,
+            dt,
+            later_dt,
+            steps,
+            terminal / base,
+            queues,
+            options[i, : rates.shape[0]],
+        )
+        for k in range(_KEEP):
+            kept[i, k] = weight * kept[i, k] + gpu_cost * kept_share[i, k]
+        for level in range(levels + 1):
+            moved[i, level] = weight * moved[i, level] + gpu_cost * (least + level * quantum)
         for level in range(levels):
             steepest = max(steepest, (moved[i, level] - moved[i, level + 1]) / quantum)
         for k in range(_KEEP):
@@ -243,49 +279,39 @@ def _plan_row(
         shares[i] /= gpus
 
 
-_SEEN = 8  # columns of a view that are planned from, in the order of `_plan_views`' arguments
+_SEEN = 8  # numbers of an agent that are planned from: those that `_plan_views` copies
 
 
 @compiled
 def _plan_views(
-    queue: AnyArray,
-    inflow: AnyArray,
-    rate: AnyArray,
-    throughput: AnyArray,
-    kappa: AnyArray,
-    priority: AnyArray,
-    held: AnyArray,
-    loading: AnyArray,
-    dt: float,
-    gpus: float,
-    most: float,
-    slice_: float,
-    reallocation_s: float,
-    deadband: float,
+    fields: AnyArray,
+    settings: AnyArray,
     constants: AnyArray,
     corrections: AnyArray,
-    moved: AnyArray,
+    options: AnyArray,
     room: AnyArray,
     fractions: AnyArray,
 ) -> None:
-    """Write the planned fractions, (B, N), of the columns of a view, (B, N) each."""
+    """Write the planned fractions, (B, N), of a packed view."""
     seen = room[:_SEEN]
-    for b in range(queue.shape[0]):
-        for i in range(queue.shape[1]):
-            seen[0, i], seen[1, i], seen[2, i] = queue[b, i], inflow[b, i], rate[b, i]
-            seen[3, i], seen[4, i], seen[5, i] = throughput[b, i], kappa[b, i], 1.0 / priority[b, i]
-            seen[6, i], seen[7, i] = held[b, i], loading[b, i]
+    for b in range(fractions.shape[0]):
+        state, agents = fields[:, b], fields[PARAMETERS:, b]
+        for i in range(fractions.shape[1]):
+            seen[0, i], seen[1, i], seen[2, i] = state[QUEUE, i], state[INFLOW, i], state[RATE, i]
+            seen[3, i], seen[4, i] = agents[THROUGHPUT, i], agents[KAPPA, i]
+            seen[5, i], seen[6, i] = 1.0 / agents[PRIORITY, i], state[HELD, i]
+            seen[7, i] = state[LOADING, i]
         _plan_row(
             seen,
-            dt,
-            gpus,
-            most,
-            slice_,
-            reallocation_s,
-            deadband,
+            settings[DT],
+            settings[GPUS],
+            min(settings[GPUS], settings[MAX_SHARE]),
+            settings[SLICE],
+            settings[REALLOCATION_S],
+            settings[DEADBAND],
             constants,
             corrections[b],
-            moved,
+            options,
             room[_SEEN:],
             fractions[b],
         )
@@ -313,7 +339,7 @@ def _plan_observations(
     observation: AnyArray,
     constants: AnyArray,
     corrections: AnyArray,
-    moved: AnyArray,
+    options: AnyArray,
     room: AnyArray,
     fractions: AnyArray,
 ) -> None:
@@ -349,7 +375,7 @@ def _plan_observations(
                 float(rows[0, _DEADBAND]),
                 constants,
                 corrections[b],
-                moved,
+                options,
                 room[_SEEN:],
                 shares,
             )
@@ -360,7 +386,7 @@ def _plan_observations(
 
 def _room(count: int) -> tuple[Array, Array]:
     """What a plan for so many agents writes to on its way; made anew, so that threads can share a policy."""
-    return np.empty((count, _LEVELS + 1)), np.empty((_SEEN + 2 * _KEEP + 2, count))
+    return np.empty((count + 3, _KEEP + _LEVELS + 1)), np.empty((_SEEN + _KEEP + 2, count))
 
 
 def plan(view: View, constants: Array, corrections: Array | None = None) -> Array:
@@ -371,31 +397,18 @@ def plan(view: View, constants: Array, corrections: Array | None = None) -> Arra
         constants: `Constants` as an array.
         corrections: logarithms of factors, (B, N, CORRECTIONS), or none.
     """
-    queue = np.atleast_2d(view.queue)
+    packed = pack(view)
     if corrections is None:
-        corrections = np.zeros((*queue.shape, len(CORRECTIONS)))
-    fractions = np.empty(queue.shape)
-    _plan_views(
-        queue,
-        np.atleast_2d(view.inflow),
-        np.atleast_2d(view.rate),
-        np.atleast_2d(view.throughput),
-        np.atleast_2d(view.kappa),
-        np.atleast_2d(view.priority),
-        np.atleast_2d(view.share),
-        np.atleast_2d(view.loading),
-        view.dt,
-        view.gpus,
-        min(view.gpus, view.max_share),
-        view.slice,
-        view.reallocation_s,
-        view.deadband,
-        constants,
-        corrections,
-        *_room(queue.shape[1]),
-        fractions,
-    )
-    return fractions.reshape(view.queue.shape)
+        corrections = np.zeros((*packed.fields.shape[1:], len(CORRECTIONS)))
+    return plan_packed(packed, constants, corrections).reshape(view.queue.shape)
+
+
+def plan_packed(packed: Packed, constants: Array, corrections: Array) -> Array:
+    """What `plan` does, for a packed view: fractions of the platform, (B, N)."""
+    shape = packed.fields.shape[1:]
+    fractions = np.empty(shape)
+    _plan_views(*packed, constants, corrections, *_room(shape[1]), fractions)
+    return fractions
 
 
 def plan_observed(observation: AnyArray, constants: Array, corrections: Array) -> Array:

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from gpualloc_env.allocator import Allocator, AllocatorError
+from gpualloc_env.allocator import Allocator, AllocatorError, Fallback
 from gpualloc_env.allocator_file import read, write_npz
 
 SIMPLEX = {"kind": "simplex", "bound": 6.0, "idle_bias": 0.0}
@@ -91,6 +91,13 @@ def test_flipped_bytes_are_noticed_or_harmless(exported, tmp_path):
         else:
             assert (shares == healthy).all()
     assert refused > 40
+
+
+def test_a_network_whose_numbers_overflow_is_not_believed(exported, tmp_path):
+    huge = np.full(76, 3e38, dtype=np.float32)
+    allocator = Allocator.load(changed(exported, tmp_path, mean=-huge, scale=huge))
+    assert np.isfinite(allocator(np.full((4, 19), 0.5))).all()
+    assert allocator.last == Fallback("the network's decision is not finite", "Algorithm 1")
 
 
 def test_without_onnxruntime_the_remedy_is_named(exported, monkeypatch):

@@ -13,6 +13,7 @@ from baselines import POLICIES, policy_for
 from gpualloc_env import OBSERVATION_FEATURES, SCENARIOS, Batch, load_scenario
 from gpualloc_env.allocator import Allocator, AllocatorError
 from gpualloc_env.networks import decider
+from gpualloc_env.observation import pack
 from gpualloc_env.receding_horizon import CORRECTIONS, RELUCTANCE, Constants, plan, plan_observed
 from gpualloc_env.state import SUMS
 from training.action_transform import corrections
@@ -94,11 +95,11 @@ def test_the_order_of_the_agents_changes_nothing(allocator):
     model, transform = lively(allocator)
     decide = decider_of(model, transform)
     batch, order = played("serverless"), np.array([2, 0, 3, 1])
-    shares = decide(batch.observation, batch.view)
+    shares = decide(batch.observation, pack(batch.view))
     moved = batch.view._replace(
         **{name: field[:, order] for name, field in batch.view._asdict().items() if np.ndim(field)}
     )
-    again = decide(np.ascontiguousarray(batch.observation[:, order]), moved)
+    again = decide(np.ascontiguousarray(batch.observation[:, order]), pack(moved))
     assert again == pytest.approx(shares[:, order], abs=1e-9)
     assert np.ptp(shares, axis=0).min() > 0.05
 

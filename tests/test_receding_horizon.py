@@ -12,13 +12,27 @@ from gpualloc_env import Batch, Scenario, Traffic, load_scenario
 from gpualloc_env.agents import SATURATING_AGENTS
 from gpualloc_env.metrics import objectives
 from gpualloc_env.platform import SERVERLESS
-from gpualloc_env.receding_horizon import predicted_backlog
+from gpualloc_env.receding_horizon import predict_backlogs
 from gpualloc_env.state import BACKLOG
 from training.evaluate import rollout
 
 PLAIN = RecedingHorizon(
     horizon_s=4.0, inflow_weight=0.0, persistence=1.0, terminal=0.0, bill=0.0, standby=0.0
 )
+
+
+def predicted_backlog(queue, inflow, persistence, rate, delay, dt, later_dt, steps, terminal):
+    """At one rate, and as it is among others."""
+    rates, delays = np.array([2 * rate, rate, 0.0]), np.full(3, delay)
+    queues, backlogs = np.empty((2, 3))
+    common = (dt, later_dt, steps, terminal)
+    predict_backlogs(queue, inflow, persistence, rates, delays, *common, queues, backlogs)
+    assert backlogs[0] <= backlogs[1] <= backlogs[2]
+    among = backlogs[1]
+    alone = (rates[1:2], np.full(1, delay))
+    predict_backlogs(queue, inflow, persistence, *alone, *common, queues[:1], backlogs[:1])
+    assert backlogs[0] == among
+    return among
 
 
 def test_a_prediction_by_hand():

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from baselines import policy_for
 from baselines.receding_horizon import RecedingHorizon
 from gpualloc_env.networks import ACTIONS, Actions
-from gpualloc_env.observation import View
+from gpualloc_env.observation import View, pack
 from gpualloc_env.receding_horizon import Constants
 from gpualloc_env.state import AnyArray, Array
 
@@ -43,7 +43,7 @@ class ActionTransform:
 
     def __call__(self, observation: AnyArray, actions: AnyArray, view: View | None = None) -> Array:
         """Fractions of the platform, (B, N), for observations, (B, N, F), and actions, (B, A)."""
-        return self._actions(observation, actions, view)
+        return self._actions(observation, actions, None if view is None else pack(view))
 
 
 def simplex(num_agents: int) -> ActionTransform:

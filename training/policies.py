@@ -7,8 +7,9 @@ from pathlib import Path
 
 from baselines import POLICIES, Policy, policy_for
 from gpualloc_env.allocator import Allocator
+from gpualloc_env.allocator_file import read
 from gpualloc_env.networks import Decider
-from gpualloc_env.observation import View, observe
+from gpualloc_env.observation import View, empty_observation, encode, pack
 from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import Array
 from training.action_transform import ActionTransform
@@ -41,12 +42,10 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
     if name in POLICIES:
         return policy_for(name, scenario.name)
     if name.endswith(EXPORTED) and not Path(name).is_dir():
-        allocator = Allocator.load(name)
-        trained = allocator.manifest.agents
-        if allocator.manifest.serves_any_number:
-            return Allocator.load(name, agents=scenario.agent_names).decide
-        _check_agents(name, len(trained), scenario)
-        return allocator.decide
+        manifest, decider = read(name)
+        if not manifest.serves_any_number:
+            _check_agents(name, len(manifest.agents), scenario)
+        return Allocator(manifest, decider, agents=scenario.agent_names).decide
     directory = Path(name)
     if not directory.is_dir():
         raise ValueError(
@@ -103,8 +102,9 @@ def learned_policy(decider: Decider) -> Policy:
     """The policy of a network: its most likely action, as in training made shares."""
 
     def policy(view: View) -> Array:
-        observation = observe(view)
-        rows = observation.reshape(-1, *observation.shape[-2:])
-        return decider(rows, view).reshape(view.queue.shape)
+        packed = pack(view)
+        observation = empty_observation(packed)
+        encode(*packed, observation)
+        return decider(observation, packed).reshape(view.queue.shape)
 
     return policy
