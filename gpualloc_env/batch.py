@@ -33,6 +33,7 @@ from gpualloc_env.threads import Threads
 from gpualloc_env.workload import SCRATCH
 
 SPARE_LANES = 64
+_OF_A_STEP = 2  # arrays of a batch that only its steps need, the first of them
 
 
 class Batch:
@@ -102,13 +103,13 @@ class Batch:
         elapsed = scenario.dt * np.arange(1, steps + 2) / simulator.RATE_TIME_CONSTANT_S
         self._arrays = (
             np.expm1(-elapsed[0]) / np.expm1(-elapsed),
+            self.routing,
             self.clock,
             state,
             self._agents,
             self._features,
             self.episode,
             self.settings,
-            self.routing,
             arrivals,
             inflows,
         )
@@ -189,8 +190,7 @@ class Batch:
                 np.empty((2, 4), dtype=np.uint64),
                 self.outcome_lanes,
                 self.observation_lanes,
-                self._workspaces[number],
-                *self._arrays,
+                *self._arrays[_OF_A_STEP:],
             )
 
         self._drawers.run(draw)

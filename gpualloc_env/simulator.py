@@ -467,7 +467,7 @@ def _encode(
             k += 1
 
 
-@compiled
+@inlined
 def _present(
     work: Workspace,
     moved: bool,
@@ -513,6 +513,34 @@ def _present(
 
 
 @inlined
+def _show(
+    state: AnyArray, agents: AnyArray, features: AnyArray, settings: AnyArray, observation: AnyArray, b: int
+) -> None:
+    """Write the observation of one environment, lane by lane."""
+    count, own = agents.shape[1], b if agents.shape[0] > 1 else 0
+    per_gpu = 1.0 / settings[GPUS]
+    per_keep_alive = 1.0 / max(settings[KEEP_ALIVE_S], settings[DT])
+    for i in range(count):
+        k = b * count + i
+        row = observation[k]
+        row[0], row[1], row[2], row[3], row[4], row[5], row[6] = state_features(
+            state[QUEUE, k],
+            state[INFLOW, k],
+            state[RATE, k],
+            state[HELD, k],
+            state[IDLE, k],
+            state[LOADING, k],
+            state[OLDEST_AGE, k],
+            agents[own, i, THROUGHPUT],
+            agents[own, i, SLO_S],
+            per_gpu,
+            per_keep_alive,
+            settings[DT],
+        )
+        put_parameters(features[own, i], row)
+
+
+@inlined
 def _alike(b: int, last: int, most: int, clock: AnyArray, active: AnyArray) -> int:
     """How many environments from b on, `most` of them at the most, are at the same step and active or not."""
     envs = 1
@@ -548,13 +576,13 @@ def step(
     history: AnyArray,
     workspace: AnyArray,
     rate_gains: AnyArray,
+    routing: AnyArray,
     clock: AnyArray,
     state: AnyArray,
     agents: AnyArray,
     features: AnyArray,
     episode: AnyArray,
     settings: AnyArray,
-    routing: AnyArray,
     arrivals: AnyArray,
     inflows: AnyArray,
 ) -> int:
@@ -571,13 +599,13 @@ def step(
         history: every step of the episode, (B, T, HISTORY_COLUMNS, N), or T = 0 to record none.
         workspace: (1,) WORKSPACE.
         rate_gains: weight of a step's rate in the smoothed one, (T + 1,).
+        routing: W, (N, N): finished work of row j becomes arrivals of column i; (0, 0) for none.
         clock: steps taken in the episode, (B,) int64.
         state: (STATE_COLUMNS, B · N).
         agents: (B, N, AGENT_COLUMNS), or (1, N, AGENT_COLUMNS) where all episodes have the same.
         features: the columns of the observation that last for the episode, rows as in `agents`.
         episode: (B, EPISODE_COLUMNS).
         settings: `SETTINGS` numbers.
-        routing: W, (N, N): finished work of row j becomes arrivals of column i; (0, 0) for none.
         arrivals: external arrivals, (T + 1, at least B · N) [requests].
         inflows: what came in each step, routed requests included, shaped as `arrivals`; the same array
             where nothing is routed.
@@ -668,15 +696,12 @@ def reset(
     streams: AnyArray,
     outcome: AnyArray,
     observation: AnyArray,
-    workspace: AnyArray,
-    rate_gains: AnyArray,
     clock: AnyArray,
     state: AnyArray,
     agents: AnyArray,
     features: AnyArray,
     episode: AnyArray,
     settings: AnyArray,
-    routing: AnyArray,
     arrivals: AnyArray,
     inflows: AnyArray,
 ) -> None:
@@ -688,7 +713,7 @@ def reset(
     scenario says so. `scratch` is room for SCRATCH numbers and at least N, `streams` for two
     generators, (2, 4) uint64. All else is as `step` describes it.
     """
-    work, count = workspace[0], nominal.shape[0]
+    count = nominal.shape[0]
     for b in range(first, last):
         own = b if agents.shape[0] > 1 else 0
         start, end = b * count, (b + 1) * count
@@ -720,32 +745,15 @@ def reset(
             episodes[b] += 1
             total_rate = weighted_rate = 0.0
             for i in range(count):
-                external[i] = 0.0
+                requests = arrivals[0, start + i]
+                inflows[0, start + i] = requests
+                for column in (QUEUE, INFLOW, OLDEST_LEFT, RECENT):
+                    state[column, start + i] = requests
+                external[i] = requests * settings[PER_DT]
                 state[LOADING, start + i] = 0.0 if warm else agents[own, i, COLD_START_S]
                 total_rate += mean_rate[i]
                 weighted_rate += agents[own, i, WEIGHT] * mean_rate[i]
             episode[b, PER_TOTAL_RATE] = 1.0 / total_rate if total_rate > 0.0 else 0.0
             episode[b, PER_WEIGHTED_RATE] = 1.0 / weighted_rate if weighted_rate > 0.0 else 0.0
-    if _stay(agents):
-        _load_agents(work, agents, first, min(max(1, LANES // count), last - first), 0, count)
-    b = first
-    while b < last:
-        envs = _alike(b, last, max(1, LANES // count), clock, mask)
-        _present(
-            work,
-            mask[b],
-            outcome,
-            observation,
-            rate_gains,
-            state,
-            agents,
-            features,
-            settings,
-            routing,
-            arrivals,
-            inflows,
-            b,
-            envs,
-            clock[b],
-        )
-        b += envs
+    for b in range(first, last):
+        _show(state, agents, features, settings, observation, b)
