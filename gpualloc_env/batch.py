@@ -7,6 +7,7 @@ import numpy as np
 from gpualloc_env import simulator
 from gpualloc_env.buffers import buffers
 from gpualloc_env.generator import seed_generator
+from gpualloc_env.lanes import CLOCK_TOLERANCE, WORKSPACE
 from gpualloc_env.observation import (
     OBSERVATION_FEATURES,
     View,
@@ -99,7 +100,7 @@ class Batch:
         self._steppers = Threads(num_envs, smallest_range=2048)
         self._drawers = Threads(num_envs, smallest_range=64)
         self._all = np.ones(num_envs, dtype=np.bool_)
-        self._workspaces = np.zeros((self._drawers.count, 1), dtype=simulator.WORKSPACE)
+        self._workspaces = np.zeros((self._drawers.count, 1), dtype=WORKSPACE)
         elapsed = scenario.dt * np.arange(1, steps + 2) / simulator.RATE_TIME_CONSTANT_S
         self._arrays = (
             np.expm1(-elapsed[0]) / np.expm1(-elapsed),
@@ -292,7 +293,7 @@ def _agent_parameters(scenario: Scenario) -> Array:
                 scenario.platform.cold_start_s(agent.model_mb),
                 agent.slo_s,
                 1.0 / agent.priority,
-                max(0, math.ceil(agent.slo_s / scenario.dt - simulator.CLOCK_TOLERANCE) - 1),
+                max(0, math.ceil(agent.slo_s / scenario.dt - CLOCK_TOLERANCE) - 1),
             )
             for agent in scenario.agents
         ]

@@ -1,10 +1,10 @@
 """What a policy sees: `View` in raw units, and the same information as the observation in [0, 1]."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpualloc_env.compiled import compiled, inlined
+from gpualloc_env.compiled import compiled, inlined, shared
 from gpualloc_env.state import (
     AGENT_COLUMNS,
     COLD_START_S,
@@ -185,6 +185,28 @@ def state_features(
 
 
 @inlined
+def encode_agent(
+    state: AnyArray, agent: AnyArray, features: AnyArray, settings: AnyArray, row: AnyArray
+) -> None:
+    """Write the observation of one agent, (F,), from its columns and from `encode_parameters`' features."""
+    row[0], row[1], row[2], row[3], row[4], row[5], row[6] = state_features(
+        state[QUEUE],
+        state[INFLOW],
+        state[RATE],
+        state[HELD],
+        state[IDLE],
+        state[LOADING],
+        state[OLDEST_AGE],
+        agent[THROUGHPUT],
+        agent[SLO_S],
+        1.0 / settings[GPUS],
+        1.0 / max(settings[KEEP_ALIVE_S], settings[DT]),
+        settings[DT],
+    )
+    put_parameters(features, row)
+
+
+@inlined
 def _at_most_one(value: float) -> float:
     return 1.0 if value > 1.0 else value
 
@@ -193,6 +215,15 @@ def _at_most_one(value: float) -> float:
 def _squash(value: float, unit: float) -> float:
     """Map x = value / unit from [0, ∞) to [0, 1): x / (1 + x)."""
     return float(np.float32(value) / np.float32(unit + value))
+
+
+_NEAREST_TO_ONE = 2.0**-24  # an x too large for float32's x / (1 + x) to tell from infinity
+
+
+@shared
+def unbounded(squashed: Any) -> Any:
+    """Undo y = x / (1 + x), for a number or an array."""
+    return squashed / np.maximum(1.0 - squashed, _NEAREST_TO_ONE)
 
 
 # Fields of a view in its order: the state and the parameters stand in the order of their columns.
@@ -229,27 +260,10 @@ def encode_packed(state: Array, agents: Array, settings: Array) -> AnyArray:
 def _encode_all(
     state: AnyArray, agents: AnyArray, settings: AnyArray, features: AnyArray, observation: AnyArray
 ) -> None:
-    per_gpu = 1.0 / settings[GPUS]
-    per_keep_alive = 1.0 / max(settings[KEEP_ALIVE_S], settings[DT])
     for b in range(observation.shape[0]):
         encode_parameters(agents[b], settings, features)
         for i in range(observation.shape[1]):
-            row, seen = observation[b, i], state[b, i]
-            row[0], row[1], row[2], row[3], row[4], row[5], row[6] = state_features(
-                seen[QUEUE],
-                seen[INFLOW],
-                seen[RATE],
-                seen[HELD],
-                seen[IDLE],
-                seen[LOADING],
-                seen[OLDEST_AGE],
-                agents[b, i, THROUGHPUT],
-                agents[b, i, SLO_S],
-                per_gpu,
-                per_keep_alive,
-                settings[DT],
-            )
-            put_parameters(features[i], row)
+            encode_agent(state[b, i], agents[b, i], features[i], settings, observation[b, i])
 
 
 def observe(view: View) -> AnyArray:
