@@ -100,7 +100,7 @@ class Batch:
         self._steppers = Threads(num_envs, smallest_range=2048)
         self._drawers = Threads(num_envs, smallest_range=64)
         self._all = np.ones(num_envs, dtype=np.bool_)
-        self._workspaces = np.zeros((self._drawers.count, 1), dtype=WORKSPACE)
+        self._workspaces = np.zeros((self._drawers.count, WORKSPACE.itemsize), dtype=np.uint8)
         elapsed = scenario.dt * np.arange(1, steps + 2) / simulator.RATE_TIME_CONSTANT_S
         self._arrays = (
             np.expm1(-elapsed[0]) / np.expm1(-elapsed),

@@ -15,8 +15,10 @@ from gpualloc_env.allocation import clip, grant, scale
 from gpualloc_env.compiled import inlined
 from gpualloc_env.curves import speedup
 from gpualloc_env.observation import STATE_FEATURES, put_parameters, state_features
+from gpualloc_env.prefetch import prefetch
 from gpualloc_env.service import serve
 from gpualloc_env.state import (
+    AGENT_COLUMNS,
     ARRIVALS,
     BACKLOG,
     CAPACITY,
@@ -28,6 +30,7 @@ from gpualloc_env.state import (
     DT,
     GPUS,
     HELD,
+    HISTORY_COLUMNS,
     IDLE,
     INFLOW,
     KAPPA,
@@ -36,6 +39,7 @@ from gpualloc_env.state import (
     LATENCY,
     LOADING,
     MAX_SHARE,
+    MEAN_RATE,
     MIN_SHARE,
     OLDEST,
     OLDEST_AGE,
@@ -57,6 +61,7 @@ from gpualloc_env.state import (
     SLO,
     SLO_LAG,
     SLO_S,
+    STATE_COLUMNS,
     SUMS,
     TERM_COLUMNS,
     THROUGHPUT,
@@ -72,48 +77,20 @@ NEGLIGIBLE = 1e-9
 CLOCK_TOLERANCE = 1e-9
 
 LANES = 128
-_AGENT_ROWS = ("throughput", "kappa", "min_share", "weight", "cold_start_s", "slo_s", "slo_lag")
-_LANE_ROWS = (
-    "scale",
-    "share",
-    "delay",
-    "rate",
-    "capacity",
-    "served",
-    "left",
-    "backlog",
-    "cohort",
-    "recent",
-    "late",
-    "charged",
-    "started",
-    "missing",
-    "guaranteed",
-    "inflow",
-    "queue",
-    "smoothed",
-    "oldest",
-    "oldest_left",
-    "oldest_age",
-    "behind",
-)
+_LANE_ROWS = ("scale", "rate", "cohort", "missing", "guaranteed", "behind")
 _ENVIRONMENT_ROWS = ("weighted_backlog", "weighted_late", "held", "done", "short", "promised")
 WORKSPACE = np.dtype(
     [
-        *((row, np.float64, (LANES,)) for row in (*_AGENT_ROWS, *_LANE_ROWS, *_ENVIRONMENT_ROWS)),
+        ("agents", np.float64, (AGENT_COLUMNS, LANES)),
+        ("state", np.float64, (STATE_COLUMNS, LANES)),
+        ("outcome", np.float64, (HISTORY_COLUMNS, LANES)),
+        *((row, np.float64, (LANES,)) for row in (*_LANE_ROWS, *_ENVIRONMENT_ROWS)),
         ("chosen", np.int64, (LANES,)),
         ("seen", np.float32, (STATE_FEATURES, LANES)),
     ]
 )
 """Rows of numbers of the lanes, or of the environments, of the part that is being worked on."""
 Workspace = Any  # a record of WORKSPACE; no type of NumPy's names the rows of one
-
-
-@inlined
-def copy(source: AnyArray, target: AnyArray, count: int) -> None:
-    """Copy the first so many numbers of a row."""
-    for k in range(count):
-        target[k] = source[k]
 
 
 @inlined
@@ -138,14 +115,8 @@ def load_agents(work: Workspace, agents: AnyArray, b: int, envs: int, i: int, co
     for e in range(envs):
         own = b + e if agents.shape[0] > 1 else 0
         for agent in range(i, i + count):
-            row = agents[own, agent]
-            work.throughput[k] = row[THROUGHPUT]
-            work.kappa[k] = row[KAPPA]
-            work.min_share[k] = row[MIN_SHARE]
-            work.weight[k] = row[WEIGHT]
-            work.cold_start_s[k] = row[COLD_START_S]
-            work.slo_s[k] = row[SLO_S]
-            work.slo_lag[k] = row[SLO_LAG]
+            for column in range(AGENT_COLUMNS):
+                work.agents[column, k] = agents[own, agent, column]
             k += 1
 
 
@@ -171,6 +142,7 @@ def fit_platform(work: Workspace, shares: AnyArray, b: int, envs: int) -> None:
 def act(
     work: Workspace,
     asked: AnyArray,
+    arrivals: AnyArray,
     queue: AnyArray,
     held: AnyArray,
     idle: AnyArray,
@@ -181,60 +153,67 @@ def act(
     lanes: int,
 ) -> None:
     """Grant shares, serve and age the models: what a step does to each lane by itself."""
+    agents, state, outcome = work.agents, work.state, work.outcome
     gpus, max_share, slice_ = settings[GPUS], settings[MAX_SHARE], settings[SLICE]
     dt, per_dt, reallocation_s = settings[DT], settings[PER_DT], settings[REALLOCATION_S]
     free_change, keep_alive_s = settings[DEADBAND] + NEGLIGIBLE, settings[KEEP_ALIVE_S] - CLOCK_TOLERANCE
     held_before = t > 0
     for k in range(lanes):
-        work.share[k] = grant(clip(asked[k]) * work.scale[k], gpus, max_share, slice_)
+        outcome[ARRIVALS, k] = arrivals[k]
+        outcome[SHARE, k] = grant(clip(asked[k]) * work.scale[k], gpus, max_share, slice_)
     for k in range(lanes):
-        share, waiting = work.share[k], queue[k]
+        share, waiting = outcome[SHARE, k], queue[k]
         charged = held_before & (share > 0.0) & (abs(share - held[k]) > free_change)
         delay = (reallocation_s if charged else 0.0) + loading[k]
         delay = dt if delay > dt else delay
-        rate = work.throughput[k] * speedup(share, work.kappa[k])
+        rate = agents[THROUGHPUT, k] * speedup(share, agents[KAPPA, k])
         capacity, served, integral = serve(waiting, rate, delay, dt)
-        work.charged[k] = 1.0 if charged else 0.0
-        work.delay[k] = delay
         work.rate[k] = rate
-        work.capacity[k] = capacity
-        work.served[k] = served
-        work.left[k] = waiting - served
-        work.backlog[k] = integral * per_dt
-        work.missing[k] = max(0.0, work.min_share[k] - share) if waiting > 0.0 else 0.0
-        work.guaranteed[k] = work.min_share[k] if waiting > 0.0 else 0.0
+        outcome[REALLOCATED, k] = 1.0 if charged else 0.0
+        outcome[DELAY, k] = delay
+        outcome[CAPACITY, k] = capacity
+        outcome[SERVED, k] = served
+        outcome[QUEUE_END, k] = waiting - served
+        outcome[BACKLOG, k] = integral * per_dt
+        least = agents[MIN_SHARE, k] if waiting > 0.0 else 0.0
+        work.guaranteed[k] = least
+        work.missing[k] = least - share if share < least else 0.0
     for k in range(lanes):
-        cold = work.cold_start_s[k]
-        started = (work.share[k] > 0.0) & (loading[k] > 0.0) & (loading[k] == cold)
-        work.started[k] = 1.0 if started else 0.0
-        idle[k], loading[k] = _hold(work.share[k], idle[k], loading[k], cold, dt, keep_alive_s)
+        share, cold = outcome[SHARE, k], agents[COLD_START_S, k]
+        started = (share > 0.0) & (loading[k] > 0.0) & (loading[k] == cold)
+        outcome[COLD_START, k] = 1.0 if started else 0.0
+        state[HELD, k] = share
+        state[IDLE, k], state[LOADING, k] = _hold(share, idle[k], loading[k], cold, dt, keep_alive_s)
     for k in range(lanes):
         # One step's requests, those of `lag` steps ago, reach the age of their service objective in
         # this step, slo − lag·dt seconds into it. What of them has not left by then is late.
-        serving = work.slo_s[k] - work.slo_lag[k] * dt - work.delay[k]
+        serving = agents[SLO_S, k] - agents[SLO_LAG, k] * dt - outcome[DELAY, k]
         by_then = work.rate[k] * (serving if serving > 0.0 else 0.0)
-        waiting = queue[k] - (by_then if by_then < work.served[k] else work.served[k])
+        waiting = queue[k] - (by_then if by_then < outcome[SERVED, k] else outcome[SERVED, k])
         newer = recent[k] - work.cohort[k]
         late = waiting - newer if waiting - newer < work.cohort[k] else work.cohort[k]
-        work.late[k] = late if late > NEGLIGIBLE else 0.0
+        outcome[LATE, k] = late if late > NEGLIGIBLE else 0.0
         recent[k] = newer
 
 
 @inlined
-def look_back(work: Workspace, inflows: AnyArray, start: int, t: int, lanes: int) -> None:
-    """The requests that came `lag` steps ago."""
+def look_back(work: Workspace, inflows: AnyArray, oldest: AnyArray, start: int, t: int, lanes: int) -> None:
+    """The requests that came `lag` steps ago. `oldest` is the step of the oldest that wait, (lanes,)."""
     for k in range(lanes):
-        lag = int(work.slo_lag[k])
+        lag = int(work.agents[SLO_LAG, k])
         work.cohort[k] = inflows[t - lag, start + k] if t >= lag else 0.0
+        # Where the search for the oldest request will begin, if it must: most likely in no cache.
+        prefetch(inflows, int(oldest[k]) + 1, start + k)  # pyright: ignore
 
 
 @inlined
-def catch_up(work: Workspace, inflows: AnyArray, start: int, t: int, lanes: int) -> None:
+def _catch_up(work: Workspace, inflows: AnyArray, start: int, t: int, lanes: int) -> None:
     """Find the step in which the oldest waiting request arrived, for the lanes that are `behind`.
 
     They are listed first and look one step further at a time, all of them: asking lane by lane
     costs more, because what comes next cannot be predicted.
     """
+    state = work.state
     count = 0
     for k in range(lanes):
         work.chosen[count] = k
@@ -243,9 +222,9 @@ def catch_up(work: Workspace, inflows: AnyArray, start: int, t: int, lanes: int)
         still = 0
         for j in range(count):
             k = work.chosen[j]
-            step = int(work.oldest[k]) + 1
-            left = work.oldest_left[k] + inflows[step, start + k]
-            work.oldest[k], work.oldest_left[k] = float(step), left
+            step = int(state[OLDEST, k]) + 1
+            left = state[OLDEST_LEFT, k] + inflows[step, start + k]
+            state[OLDEST, k], state[OLDEST_LEFT, k] = float(step), left
             work.chosen[still] = k
             still += 1 if (step < t) & (left <= NEGLIGIBLE) else 0
         count = still
@@ -254,6 +233,7 @@ def catch_up(work: Workspace, inflows: AnyArray, start: int, t: int, lanes: int)
 @inlined
 def add_up(work: Workspace, envs: int, count: int, first: bool) -> None:
     """Sum over the agents of each environment; the sums go on over the parts of a large one."""
+    outcome, weight = work.outcome, work.agents[WEIGHT]
     k = 0
     for e in range(envs):
         backlog = late = held = served = missing = guaranteed = 0.0
@@ -261,10 +241,10 @@ def add_up(work: Workspace, envs: int, count: int, first: bool) -> None:
             backlog, late, held = work.weighted_backlog[e], work.weighted_late[e], work.held[e]
             served, missing, guaranteed = work.done[e], work.short[e], work.promised[e]
         for _ in range(count):
-            backlog += work.weight[k] * work.backlog[k]
-            late += work.weight[k] * work.late[k]
-            held += work.share[k]
-            served += work.served[k]
+            backlog += weight[k] * outcome[BACKLOG, k]
+            late += weight[k] * outcome[LATE, k]
+            held += outcome[SHARE, k]
+            served += outcome[SERVED, k]
             missing += work.missing[k]
             guaranteed += work.guaranteed[k]
             k += 1
@@ -298,25 +278,12 @@ def price(work: Workspace, terms: AnyArray, episode: AnyArray, settings: AnyArra
 
 
 @inlined
-def record(
-    work: Workspace, history: AnyArray, arrivals: AnyArray, b: int, envs: int, i: int, count: int, t: int
-) -> None:
+def record(work: Workspace, history: AnyArray, b: int, envs: int, i: int, count: int, t: int) -> None:
     """Keep the step for the metrics of the episode."""
-    k = 0
-    for e in range(envs):
-        rows = history[b + e, t]
-        for agent in range(i, i + count):
-            rows[ARRIVALS, agent] = arrivals[k]
-            rows[QUEUE_END, agent] = work.left[k]
-            rows[SHARE, agent] = work.share[k]
-            rows[SERVED, agent] = work.served[k]
-            rows[CAPACITY, agent] = work.capacity[k]
-            rows[BACKLOG, agent] = work.backlog[k]
-            rows[DELAY, agent] = work.delay[k]
-            rows[LATE, agent] = work.late[k]
-            rows[REALLOCATED, agent] = work.charged[k]
-            rows[COLD_START, agent] = work.started[k]
-            k += 1
+    for column in range(HISTORY_COLUMNS):
+        for e in range(envs):
+            for agent in range(count):
+                history[b + e, t, column, i + agent] = work.outcome[column, e * count + agent]
 
 
 @inlined
@@ -340,14 +307,18 @@ def arrive(
     start, lanes = b * agents + i, envs * count
     end = start + lanes
     dt, per_dt = settings[DT], settings[PER_DT]
-    copy(arrivals[t, start:end], work.inflow, lanes)
+    here, external = work.state, arrivals[t, start:end]
+    for k in range(lanes):
+        here[INFLOW, k] = external[k]
     if routing.shape[0] > 0:
-        finished = outcome[SERVED]
         for e in range(envs):
             for agent in range(count):
                 for j in range(agents):
-                    work.inflow[e * count + agent] += routing[j, i + agent] * finished[(b + e) * agents + j]
-        copy(work.inflow, inflows[t, start:end], lanes)
+                    finished = outcome[SERVED, (b + e) * agents + j]
+                    here[INFLOW, e * count + agent] += routing[j, i + agent] * finished
+        total = inflows[t, start:end]
+        for k in range(lanes):
+            total[k] = here[INFLOW, k]
     left, served, rate = outcome[QUEUE_END, start:end], outcome[SERVED, start:end], state[RATE, start:end]
     oldest, oldest_left, recent = (
         state[OLDEST, start:end],
@@ -355,26 +326,24 @@ def arrive(
         state[RECENT, start:end],
     )
     for k in range(lanes):
-        inflow = work.inflow[k]
-        work.queue[k] = left[k] + inflow
+        inflow = here[INFLOW, k]
+        here[QUEUE, k] = left[k] + inflow
         # An exponential mean over the time seen so far: right from the first step on.
-        work.smoothed[k] = rate[k] + rate_gain * (inflow * per_dt - rate[k])
-        work.recent[k] = recent[k] + inflow
+        here[RATE, k] = rate[k] + rate_gain * (inflow * per_dt - rate[k])
+        here[RECENT, k] = recent[k] + inflow
         empty = left[k] <= NEGLIGIBLE
         still = oldest_left[k] - served[k]
-        work.oldest[k] = float(t) if empty else oldest[k]
-        work.oldest_left[k] = inflow if empty else still
+        here[OLDEST, k] = float(t) if empty else oldest[k]
+        here[OLDEST_LEFT, k] = inflow if empty else still
         work.behind[k] = 1.0 if (still <= NEGLIGIBLE) & (oldest[k] < t) & (not empty) else 0.0
-    catch_up(work, inflows, start, t, lanes)
+    _catch_up(work, inflows, start, t, lanes)
     for k in range(lanes):
-        work.oldest_age[k] = (t - work.oldest[k]) * dt
-    copy(work.inflow, state[INFLOW, start:end], lanes)
-    copy(work.queue, state[QUEUE, start:end], lanes)
-    copy(work.smoothed, rate, lanes)
-    copy(work.oldest, oldest, lanes)
-    copy(work.oldest_left, oldest_left, lanes)
-    copy(work.recent, recent, lanes)
-    copy(work.oldest_age, state[OLDEST_AGE, start:end], lanes)
+        here[OLDEST_AGE, k] = (t - here[OLDEST, k]) * dt
+    for column in range(STATE_COLUMNS):
+        if (column < HELD or column > LOADING) and column != MEAN_RATE:
+            plane = state[column, start:end]
+            for k in range(lanes):
+                plane[k] = here[column, k]
 
 
 @inlined
@@ -391,24 +360,22 @@ def encode(
     agents: int,
 ) -> None:
     """Write the observations of some environments: their state and, as they are, their parameters."""
-    start, lanes = b * agents + i, envs * count
+    here, start, lanes = work.state, b * agents + i, envs * count
     end = start + lanes
     dt, per_gpu = settings[DT], 1.0 / settings[GPUS]
     per_keep_alive = 1.0 / max(settings[KEEP_ALIVE_S], dt)
-    queue, inflow, rate = state[QUEUE, start:end], state[INFLOW, start:end], state[RATE, start:end]
     held, idle, loading = state[HELD, start:end], state[IDLE, start:end], state[LOADING, start:end]
-    oldest_age = state[OLDEST_AGE, start:end]
     for k in range(lanes):
         seen = state_features(
-            queue[k],
-            inflow[k],
-            rate[k],
+            here[QUEUE, k],
+            here[INFLOW, k],
+            here[RATE, k],
             held[k],
             idle[k],
             loading[k],
-            oldest_age[k],
-            work.throughput[k],
-            work.slo_s[k],
+            here[OLDEST_AGE, k],
+            work.agents[THROUGHPUT, k],
+            work.agents[SLO_S, k],
             per_gpu,
             per_keep_alive,
             dt,

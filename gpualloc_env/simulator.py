@@ -8,11 +8,10 @@ lanes stands in `gpualloc_env.lanes`.
 from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.lanes import (
     LANES,
-    Workspace,
+    WORKSPACE,
     act,
     add_up,
     arrive,
-    copy,
     encode,
     fit_platform,
     load_agents,
@@ -23,9 +22,6 @@ from gpualloc_env.lanes import (
 )
 from gpualloc_env.observation import encode_agent, encode_parameters
 from gpualloc_env.state import (
-    ARRIVALS,
-    BACKLOG,
-    CAPACITY,
     COLD_START_S,
     DT,
     HELD,
@@ -33,17 +29,15 @@ from gpualloc_env.state import (
     INFLOW,
     LOADING,
     MEAN_RATE,
+    OLDEST,
     OLDEST_LEFT,
     OUTCOME_COLUMNS,
     PER_DT,
     PER_TOTAL_RATE,
     PER_WEIGHTED_RATE,
     QUEUE,
-    QUEUE_END,
     RATE,
     RECENT,
-    SERVED,
-    SHARE,
     THROUGHPUT,
     WEIGHT,
     AnyArray,
@@ -60,51 +54,6 @@ from gpualloc_env.workload import (
 
 RATE_TIME_CONSTANT_S = 10.0
 OK, NOT_A_NUMBER, EPISODE_OVER = 0, 1, 2
-
-
-@inlined
-def _present(
-    work: Workspace,
-    moved: bool,
-    outcome: AnyArray,
-    observation: AnyArray,
-    rate_gains: AnyArray,
-    state: AnyArray,
-    agents: AnyArray,
-    features: AnyArray,
-    settings: AnyArray,
-    routing: AnyArray,
-    arrivals: AnyArray,
-    inflows: AnyArray,
-    b: int,
-    envs: int,
-    t: int,
-) -> None:
-    """Let the arrivals of step t come to some environments, if they moved, and write their observations."""
-    count = agents.shape[1]
-    part = min(count, LANES)
-    for i in range(0, count, part):
-        here = min(part, count - i)
-        if not stay(agents):
-            load_agents(work, agents, b, envs, i, here)
-        if moved:
-            arrive(
-                work,
-                outcome,
-                state,
-                routing,
-                arrivals,
-                inflows,
-                rate_gains[t],
-                settings,
-                b,
-                envs,
-                i,
-                here,
-                count,
-                t,
-            )
-        encode(work, state, features, settings, observation, b, envs, i, here, count)
 
 
 @inlined
@@ -175,7 +124,7 @@ def step(
         terms: room for the reward and its terms, (B, TERM_COLUMNS), likewise.
         observation: room for what the policy sees next, (B · N, F) float32.
         history: every step of the episode, (B, T, HISTORY_COLUMNS, N), or T = 0 to record none.
-        workspace: (1,) WORKSPACE.
+        workspace: the bytes of one WORKSPACE; a call takes half a microsecond more to know a record.
         rate_gains: weight of a step's rate in the smoothed one, (T + 1,).
         routing: W, (N, N): finished work of row j becomes arrivals of column i; (0, 0) for none.
         clock: steps taken in the episode, (B,) int64.
@@ -194,68 +143,77 @@ def step(
     problem = check(first, last, shares, active, clock, arrivals.shape[0] - 1)
     if problem != OK:
         return problem
-    work, asked = workspace[0], shares.reshape(-1)
+    work, asked = workspace.view(WORKSPACE)[0], shares.reshape(-1)
     count = shares.shape[1]
     part = min(count, LANES)
-    if stay(agents):
-        load_agents(work, agents, first, min(LANES // part, last - first), 0, count)
+    most = LANES // part
+    loaded = False
     b = first
     while b < last:
-        t, moving = clock[b], active[b]
-        envs = _alike(b, last, LANES // part, clock, active)
-        if moving:
-            fit_platform(work, shares, b, envs)
-        for i in range(0, count if moving else 0, part):
-            agents_here = min(part, count - i)
-            lanes, start = envs * agents_here, b * count + i
+        t, envs = int(clock[b]), _alike(b, last, most, clock, active)
+        if not active[b]:
+            for e in range(envs):
+                _show(state, agents, features, settings, observation, b + e)
+            b += envs
+            continue
+        fit_platform(work, shares, b, envs)
+        for i in range(0, count, part):
+            here = min(part, count - i)
+            lanes, start = envs * here, b * count + i
             end = start + lanes
-            if not stay(agents):
-                load_agents(work, agents, b, envs, i, agents_here)
-            look_back(work, inflows, start, t, lanes)
-            held, idle, loading = state[HELD, start:end], state[IDLE, start:end], state[LOADING, start:end]
+            if not (loaded and stay(agents)):
+                load_agents(work, agents, b, min(most, last - b), i, here)
+                loaded = True
+            look_back(work, inflows, state[OLDEST, start:end], start, t, lanes)
             act(
                 work,
                 asked[start:end],
+                arrivals[t, start:end],
                 state[QUEUE, start:end],
-                held,
-                idle,
-                loading,
+                state[HELD, start:end],
+                state[IDLE, start:end],
+                state[LOADING, start:end],
                 state[RECENT, start:end],
                 settings,
                 t,
                 lanes,
             )
-            add_up(work, envs, agents_here, i == 0)
-            copy(arrivals[t, start:end], outcome[ARRIVALS, start:end], lanes)
-            copy(work.left, outcome[QUEUE_END, start:end], lanes)
-            copy(work.share, outcome[SHARE, start:end], lanes)
-            copy(work.served, outcome[SERVED, start:end], lanes)
-            copy(work.capacity, outcome[CAPACITY, start:end], lanes)
-            copy(work.backlog, outcome[BACKLOG, start:end], lanes)
-            copy(work.share, held, lanes)
+            add_up(work, envs, here, i == 0)
+            for column in range(OUTCOME_COLUMNS):
+                plane = outcome[column, start:end]
+                for k in range(lanes):
+                    plane[k] = work.outcome[column, k]
+            for column in range(HELD, LOADING + 1):
+                plane = state[column, start:end]
+                for k in range(lanes):
+                    plane[k] = work.state[column, k]
             if history.shape[1] > 0:
-                record(work, history, arrivals[t, start:end], b, envs, i, agents_here, t)
-        if moving:
-            price(work, terms, episode, settings, b, envs)
-            for e in range(envs):
-                clock[b + e] = t + 1
-        _present(
-            work,
-            moving,
-            outcome,
-            observation,
-            rate_gains,
-            state,
-            agents,
-            features,
-            settings,
-            routing,
-            arrivals,
-            inflows,
-            b,
-            envs,
-            clock[b],
-        )
+                record(work, history, b, envs, i, here, t)
+        price(work, terms, episode, settings, b, envs)
+        t += 1
+        for e in range(envs):
+            clock[b + e] = t
+        for i in range(0, count, part):
+            here = min(part, count - i)
+            if part < count:
+                load_agents(work, agents, b, envs, i, here)
+            arrive(
+                work,
+                outcome,
+                state,
+                routing,
+                arrivals,
+                inflows,
+                rate_gains[t],
+                settings,
+                b,
+                envs,
+                i,
+                here,
+                count,
+                t,
+            )
+            encode(work, state, features, settings, observation, b, envs, i, here, count)
         b += envs
     return OK
 

@@ -250,27 +250,17 @@ def _time_on(process: AnyArray, source: Source, on: bool, remaining: float) -> t
 
 @inlined
 def _draw_steps(
-    generator: AnyArray,
-    source: Source,
-    i: int,
-    rate: float,
-    first: int,
-    last: int,
-    cache: AnyArray,
-    arrivals: AnyArray,
+    generator: AnyArray, poisson: bool, rate: float, profile: AnyArray, cache: AnyArray, arrivals: AnyArray
 ) -> None:
-    """Draw agent i's arrivals, (T + 1, N) [requests], in the steps from `first` up to `last`.
-
-    `rate` [requests per step] is multiplied with the profile.
-    """
+    """Draw an agent's arrivals [requests] in some steps, at `rate` [requests per step] times the profile."""
     a, b, c, d = generator[0], generator[1], generator[2], generator[3]
-    for t in range(first, last):
-        mean = rate * source.profile[t, i]
-        if source.kind == POISSON:
+    for t in range(arrivals.shape[0]):
+        mean = rate * profile[t]
+        if poisson:
             bits, a, b, c, d = advance(a, b, c, d)
-            arrivals[t, i] = cached_poisson_quantile(to_unit(bits), mean, cache)
+            arrivals[t] = cached_poisson_quantile(to_unit(bits), mean, cache)
         else:
-            arrivals[t, i] = mean
+            arrivals[t] = mean
     generator[0], generator[1], generator[2], generator[3] = a, b, c, d
 
 
@@ -324,7 +314,8 @@ def draw_arrivals(
                 steady = int(min(remaining / dt, float(rows - t)))
                 row, end, factor = level, t + steady, factors[level]
             cache = scratch[row * POISSON_CACHE : (row + 1) * POISSON_CACHE]
-            _draw_steps(counts, source, i, rates[i] * dt * factor, t, end, cache, arrivals)
+            rate, profile = rates[i] * dt * factor, source.profile[t:end, i]
+            _draw_steps(counts, source.kind == POISSON, rate, profile, cache, arrivals[t:end, i])
             t, turning = end, not turning
 
 
