@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from gpualloc_env.observation import OBSERVATION_FEATURES
+from gpualloc_env.observation import OBSERVATION_FEATURES, unbounded
 from gpualloc_env.state import AnyArray, Array
 
 _BLOCK = 2048  # agents whose numbers stay in the fastest cache between two passes
@@ -102,8 +102,6 @@ _INFLOW, _THROUGHPUT, _MIN_SHARE, _WEIGHT, _GPUS = ALGORITHM_1_COLUMNS = tuple(
 )
 """Columns of the observation from which Algorithm 1 can be computed."""
 
-_NEAREST_TO_ONE = 2.0**-24  # an x too large for float32's x / (1 + x) to tell from infinity
-
 
 def algorithm_1_of(observation: AnyArray) -> Array:
     """Algorithm 1 on the inflow that an observation shows: the columns' x / (1 + x) are undone.
@@ -118,11 +116,6 @@ def algorithm_1_of(observation: AnyArray) -> Array:
         Fractions of the platform, (B, N).
     """
     columns = np.asarray(observation, dtype=np.float64)
-    rate = _unbounded(columns[..., _INFLOW]) * _unbounded(columns[..., _THROUGHPUT])
-    per_platform = columns[..., _MIN_SHARE] / _unbounded(columns[..., _GPUS])
+    rate = unbounded(columns[..., _INFLOW]) * unbounded(columns[..., _THROUGHPUT])
+    per_platform = columns[..., _MIN_SHARE] / unbounded(columns[..., _GPUS])
     return algorithm_1(rate, per_platform, 1.0 / columns[..., _WEIGHT], 1.0)
-
-
-def _unbounded(squashed: Array) -> Array:
-    """Undo y = x / (1 + x)."""
-    return squashed / np.maximum(1.0 - squashed, _NEAREST_TO_ONE)

@@ -7,6 +7,7 @@ import numpy as np
 from gpualloc_env import simulator
 from gpualloc_env.buffers import buffers
 from gpualloc_env.generator import seed_generator
+from gpualloc_env.lanes import CLOCK_TOLERANCE, WORKSPACE
 from gpualloc_env.observation import (
     OBSERVATION_FEATURES,
     View,
@@ -33,6 +34,7 @@ from gpualloc_env.threads import Threads
 from gpualloc_env.workload import SCRATCH
 
 SPARE_LANES = 64
+_OF_A_STEP = 2  # arrays of a batch that only its steps need, the first of them
 
 
 class Batch:
@@ -98,17 +100,17 @@ class Batch:
         self._steppers = Threads(num_envs, smallest_range=2048)
         self._drawers = Threads(num_envs, smallest_range=64)
         self._all = np.ones(num_envs, dtype=np.bool_)
-        self._workspaces = np.zeros((self._drawers.count, 1), dtype=simulator.WORKSPACE)
+        self._workspaces = np.zeros((self._drawers.count, WORKSPACE.itemsize), dtype=np.uint8)
         elapsed = scenario.dt * np.arange(1, steps + 2) / simulator.RATE_TIME_CONSTANT_S
         self._arrays = (
             np.expm1(-elapsed[0]) / np.expm1(-elapsed),
+            self.routing,
             self.clock,
             state,
             self._agents,
             self._features,
             self.episode,
             self.settings,
-            self.routing,
             arrivals,
             inflows,
         )
@@ -189,8 +191,7 @@ class Batch:
                 np.empty((2, 4), dtype=np.uint64),
                 self.outcome_lanes,
                 self.observation_lanes,
-                self._workspaces[number],
-                *self._arrays,
+                *self._arrays[_OF_A_STEP:],
             )
 
         self._drawers.run(draw)
@@ -292,7 +293,7 @@ def _agent_parameters(scenario: Scenario) -> Array:
                 scenario.platform.cold_start_s(agent.model_mb),
                 agent.slo_s,
                 1.0 / agent.priority,
-                max(0, math.ceil(agent.slo_s / scenario.dt - simulator.CLOCK_TOLERANCE) - 1),
+                max(0, math.ceil(agent.slo_s / scenario.dt - CLOCK_TOLERANCE) - 1),
             )
             for agent in scenario.agents
         ]

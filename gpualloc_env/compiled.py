@@ -1,4 +1,4 @@
-"""`compiled` and `inlined`: numba's nopython compiler with an on-disk cache that follows whole packages."""
+"""numba's nopython compiler with an on-disk cache that follows whole packages: `compiled` and its kin."""
 
 import logging
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from numba import njit
 from numba.core import event
+from numba.extending import register_jitable
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -43,6 +44,11 @@ def inlined(function: Function) -> Function:
     quarter of the time that compiling the simulator takes.
     """
     return njit(forceinline=True, no_cpython_wrapper=True, **_OPTIONS)(function)  # pyright: ignore
+
+
+def shared(function: Function) -> Function:
+    """Make a function part of every compiled function that calls it; Python calls it as it is written."""
+    return register_jitable(**_OPTIONS)(function)  # pyright: ignore
 
 
 @lru_cache

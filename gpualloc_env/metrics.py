@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpualloc_env.compiled import compiled, inlined
-from gpualloc_env.simulator import NEGLIGIBLE
+from gpualloc_env.lanes import NEGLIGIBLE
 from gpualloc_env.state import (
     ARRIVALS,
     BACKLOG,

@@ -1,11 +1,11 @@
 """What a policy sees: `View` in raw units, and the same information as the observation in [0, 1]."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple  # pyright: ignore
 
-from gpualloc_env.compiled import compiled, inlined
+from gpualloc_env.compiled import compiled, inlined, shared
 from gpualloc_env.state import (
     COLD_START_S,
     DEADBAND,
@@ -180,6 +180,25 @@ def state_features(
 
 
 @inlined
+def encode_state(state: AnyArray, agent: AnyArray, settings: AnyArray, row: AnyArray) -> None:
+    """Write the columns of one agent that change with every step, from its state and its parameters."""
+    row[0], row[1], row[2], row[3], row[4], row[5], row[6] = state_features(
+        state[QUEUE],
+        state[INFLOW],
+        state[RATE],
+        state[HELD],
+        state[IDLE],
+        state[LOADING],
+        state[OLDEST_AGE],
+        agent[THROUGHPUT],
+        agent[SLO_S],
+        1.0 / settings[GPUS],
+        1.0 / max(settings[KEEP_ALIVE_S], settings[DT]),
+        settings[DT],
+    )
+
+
+@inlined
 def _at_most_one(value: float) -> float:
     return 1.0 if value > 1.0 else value
 
@@ -188,6 +207,15 @@ def _at_most_one(value: float) -> float:
 def _squash(value: float, unit: float) -> float:
     """Map x = value / unit from [0, ∞) to [0, 1): x / (1 + x)."""
     return float(np.float32(value) / np.float32(unit + value))
+
+
+_NEAREST_TO_ONE = 2.0**-24  # an x too large for float32's x / (1 + x) to tell from infinity
+
+
+@shared
+def unbounded(squashed: Any) -> Any:
+    """Undo y = x / (1 + x), for a number or an array."""
+    return squashed / np.maximum(1.0 - squashed, _NEAREST_TO_ONE)
 
 
 ARRAYS = View._fields.index("dt")
@@ -216,27 +244,11 @@ def pack(view: View) -> Packed:
 @compiled
 def encode(fields: AnyArray, settings: AnyArray, observation: AnyArray) -> None:
     """Write the observations, (B, N, F), of a packed view."""
-    per_gpu = 1.0 / settings[GPUS]
-    per_keep_alive = 1.0 / max(settings[KEEP_ALIVE_S], settings[DT])
     for b in range(observation.shape[0]):
-        seen, agents = fields[:, b], fields[PARAMETERS:, b].T
-        encode_parameters(agents, settings, observation[b, :, STATE_FEATURES:])
+        encode_parameters(fields[PARAMETERS:, b].T, settings, observation[b, :, STATE_FEATURES:])
         for i in range(observation.shape[1]):
-            row = observation[b, i]
-            row[0], row[1], row[2], row[3], row[4], row[5], row[6] = state_features(
-                seen[QUEUE, i],
-                seen[INFLOW, i],
-                seen[RATE, i],
-                seen[HELD, i],
-                seen[IDLE, i],
-                seen[LOADING, i],
-                seen[OLDEST_AGE, i],
-                agents[i, THROUGHPUT],
-                agents[i, SLO_S],
-                per_gpu,
-                per_keep_alive,
-                settings[DT],
-            )
+            agent = fields[PARAMETERS:, b, i]
+            encode_state(fields[:, b, i], agent, settings, observation[b, i])
 
 
 def empty_observation(packed: Packed) -> AnyArray:

@@ -11,7 +11,8 @@ import numpy as np
 from gpualloc_env.allocation import fit
 from gpualloc_env.compiled import compiled
 from gpualloc_env.curves import speedup
-from gpualloc_env.observation import OBSERVATION_FEATURES, PARAMETERS, Packed, View, pack
+from gpualloc_env.observation import OBSERVATION_FEATURES, PARAMETERS, Packed, View, pack, unbounded
+from gpualloc_env.service import serve
 from gpualloc_env.state import (
     DEADBAND,
     DT,
@@ -87,11 +88,9 @@ def predict_backlogs(
             queue = queues[k] + joining
             wait = min(delays[k], length)
             delays[k] -= wait
-            served = min(queue, rates[k] * (length - wait))
-            busy = served / rates[k] if rates[k] > 0.0 else 0.0
-            left = queue - served
-            backlogs[k] += queue * wait + (left + 0.5 * served) * busy + left * (length - wait - busy)
-            queues[k] = left
+            _, served, integral = serve(queue, rates[k], wait, length)
+            backlogs[k] += integral
+            queues[k] = queue - served
         length = later_dt
         joining = inflow if step == 0 else joining * persistence
     for k in range(rates.shape[0]):
@@ -325,13 +324,6 @@ _GPUS, _DT, _REALLOCATION, _DEADBAND, _MAX_SHARE, _SLICE = (
     OBSERVATION_FEATURES.index(name)
     for name in ("gpus", "dt", "reallocation", "deadband", "max_share", "slice")
 )
-_NEAREST_TO_ONE = 2.0**-24  # an x too large for float32's x / (1 + x) to tell from infinity
-
-
-@compiled
-def _unbounded(squashed: float) -> float:
-    """Undo y = x / (1 + x)."""
-    return squashed / max(1.0 - squashed, _NEAREST_TO_ONE)
 
 
 @compiled
@@ -350,19 +342,19 @@ def _plan_observations(
     seen = room[:_SEEN]
     for b in range(observation.shape[0]):
         rows, shares, sound = observation[b], fractions[b], True
-        dt, gpus = _unbounded(float(rows[0, _DT])), _unbounded(float(rows[0, _GPUS]))
-        most = min(gpus, _unbounded(float(rows[0, _MAX_SHARE])))
+        dt, gpus = unbounded(float(rows[0, _DT])), unbounded(float(rows[0, _GPUS]))
+        most = min(gpus, unbounded(float(rows[0, _MAX_SHARE])))
         sound = dt > 0.0 and most > 0.0
         for i in range(rows.shape[0]):
-            base = 50.0 * _unbounded(float(rows[i, _THROUGHPUT]))
+            base = 50.0 * unbounded(float(rows[i, _THROUGHPUT]))
             kappa = float(rows[i, _KAPPA])
-            seen[0, i] = _unbounded(float(rows[i, _QUEUE])) * base
-            seen[1, i] = _unbounded(float(rows[i, _INFLOW])) * base * dt
-            seen[2, i] = _unbounded(float(rows[i, _RATE])) * base
-            seen[3, i], seen[4, i] = base, _unbounded(kappa) if kappa < 1.0 else 0.0
+            seen[0, i] = unbounded(float(rows[i, _QUEUE])) * base
+            seen[1, i] = unbounded(float(rows[i, _INFLOW])) * base * dt
+            seen[2, i] = unbounded(float(rows[i, _RATE])) * base
+            seen[3, i], seen[4, i] = base, unbounded(kappa) if kappa < 1.0 else 0.0
             seen[5, i] = float(rows[i, _WEIGHT])
             seen[6, i] = float(rows[i, _SHARE]) * gpus
-            seen[7, i] = _unbounded(float(rows[i, _LOADING]))
+            seen[7, i] = unbounded(float(rows[i, _LOADING]))
             sound = sound and base > 0.0 and seen[5, i] > 0.0
         if sound:
             _plan_row(

@@ -1,72 +1,45 @@
 """The only step: B environments of N agents, advanced by the same compiled function.
 
 Each step arrives, allocates, serves, ages the models on the GPUs and records. The columns of the
-packed arrays are named, with their units, in `gpualloc_env.state`.
-
-The lanes of a batch, one for each agent of each environment, are worked on in parts of at most
-LANES. What happens to each lane by itself is a loop that compiles to vector instructions, which
-needs two things: no branches, and results that go to the rows of one `Workspace`, whose distances
-the compiler knows. What is rare, or goes through an agent's past, is a loop of its own over
-the few lanes that need it.
+packed arrays are named, with their units, in `gpualloc_env.state`; what happens to each of their
+lanes stands in `gpualloc_env.lanes`.
 """
 
-from typing import Any
-
-import numpy as np
-
-from gpualloc_env import reward
-from gpualloc_env.allocation import clip, grant, scale
 from gpualloc_env.compiled import compiled, inlined
-from gpualloc_env.observation import STATE_FEATURES, encode_parameters, put_parameters, state_features
+from gpualloc_env.lanes import (
+    LANES,
+    WORKSPACE,
+    act,
+    add_up,
+    arrive,
+    encode,
+    fit_platform,
+    load_agents,
+    look_back,
+    price,
+    record,
+    stay,
+)
+from gpualloc_env.observation import encode_parameters, encode_state, put_parameters
 from gpualloc_env.state import (
-    ARRIVALS,
-    BACKLOG,
-    CAPACITY,
-    COLD_START,
     COLD_START_S,
-    COST,
-    DEADBAND,
-    DELAY,
     DT,
-    GPUS,
     HELD,
     IDLE,
     INFLOW,
-    KAPPA,
-    KEEP_ALIVE_S,
-    LATE,
-    LATENCY,
     LOADING,
-    MAX_SHARE,
     MEAN_RATE,
-    MIN_SHARE,
     OLDEST,
-    OLDEST_AGE,
     OLDEST_LEFT,
     OUTCOME_COLUMNS,
     PER_DT,
     PER_TOTAL_RATE,
     PER_WEIGHTED_RATE,
     QUEUE,
-    QUEUE_END,
     RATE,
-    REALLOCATED,
-    REALLOCATION_S,
     RECENT,
-    REWARD,
-    SERVED,
-    SHARE,
-    SHORTFALL,
-    SLICE,
-    SLO,
-    SLO_LAG,
-    SLO_S,
-    SUMS,
-    TERM_COLUMNS,
     THROUGHPUT,
-    THROUGHPUT_TERM,
     WEIGHT,
-    WEIGHTS,
     AnyArray,
 )
 from gpualloc_env.workload import (
@@ -80,436 +53,19 @@ from gpualloc_env.workload import (
 )
 
 RATE_TIME_CONSTANT_S = 10.0
-# Requests and shares are real numbers: less than this of one is rounding, not work or a change.
-NEGLIGIBLE = 1e-9
-# Clocks are sums of dt: a time this close to its limit has reached it.
-CLOCK_TOLERANCE = 1e-9
-
-LANES = 128
-_AGENT_ROWS = ("throughput", "kappa", "min_share", "weight", "cold_start_s", "slo_s", "slo_lag")
-_LANE_ROWS = (
-    "scale",
-    "share",
-    "delay",
-    "rate",
-    "capacity",
-    "served",
-    "left",
-    "backlog",
-    "cohort",
-    "recent",
-    "late",
-    "charged",
-    "started",
-    "missing",
-    "guaranteed",
-    "inflow",
-    "queue",
-    "smoothed",
-    "oldest",
-    "oldest_left",
-    "oldest_age",
-    "behind",
-)
-_ENVIRONMENT_ROWS = ("weighted_backlog", "weighted_late", "held", "done", "short", "promised")
-WORKSPACE = np.dtype(
-    [
-        *((row, np.float64, (LANES,)) for row in (*_AGENT_ROWS, *_LANE_ROWS, *_ENVIRONMENT_ROWS)),
-        ("chosen", np.int64, (LANES,)),
-        ("seen", np.float32, (STATE_FEATURES, LANES)),
-    ]
-)
-"""Rows of numbers of the lanes, or of the environments, of the part that is being worked on."""
-Workspace = Any  # a record of WORKSPACE; no type of NumPy's names the rows of one
-
 OK, NOT_A_NUMBER, EPISODE_OVER = 0, 1, 2
 
 
 @inlined
-def _copy(source: AnyArray, target: AnyArray, count: int) -> None:
-    for k in range(count):
-        target[k] = source[k]
-
-
-@inlined
-def _serve(queue: float, rate: float, delay: float, dt: float) -> tuple[float, float, float]:
-    """Serve for what is left of the step after a delay, first come first served.
-
-    The number waiting is constant until service starts, falls at `rate` while there is work and
-    is constant again: its integral over the step is exact.
-
-    Returns:
-        The requests that could be served, those that are, and the integral over the step of the
-        number waiting.
-    """
-    capacity = rate * (dt - delay)
-    served = capacity if capacity < queue else queue
-    busy = served / rate if rate > 0.0 else 0.0
-    left = queue - served
-    return capacity, served, queue * delay + (left + 0.5 * served) * busy + left * (dt - delay - busy)
-
-
-@inlined
-def _hold(
-    share: float, idle: float, loading: float, cold_start_s: float, dt: float, keep_alive_s: float
-) -> tuple[float, float]:
-    """Age the model of an agent: loading while it holds a share, unloaded after long idleness.
-
-    Returns:
-        How long it is idle, and the time still needed to load it.
-    """
-    longer = idle + dt
-    loaded = loading - dt if loading > dt else 0.0
-    kept = cold_start_s if longer >= keep_alive_s else loading
-    return (0.0, loaded) if share > 0.0 else (longer, kept)
-
-
-@inlined
-def _load_agents(work: Workspace, agents: AnyArray, b: int, envs: int, i: int, count: int) -> None:
-    """Put the parameters of agents i to i + count of some environments into their lanes."""
-    k = 0
-    for e in range(envs):
-        own = b + e if agents.shape[0] > 1 else 0
-        for agent in range(i, i + count):
-            row = agents[own, agent]
-            work.throughput[k] = row[THROUGHPUT]
-            work.kappa[k] = row[KAPPA]
-            work.min_share[k] = row[MIN_SHARE]
-            work.weight[k] = row[WEIGHT]
-            work.cold_start_s[k] = row[COLD_START_S]
-            work.slo_s[k] = row[SLO_S]
-            work.slo_lag[k] = row[SLO_LAG]
-            k += 1
-
-
-@inlined
-def _stay(agents: AnyArray) -> bool:
-    """Whether one set of parameters serves all parts, so that it is loaded but once."""
-    return agents.shape[0] == 1 and agents.shape[1] <= LANES
-
-
-@inlined
-def _scale(work: Workspace, shares: AnyArray, b: int, envs: int) -> None:
-    """The factor at which what each environment asks for fits the platform."""
-    for e in range(envs):
-        total = 0.0
-        for i in range(shares.shape[1]):
-            total += clip(shares[b + e, i])
-        factor = scale(total)
-        for i in range(min(shares.shape[1], LANES)):
-            work.scale[e * min(shares.shape[1], LANES) + i] = factor
-
-
-@inlined
-def _act(
-    work: Workspace,
-    asked: AnyArray,
-    queue: AnyArray,
-    held: AnyArray,
-    idle: AnyArray,
-    loading: AnyArray,
-    recent: AnyArray,
-    settings: AnyArray,
-    t: int,
-    lanes: int,
+def _show(
+    state: AnyArray, agents: AnyArray, features: AnyArray, settings: AnyArray, observation: AnyArray, b: int
 ) -> None:
-    """Grant shares, serve and age the models: what a step does to each lane by itself."""
-    gpus, max_share, slice_ = settings[GPUS], settings[MAX_SHARE], settings[SLICE]
-    dt, per_dt, reallocation_s = settings[DT], settings[PER_DT], settings[REALLOCATION_S]
-    free_change, keep_alive_s = settings[DEADBAND] + NEGLIGIBLE, settings[KEEP_ALIVE_S] - CLOCK_TOLERANCE
-    held_before = t > 0
-    for k in range(lanes):
-        work.share[k] = grant(clip(asked[k]) * work.scale[k], gpus, max_share, slice_)
-    for k in range(lanes):
-        share, kappa, waiting = work.share[k], work.kappa[k], queue[k]
-        charged = held_before & (share > 0.0) & (abs(share - held[k]) > free_change)
-        delay = (reallocation_s if charged else 0.0) + loading[k]
-        delay = dt if delay > dt else delay
-        speedup = share if kappa == 0.0 else share * (1.0 + kappa) / (share + kappa)
-        rate = work.throughput[k] * speedup
-        capacity, served, integral = _serve(waiting, rate, delay, dt)
-        work.charged[k] = 1.0 if charged else 0.0
-        work.delay[k] = delay
-        work.rate[k] = rate
-        work.capacity[k] = capacity
-        work.served[k] = served
-        work.left[k] = waiting - served
-        work.backlog[k] = integral * per_dt
-        work.missing[k] = max(0.0, work.min_share[k] - share) if waiting > 0.0 else 0.0
-        work.guaranteed[k] = work.min_share[k] if waiting > 0.0 else 0.0
-    for k in range(lanes):
-        cold = work.cold_start_s[k]
-        started = (work.share[k] > 0.0) & (loading[k] > 0.0) & (loading[k] == cold)
-        work.started[k] = 1.0 if started else 0.0
-        idle[k], loading[k] = _hold(work.share[k], idle[k], loading[k], cold, dt, keep_alive_s)
-    for k in range(lanes):
-        # One step's requests, those of `lag` steps ago, reach the age of their service objective in
-        # this step, slo − lag·dt seconds into it. What of them has not left by then is late.
-        serving = work.slo_s[k] - work.slo_lag[k] * dt - work.delay[k]
-        by_then = work.rate[k] * (serving if serving > 0.0 else 0.0)
-        waiting = queue[k] - (by_then if by_then < work.served[k] else work.served[k])
-        newer = recent[k] - work.cohort[k]
-        late = waiting - newer if waiting - newer < work.cohort[k] else work.cohort[k]
-        work.late[k] = late if late > NEGLIGIBLE else 0.0
-        recent[k] = newer
-
-
-@inlined
-def _look_back(work: Workspace, inflows: AnyArray, start: int, t: int, lanes: int) -> None:
-    """The requests that came `lag` steps ago."""
-    for k in range(lanes):
-        lag = int(work.slo_lag[k])
-        work.cohort[k] = inflows[t - lag, start + k] if t >= lag else 0.0
-
-
-@inlined
-def _catch_up(work: Workspace, inflows: AnyArray, start: int, t: int, lanes: int) -> None:
-    """Find the step in which the oldest waiting request arrived, for the lanes that are `behind`.
-
-    They are listed first and look one step further at a time, all of them: asking lane by lane
-    costs more, because what comes next cannot be predicted.
-    """
-    count = 0
-    for k in range(lanes):
-        work.chosen[count] = k
-        count += 1 if work.behind[k] > 0.0 else 0
-    while count > 0:
-        still = 0
-        for j in range(count):
-            k = work.chosen[j]
-            step = int(work.oldest[k]) + 1
-            left = work.oldest_left[k] + inflows[step, start + k]
-            work.oldest[k], work.oldest_left[k] = float(step), left
-            work.chosen[still] = k
-            still += 1 if (step < t) & (left <= NEGLIGIBLE) else 0
-        count = still
-
-
-@inlined
-def _add_up(work: Workspace, envs: int, count: int, first: bool) -> None:
-    """Sum over the agents of each environment; the sums go on over the parts of a large one."""
-    k = 0
-    for e in range(envs):
-        backlog = late = held = served = missing = guaranteed = 0.0
-        if not first:
-            backlog, late, held = work.weighted_backlog[e], work.weighted_late[e], work.held[e]
-            served, missing, guaranteed = work.done[e], work.short[e], work.promised[e]
-        for _ in range(count):
-            backlog += work.weight[k] * work.backlog[k]
-            late += work.weight[k] * work.late[k]
-            held += work.share[k]
-            served += work.served[k]
-            missing += work.missing[k]
-            guaranteed += work.guaranteed[k]
-            k += 1
-        work.weighted_backlog[e], work.weighted_late[e], work.held[e] = backlog, late, held
-        work.done[e], work.short[e], work.promised[e] = served, missing, guaranteed
-
-
-@inlined
-def _price(
-    work: Workspace, terms: AnyArray, episode: AnyArray, settings: AnyArray, b: int, envs: int
-) -> None:
-    """The terms of each environment's objective, and its reward."""
-    gpus, per_dt = settings[GPUS], settings[PER_DT]
-    for e in range(envs):
-        per_weighted_rate, per_total_rate = episode[b + e, PER_WEIGHTED_RATE], episode[b + e, PER_TOTAL_RATE]
-        latency = reward.latency(work.weighted_backlog[e], per_weighted_rate)
-        cost = reward.cost(work.held[e], gpus)
-        throughput = reward.throughput(work.done[e], per_total_rate, per_dt)
-        slo = reward.slo(work.weighted_late[e], per_weighted_rate, per_dt)
-        shortfall = reward.shortfall(work.short[e], work.promised[e])
-        row, sums = terms[b + e], episode[b + e, SUMS:]
-        row[LATENCY], row[COST], row[THROUGHPUT_TERM] = latency, cost, throughput
-        row[SLO], row[SHORTFALL] = slo, shortfall
-        row[REWARD] = -(
-            settings[WEIGHTS + LATENCY] * latency
-            + settings[WEIGHTS + COST] * cost
-            - settings[WEIGHTS + THROUGHPUT_TERM] * throughput
-            + settings[WEIGHTS + SLO] * slo
-            + settings[WEIGHTS + SHORTFALL] * shortfall
-        )
-        for term in range(TERM_COLUMNS):
-            sums[term] += row[term]
-
-
-@inlined
-def _record(
-    work: Workspace, history: AnyArray, arrivals: AnyArray, b: int, envs: int, i: int, count: int, t: int
-) -> None:
-    """Keep the step for the metrics of the episode."""
-    k = 0
-    for e in range(envs):
-        rows = history[b + e, t]
-        for agent in range(i, i + count):
-            rows[ARRIVALS, agent] = arrivals[k]
-            rows[QUEUE_END, agent] = work.left[k]
-            rows[SHARE, agent] = work.share[k]
-            rows[SERVED, agent] = work.served[k]
-            rows[CAPACITY, agent] = work.capacity[k]
-            rows[BACKLOG, agent] = work.backlog[k]
-            rows[DELAY, agent] = work.delay[k]
-            rows[LATE, agent] = work.late[k]
-            rows[REALLOCATED, agent] = work.charged[k]
-            rows[COLD_START, agent] = work.started[k]
-            k += 1
-
-
-@inlined
-def _arrive(
-    work: Workspace,
-    outcome: AnyArray,
-    state: AnyArray,
-    routing: AnyArray,
-    arrivals: AnyArray,
-    inflows: AnyArray,
-    rate_gain: float,
-    settings: AnyArray,
-    b: int,
-    envs: int,
-    i: int,
-    count: int,
-    agents: int,
-    t: int,
-) -> None:
-    """Add the arrivals of step t, from outside and from what other agents finished in step t − 1."""
-    start, lanes = b * agents + i, envs * count
-    end = start + lanes
-    dt, per_dt = settings[DT], settings[PER_DT]
-    _copy(arrivals[t, start:end], work.inflow, lanes)
-    if routing.shape[0] > 0:
-        finished = outcome[SERVED]
-        for e in range(envs):
-            for agent in range(count):
-                for j in range(agents):
-                    work.inflow[e * count + agent] += routing[j, i + agent] * finished[(b + e) * agents + j]
-        _copy(work.inflow, inflows[t, start:end], lanes)
-    left, served, rate = outcome[QUEUE_END, start:end], outcome[SERVED, start:end], state[RATE, start:end]
-    oldest, oldest_left, recent = (
-        state[OLDEST, start:end],
-        state[OLDEST_LEFT, start:end],
-        state[RECENT, start:end],
-    )
-    for k in range(lanes):
-        inflow = work.inflow[k]
-        work.queue[k] = left[k] + inflow
-        # An exponential mean over the time seen so far: right from the first step on.
-        work.smoothed[k] = rate[k] + rate_gain * (inflow * per_dt - rate[k])
-        work.recent[k] = recent[k] + inflow
-        empty = left[k] <= NEGLIGIBLE
-        still = oldest_left[k] - served[k]
-        work.oldest[k] = float(t) if empty else oldest[k]
-        work.oldest_left[k] = inflow if empty else still
-        work.behind[k] = 1.0 if (still <= NEGLIGIBLE) & (oldest[k] < t) & (not empty) else 0.0
-    _catch_up(work, inflows, start, t, lanes)
-    for k in range(lanes):
-        work.oldest_age[k] = (t - work.oldest[k]) * dt
-    _copy(work.inflow, state[INFLOW, start:end], lanes)
-    _copy(work.queue, state[QUEUE, start:end], lanes)
-    _copy(work.smoothed, rate, lanes)
-    _copy(work.oldest, oldest, lanes)
-    _copy(work.oldest_left, oldest_left, lanes)
-    _copy(work.recent, recent, lanes)
-    _copy(work.oldest_age, state[OLDEST_AGE, start:end], lanes)
-
-
-@inlined
-def _encode(
-    work: Workspace,
-    state: AnyArray,
-    features: AnyArray,
-    settings: AnyArray,
-    observation: AnyArray,
-    b: int,
-    envs: int,
-    i: int,
-    count: int,
-    agents: int,
-) -> None:
-    """Write the observations of some environments: their state and, as they are, their parameters."""
-    start, lanes = b * agents + i, envs * count
-    end = start + lanes
-    dt, per_gpu = settings[DT], 1.0 / settings[GPUS]
-    per_keep_alive = 1.0 / max(settings[KEEP_ALIVE_S], dt)
-    queue, inflow, rate = state[QUEUE, start:end], state[INFLOW, start:end], state[RATE, start:end]
-    held, idle, loading = state[HELD, start:end], state[IDLE, start:end], state[LOADING, start:end]
-    oldest_age = state[OLDEST_AGE, start:end]
-    for k in range(lanes):
-        seen = state_features(
-            queue[k],
-            inflow[k],
-            rate[k],
-            held[k],
-            idle[k],
-            loading[k],
-            oldest_age[k],
-            work.throughput[k],
-            work.slo_s[k],
-            per_gpu,
-            per_keep_alive,
-            dt,
-        )
-        work.seen[0, k], work.seen[1, k], work.seen[2, k], work.seen[3, k] = (
-            seen[0],
-            seen[1],
-            seen[2],
-            seen[3],
-        )
-        work.seen[4, k], work.seen[5, k], work.seen[6, k] = seen[4], seen[5], seen[6]
-    k = 0
-    for e in range(envs):
-        own = b + e if features.shape[0] > 1 else 0
-        for agent in range(i, i + count):
-            row = observation[start + k]
-            for column in range(STATE_FEATURES):
-                row[column] = work.seen[column, k]
-            put_parameters(features[own, agent], row)
-            k += 1
-
-
-@compiled
-def _present(
-    work: Workspace,
-    moved: bool,
-    outcome: AnyArray,
-    observation: AnyArray,
-    rate_gains: AnyArray,
-    state: AnyArray,
-    agents: AnyArray,
-    features: AnyArray,
-    settings: AnyArray,
-    routing: AnyArray,
-    arrivals: AnyArray,
-    inflows: AnyArray,
-    b: int,
-    envs: int,
-    t: int,
-) -> None:
-    """Let the arrivals of step t come to some environments, if they moved, and write their observations."""
-    count = agents.shape[1]
-    part = min(count, LANES)
-    for i in range(0, count, part):
-        here = min(part, count - i)
-        if not _stay(agents):
-            _load_agents(work, agents, b, envs, i, here)
-        if moved:
-            _arrive(
-                work,
-                outcome,
-                state,
-                routing,
-                arrivals,
-                inflows,
-                rate_gains[t],
-                settings,
-                b,
-                envs,
-                i,
-                here,
-                count,
-                t,
-            )
-        _encode(work, state, features, settings, observation, b, envs, i, here, count)
+    """Write the observation of one environment."""
+    count, own = agents.shape[1], b if agents.shape[0] > 1 else 0
+    for i in range(count):
+        k = b * count + i
+        encode_state(state[:, k], agents[own, i], settings, observation[k])
+        put_parameters(features[own, i], observation[k])
 
 
 @inlined
@@ -548,13 +104,13 @@ def step(
     history: AnyArray,
     workspace: AnyArray,
     rate_gains: AnyArray,
+    routing: AnyArray,
     clock: AnyArray,
     state: AnyArray,
     agents: AnyArray,
     features: AnyArray,
     episode: AnyArray,
     settings: AnyArray,
-    routing: AnyArray,
     arrivals: AnyArray,
     inflows: AnyArray,
 ) -> int:
@@ -569,15 +125,15 @@ def step(
         terms: room for the reward and its terms, (B, TERM_COLUMNS), likewise.
         observation: room for what the policy sees next, (B · N, F) float32.
         history: every step of the episode, (B, T, HISTORY_COLUMNS, N), or T = 0 to record none.
-        workspace: (1,) WORKSPACE.
+        workspace: the bytes of one WORKSPACE; a call takes half a microsecond more to know a record.
         rate_gains: weight of a step's rate in the smoothed one, (T + 1,).
+        routing: W, (N, N): finished work of row j becomes arrivals of column i; (0, 0) for none.
         clock: steps taken in the episode, (B,) int64.
         state: (STATE_COLUMNS, B · N).
         agents: (B, N, AGENT_COLUMNS), or (1, N, AGENT_COLUMNS) where all episodes have the same.
         features: the columns of the observation that last for the episode, rows as in `agents`.
         episode: (B, EPISODE_COLUMNS).
         settings: `SETTINGS` numbers.
-        routing: W, (N, N): finished work of row j becomes arrivals of column i; (0, 0) for none.
         arrivals: external arrivals, (T + 1, at least B · N) [requests].
         inflows: what came in each step, routed requests included, shaped as `arrivals`; the same array
             where nothing is routed.
@@ -588,68 +144,77 @@ def step(
     problem = check(first, last, shares, active, clock, arrivals.shape[0] - 1)
     if problem != OK:
         return problem
-    work, asked = workspace[0], shares.reshape(-1)
+    work, asked = workspace.view(WORKSPACE)[0], shares.reshape(-1)
     count = shares.shape[1]
     part = min(count, LANES)
-    if _stay(agents):
-        _load_agents(work, agents, first, min(LANES // part, last - first), 0, count)
+    most = LANES // part
+    loaded = False
     b = first
     while b < last:
-        t, moving = clock[b], active[b]
-        envs = _alike(b, last, LANES // part, clock, active)
-        if moving:
-            _scale(work, shares, b, envs)
-        for i in range(0, count if moving else 0, part):
-            agents_here = min(part, count - i)
-            lanes, start = envs * agents_here, b * count + i
+        t, envs = int(clock[b]), _alike(b, last, most, clock, active)
+        if not active[b]:
+            for e in range(envs):
+                _show(state, agents, features, settings, observation, b + e)
+            b += envs
+            continue
+        fit_platform(work, shares, b, envs)
+        for i in range(0, count, part):
+            here = min(part, count - i)
+            lanes, start = envs * here, b * count + i
             end = start + lanes
-            if not _stay(agents):
-                _load_agents(work, agents, b, envs, i, agents_here)
-            _look_back(work, inflows, start, t, lanes)
-            held, idle, loading = state[HELD, start:end], state[IDLE, start:end], state[LOADING, start:end]
-            _act(
+            if not (loaded and stay(agents)):
+                load_agents(work, agents, b, min(most, last - b), i, here)
+                loaded = True
+            look_back(work, inflows, state[OLDEST, start:end], start, t, lanes)
+            act(
                 work,
                 asked[start:end],
+                arrivals[t, start:end],
                 state[QUEUE, start:end],
-                held,
-                idle,
-                loading,
+                state[HELD, start:end],
+                state[IDLE, start:end],
+                state[LOADING, start:end],
                 state[RECENT, start:end],
                 settings,
                 t,
                 lanes,
             )
-            _add_up(work, envs, agents_here, i == 0)
-            _copy(arrivals[t, start:end], outcome[ARRIVALS, start:end], lanes)
-            _copy(work.left, outcome[QUEUE_END, start:end], lanes)
-            _copy(work.share, outcome[SHARE, start:end], lanes)
-            _copy(work.served, outcome[SERVED, start:end], lanes)
-            _copy(work.capacity, outcome[CAPACITY, start:end], lanes)
-            _copy(work.backlog, outcome[BACKLOG, start:end], lanes)
-            _copy(work.share, held, lanes)
+            add_up(work, envs, here, i == 0)
+            for column in range(OUTCOME_COLUMNS):
+                plane = outcome[column, start:end]
+                for k in range(lanes):
+                    plane[k] = work.outcome[column, k]
+            for column in range(HELD, LOADING + 1):
+                plane = state[column, start:end]
+                for k in range(lanes):
+                    plane[k] = work.state[column, k]
             if history.shape[1] > 0:
-                _record(work, history, arrivals[t, start:end], b, envs, i, agents_here, t)
-        if moving:
-            _price(work, terms, episode, settings, b, envs)
-            for e in range(envs):
-                clock[b + e] = t + 1
-        _present(
-            work,
-            moving,
-            outcome,
-            observation,
-            rate_gains,
-            state,
-            agents,
-            features,
-            settings,
-            routing,
-            arrivals,
-            inflows,
-            b,
-            envs,
-            clock[b],
-        )
+                record(work, history, b, envs, i, here, t)
+        price(work, terms, episode, settings, b, envs)
+        t += 1
+        for e in range(envs):
+            clock[b + e] = t
+        for i in range(0, count, part):
+            here = min(part, count - i)
+            if part < count:
+                load_agents(work, agents, b, envs, i, here)
+            arrive(
+                work,
+                outcome,
+                state,
+                routing,
+                arrivals,
+                inflows,
+                rate_gains[t],
+                settings,
+                b,
+                envs,
+                i,
+                here,
+                count,
+                t,
+            )
+            encode(work, state, features, settings, observation, b, envs, i, here, count)
         b += envs
     return OK
 
@@ -668,15 +233,12 @@ def reset(
     streams: AnyArray,
     outcome: AnyArray,
     observation: AnyArray,
-    workspace: AnyArray,
-    rate_gains: AnyArray,
     clock: AnyArray,
     state: AnyArray,
     agents: AnyArray,
     features: AnyArray,
     episode: AnyArray,
     settings: AnyArray,
-    routing: AnyArray,
     arrivals: AnyArray,
     inflows: AnyArray,
 ) -> None:
@@ -688,7 +250,7 @@ def reset(
     scenario says so. `scratch` is room for SCRATCH numbers and at least N, `streams` for two
     generators, (2, 4) uint64. All else is as `step` describes it.
     """
-    work, count = workspace[0], nominal.shape[0]
+    count = nominal.shape[0]
     for b in range(first, last):
         own = b if agents.shape[0] > 1 else 0
         start, end = b * count, (b + 1) * count
@@ -720,32 +282,15 @@ def reset(
             episodes[b] += 1
             total_rate = weighted_rate = 0.0
             for i in range(count):
-                external[i] = 0.0
+                requests = arrivals[0, start + i]
+                inflows[0, start + i] = requests
+                for column in (QUEUE, INFLOW, OLDEST_LEFT, RECENT):
+                    state[column, start + i] = requests
+                external[i] = requests * settings[PER_DT]
                 state[LOADING, start + i] = 0.0 if warm else agents[own, i, COLD_START_S]
                 total_rate += mean_rate[i]
                 weighted_rate += agents[own, i, WEIGHT] * mean_rate[i]
             episode[b, PER_TOTAL_RATE] = 1.0 / total_rate if total_rate > 0.0 else 0.0
             episode[b, PER_WEIGHTED_RATE] = 1.0 / weighted_rate if weighted_rate > 0.0 else 0.0
-    if _stay(agents):
-        _load_agents(work, agents, first, min(max(1, LANES // count), last - first), 0, count)
-    b = first
-    while b < last:
-        envs = _alike(b, last, max(1, LANES // count), clock, mask)
-        _present(
-            work,
-            mask[b],
-            outcome,
-            observation,
-            rate_gains,
-            state,
-            agents,
-            features,
-            settings,
-            routing,
-            arrivals,
-            inflows,
-            b,
-            envs,
-            clock[b],
-        )
-        b += envs
+    for b in range(first, last):
+        _show(state, agents, features, settings, observation, b)

@@ -1,7 +1,7 @@
 """Traffic: the laws by which requests arrive, and the draws that make an episode of them."""
 
 from itertools import pairwise
-from math import prod
+from math import inf, prod
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -154,7 +154,9 @@ class Source(NamedTuple):
 
 
 CONSTANT, POISSON, WINDOWS = 0, 1, 2
-# Room for Poisson quantiles of an agent's rate while off, while on, and in between.
+# What a burst process is in a step: off or on throughout, or a part of it each.
+OFF, ON, BETWEEN = 0, 1, 2
+# Room for Poisson quantiles of an agent's rate in each of them.
 SCRATCH = 3 * POISSON_CACHE
 
 
@@ -248,27 +250,17 @@ def _time_on(process: AnyArray, source: Source, on: bool, remaining: float) -> t
 
 @inlined
 def _draw_steps(
-    generator: AnyArray,
-    source: Source,
-    i: int,
-    rate: float,
-    first: int,
-    last: int,
-    cache: AnyArray,
-    arrivals: AnyArray,
+    generator: AnyArray, poisson: bool, rate: float, profile: AnyArray, cache: AnyArray, arrivals: AnyArray
 ) -> None:
-    """Draw agent i's arrivals, (T + 1, N) [requests], in the steps from `first` up to `last`.
-
-    `rate` [requests per step] is multiplied with the profile.
-    """
+    """Draw an agent's arrivals [requests] in some steps, at `rate` [requests per step] times the profile."""
     a, b, c, d = generator[0], generator[1], generator[2], generator[3]
-    for t in range(first, last):
-        mean = rate * source.profile[t, i]
-        if source.kind == POISSON:
+    for t in range(arrivals.shape[0]):
+        mean = rate * profile[t]
+        if poisson:
             bits, a, b, c, d = advance(a, b, c, d)
-            arrivals[t, i] = cached_poisson_quantile(to_unit(bits), mean, cache)
+            arrivals[t] = cached_poisson_quantile(to_unit(bits), mean, cache)
         else:
-            arrivals[t, i] = mean
+            arrivals[t] = mean
     generator[0], generator[1], generator[2], generator[3] = a, b, c, d
 
 
@@ -298,36 +290,33 @@ def draw_arrivals(
     """
     counts, process = streams[0], streams[1]
     rows, agents = arrivals.shape
-    dt = source.dt
-    bursty = source.burst_means[1] > 0.0
+    dt, factors, means = source.dt, source.burst_factors, source.burst_means
+    bursty = means[ON] > 0.0
     common = random_bits(generator)
-    off_factor, on_factor = source.burst_factors[0], source.burst_factors[1]
     for i in range(agents):
         for k in range(SCRATCH):
             scratch[k] = np.nan
-        rate = rates[i] * dt
         seed_generator(counts, random_bits(generator))
         own = random_bits(generator)
-        if not bursty:
-            _draw_steps(counts, source, i, rate, 0, rows, scratch[:POISSON_CACHE], arrivals)
-            continue
-        seed_generator(process, common if source.common_burst else own)
-        share_on = source.burst_means[1] / (source.burst_means[0] + source.burst_means[1])
-        on = uniform(process) < share_on
-        remaining = exponential(process, source.burst_means[1 if on else 0])
-        t = 0
+        if bursty:
+            seed_generator(process, common if source.common_burst else own)
+        level = ON if bursty and uniform(process) < means[ON] / (means[OFF] + means[ON]) else OFF
+        remaining = exponential(process, means[level]) if bursty else inf
+        t = steady = 0
+        turning = False
         while t < rows:
-            turn = t + int(min(remaining / dt, float(rows - t)))
-            level = rate * (on_factor if on else off_factor)
-            cache = scratch[POISSON_CACHE : 2 * POISSON_CACHE] if on else scratch[:POISSON_CACHE]
-            _draw_steps(counts, source, i, level, t, turn, cache, arrivals)
-            if turn < rows:
-                remaining = max(0.0, remaining - (turn - t) * dt)
-                fraction, on, remaining = _time_on(process, source, on, remaining)
-                level = rate * (off_factor + fraction * (on_factor - off_factor))
-                cache = scratch[2 * POISSON_CACHE :]
-                _draw_steps(counts, source, i, level, turn, turn + 1, cache, arrivals)
-            t = turn + 1
+            if turning:
+                remaining = max(0.0, remaining - steady * dt)
+                fraction, on, remaining = _time_on(process, source, level == ON, remaining)
+                level, row, end = ON if on else OFF, BETWEEN, t + 1
+                factor = factors[OFF] + fraction * (factors[ON] - factors[OFF])
+            else:
+                steady = int(min(remaining / dt, float(rows - t)))
+                row, end, factor = level, t + steady, factors[level]
+            cache = scratch[row * POISSON_CACHE : (row + 1) * POISSON_CACHE]
+            rate, profile = rates[i] * dt * factor, source.profile[t:end, i]
+            _draw_steps(counts, source.kind == POISSON, rate, profile, cache, arrivals[t:end, i])
+            t, turning = end, not turning
 
 
 @inlined

@@ -8,7 +8,7 @@ from transcription import Transcription
 
 from gpualloc_env import Agent, Batch, Burst, Objective, Platform, Scenario, Surge, Traffic
 from gpualloc_env.env import INFO_COLUMNS
-from gpualloc_env.simulator import LANES
+from gpualloc_env.lanes import LANES
 from gpualloc_env.state import COLD_START, DELAY, LATE, MEAN_RATE, REALLOCATED, TERMS
 
 RECORDED_ROWS = {

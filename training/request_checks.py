@@ -9,7 +9,7 @@ from math import ceil
 
 import numpy as np
 
-from gpualloc_env.simulator import NEGLIGIBLE
+from gpualloc_env.lanes import NEGLIGIBLE
 from gpualloc_env.state import QUEUE_END, Array
 from training.checks import Check, against_simulator, controlled
 from training.fluid import (
