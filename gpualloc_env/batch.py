@@ -1,11 +1,13 @@
 """`Batch`: the arrays of B environments, and the only object that changes them."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from gpualloc_env import simulator
 from gpualloc_env.buffers import buffers
+from gpualloc_env.compiled import resolved
 from gpualloc_env.generator import seed_generator
 from gpualloc_env.lanes import CLOCK_TOLERANCE, WORKSPACE
 from gpualloc_env.observation import (
@@ -99,8 +101,8 @@ class Batch:
         # Handing over a range takes as long as some hundred steps, or a dozen episodes' draws.
         self._steppers = Threads(num_envs, smallest_range=2048)
         self._drawers = Threads(num_envs, smallest_range=64)
+        self._step: Callable[..., int] | None = None
         self._all = np.ones(num_envs, dtype=np.bool_)
-        self._workspaces = np.zeros((self._drawers.count, WORKSPACE.itemsize), dtype=np.uint8)
         elapsed = scenario.dt * np.arange(1, steps + 2) / simulator.RATE_TIME_CONSTANT_S
         self._arrays = (
             np.expm1(-elapsed[0]) / np.expm1(-elapsed),
@@ -114,6 +116,9 @@ class Batch:
             arrivals,
             inflows,
         )
+        # The last arguments of a step, for each thread with its own workspace.
+        workspaces = np.zeros((self._steppers.count, WORKSPACE.itemsize), dtype=np.uint8)
+        self._rest = [(self.history, workspace, *self._arrays) for workspace in workspaces]
 
     def __getstate__(self) -> tuple[Scenario, int, bool, tuple[AnyArray, ...]]:
         """What a copy or a pickle needs: the arrays; those that are views of others are made anew."""
@@ -161,13 +166,13 @@ class Batch:
             self._episodes[k] = word % 2**62
 
     def _checked(self, mask: AnyArray) -> AnyArray:
-        """The mask itself; the compiled code would not notice a wrong one."""
+        """The mask as a contiguous array; the compiled code would not notice a wrong one."""
         if getattr(mask, "dtype", None) != np.bool_ or mask.shape != (self.num_envs,):
             raise ValueError(
                 f"a mask must be an array of bool of shape ({self.num_envs},), one for each environment, "
                 f"got {mask!r}"
             )
-        return mask
+        return np.ascontiguousarray(mask)
 
     def reset(self, mask: AnyArray | None = None) -> None:
         """Start the next episode in all environments, or in those of a (B,) bool mask."""
@@ -226,16 +231,19 @@ class Batch:
         else:
             active = self._checked(active)
             outcome[...], terms[...] = self.outcome_lanes, 0.0
-        arrays = (requested, active, outcome, terms, observation, self.history)
+        arrays = (requested, active, outcome, terms, observation)
+        step = self._step
+        if step is None:
+            step = self._step = resolved(simulator.step, 0, self.num_envs, *arrays, *self._rest[0])
         if self._steppers.count == 1:
-            problem = simulator.step(0, self.num_envs, *arrays, self._workspaces[0], *self._arrays)
+            problem = step(0, self.num_envs, *arrays, *self._rest[0])
         else:
             # No range may advance before all of them are known to be sound.
             problem = simulator.check(0, self.num_envs, requested, active, self.clock, self.scenario.steps)
             if problem == simulator.OK:
 
                 def advance(number: int, first: int, last: int) -> None:
-                    simulator.step(first, last, *arrays, self._workspaces[number], *self._arrays)
+                    step(first, last, *arrays, *self._rest[number])
 
                 self._steppers.run(advance)
         if problem == simulator.OK:
