@@ -33,6 +33,7 @@ from training.trial_table import Trial, read_trials, write_trials
 from training.tuned_file import Table, read_tables, write_tables
 
 TRIALS, CONFIRMATION = "trials.csv", "confirmation"
+PLACES = ("out", "file", "results", "progress")  # they change nothing that is found
 DECIMALS = 6  # of J, so that a study continued from its table goes on as if it had never stopped
 
 
@@ -79,7 +80,7 @@ def main(config: StudyConfig) -> None:
             scenario = load_scenario(config.scenario)
             scenario.source()
             read_tables(config.file)
-            lock.enter_context(claimed(config.out, asdict(config)))
+            lock.enter_context(claimed(config.out, asked(config)))
             trials = read_trials(config.out / TRIALS)
         except (ValueError, OSError) as error:
             fail(error)
@@ -116,6 +117,11 @@ def check(config: StudyConfig) -> None:
             raise ValueError(f"{name} must be at least {bound}, got {getattr(config, name)}")
 
 
+def asked(config: StudyConfig) -> dict[str, Any]:
+    """What is to be found, without the places where it is kept."""
+    return {name: value for name, value in asdict(config).items() if name not in PLACES}
+
+
 def search(config: StudyConfig, scenario: Scenario, trials: list[Trial], progress: Progress) -> list[Trial]:
     """Play the trials that are missing; each is proposed from nothing but those before it."""
     trials = list(trials)
@@ -147,8 +153,8 @@ def played(trial: optuna.Trial, config: StudyConfig, scenario: Scenario) -> Tria
 
     try:
         for seed in range(config.seed, config.seed + config.seeds):
-            asked = training(config, settings, seed, config.total_steps)
-            objectives.append(trained_objective(asked, scenario, record))
+            run = training(config, settings, seed, config.total_steps)
+            objectives.append(trained_objective(run, scenario, record))
     except optuna.TrialPruned:
         given_up = True
     return Trial(settings, tuple(curve), given_up, perf_counter() - started)
@@ -191,10 +197,10 @@ def confirmed(
     found: list[float] = []
     for seed in range(first, first + config.confirm_seeds):
         out = config.out / CONFIRMATION / f"trial-{number}" / f"seed-{seed}"
-        asked = replace(training(config, trial.settings, seed, config.confirm_steps), out=out)
+        run = replace(training(config, trial.settings, seed, config.confirm_steps), out=out)
         bar = progress.add_task(f"trial {number}, fresh seed {seed}", total=config.confirm_steps)
-        with claimed(out, asdict(asked)):
-            train(asked, scenario, progress, bar)
+        with claimed(out, asdict(run)):
+            train(run, scenario, progress, bar)
         result = json.loads((out / RESULT).read_text(encoding="utf-8"))
         found.append(round(result["best"]["objective"], DECIMALS))
     return tuple(found)
@@ -228,12 +234,8 @@ def as_searched(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def command(config: StudyConfig) -> str:
     """The command that repeats the study."""
-    places = ("out", "file", "results", "progress")
     words = [
-        word
-        for name, value in asdict(config).items()
-        if name not in places
-        for word in (f"--{name.replace('_', '-')}", str(value))
+        word for name, value in asked(config).items() for word in (f"--{name.replace('_', '-')}", str(value))
     ]
     return shlex.join(["python", "-m", "training.study", *words])
 
