@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from time import perf_counter
-from typing import Any
+from typing import Any, get_args
 
 import optuna
 import torch
@@ -46,7 +46,7 @@ class StudyConfig:
     scenario: str = "serverless"
     """A registered scenario, or the path of a .toml file."""
     trials: int = 40
-    """Settings to try, the present defaults first."""
+    """Settings to try, the present defaults first, then those of the other allocators."""
     total_steps: int = 300_000
     """Steps of experience of each run of a trial."""
     seeds: int = 2
@@ -60,7 +60,9 @@ class StudyConfig:
     confirm_steps: int = 1_000_000
     """Steps of experience of each run that compares the best settings with the present defaults."""
     confirm_seeds: int = 5
-    """Training seeds of that comparison: those that follow the seeds of the trials."""
+    """Training seeds of that comparison."""
+    confirm_seed: int = 0
+    """The first of them; no trial may have had one of them."""
     out: Path = Path("runs/study")
     """Directory for the trials so far and the runs of the comparison; the same command continues it."""
     file: Path = DEFAULTS
@@ -111,10 +113,16 @@ def main(config: StudyConfig) -> None:
 def check(config: StudyConfig) -> None:
     """Refuse numbers that leave nothing to do."""
     numbers = ("trials", "total_steps", "seeds", "validate_every", "validation_episodes")
-    least = dict.fromkeys((*numbers, "confirm_steps", "confirm_seeds"), 1) | {"seed": 0}
+    least = dict.fromkeys((*numbers, "confirm_steps", "confirm_seeds"), 1) | {"seed": 0, "confirm_seed": 0}
     for name, bound in least.items():
         if getattr(config, name) < bound:
             raise ValueError(f"{name} must be at least {bound}, got {getattr(config, name)}")
+    first, last = config.confirm_seed, config.confirm_seed + config.confirm_seeds - 1
+    if first < config.seed + config.seeds and config.seed <= last:
+        raise ValueError(
+            f"the seeds that confirm, {first} to {last}, must be fresh, and the trials have "
+            f"{config.seed} to {config.seed + config.seeds - 1}; give another seed or confirm_seed"
+        )
 
 
 def asked(config: StudyConfig) -> dict[str, Any]:
@@ -126,12 +134,13 @@ def search(config: StudyConfig, scenario: Scenario, trials: list[Trial], progres
     """Play the trials that are missing; each is proposed from nothing but those before it."""
     trials = list(trials)
     bar = progress.add_task("trials", total=config.trials, completed=len(trials))
-    default = default_settings(config.allocator, scenario.name)
+    others = [allocator for allocator in get_args(AllocatorKind) if allocator != config.allocator]
+    known = [default_settings(allocator, scenario.name) for allocator in (config.allocator, *others)]
     while len(trials) < config.trials:
         study = make_study(config.seed + len(trials))
         study.add_trials([trial.frozen() for trial in trials])
-        if not trials:
-            study.enqueue_trial(as_searched(default))
+        if len(trials) < len(known):
+            study.enqueue_trial(as_searched(known[len(trials)]))
         trials.append(played(study.ask(distributions(SPACE)), config, scenario))
         write_trials(config.out / TRIALS, trials)
         progress.update(bar, completed=len(trials))
@@ -193,9 +202,8 @@ def confirmed(
     config: StudyConfig, scenario: Scenario, trial: Trial, number: int, progress: Progress
 ) -> tuple[float, ...]:
     """J of the settings of a trial on each of the fresh seeds, from runs that can be continued."""
-    first = config.seed + config.seeds
     found: list[float] = []
-    for seed in range(first, first + config.confirm_seeds):
+    for seed in range(config.confirm_seed, config.confirm_seed + config.confirm_seeds):
         out = config.out / CONFIRMATION / f"trial-{number}" / f"seed-{seed}"
         run = replace(training(config, trial.settings, seed, config.confirm_steps), out=out)
         bar = progress.add_task(f"trial {number}, fresh seed {seed}", total=config.confirm_steps)
