@@ -18,6 +18,7 @@ from training.trial_table import Trial, read_trials, write_trials
 from training.tuned_file import read_tables
 
 ALLOCATORS = ("ppo", "ppo-shared", "ppo-residual")
+STUDIED = ("ppo",)  # the settings of the others were set by hand
 SCENARIO = """\
 description = "Two agents, two seconds"
 steps = 8
@@ -270,17 +271,23 @@ def within(name, value):
     return searched.low <= value <= searched.high and isinstance(value, int) == searched.whole
 
 
-def test_the_committed_defaults_are_trials_of_the_committed_studies():
+def test_the_committed_defaults_are_within_the_space():
     tables = read_tables(DEFAULTS)
     assert set(tables) == {("serverless", allocator) for allocator in ALLOCATORS}
-    for (_, allocator), (remark, settings) in tables.items():
-        assert f" --allocator {allocator} --scenario serverless " in remark
+    for _, settings in tables.values():
         searched = as_searched(settings)
         assert set(searched) == set(SPACE) and all(within(*item) for item in searched.items())
         assert as_trained(searched) == settings
-        trials = read_trials(DEFAULTS.parent / "results" / f"study-serverless-{allocator}.csv")
-        assert f" --trials {len(trials)} " in remark and f"J {trials[0].objective:.4f}" in remark
-        assert searched in [trial.settings for trial in trials]
+
+
+@pytest.mark.parametrize("allocator", STUDIED)
+def test_the_committed_defaults_are_a_trial_of_the_committed_study(allocator):
+    remark, settings = read_tables(DEFAULTS)["serverless", allocator]
+    trials = read_trials(DEFAULTS.parent / "results" / f"study-serverless-{allocator}.csv")
+    assert f" --allocator {allocator} --scenario serverless --trials {len(trials)} " in remark
+    best = min(range(len(trials)), key=lambda k: (trials[k].given_up, trials[k].objective))
+    assert f"J {trials[0].objective:.4f} -> {trials[best].objective:.4f} " in remark
+    assert settings == as_trained(trials[best if remark.endswith("adopted") else 0].settings)
 
 
 @pytest.mark.parametrize("allocator", ALLOCATORS)

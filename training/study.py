@@ -207,7 +207,11 @@ def confirmed(
         out = config.out / CONFIRMATION / f"trial-{number}" / f"seed-{seed}"
         run = replace(training(config, trial.settings, seed, config.confirm_steps), out=out)
         bar = progress.add_task(f"trial {number}, fresh seed {seed}", total=config.confirm_steps)
-        with claimed(out, asdict(run)):
+        with ExitStack() as lock:
+            try:
+                lock.enter_context(claimed(out, asdict(run)))
+            except (ValueError, OSError) as error:
+                fail(error)
             train(run, scenario, progress, bar)
         result = json.loads((out / RESULT).read_text(encoding="utf-8"))
         found.append(round(result["best"]["objective"], DECIMALS))
