@@ -55,7 +55,7 @@ def scenario(tmp_path_factory):
 
 
 def quick(folder, scenario, **changes):
-    places = {"out": folder / "study", "file": folder / "defaults.toml", "results": folder}
+    places = {"out": folder / "study", "file": folder / "defaults.toml", "results": folder / "results"}
     return StudyConfig(**{"scenario": scenario, **QUICK, **places, **changes})
 
 
@@ -96,7 +96,7 @@ def worse_defaults(real):
 
 def test_the_first_trials_are_the_present_defaults_and_those_of_the_other_allocators(studied):
     folder, _ = studied
-    trials = read_trials(folder / "study-short-ppo.csv")
+    trials = read_trials(folder / "results" / "study-short-ppo.csv")
     known = [as_searched(default_settings(allocator, "short")) for allocator in ALLOCATORS]
     assert [trial.settings for trial in trials[:3]] == known
     assert len(trials) == 4 and trials[3].settings not in known
@@ -105,7 +105,7 @@ def test_the_first_trials_are_the_present_defaults_and_those_of_the_other_alloca
 
 def test_the_best_trial_meets_the_defaults_on_seeds_that_no_trial_had(studied):
     folder, _ = studied
-    trials = read_trials(folder / "study-short-ppo.csv")
+    trials = read_trials(folder / "results" / "study-short-ppo.csv")
     best = min(range(4), key=lambda k: trials[k].objective)
     assert best > 0 and [len(trial.fresh) for trial in trials] == [
         2 if k in (0, best) else 0 for k in range(4)
@@ -122,7 +122,10 @@ def test_no_seed_is_held_out_for_evaluation(studied):
 
 def test_the_file_holds_a_trial_under_the_command_and_what_it_found(studied):
     folder, _ = studied
-    tables, trials = read_tables(folder / "defaults.toml"), read_trials(folder / "study-short-ppo.csv")
+    tables, trials = (
+        read_tables(folder / "defaults.toml"),
+        read_trials(folder / "results" / "study-short-ppo.csv"),
+    )
     (remark, settings) = tables["short", "ppo"]
     assert list(tables) == [("short", "ppo")]
     assert remark.startswith("# python -m training.study --allocator ppo --scenario ")
@@ -149,7 +152,7 @@ def test_a_study_goes_on_as_if_it_had_not_been_interrupted(studied, scenario, tm
     assert len(read_trials(tmp_path / "study" / "trials.csv")) == 2
     assert not (tmp_path / "defaults.toml").exists()
     main(quick(tmp_path, scenario))
-    again, whole = (read_trials(place / "study-short-ppo.csv") for place in (tmp_path, folder))
+    again, whole = (read_trials(place / "results" / "study-short-ppo.csv") for place in (tmp_path, folder))
     assert timeless(again) == timeless(whole)
     assert (tmp_path / "defaults.toml").read_bytes() == (folder / "defaults.toml").read_bytes()
 
@@ -195,7 +198,7 @@ def test_a_trial_worse_than_the_others_is_given_up(scenario, tmp_path, monkeypat
 
     monkeypatch.setattr(training.study, "trained_objective", objective)
     main(quick(tmp_path, scenario, trials=7))
-    trials = read_trials(tmp_path / "study-short-ppo.csv")
+    trials = read_trials(tmp_path / "results" / "study-short-ppo.csv")
     assert [trial.given_up for trial in trials] == [False] * 5 + [True] * 2
     assert [len(trial.curve) for trial in trials] == [4] * 5 + [2] * 2
 

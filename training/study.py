@@ -100,8 +100,9 @@ def main(config: StudyConfig) -> None:
         remark = f"# {command(config)}: {finding(config, trials, best, adopted)}"
         table = config.results / f"study-{scenario.name}-{config.allocator}.csv"
         try:
-            write_tables(config.file, {(scenario.name, config.allocator): Table(remark, settings)}, HEADER)
+            config.results.mkdir(parents=True, exist_ok=True)
             write_trials(table, trials)
+            write_tables(config.file, {(scenario.name, config.allocator): Table(remark, settings)}, HEADER)
         except (ValueError, OSError) as error:
             fail(error)
     console = Console(width=None if sys.stdout.isatty() else 130, markup=False, highlight=False)
