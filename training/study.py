@@ -136,12 +136,15 @@ def search(config: StudyConfig, scenario: Scenario, trials: list[Trial], progres
     trials = list(trials)
     bar = progress.add_task("trials", total=config.trials, completed=len(trials))
     others = [allocator for allocator in get_args(AllocatorKind) if allocator != config.allocator]
-    known = [default_settings(allocator, scenario.name) for allocator in (config.allocator, *others)]
+    known: list[dict[str, Any]] = []
+    for allocator in (config.allocator, *others):
+        settings = as_searched(default_settings(allocator, scenario.name))
+        known += [settings] if settings not in known else []
     while len(trials) < config.trials:
         study = make_study(config.seed + len(trials))
         study.add_trials([trial.frozen() for trial in trials])
         if len(trials) < len(known):
-            study.enqueue_trial(as_searched(known[len(trials)]))
+            study.enqueue_trial(known[len(trials)])
         trials.append(played(study.ask(distributions(SPACE)), config, scenario))
         write_trials(config.out / TRIALS, trials)
         progress.update(bar, completed=len(trials))
