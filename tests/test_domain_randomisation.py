@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
-from trained_run import TRAINED
+from trained_run import TRAINED, interrupt
 
-import training.callbacks
 from baselines import POLICIES
 from gpualloc_env import SCENARIOS, Scenario, load_scenario
 from training.action_transform import corrections
@@ -60,21 +59,11 @@ def test_each_domain_is_what_it_would_be_alone():
         assert len(infos) == 6 and dones.all() == ("episode" in infos[5])
 
 
-def test_a_run_on_several_domains_goes_on_as_if_it_had_not_been_interrupted(tmp_path, monkeypatch):
+def test_a_run_on_several_domains_goes_on_as_if_it_had_not_been_interrupted(tmp_path):
     config = {**TRAINED, "allocator": "ppo-residual", "total_steps": 1024, "domains": 4}
     config |= {"checkpoint_every": 256, "critic_updates": 1}
     main(TrainConfig(**config, out=tmp_path / "whole"))
-    real, saved = training.callbacks.save, []
-
-    def save(*arguments):
-        if len(saved) == 2:
-            raise KeyboardInterrupt
-        saved.append(real(*arguments))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training.callbacks, "save", save)
-        with pytest.raises(KeyboardInterrupt):
-            main(TrainConfig(**config, out=tmp_path / "cut"))
+    interrupt(TrainConfig(**config, out=tmp_path / "cut"), checkpoints=2)
     main(TrainConfig(**config, out=tmp_path / "cut"))
     weights = [load(tmp_path / name / "checkpoint.pt")["policy"] for name in ("whole", "cut")]
     assert all((weights[0][key] == weights[1][key]).all() for key in weights[0])

@@ -23,7 +23,7 @@ from training.export import main as export
 from training.paired_vec_env import PairedVecEnv
 from training.policies import learned_policy, load_policy
 from training.sb3_vec_env import BatchVecEnv
-from training.train import DEFAULTS, TrainConfig, make_ppo, make_transform
+from training.train import TrainConfig, make_ppo, make_transform, with_defaults
 from training.train import main as train
 from training.trained_network import decider_of, network_of
 
@@ -53,7 +53,7 @@ def files(runs):
 
 def fresh(allocator, scenario="serverless"):
     """An untrained model, and what makes shares of its actions."""
-    config = replace(TrainConfig(allocator=allocator), **DEFAULTS[allocator])
+    config = with_defaults(TrainConfig(allocator=allocator), scenario)
     scenario = load_scenario(scenario)
     transform = make_transform(config, scenario)
     env = PairedVecEnv(BatchVecEnv(scenario, 2, 0, transform), POLICIES["receding-horizon"])

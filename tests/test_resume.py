@@ -10,8 +10,8 @@ import pytest
 import torch
 from stable_baselines3 import PPO
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from trained_run import interrupt
 
-import training.callbacks
 from training.checkpoint import load
 from training.train import TrainConfig, main
 
@@ -67,10 +67,6 @@ def curves(run):
     }
 
 
-class Interruption(BaseException):
-    """Ends a run at a moment of the test's choice, like a signal."""
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("resume") / "whole"
@@ -79,19 +75,9 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture
-def interrupted(tmp_path, monkeypatch):
+def interrupted(tmp_path):
     """A run that ended within its tenth update, after nine checkpoints."""
-    real, saved = training.callbacks.save, []
-
-    def save(*arguments):
-        if len(saved) == 9:
-            raise Interruption
-        saved.append(real(*arguments))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training.callbacks, "save", save)
-        with pytest.raises(Interruption):
-            main(tiny(tmp_path / "run"))
+    interrupt(tiny(tmp_path / "run"), checkpoints=9)
     return tmp_path / "run"
 
 
@@ -129,14 +115,8 @@ def test_the_curve_is_one_without_gaps_or_repetitions(whole, interrupted, capsys
     assert same(whole, interrupted)
 
 
-def test_a_run_interrupted_before_its_first_checkpoint_begins_again(whole, tmp_path, monkeypatch):
-    def save(*arguments):
-        raise Interruption
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training.callbacks, "save", save)
-        with pytest.raises(Interruption):
-            main(tiny(tmp_path / "run"))
+def test_a_run_interrupted_before_its_first_checkpoint_begins_again(whole, tmp_path):
+    interrupt(tiny(tmp_path / "run"), checkpoints=0)
     (tmp_path / "run" / ".unfinished-checkpoint.pt").write_bytes(b"half")
     main(tiny(tmp_path / "run"))
     assert same(whole, tmp_path / "run") and curves(whole) == curves(tmp_path / "run")

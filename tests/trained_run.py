@@ -1,9 +1,11 @@
-"""A training run short enough for tests, and what it decides by torch alone."""
+"""A training run short enough for tests, how to interrupt it, and what it decides by torch alone."""
 
 import numpy as np
+import pytest
 import torch
 from stable_baselines3 import PPO
 
+import training.train
 from gpualloc_env.observation import observe
 from training.policies import read_transform
 
@@ -19,6 +21,25 @@ TRAINED = {
     "validation_episodes": 32,
     "progress": False,
 }
+
+
+class Interruption(BaseException):
+    """Ends a run at a moment of the test's choice, like a signal."""
+
+
+def interrupt(config, checkpoints):
+    """Train until the run has kept so many checkpoints, and end it before it keeps another."""
+    real, kept = training.train.save, []
+
+    def save(*arguments):
+        if len(kept) == checkpoints:
+            raise Interruption
+        kept.append(real(*arguments))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.train, "save", save)
+        with pytest.raises(Interruption):
+            training.train.main(config)
 
 
 def torch_shares(run, observation, view=None, normalise=None):

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -10,8 +9,6 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
 from training.allocator_policy import AllocatorPolicy
-from training.checkpoint import save
-from training.curves import Curves
 from training.selection import Selection
 
 UNITS = {
@@ -53,36 +50,36 @@ class Boundaries(BaseCallback):
 
     def __init__(
         self,
-        checkpoint: Path,
-        curves: Curves,
         selection: Selection,
         *,
         checkpoint_every: int,
         validate_every: int,
         patience: int,
         validate: Callable[[PPO], float],
+        record: Callable[[int, float], None],
+        keep: Callable[[PPO], None],
         show: Callable[[int], None],
     ) -> None:
         """Watch a run.
 
         Args:
-            checkpoint: where to keep it.
-            curves: where to write the validation curve.
             selection: what it has chosen so far.
-            checkpoint_every: steps between two checkpoints.
+            checkpoint_every: steps between two checkpoints; 0 for none.
             validate_every: steps between two validations; 0 for none.
             patience: validations without a gain after which to stop; 0 for never.
             validate: the objective of a model.
+            record: told the steps trained and the objective, after each validation is in the selection.
+            keep: saves a checkpoint of a model.
             show: told the steps trained, after each update.
         """
         super().__init__()
-        self._checkpoint, self._curves, self._selection = checkpoint, curves, selection
+        self._selection = selection
         self._checkpoint_every, self._validate_every, self._patience = (
             checkpoint_every,
             validate_every,
             patience,
         )
-        self._validate, self._show = validate, show
+        self._validate, self._record, self._keep, self._show = validate, record, keep, show
         self._last = 0  # boundary, in steps
 
     @property
@@ -118,7 +115,7 @@ class Boundaries(BaseCallback):
         if due(self._validate_every):
             self._measure(step)
         if due(self._checkpoint_every) or self.stopped:
-            save(self._checkpoint, cast(PPO, self.model), self._selection, self._curves.written())
+            self._keep(cast(PPO, self.model))
         self._last = step
         self._show(step)
 
@@ -126,7 +123,7 @@ class Boundaries(BaseCallback):
         """Validate the policy; the untrained one too, which a run must not end below."""
         objective = self._validate(cast(PPO, self.model))
         self._selection.add(step, objective, self.model)
-        self._curves.writer.add_scalar("validation/objective", objective, step)
+        self._record(step, objective)
 
 
 class CriticFirst(BaseCallback):

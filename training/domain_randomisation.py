@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvStepReturn
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import AnyArray
+from training.joint_vec_env import JointVecEnv
 from training.paired_vec_env import PairedVecEnv
 
 SEEDS_PER_DOMAIN = 2**20
@@ -56,8 +57,10 @@ def variants(scenario: Scenario, count: int, seed: int) -> list[Scenario]:
     return made
 
 
-class DomainVecEnv(VecEnv):
+class DomainVecEnv(JointVecEnv):
     """Environments of several domains as one: each domain has as many, one after another."""
+
+    whole = "domain"
 
     def __init__(self, domains: Sequence[PairedVecEnv]) -> None:
         """Join them; their agents and their actions are alike."""
@@ -103,24 +106,3 @@ class DomainVecEnv(VecEnv):
         """
         for domain, part in zip(self._domains, snapshot, strict=True):
             domain.restore(part)
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """The same attribute of the first domain for each environment asked for."""
-        return [getattr(self, attr_name) for _ in self._get_indices(indices)]
-
-    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Refuse: the environments of a domain share their attributes."""
-        raise AttributeError(f"cannot set {attr_name!r}: the environments of a domain share one scenario")
-
-    def env_method(
-        self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
-    ) -> list[Any]:
-        """Refuse: there are no single environments to call."""
-        raise AttributeError(f"cannot call {method_name!r}: a domain has no single environments")
-
-    def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
-        """No environment is wrapped."""
-        return [False for _ in self._get_indices(indices)]

@@ -8,7 +8,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn, VecE
 
 from baselines import Policy
 from gpualloc_env.batch import Batch
-from gpualloc_env.state import HELD, QUEUE, SUMS, THROUGHPUT, AnyArray, Array
+from gpualloc_env.state import QUEUE, SUMS, THROUGHPUT, AnyArray, Array
 from training.sb3_vec_env import BatchVecEnv
 
 WINDOWS_S = (1.0, 3.0, 10.0, 30.0)
@@ -82,8 +82,8 @@ class PairedVecEnv(VecEnvWrapper):
         arrivals = twin.arrivals[:, mask]
         self._arrived[1:, mask] = np.cumsum(arrivals, axis=0)
         for t in range(twin.scenario.steps + 1):
-            self._queues[t, mask] = twin.state[mask][..., QUEUE]
-            self._shares[t, mask] = twin.state[mask][..., HELD]
+            self._queues[t, mask] = twin.view.queue[mask]
+            self._shares[t, mask] = twin.view.share[mask]
             if t < twin.scenario.steps:
                 twin.step(self._reference(twin.view), mask)
                 self._rewards[t, mask] = twin.reward[mask]

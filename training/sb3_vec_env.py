@@ -3,21 +3,24 @@
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvStepReturn
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from gpualloc_env.batch import Batch
 from gpualloc_env.env import single_spaces
 from gpualloc_env.scenario import Scenario
 from gpualloc_env.state import REWARD, SHARE, SUMS, TERMS, AnyArray, Array
 from training.action_transform import ActionTransform, simplex
+from training.joint_vec_env import JointVecEnv
 
 
-class BatchVecEnv(VecEnv):
+class BatchVecEnv(JointVecEnv):
     """B environments whose actions are the learner's rather than shares.
 
     As stable-baselines3 expects, an environment that ends is reset within the same step; its last
     observation is in `infos[k]["terminal_observation"]`, and `infos[k]["episode"]` sums it up.
     """
+
+    whole = "batch"
 
     def __init__(
         self, scenario: Scenario, num_envs: int, seed: int, transform: ActionTransform | None = None
@@ -108,24 +111,3 @@ class BatchVecEnv(VecEnv):
                 "description has changed; undo that, or give another --out"
             )
         self._batch, self._held = batch, held
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """The same attribute of the batch for each environment asked for."""
-        return [getattr(self, attr_name) for _ in self._get_indices(indices)]
-
-    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Refuse: the environments of a batch share their attributes."""
-        raise AttributeError(f"cannot set {attr_name!r}: the environments of a batch share one scenario")
-
-    def env_method(
-        self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
-    ) -> list[Any]:
-        """Refuse: there are no single environments to call."""
-        raise AttributeError(f"cannot call {method_name!r}: a batch has no single environments")
-
-    def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
-        """No environment of a batch is wrapped."""
-        return [False for _ in self._get_indices(indices)]

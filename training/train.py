@@ -6,7 +6,7 @@ python -m training.train --scenario serverless --allocator ppo --total-steps 100
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import tyro
@@ -21,8 +21,9 @@ from gpualloc_env.traces import Split
 from training.action_transform import ActionTransform, corrections, simplex
 from training.allocator_policy import AllocatorPolicy
 from training.callbacks import Boundaries, CriticFirst, EpisodeLog
-from training.checkpoint import load, restore
+from training.checkpoint import load, restore, save
 from training.curves import Curves
+from training.defaults import AllocatorKind, default_settings
 from training.domain_randomisation import DomainVecEnv, variants
 from training.failure import fail
 from training.outcome import write_outcome
@@ -40,7 +41,7 @@ class TrainConfig:
 
     scenario: str = "serverless"
     """A registered scenario, or the path of a .toml file."""
-    allocator: Literal["ppo", "ppo-shared", "ppo-residual"] = "ppo-residual"
+    allocator: AllocatorKind = "ppo-residual"
     """`ppo`: a multilayer perceptron over the whole observation, actions on the simplex. `ppo-shared`:
     one network for every agent, so that it serves any number of them. `ppo-residual`: the same, and
     its actions correct what receding-horizon control assumes, from whose decisions it starts."""
@@ -66,18 +67,18 @@ class TrainConfig:
     """Environments advanced side by side."""
     domains: int = 1
     """Variants of the scenario (mix, load, platform, dt) that share the environments; 1: itself alone."""
-    rollout_steps: int = 64
-    """Steps of each environment between two updates."""
+    rollout_steps: int | None = None
+    """Steps of each environment between two updates; default: the allocator's."""
     batch_size: int | None = None
     """Transitions in a gradient step; default: the allocator's."""
-    epochs: int = 4
-    """Passes over the transitions of an update."""
+    epochs: int | None = None
+    """Passes over the transitions of an update; default: the allocator's."""
     learning_rate: float | None = None
     """Of Adam at the start; it falls linearly to zero; default: the allocator's."""
-    gamma: float = 0.99
-    """Discount of a step."""
-    gae_lambda: float = 0.95
-    """λ of generalised advantage estimation."""
+    gamma: float | None = None
+    """Discount of a step; default: the allocator's."""
+    gae_lambda: float | None = None
+    """λ of generalised advantage estimation; default: the allocator's."""
     start_from: Path | None = None
     """A finished run whose weights to start from; its network must fit, its scenario may be another."""
     critic_updates: int = 3
@@ -98,31 +99,12 @@ class TrainConfig:
     """Show a progress bar."""
 
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "ppo": {"learning_rate": 3e-3, "initial_std": 1.0, "batch_size": 2048, "hidden": (64, 64)},
-    "ppo-shared": {"learning_rate": 5e-3, "initial_std": 0.8, "batch_size": 2048, "hidden": (32, 32)},
-    "ppo-residual": {"learning_rate": 3e-3, "initial_std": 0.5, "batch_size": 4096, "hidden": (32, 32)},
-}
-"""What each allocator is trained with where nothing else is asked for."""
-
-
 def main(config: TrainConfig) -> None:
     """Train each run to its end, from the beginning or from its last checkpoint."""
-    asked = asdict(config)
-    config = replace(
-        config,
-        **{name: value for name, value in DEFAULTS[config.allocator].items() if asked[name] is None},
-    )
-    several = [
-        replace(config, seeds=1, seed=seed, out=config.out / f"seed-{seed}")
-        for seed in range(config.seed, config.seed + config.seeds)
-    ]
-    runs = several if config.seeds > 1 else [config]
     # Networks this small are faster on one thread than on several.
     torch.set_num_threads(1)
     with ExitStack() as locks:
         try:
-            check(config)
             scenario = load_scenario(
                 config.scenario,
                 steps=config.steps,
@@ -132,16 +114,41 @@ def main(config: TrainConfig) -> None:
                 split=config.split,
             )
             scenario.source()
+            config = with_defaults(config, scenario.name)
+            check(config)
+            runs = runs_of(config)
             for run in runs:
                 locks.enter_context(claimed(run.out, asdict(run)))
         except (ValueError, OSError) as error:
             fail(error)
-        with progress_display(config) as progress:
+        with progress_display(config.progress) as progress:
             shows = [
                 progress.add_task(f"seed {run.seed}", total=run.total_steps, start=False) for run in runs
             ]
             for run, show in zip(runs, shows, strict=True):
                 train(run, scenario, progress, show)
+                print(f"Allocator in {run.out}; curves with: tensorboard --logdir {run.out / TENSORBOARD}")
+                compare = (
+                    f"python -m training.compare --scenario {run.scenario} --policies adaptive {run.out}"
+                )
+                print(f"Compare it with: {compare}")
+
+
+def with_defaults(config: TrainConfig, scenario: str) -> TrainConfig:
+    """The configuration with the allocator's settings wherever nothing else is asked for."""
+    asked = asdict(config)
+    settings = default_settings(config.allocator, scenario)
+    return replace(config, **{name: value for name, value in settings.items() if asked[name] is None})
+
+
+def runs_of(config: TrainConfig) -> list[TrainConfig]:
+    """One configuration for each training seed."""
+    if config.seeds == 1:
+        return [config]
+    return [
+        replace(config, seeds=1, seed=seed, out=config.out / f"seed-{seed}")
+        for seed in range(config.seed, config.seed + config.seeds)
+    ]
 
 
 def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any) -> None:
@@ -150,10 +157,7 @@ def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any
         progress.update(task, completed=config.total_steps)
         print(f"The run in {config.out} is complete; nothing to do")
         return
-    transform = make_transform(config, scenario)
-    env = make_environments(config, scenario, transform)
-    model = make_ppo(config, VecNormalize(env, norm_obs=False, gamma=config.gamma))
-    env.seed(FIRST_TRAINING_SEED * (1 + config.seed))  # PPO has seeded the environments with its own
+    model, transform = make_learner(config, scenario)
     if config.start_from is not None:
         take_weights(model, config.start_from)
     contents = load(config.out / CHECKPOINT)
@@ -171,13 +175,13 @@ def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any
         print(f"Continuing the run in {config.out} from step {step}")
     progress.start_task(task)
     boundaries = Boundaries(
-        config.out / CHECKPOINT,
-        curves,
         selection,
         checkpoint_every=config.checkpoint_every,
         validate_every=config.validate_every,
         patience=config.patience,
         validate=lambda model: validation_objective(model, transform, scenario, config.validation_episodes),
+        record=lambda step, objective: curves.writer.add_scalar("validation/objective", objective, step),
+        keep=lambda model: save(config.out / CHECKPOINT, model, selection, curves.written()),
         show=lambda step: progress.update(task, completed=step),
     )
     progress.update(task, completed=step)
@@ -186,9 +190,6 @@ def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any
     model.learn(config.total_steps - step, callback=callbacks, reset_num_timesteps=False)
     curves.close()
     write_outcome(config.out, model, transform, selection, stopped_early=boundaries.stopped)
-    print(f"Allocator in {config.out}; curves with: tensorboard --logdir {config.out / TENSORBOARD}")
-    compare = f"python -m training.compare --scenario {config.scenario} --policies adaptive {config.out}"
-    print(f"Compare it with: {compare}")
 
 
 def take_weights(model: PPO, run: Path) -> None:
@@ -198,6 +199,16 @@ def take_weights(model: PPO, run: Path) -> None:
         model.policy.load_state_dict(weights)
     except RuntimeError:
         fail(ValueError(f"{run} holds another network; give its --allocator and --hidden too"))
+
+
+def make_learner(config: TrainConfig, scenario: Scenario) -> tuple[PPO, ActionTransform]:
+    """A fresh learner in its environments, and what makes shares of its actions."""
+    transform = make_transform(config, scenario)
+    env = make_environments(config, scenario, transform)
+    assert config.gamma is not None
+    model = make_ppo(config, VecNormalize(env, norm_obs=False, gamma=config.gamma))
+    env.seed(FIRST_TRAINING_SEED * (1 + config.seed))  # PPO has seeded the environments with its own
+    return model, transform
 
 
 def make_environments(config: TrainConfig, scenario: Scenario, transform: ActionTransform) -> DomainVecEnv:
@@ -220,9 +231,10 @@ def make_transform(config: TrainConfig, scenario: Scenario) -> ActionTransform:
 
 
 def make_ppo(config: TrainConfig, env: VecNormalize) -> PPO:
-    """A fresh learner."""
+    """A fresh learner; the configuration has all its settings."""
     highest, residual = config.learning_rate, config.allocator == "ppo-residual"
-    assert highest is not None and config.batch_size is not None
+    assert highest is not None and config.rollout_steps is not None and config.batch_size is not None
+    assert config.epochs is not None and config.gamma is not None and config.gae_lambda is not None
     return PPO(
         AllocatorPolicy,
         env,
@@ -243,7 +255,7 @@ def make_ppo(config: TrainConfig, env: VecNormalize) -> PPO:
     )
 
 
-def progress_display(config: TrainConfig) -> Progress:
+def progress_display(shown: bool) -> Progress:
     """One bar for each run."""
     return Progress(
         TextColumn("{task.description}"),
@@ -251,7 +263,7 @@ def progress_display(config: TrainConfig) -> Progress:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        disable=not config.progress,
+        disable=not shown,
     )
 
 
@@ -271,7 +283,7 @@ def check(config: TrainConfig) -> None:
         raise ValueError(f"{config.out} holds a single run; give another --out for {config.seeds} seeds")
     if config.num_envs % config.domains:
         raise ValueError(f"domains must divide num_envs = {config.num_envs}, got {config.domains}")
-    assert config.batch_size is not None
+    assert config.rollout_steps is not None and config.batch_size is not None
     if (config.num_envs * config.rollout_steps) % config.batch_size:
         raise ValueError(
             f"batch_size must divide num_envs × rollout_steps = {config.num_envs * config.rollout_steps}, "

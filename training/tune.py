@@ -15,18 +15,18 @@ from rich.console import Console
 from rich.progress import Progress
 
 from baselines import DEFAULTS, with_constants
-from baselines.tunable import Range, ranges
+from baselines.tunable import ranges
 from baselines.tuned import TUNED, Constants
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario import Scenario, load_scenario
 from training.evaluate import rollout
 from training.failure import fail
 from training.report import rich_table
+from training.search_space import distributions, make_study, rounded
 from training.seeds import END_OF_SEEDS, FIRST_TRAINING_SEED
 from training.tuned_file import Table, write_tables
 
 TUNABLE = tuple(name for name, policy in DEFAULTS.items() if ranges(policy))
-DIGITS = 4  # of a constant, so that the file holds exactly what was played
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def main(config: TuneConfig) -> None:
         with Progress(console=status) as progress:
             for name in config.policies:
                 task = progress.add_task(f"{name} on {scenario.name}", total=config.trials)
-                study = search(name, scenario, config, lambda *_, task=task: progress.advance(task))
+                study = search(name, scenario, config, lambda task=task: progress.advance(task))
                 best, before = study.best_trial, study.trials[0]
                 constants: Constants = best.user_attrs["constants"]
                 remark = f"# {command(config, name)}: J {before.value:.4f} -> {best.value:.4f}"
@@ -108,29 +108,19 @@ def search(name: str, scenario: Scenario, config: TuneConfig, after_trial: Any) 
     Every trial plays the same episodes, so trials differ by their constants alone. The same
     seed leads to the same study.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    policy, searched = DEFAULTS[name], ranges(DEFAULTS[name])
-
-    def mean_objective(trial: optuna.Trial) -> float:
-        constants = {key: suggested(trial, key, each) for key, each in searched.items()}
+    policy, study = DEFAULTS[name], make_study(config.seed)
+    searched = distributions(ranges(policy))
+    study.enqueue_trial({key: getattr(policy, key) for key in searched})
+    for _ in range(config.trials):
+        trial = study.ask(searched)
+        constants = rounded(trial.params)
         trial.set_user_attr("constants", constants)
         batch = rollout(
             with_constants(policy, constants), scenario, config.episodes, config.seed, record=False
         )
-        return float(objectives(batch).mean())
-
-    sampler = optuna.samplers.TPESampler(seed=config.seed % 2**32, multivariate=True)
-    study = optuna.create_study(sampler=sampler)
-    study.enqueue_trial({key: getattr(policy, key) for key in searched})
-    study.optimize(mean_objective, n_trials=config.trials, callbacks=[after_trial])
+        study.tell(trial, float(objectives(batch).mean()))
+        after_trial()
     return study
-
-
-def suggested(trial: optuna.Trial, name: str, searched: Range) -> float | int:
-    """A constant that the search proposes, rounded to what the file will say."""
-    if searched.whole:
-        return trial.suggest_int(name, int(searched.low), int(searched.high), log=searched.log)
-    return float(f"{trial.suggest_float(name, searched.low, searched.high, log=searched.log):.{DIGITS}g}")
 
 
 def command(config: TuneConfig, name: str) -> str:

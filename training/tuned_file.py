@@ -5,9 +5,9 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from baselines.tuned import Constants, read_tuned
+from baselines.tuned import read_tuned
 
 HEADER = """\
 # Constants of the baselines by scenario and policy, found by training.tune on training seeds.
@@ -24,20 +24,25 @@ class Table(NamedTuple):
 
     remark: str
     """A comment that stands above the table."""
-    constants: Constants
+    constants: Mapping[str, Any]
 
 
-def write_tables(path: Path, found: Mapping[tuple[str, str], Table]) -> None:
+def write_tables(path: Path, found: Mapping[tuple[str, str], Table], header: str = HEADER) -> None:
     """Put tables into the file, by scenario and policy, and leave its other tables as they are.
 
     The file is replaced at once: whoever reads it meanwhile finds the old one or the new one.
+
+    Args:
+        path: of the file.
+        found: the tables.
+        header: comment at its beginning.
 
     Raises:
         ValueError: the file holds something else.
         OSError: it cannot be written.
     """
     tables = {**read_tables(path), **found}
-    lines = [HEADER]
+    lines = [header]
     for (scenario, policy), table in sorted(tables.items()):
         key = scenario if re.fullmatch(r"[\w-]+", scenario) else f'"{scenario}"'
         body = "".join(f"{name} = {value!r}\n" for name, value in table.constants.items())

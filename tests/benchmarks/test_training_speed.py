@@ -15,9 +15,9 @@ from stepping import Loop, Reference
 
 from gpualloc_env import load_scenario
 from training.sb3_vec_env import BatchVecEnv
-from training.train import DEFAULTS, TrainConfig
+from training.train import TrainConfig, with_defaults
 
-CONFIG = TrainConfig(allocator="ppo", num_envs=64, **DEFAULTS["ppo"])
+CONFIG = with_defaults(TrainConfig(allocator="ppo", num_envs=64), "serverless")
 FRAMES = CONFIG.num_envs * CONFIG.rollout_steps  # of an iteration
 
 

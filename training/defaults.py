@@ -1,0 +1,23 @@
+"""What PPO is trained with where nothing else is asked for, as `python -m training.study` has found it."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from baselines.tuned import read_tuned
+
+DEFAULTS = Path(__file__).with_name("defaults.toml")
+USUAL = "serverless"
+"""The scenario whose settings are the defaults of those that have no table of their own."""
+HEADER = """\
+# What PPO is trained with, by scenario and allocator, found by training.study on training and validation
+# seeds; a scenario without a table has that of serverless. Above each table stand the command that found
+# it, and J of the former settings and of the best ones.
+"""
+AllocatorKind = Literal["ppo", "ppo-shared", "ppo-residual"]
+
+
+def default_settings(allocator: AllocatorKind, scenario: str) -> dict[str, Any]:
+    """The settings of an allocator on a scenario, by the names of the command line of `training.train`."""
+    tables: dict[str, dict[str, Any]] = {**read_tuned(DEFAULTS)}
+    table = tables.get(scenario, {}).get(allocator) or tables[USUAL][allocator]
+    return {**table, "hidden": tuple(table["hidden"])}
