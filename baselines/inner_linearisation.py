@@ -32,6 +32,7 @@ SPREADS = (0.4, 0.2)  # reach of the finer grids, in logarithms of g and b
 POINTS = np.linspace(-1.0, 1.0, 4)  # of a finer grid along either of them [spread]
 SMALLEST = 1e-3  # coordinate of a finer grid's centre: it must be able to grow again
 CLOSE = 2e-3  # distance of bound and feasible point that is not refined further [bound]
+PIVOTS = 10  # [agents × steps] after which the simplex method is given up; it takes 3 to 6
 LARGE = 10_000  # agents × steps above which one finer grid must do, because each takes seconds
 
 
@@ -171,10 +172,12 @@ def _mixed(p: Programme, columns: Columns) -> _Mixture | None:
         "b_eq": p.arrivals.ravel(),
         "bounds": variables,
     }
-    # With routing some bases are so ill-conditioned that the simplex method gives up: presolve makes
-    # that rare, and costs more than it saves elsewhere. The interior point method comes through.
+    # With routing some bases are so ill-conditioned that the simplex method gives up, or never ends:
+    # presolve makes that rare, and costs more than it saves elsewhere. The interior point method
+    # comes through.
     for method, presolve in (("highs-ds", p.routing.size > 0), ("highs-ipm", False)):
-        result = linprog(**programme, method=method, options={"presolve": presolve})
+        options = {"presolve": presolve, "maxiter": PIVOTS * cells}
+        result = linprog(**programme, method=method, options=options)
         if result.status == 0:
             break
     else:

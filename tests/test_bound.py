@@ -235,6 +235,12 @@ def test_a_programme_that_the_simplex_method_gives_up_is_solved_all_the_same(mon
         solve(programme)
 
 
+def test_an_episode_on_which_the_simplex_method_never_ends_has_a_bound():
+    scenario = load_scenario("workflow")
+    (bound,) = lower_bounds(scenario, 1, 10022, workers=1)
+    assert 0.99 * 0.2477 < bound < 0.2477  # what a point of the programme costs
+
+
 def test_the_same_programme_has_the_same_bound_bit_for_bit():
     scenario = load_scenario("workflow", steps=60)
     programme = relaxed(scenario, *episode(started(scenario, 1, 4)))
