@@ -5,9 +5,11 @@ python -m training.leaderboard --episodes 100 --seed 10000 --out runs/leaderboar
 
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import tyro
@@ -78,10 +80,12 @@ def main(config: LeaderboardConfig) -> None:
             raise ValueError("policies must include 'adaptive': the headroom is measured from it")
         contests = {name: contest(config, name) for name in config.scenarios}
         with staged(config.out, FILES) as directory, progress_bar(status) as progress:
-            boards = {
-                name: play(config, policies, scenario, episodes, progress, status)
-                for name, (scenario, episodes) in contests.items()
-            }
+            with bounds_meanwhile(config, contests, progress) as bounds:
+                entries = {
+                    name: play(config, policies, scenario, episodes, progress, status)
+                    for name, (scenario, episodes) in contests.items()
+                }
+                boards = {name: Board(bounds[name].result(), played) for name, played in entries.items()}
             write_json(directory / "leaderboard.json", boards_json(boards))
             write_csv(directory / "leaderboard.csv", boards)
             write_markdown(directory / "leaderboard.md", boards, config.seed)
@@ -105,6 +109,33 @@ def contest(config: LeaderboardConfig, name: str) -> tuple[Scenario, int]:
     return scenario, count_episodes(config.episodes, scenario) if scenario.varies else 1
 
 
+@contextmanager
+def bounds_meanwhile(
+    config: LeaderboardConfig, contests: Mapping[str, tuple[Scenario, int]], progress: Progress
+) -> Iterator[dict[str, Future[Array]]]:
+    """Bounds of each scenario's episodes, computed by processes while policies play in this one."""
+    over = Event()
+
+    def bounds(scenario: Scenario, episodes: int) -> Array:
+        task = progress.add_task(f"{scenario.name}: bound", total=episodes)
+
+        def advance(done: int) -> None:
+            if over.is_set():
+                raise CancelledError
+            progress.update(task, completed=done)
+
+        return lower_bounds(scenario, episodes, config.seed, workers=config.workers, progress=advance)
+
+    with ThreadPoolExecutor(1) as thread:
+        futures = {name: thread.submit(bounds, *contest) for name, contest in contests.items()}
+        try:
+            yield futures
+        finally:
+            # Where something has failed nobody waits for the rest.
+            over.set()
+            thread.shutdown(cancel_futures=True)
+
+
 def play(
     config: LeaderboardConfig,
     policies: Mapping[str, str],
@@ -112,18 +143,10 @@ def play(
     episodes: int,
     progress: Progress,
     status: Console,
-) -> Board:
-    """Bounds of a scenario's episodes, and every policy on the same ones."""
-    task = progress.add_task(f"{scenario.name}: bound", total=episodes)
-    bounds = lower_bounds(
-        scenario,
-        episodes,
-        config.seed,
-        workers=config.workers,
-        progress=lambda done: progress.update(task, completed=done),
-    )
+) -> list[Entry]:
+    """Every policy on the same episodes of a scenario."""
+    task = progress.add_task(scenario.name, total=len(policies))
     entries: list[Entry] = []
-    progress.reset(task, total=len(policies))
     for name, given in policies.items():
         progress.update(task, description=f"{scenario.name}: {name}")
         try:
@@ -136,8 +159,8 @@ def play(
         metrics = mean_metrics([each for run in played for each in run.metrics])
         entries.append(Entry(name, kind, objective, metrics))
         progress.advance(task)
-    progress.update(task, description=scenario.name, completed=progress.tasks[task].total)
-    return Board(bounds, entries)
+    progress.update(task, description=scenario.name, completed=len(policies))
+    return entries
 
 
 def contestants(given: str, scenario: Scenario, episodes: int, seed: int) -> tuple[Kind, list[Policy]]:
@@ -149,7 +172,7 @@ def contestants(given: str, scenario: Scenario, episodes: int, seed: int) -> tup
 
 @contextmanager
 def progress_bar(status: Console) -> Iterator[Progress]:
-    """One line for each scenario, on the terminal that messages go to."""
+    """Two lines for each scenario, its bounds and its policies, on the terminal that messages go to."""
     columns = (TextColumn("{task.description:<34}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=status) as progress:
         yield progress
