@@ -120,8 +120,8 @@ class Allocator:
             min_shares: fractions of the platform that agents get at least, (N,); none by default.
 
         Raises:
-            AllocatorError: the file is damaged, something else or of another version, or needs
-                onnxruntime, which is not installed.
+            AllocatorError: the file is damaged, something else or of another version, or an .onnx
+                that needs the package onnx, which is not installed.
             OSError: it cannot be read.
         """
         return cls(*read(path, agents), agents=agents, min_shares=min_shares)

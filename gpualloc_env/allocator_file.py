@@ -1,13 +1,13 @@
 """The file of an exported allocator: a manifest, and a network as arrays (.npz) or as a graph (.onnx).
 
-Neither form can run code: an .npz is read without pickle, an .onnx holds a graph of arithmetic.
+Neither form can run code: an .npz is read without pickle, and of an .onnx, whose graph is for other
+runtimes, the arrays are read. Both decide by the same compiled network.
 """
 
 import importlib
 import io
 import json
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -16,16 +16,12 @@ from pydantic import ValidationError
 
 from gpualloc_env.agents import Model
 from gpualloc_env.networks import ACTIONS, KINDS, Decider, decider
-from gpualloc_env.observation import OBSERVATION_FEATURES, Packed
-from gpualloc_env.state import AnyArray, Array
+from gpualloc_env.observation import OBSERVATION_FEATURES
+from gpualloc_env.state import AnyArray
 
 FORMAT, FORMAT_VERSION = "gpualloc-allocator", 1
 MANIFEST = "manifest"
 """Name of the .npz array, and key of the .onnx metadata, that holds the manifest as JSON."""
-INPUT = "observation"
-"""Name of the .onnx graph's input, (B, N, F) float32."""
-OUTPUT = {"simplex": "shares", "corrections": "corrections"}
-"""Name of its output, by the kind of actions: the shares, (B, N), or the corrections, (B, N · kinds)."""
 
 _EXPORT = "python -m training.export <run> --out <file>"
 
@@ -97,6 +93,21 @@ def write_npz(path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray]) ->
     np.savez_compressed(path, **contents)
 
 
+def write_onnx(path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray]) -> None:
+    """Write the network as a graph for any ONNX runtime, its float32 arrays the initializers.
+
+    The graph leads from `observation`, (B, N, F) float32, to `shares`, (B, N), or to `corrections`,
+    (B, N · kinds), from which the package makes a plan. The manifest is in the metadata, as JSON.
+
+    Raises:
+        AllocatorError: the package onnx is not installed.
+    """
+    onnx_graph = _onnx_graph(path)
+    metadata = {MANIFEST: manifest.model_dump_json()}
+    model = onnx_graph.build(manifest.network, arrays, _fixed_count(manifest), metadata)
+    path.write_bytes(onnx_graph.encode(model))
+
+
 def _read_npz(path: Path, data: bytes, agents: Sequence[str] | None) -> tuple[Manifest, Decider]:
     try:
         file = np.load(io.BytesIO(data), allow_pickle=False)
@@ -105,92 +116,54 @@ def _read_npz(path: Path, data: bytes, agents: Sequence[str] | None) -> tuple[Ma
         raise AllocatorError(f"{path} is damaged or no .npz file; export it again with {_EXPORT}") from error
     text = arrays.pop(MANIFEST, np.zeros(1))
     manifest = _manifest(path, text.item() if text.size == 1 else None)
-    shape = _shape(path, manifest, agents)
-    try:
-        return manifest, decider(manifest.network, arrays, shape)
-    except KeyError as error:
-        raise AllocatorError(f"{path} is damaged: its network's settings lack {error}") from None
-    except (ValueError, TypeError) as error:
-        raise _damaged(path, error) from None
+    return manifest, _decider(path, manifest, arrays, agents)
 
 
 def _read_onnx(path: Path, data: bytes, agents: Sequence[str] | None) -> tuple[Manifest, Decider]:
+    onnx_graph = _onnx_graph(path)
     try:
-        runtime: Any = importlib.import_module("onnxruntime")
-    except ImportError:
-        raise AllocatorError(
-            f"{path} needs onnxruntime: pip install 'gpualloc-env[onnx]', or export the allocator to .npz, "
-            "which needs nothing more"
-        ) from None
-    options = runtime.SessionOptions()
-    # Networks this small are faster on one thread than on several.
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    try:
-        session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of onnxruntime's own, which share no base
+        model, metadata = onnx_graph.decode(data)
+    except Exception as error:  # of protobuf's own, or of a text that is none
         raise AllocatorError(f"{path} is damaged or no .onnx file; export it again with {_EXPORT}") from error
-    manifest = _manifest(path, session.get_modelmeta().custom_metadata_map.get(MANIFEST))
-    count, features = _shape(path, manifest, agents)
+    manifest = _manifest(path, metadata.get(MANIFEST))
     try:
-        kind = manifest.network["actions"]["kind"]
-        # The graph of a simplex ends with the shares; a plan is no graph.
-        act = ACTIONS[kind][0](manifest.network["actions"]) if kind != "simplex" else None
-    except (KeyError, TypeError, ValueError) as error:
+        arrays = onnx_graph.arrays_of(model)
+    except ValueError as error:
         raise _damaged(path, error) from None
-    fixed = not manifest.serves_any_number
-    inputs = {entry.name: entry.shape[2 - fixed :] for entry in session.get_inputs()}
-    outputs: dict[str, list[Any]] = {
-        entry.name: entry.shape[1:] if fixed else [] for entry in session.get_outputs()
-    }
-    expected = [count, features] if fixed else [features]
-    if inputs != {INPUT: expected} or outputs != {OUTPUT[kind]: [count] if fixed else []}:
-        raise AllocatorError(
-            f"{path} is damaged: its graph does not lead from observations to {OUTPUT[kind]}"
-        )
-    graph = _Bound(session, ACTIONS[kind][1] if act is not None else int)
-
-    def decide(observation: AnyArray, packed: Packed | None) -> Array:
-        result = graph(observation)
-        return act(observation, result, packed) if act is not None else result
-
+    decide = _decider(path, manifest, arrays, agents)
+    # The arrays decide, so they must be all that the graph says.
+    if model != onnx_graph.build(manifest.network, arrays, _fixed_count(manifest), metadata):
+        raise _damaged(path, "its graph is not that of its manifest and arrays")
     return manifest, decide
 
 
-class _Bound(threading.local):
-    """A graph that is run in place, on arrays of its own, one pair for each thread.
+def _onnx_graph(path: Path) -> Any:
+    """The module that knows graphs, which loads the package onnx."""
+    try:
+        return importlib.import_module("gpualloc_env.onnx_graph")
+    except ImportError as error:
+        raise AllocatorError(
+            f"{path} needs the package onnx: pip install 'gpualloc-env[onnx]', or export the allocator to "
+            ".npz, which needs nothing more"
+        ) from error
 
-    Handing arrays over anew takes as long as to run a small graph.
-    """
 
-    def __init__(self, session: Any, width: Callable[[int], int]) -> None:
-        """Bind nothing yet.
+def _fixed_count(manifest: Manifest) -> int | None:
+    """N of its graph, None where that serves any number."""
+    return None if manifest.serves_any_number else len(manifest.agents)
 
-        Args:
-            session: of onnxruntime.
-            width: from the number of agents to that of numbers in the result for an observation.
-        """
-        self._session, self._width = session, width
-        (result,) = session.get_outputs()
-        self._name, self._kind = result.name, np.float32 if result.type == "tensor(float)" else np.float64
-        self._seen: AnyArray = np.empty(0)
 
-    def __call__(self, observation: AnyArray) -> Array:
-        """The graph's result, (B, width) float64, for observations, (B, N, F) float32."""
-        if observation.shape != self._seen.shape:
-            self._bind(observation.shape)
-        self._seen[...] = observation
-        self._session.run_with_iobinding(self._binding)
-        return self._result.astype(np.float64)
-
-    def _bind(self, shape: tuple[int, ...]) -> None:
-        self._seen = np.empty(shape, dtype=np.float32)
-        self._result: AnyArray = np.empty((shape[0], self._width(shape[1])), dtype=self._kind)
-        self._binding = self._session.io_binding()
-        for bind, name, array in (
-            (self._binding.bind_input, INPUT, self._seen),
-            (self._binding.bind_output, self._name, self._result),
-        ):
-            bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+def _decider(
+    path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray], agents: Sequence[str] | None
+) -> Decider:
+    """What decides for the agents by the network in a file, if its parts fit."""
+    shape = _shape(path, manifest, agents)
+    try:
+        return decider(manifest.network, arrays, shape)
+    except KeyError as error:
+        raise _damaged(path, f"its network's settings lack {error}") from None
+    except (ValueError, TypeError) as error:
+        raise _damaged(path, error) from None
 
 
 def _shape(path: Path, manifest: Manifest, agents: Sequence[str] | None) -> tuple[int, int]:
@@ -204,8 +177,8 @@ def _shape(path: Path, manifest: Manifest, agents: Sequence[str] | None) -> tupl
     return count, len(manifest.features)
 
 
-def _damaged(path: Path, error: Exception) -> AllocatorError:
-    return AllocatorError(f"{path} is damaged: {error}")
+def _damaged(path: Path, error: object) -> AllocatorError:
+    return AllocatorError(f"{path} is damaged: {error}; export it again with {_EXPORT}")
 
 
 def _manifest(path: Path, text: object) -> Manifest:
@@ -227,7 +200,7 @@ def _manifest(path: Path, text: object) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise AllocatorError(f"{path} is damaged: manifest.{place}: {first['msg']}") from None
+        raise _damaged(path, f"manifest.{place}: {first['msg']}") from None
     if manifest.features != OBSERVATION_FEATURES or not manifest.agents:
         raise AllocatorError(
             f"{path} reads the observation columns {', '.join(manifest.features)}; this version of "

@@ -1,7 +1,6 @@
 """The file of an allocator comes back as it was written; whatever else is refused in one clear line."""
 
 import json
-import sys
 import zipfile
 
 import numpy as np
@@ -98,13 +97,6 @@ def test_a_network_whose_numbers_overflow_is_not_believed(exported, tmp_path):
     allocator = Allocator.load(changed(exported, tmp_path, mean=-huge, scale=huge))
     assert np.isfinite(allocator(np.full((4, 19), 0.5))).all()
     assert allocator.last == Fallback("the network's decision is not finite", "Algorithm 1")
-
-
-def test_without_onnxruntime_the_remedy_is_named(exported, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(AllocatorError, match=r"needs onnxruntime: pip install 'gpualloc-env\[onnx\]', or"):
-        Allocator.load(exported["onnx"])
-    assert Allocator.load(exported["npz"]).manifest.agents
 
 
 def test_a_file_is_read_back_as_it_was_written(exported, tmp_path):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from graph_runs import graph_outputs
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 from trained_run import TRAINED, torch_policy, torch_shares
@@ -135,6 +136,18 @@ def test_it_decides_as_the_trained_model_on_ten_thousand_observations(runs, file
     taken = Allocator.load(files[allocator, form])
     assert np.abs(taken(seen) - torch_shares(runs[allocator], seen)).max() <= 1e-6
     assert not taken.fallbacks and taken.decisions == 10_000
+    if (allocator, form) == ("ppo-shared", "onnx"):
+        shares = torch_shares(runs[allocator], seen)
+        assert np.abs(graph_outputs(files[allocator, form], seen) - shares).max() <= 1e-6
+
+
+@pytest.mark.parametrize("allocator", KINDS)
+def test_both_forms_decide_the_same_bit_for_bit(files, allocator):
+    batch = played("serverless", 200)
+    allocators = [Allocator.load(files[allocator, form]) for form in FORMS]
+    seen = [allocator(batch.observation) for allocator in allocators]
+    known = [allocator.decide(batch.view) for allocator in allocators]
+    assert (seen[0] == seen[1]).all() and (known[0] == known[1]).all()
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -10,7 +10,7 @@ from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario import load_scenario
 from training.evaluate import evaluate, rollout
 from training.seeds import FIRST_TRAINING_SEED
-from training.tune import TUNABLE, TuneConfig, main
+from training.tune import HEADER, TUNABLE, TuneConfig, main
 from training.tuned_file import Table, read_tables, write_tables
 
 QUICK = ("--trials", "4", "--episodes", "3")
@@ -48,7 +48,7 @@ def test_the_same_seed_finds_the_same_constants_and_another_seed_others(tmp_path
 def test_only_the_tuned_tables_change(tmp_path):
     out = tmp_path / "tuned.toml"
     kept = Table("# by hand", {"horizon_s": 5.0})
-    write_tables(out, {("steady", "queue-aware"): kept, ("serverless", "queue-aware"): kept})
+    write_tables(out, {("steady", "queue-aware"): kept, ("serverless", "queue-aware"): kept}, HEADER)
     tune(out, "--policies", "queue-aware")
     tables = read_tables(out)
     assert tables["steady", "queue-aware"] == kept
@@ -58,7 +58,7 @@ def test_only_the_tuned_tables_change(tmp_path):
 
 def test_a_scenario_of_ones_own_with_any_name_is_read_back(tmp_path):
     tables = {("my.own scenario", "queue-aware"): Table("# found", {"horizon_s": 1.5})}
-    write_tables(tmp_path / "t.toml", tables)
+    write_tables(tmp_path / "t.toml", tables, HEADER)
     assert read_tables(tmp_path / "t.toml") == tables
 
 
@@ -91,7 +91,7 @@ def test_a_file_of_somebody_elses_is_left_alone(tmp_path, text):
     out = tmp_path / "other.toml"
     out.write_text(text)
     with pytest.raises(ValueError, match=r"other\.toml"):
-        write_tables(out, {("steady", "queue-aware"): Table("# found", {"horizon_s": 1.5})})
+        write_tables(out, {("steady", "queue-aware"): Table("# found", {"horizon_s": 1.5})}, HEADER)
     assert out.read_text() == text
 
 

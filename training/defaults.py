@@ -8,11 +8,6 @@ from baselines.tuned import read_tuned
 DEFAULTS = Path(__file__).with_name("defaults.toml")
 USUAL = "serverless"
 """The scenario whose settings are the defaults of those that have no table of their own."""
-HEADER = """\
-# What PPO is trained with, by scenario and allocator, found by training.study on training and validation
-# seeds; a scenario without a table has that of serverless. Above each table stand the command that found
-# it, and J of the former settings and of the best ones.
-"""
 AllocatorKind = Literal["ppo", "ppo-shared", "ppo-residual"]
 
 

@@ -17,14 +17,13 @@ import tyro
 from stable_baselines3 import PPO
 
 from gpualloc_env.allocator import Allocator
-from gpualloc_env.allocator_file import Manifest, Validation, write_npz
+from gpualloc_env.allocator_file import Manifest, Validation, write_npz, write_onnx
 from gpualloc_env.observation import OBSERVATION_FEATURES
 from gpualloc_env.state import AnyArray, Array
 from training.allocator_policy import AllocatorPolicy
 from training.evaluate import evaluate
 from training.failure import fail
 from training.held_out import count_episodes, held_out_scenario
-from training.onnx_graph import write_onnx
 from training.policies import MODEL, NORMALISER, TRANSFORM, read_transform
 from training.run_directory import CONFIG
 from training.trained_network import load_normaliser, network_of

@@ -22,7 +22,7 @@ from rich.progress import Progress
 
 from gpualloc_env.scenario import Scenario, load_scenario
 from training.callbacks import Boundaries, CriticFirst
-from training.defaults import DEFAULTS, HEADER, AllocatorKind, default_settings
+from training.defaults import DEFAULTS, AllocatorKind, default_settings
 from training.failure import fail
 from training.report import rich_table
 from training.run_directory import RESULT, claimed
@@ -32,6 +32,11 @@ from training.train import TrainConfig, make_learner, progress_display, train
 from training.trial_table import Trial, read_trials, write_trials
 from training.tuned_file import Table, read_tables, write_tables
 
+HEADER = """\
+# What PPO is trained with, by scenario and allocator, found by training.study on training and validation
+# seeds; a scenario without a table has that of serverless. Above each table stand the command that found
+# it, and J of the former settings and of the best ones.
+"""
 TRIALS, CONFIRMATION = "trials.csv", "confirmation"
 PLACES = ("out", "file", "results", "progress")  # they change nothing that is found
 DECIMALS = 6  # of J, so that a study continued from its table goes on as if it had never stopped

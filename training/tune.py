@@ -26,6 +26,10 @@ from training.search_space import distributions, make_study, rounded
 from training.seeds import END_OF_SEEDS, FIRST_TRAINING_SEED
 from training.tuned_file import Table, write_tables
 
+HEADER = """\
+# Constants of the baselines by scenario and policy, found by training.tune on training seeds.
+# Above each table stand the command that found it, and J on its episodes of the defaults and of these.
+"""
 TUNABLE = tuple(name for name, policy in DEFAULTS.items() if ranges(policy))
 
 
@@ -74,7 +78,7 @@ def main(config: TuneConfig) -> None:
                         "constants": text,
                     }
                 )
-        write_tables(config.out, found)
+        write_tables(config.out, found, HEADER)
     except (ValueError, OSError) as error:
         fail(error)
     title = f"{scenario.name}: {config.episodes} training episodes from seed {config.seed}"

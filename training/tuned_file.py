@@ -1,18 +1,13 @@
 """The file of tuned constants: one table for each scenario and policy, under the command that found it."""
 
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from baselines.tuned import read_tuned
+from training.atomic import write_atomically
 
-HEADER = """\
-# Constants of the baselines by scenario and policy, found by training.tune on training seeds.
-# Above each table stand the command that found it, and J on its episodes of the defaults and of these.
-"""
 _TABLE = re.compile(
     r"^(?P<remark>#[^\n]*\n)\[(?P<scenario>[^\n]+)\.(?P<policy>[\w-]+)\]\n(?P<body>(?:\w[^\n]*\n)*)",
     re.MULTILINE,
@@ -27,7 +22,7 @@ class Table(NamedTuple):
     constants: Mapping[str, Any]
 
 
-def write_tables(path: Path, found: Mapping[tuple[str, str], Table], header: str = HEADER) -> None:
+def write_tables(path: Path, found: Mapping[tuple[str, str], Table], header: str) -> None:
     """Put tables into the file, by scenario and policy, and leave its other tables as they are.
 
     The file is replaced at once: whoever reads it meanwhile finds the old one or the new one.
@@ -47,7 +42,8 @@ def write_tables(path: Path, found: Mapping[tuple[str, str], Table], header: str
         key = scenario if re.fullmatch(r"[\w-]+", scenario) else f'"{scenario}"'
         body = "".join(f"{name} = {value!r}\n" for name, value in table.constants.items())
         lines.append(f"{table.remark}\n[{key}.{policy}]\n{body}")
-    _replace(path, "\n".join(lines))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, "\n".join(lines).encode())
 
 
 def read_tables(path: Path) -> dict[tuple[str, str], Table]:
@@ -68,17 +64,3 @@ def read_tables(path: Path) -> dict[tuple[str, str], Table]:
             f"{path}: the table {missing} has no comment above it; add one, or give another file"
         )
     return tables
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, staging = tempfile.mkstemp(prefix=".unfinished-", dir=path.parent, text=True)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        # A temporary file is readable by its owner alone; the result should be as any other.
-        os.chmod(staging, 0o644)
-        os.replace(staging, path)
-    except BaseException:
-        os.unlink(staging)
-        raise

@@ -12,7 +12,7 @@ from stable_baselines3 import PPO
 
 from gpualloc_env import Batch, load_scenario
 from gpualloc_env.allocator import Allocator
-from training.onnx_graph import write_onnx
+from gpualloc_env.allocator_file import write_onnx
 from training.policies import read_transform
 
 STATES, DECISIONS = 50, 500
