@@ -78,7 +78,16 @@ CLOCK_TOLERANCE = 1e-9
 
 LANES = 128
 _LANE_ROWS = ("scale", "rate", "cohort", "missing", "guaranteed", "behind")
-_ENVIRONMENT_ROWS = ("weighted_backlog", "weighted_late", "held", "done", "short", "promised")
+_ENVIRONMENT_ROWS = (
+    "weighted_backlog",
+    "weighted_late",
+    "held",
+    "done",
+    "short",
+    "promised",
+    "asked",
+    "factor",
+)
 WORKSPACE = np.dtype(
     [
         ("agents", np.float64, (AGENT_COLUMNS, LANES)),
@@ -127,15 +136,19 @@ def stay(agents: AnyArray) -> bool:
 
 
 @inlined
-def fit_platform(work: Workspace, shares: AnyArray, b: int, envs: int) -> None:
-    """The factor at which what each environment asks for fits the platform."""
+def fit_platform(work: Workspace, shares: AnyArray, b: int, envs: int, part: int) -> None:
+    """The factor at which what each environment asks for fits the platform, for each lane of a part."""
     for e in range(envs):
-        total = 0.0
-        for i in range(shares.shape[1]):
-            total += clip(shares[b + e, i])
-        factor = scale(total)
-        for i in range(min(shares.shape[1], LANES)):
-            work.scale[e * min(shares.shape[1], LANES) + i] = factor
+        work.asked[e] = 0.0
+    # Agent by agent: a loop over a few agents of one environment would be all beginning and end.
+    for i in range(shares.shape[1]):
+        for e in range(envs):
+            work.asked[e] += clip(shares[b + e, i])
+    for e in range(envs):
+        work.factor[e] = scale(work.asked[e])
+    for i in range(part):
+        for e in range(envs):
+            work.scale[e * part + i] = work.factor[e]
 
 
 @inlined

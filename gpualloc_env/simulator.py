@@ -157,7 +157,7 @@ def step(
                 _show(state, agents, features, settings, observation, b + e)
             b += envs
             continue
-        fit_platform(work, shares, b, envs)
+        fit_platform(work, shares, b, envs, part)
         for i in range(0, count, part):
             here = min(part, count - i)
             lanes, start = envs * here, b * count + i
