@@ -15,6 +15,10 @@ from gpualloc_env.scenario import load_scenario
 from gpualloc_env.state import TERMS, AnyArray
 from gpualloc_env.traces import Split
 
+# Names of `info`, of Gymnasium's masks beside them and the columns behind them.
+_INFO = tuple((name, f"_{name}", column) for name, column in INFO_COLUMNS.items())
+_TERMS = tuple((name, f"_{name}", column) for column, name in enumerate(TERMS))
+
 
 class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
     """B environments in one compiled call; environment k of a batch seeded s is the single one seeded s + k.
@@ -129,12 +133,12 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
     def _info(self, active: AnyArray) -> dict[str, Any]:
         batch = self._batch
         info: dict[str, Any] = {}
-        columns = batch.outcome.transpose(2, 0, 1)
-        for name, column in INFO_COLUMNS.items():
-            info[name], info[f"_{name}"] = columns[column], active
+        planes, values = batch.outcome.transpose(2, 0, 1), batch.terms.T
+        for name, mask, column in _INFO:
+            info[name], info[mask] = planes[column], active
         terms: dict[str, Any] = {}
-        for column, name in enumerate(TERMS):
-            terms[name], terms[f"_{name}"] = batch.terms[:, column], active
+        for name, mask, column in _TERMS:
+            terms[name], terms[mask] = values[column], active
         info["reward_terms"], info["_reward_terms"] = terms, active
         if batch.history.shape[1] and self._over.any():
             for b in np.flatnonzero(self._over):
