@@ -16,7 +16,7 @@ from gpualloc_env.networks import shared
 FOLDER = Path(__file__).parents[1] / "training" / "pretrained"
 FILES = {
     "ppo": FOLDER / "ppo-serverless" / "seed-0.npz",
-    "ppo-shared": FOLDER / "ppo-shared-serverless.npz",
+    "ppo-shared": FOLDER / "ppo-shared-serverless" / "seed-0.npz",
     "ppo-residual": FOLDER / "ppo-residual-serverless" / "seed-0.npz",
 }
 

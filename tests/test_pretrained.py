@@ -53,7 +53,7 @@ def test_those_for_serverless_beat_the_best_baseline():
 def test_one_trained_on_four_agents_beats_algorithm_1_on_sixty_four():
     scenario = held_out_scenario("fleet")
     algorithm_1 = evaluate("adaptive", policy_for("adaptive", "fleet"), scenario, 3, FIRST_VALIDATION_SEED)
-    shared = load_policy(str(FOLDER / "ppo-shared-serverless.npz"), scenario)
+    shared = load_policy(str(FOLDER / "ppo-shared-serverless" / "seed-0.npz"), scenario)
     own = evaluate("own", shared, scenario, 3, FIRST_VALIDATION_SEED)
     assert (own.objective < 0.8 * algorithm_1.objective).all()
 

@@ -19,7 +19,7 @@ STATES, DECISIONS = 50, 500
 """States of an episode that are decided in turn, and decisions in a chunk."""
 PRETRAINED = Path(__file__).parents[2] / "training" / "pretrained"
 SHARED = {
-    "ppo-shared": PRETRAINED / "ppo-shared-serverless.npz",
+    "ppo-shared": PRETRAINED / "ppo-shared-serverless" / "seed-0.npz",
     "ppo-residual": PRETRAINED / "ppo-residual-serverless" / "seed-0.npz",
 }
 
