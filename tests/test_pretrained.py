@@ -50,12 +50,24 @@ def test_those_for_serverless_beat_the_best_baseline():
         assert own.objective.mean() < 0.99 * base.objective.mean()
 
 
-def test_one_trained_on_four_agents_beats_algorithm_1_on_sixty_four():
+@pytest.mark.parametrize("name", ["bursty", "diurnal", "workflow"])
+def test_those_for_another_scenario_beat_its_best_baseline(name):
+    scenario = held_out_scenario(name)
+    base = evaluate("base", policy_for("receding-horizon", name), scenario, 30, FIRST_VALIDATION_SEED)
+    policies = load_policies(str(FOLDER / f"ppo-residual-{name}"), scenario)
+    own = [evaluate("own", policy, scenario, 30, FIRST_VALIDATION_SEED).objective for policy in policies]
+    assert len(own) == 5
+    assert np.mean(own) < base.objective.mean()
+
+
+def test_those_trained_on_four_agents_beat_algorithm_1_on_sixty_four():
     scenario = held_out_scenario("fleet")
     algorithm_1 = evaluate("adaptive", policy_for("adaptive", "fleet"), scenario, 3, FIRST_VALIDATION_SEED)
-    shared = load_policy(str(FOLDER / "ppo-shared-serverless" / "seed-0.npz"), scenario)
-    own = evaluate("own", shared, scenario, 3, FIRST_VALIDATION_SEED)
-    assert (own.objective < 0.8 * algorithm_1.objective).all()
+    policies = load_policies(str(FOLDER / "ppo-shared-serverless"), scenario)
+    assert len(policies) == 5
+    for policy in policies:
+        own = evaluate("own", policy, scenario, 3, FIRST_VALIDATION_SEED)
+        assert (own.objective < 0.8 * algorithm_1.objective).all()
 
 
 def test_a_seed_is_named_with_what_it_is_a_seed_of():
