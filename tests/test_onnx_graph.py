@@ -224,8 +224,8 @@ def test_a_graph_of_somebody_elses_is_no_allocator(graphs, tmp_path):
 
 
 def test_flipped_bytes_are_refused_or_another_weight(graphs, tmp_path):
-    data, rng = bytearray(graphs["ppo-shared"].read_bytes()), np.random.default_rng(0)
-    healthy, refused = onnx.load(graphs["ppo-shared"]), 0
+    data, rng = bytearray(graphs["ppo-residual"].read_bytes()), np.random.default_rng(0)
+    healthy, refused = onnx.load(graphs["ppo-residual"]), 0
     for place in rng.integers(len(data), size=300).tolist():
         damaged = bytearray(data)
         damaged[place] ^= 1 << int(rng.integers(8))
