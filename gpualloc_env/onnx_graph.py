@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
+from gpualloc_env.networks import correction_outputs
 from gpualloc_env.observation import OBSERVATION_FEATURES
-from gpualloc_env.receding_horizon import CORRECTIONS
 from gpualloc_env.state import AnyArray
 
 # Old enough for every runtime that is still in use.
@@ -130,12 +130,12 @@ NETWORKS: dict[str, tuple[Callable[[Graph, Mapping[str, Any]], str], type[np.flo
 }
 """From the kind of a network to what appends its operators, and the numbers that it computes with."""
 
-ACTIONS: dict[str, tuple[Callable[[Graph, Mapping[str, Any], str], None], str, int]] = {
-    "simplex": (simplex, "shares", 1),
-    "corrections": (corrections, "corrections", len(CORRECTIONS)),
+ACTIONS: dict[str, tuple[Callable[[Graph, Mapping[str, Any], str], None], str, Callable[[int], int]]] = {
+    "simplex": (simplex, "shares", int),
+    "corrections": (corrections, "corrections", correction_outputs),
 }
 """From the kind of actions to what appends theirs to the outputs, and to the name of the graph's output
-and its numbers for each agent, agent by agent."""
+and the numbers in it for so many agents."""
 
 
 def build(
@@ -157,12 +157,12 @@ def build(
         ValueError, TypeError: a setting is of no use.
     """
     network, kind = NETWORKS[settings["kind"]]
-    actions, output, each = ACTIONS[settings["actions"]["kind"]]
+    actions, output, width = ACTIONS[settings["actions"]["kind"]]
     graph = Graph(arrays, kind)
     actions(graph, settings["actions"], network(graph, settings))
     graph.nodes[-1].output[0] = output
     rows: list[int | str] = ["batch", agents or "agents", len(OBSERVATION_FEATURES)]
-    results: list[int | str] = ["batch", each * agents if agents else f"{output} of all"]
+    results: list[int | str] = ["batch", width(agents) if agents else f"{output} of all"]
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,

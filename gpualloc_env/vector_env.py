@@ -133,7 +133,8 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
     def _info(self, active: AnyArray) -> dict[str, Any]:
         batch = self._batch
         info: dict[str, Any] = {}
-        planes, values = batch.outcome.transpose(2, 0, 1), batch.terms.T
+        planes = batch.outcome_lanes.reshape(-1, batch.num_envs, batch.num_agents)
+        values = batch.terms.T
         for name, mask, column in _INFO:
             info[name], info[mask] = planes[column], active
         terms: dict[str, Any] = {}

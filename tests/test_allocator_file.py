@@ -5,17 +5,12 @@ import zipfile
 
 import numpy as np
 import pytest
+from npz_contents import contents
 
 from gpualloc_env.allocator import Allocator, AllocatorError, Fallback
 from gpualloc_env.allocator_file import read, write_npz
 
 SIMPLEX = {"kind": "simplex", "bound": 6.0, "idle_bias": 0.0}
-
-
-def contents(path):
-    with np.load(path) as file:
-        arrays = {name: file[name] for name in file.files}
-    return json.loads(arrays.pop("manifest").item()), arrays
 
 
 def changed(exported, tmp_path, manifest=None, **arrays):

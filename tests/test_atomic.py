@@ -1,3 +1,5 @@
+"""A file is replaced in full, or stays as it was."""
+
 import os
 
 import pytest
@@ -13,14 +15,16 @@ def test_content_replaces_what_was_there(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_leaves_the_former_content_and_nothing_else(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_cannot_be_finished_leaves_the_former_content_and_nothing_else(tmp_path, monkeypatch, error):
     def full(descriptor):
-        raise OSError(28, "No space left on device")
+        raise error
 
     path = tmp_path / "file"
     path.write_bytes(b"former")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(type(error)) as raised:
         write_atomically(path, b"new")
+    assert raised.value is error
     assert path.read_bytes() == b"former"
     assert list(tmp_path.iterdir()) == [path]

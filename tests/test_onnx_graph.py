@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from graph_runs import graph_outputs
+from npz_contents import contents
 from onnx import helper, numpy_helper
 
 from gpualloc_env.allocator import Allocator, AllocatorError
@@ -21,18 +22,13 @@ FILES = {
 }
 
 
-def arrays_of(path):
-    with np.load(path) as file:
-        return {name: file[name] for name in file.files if name != "manifest"}
-
-
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory):
     """The repository's allocators as .onnx files."""
     made = {}
     for name, path in FILES.items():
         made[name] = tmp_path_factory.mktemp("graphs") / f"{name}.onnx"
-        write_onnx(made[name], read(path)[0], arrays_of(path))
+        write_onnx(made[name], read(path)[0], contents(path)[1])
     return made
 
 
@@ -53,7 +49,7 @@ def test_a_runtime_finds_the_shares_of_ten_thousand_observations(graphs, name, a
 @pytest.mark.parametrize("bound", [2.0, 0.5])
 def test_a_runtime_finds_the_corrections_of_ten_thousand_observations(tmp_path, agents, bound):
     seen = random_observations(10_000, agents)
-    manifest, arrays = read(FILES["ppo-residual"])[0], arrays_of(FILES["ppo-residual"])
+    manifest, arrays = read(FILES["ppo-residual"])[0], contents(FILES["ppo-residual"])[1]
     manifest.network["actions"]["bound"] = bound
     write_onnx(tmp_path / "bounded.onnx", manifest, arrays)
     outputs = shared(manifest.network, arrays, (agents, 19))(seen)
@@ -73,7 +69,7 @@ def test_both_forms_decide_the_same_bit_for_bit(graphs, name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_initializers_are_the_networks_own_arrays(graphs, name):
-    arrays = arrays_of(FILES[name])
+    arrays = contents(FILES[name])[1]
     held = {tensor.name: tensor for tensor in onnx.load(graphs[name]).graph.initializer}
     assert set(held) == set(arrays)
     for key, array in arrays.items():
@@ -83,7 +79,7 @@ def test_the_initializers_are_the_networks_own_arrays(graphs, name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_changed_weight_decides(graphs, tmp_path, name):
-    model, arrays = onnx.load(graphs[name]), arrays_of(FILES[name])
+    model, arrays = onnx.load(graphs[name]), contents(FILES[name])[1]
     arrays["bias_1"] = arrays["bias_1"] + np.float32(0.5)
     (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == "bias_1")
     tensor.CopyFrom(numpy_helper.from_array(arrays["bias_1"], "bias_1"))
@@ -248,5 +244,5 @@ def test_without_onnx_the_remedy_is_named(graphs, monkeypatch, tmp_path):
         Allocator.load(graphs["ppo"])
     manifest = Allocator.load(FILES["ppo"]).manifest  # an .npz needs nothing more
     with pytest.raises(AllocatorError, match=words):
-        write_onnx(tmp_path / "a.onnx", manifest, arrays_of(FILES["ppo"]))
+        write_onnx(tmp_path / "a.onnx", manifest, contents(FILES["ppo"])[1])
     assert not list(tmp_path.iterdir())

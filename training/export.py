@@ -21,6 +21,7 @@ from gpualloc_env.allocator_file import Manifest, Validation, write_npz, write_o
 from gpualloc_env.observation import OBSERVATION_FEATURES
 from gpualloc_env.state import AnyArray, Array
 from training.allocator_policy import AllocatorPolicy
+from training.atomic import UNFINISHED
 from training.evaluate import evaluate
 from training.failure import fail
 from training.held_out import count_episodes, held_out_scenario
@@ -107,7 +108,7 @@ def export(config: ExportConfig) -> Manifest:
         return transform(observation, actions.numpy())
 
     try:
-        staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=config.out.parent))
+        staging = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=config.out.parent))
     except OSError as error:
         raise OSError(f"cannot write --out {config.out}: {error.strerror}") from None
     try:

@@ -1,7 +1,5 @@
 """The scenario of a fitted traffic law, and its TOML file."""
 
-import os
-import tempfile
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
@@ -13,6 +11,7 @@ import tomli_w
 from gpualloc_env.scenario import Scenario
 from gpualloc_env.traces import ASSIGNMENTS, Log
 from gpualloc_env.workload import Traffic
+from training.atomic import write_atomically
 
 Routing = tuple[tuple[float, ...], ...]
 
@@ -78,16 +77,9 @@ def write_scenario(out: Path, scenario: Scenario, comment: Sequence[str]) -> Non
     text = "".join(f"# {_printable(line)}".rstrip() + "\n" for line in lines) + "\n" + tomli_w.dumps(data)
     check_out(out)
     try:
-        descriptor, unfinished = tempfile.mkstemp(prefix=".unfinished-", suffix=".toml", dir=out.parent)
+        write_atomically(out, text.encode())
     except OSError as error:
         raise OSError(f"cannot write --out {out}: {error.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(unfinished).chmod(0o644)
-        Path(unfinished).replace(out)
-    finally:
-        Path(unfinished).unlink(missing_ok=True)
 
 
 def _without_none(value: Any) -> Any:

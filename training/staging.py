@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from training.atomic import UNFINISHED
+
 
 @contextmanager
 def staged(out: Path, entries: Collection[str]) -> Iterator[Path]:
@@ -29,7 +31,7 @@ def staged(out: Path, entries: Collection[str]) -> Iterator[Path]:
     if parent == out and any(out.iterdir()) and not all((out / name).exists() for name in entries):
         raise FileExistsError(f"{out} is not empty and holds no earlier results; give another directory")
     try:
-        staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=parent))
+        staging = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
     except OSError as error:
         raise OSError(f"cannot write to {out}: {error.strerror}") from None
     try:

@@ -34,4 +34,5 @@ def test_first_step(benchmark, record):
 
 def test_first_step_ever(benchmark, record, tmp_path):
     benchmark.pedantic(python, (STEP, {"NUMBA_CACHE_DIR": str(tmp_path)}), rounds=1)
+    assert any(tmp_path.rglob("*.nbi"))  # what the first step has compiled
     record(GROUP, "the same, nothing compiled yet", benchmark.stats.stats.median, "s", "once for a machine")

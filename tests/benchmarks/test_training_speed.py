@@ -78,6 +78,7 @@ def test_ppo(benchmark, between, record, one_thread):
         name: sum(spent[len(spent) // (len(seconds) + 1) :]) / sum(seconds) for name, spent in parts.items()
     }
     shares["the rest"] = 1 - sum(shares.values())
+    assert all(0 < share < 1 for share in shares.values())
     low, middle, high = np.quantile(faster, [0.25, 0.5, 0.75])
     record(
         "Training",
