@@ -4,26 +4,26 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-from baselines.adaptive import adaptive, adaptive_smoothed
-from baselines.autoscaler import Autoscaler
-from baselines.bound import Bound, bound, lower_bounds
-from baselines.clairvoyant import Clairvoyant, Schedule, feasible_schedule
-from baselines.cmu import cmu
-from baselines.drift_plus_penalty import DriftPlusPenalty
-from baselines.generalised_cmu import GeneralisedCmu
-from baselines.hysteresis import Hysteresis
-from baselines.max_min_fair import MaxMinFair
-from baselines.max_weight import max_weight
-from baselines.proportional_fair import ProportionalFair
-from baselines.queue_aware import QueueAware
-from baselines.receding_horizon import RecedingHorizon
-from baselines.round_robin import round_robin
-from baselines.square_root_staffing import SquareRootStaffing
-from baselines.static import static
+from baselines.bounds.bound import Bound, bound, lower_bounds
+from baselines.bounds.clairvoyant import Clairvoyant, Schedule, feasible_schedule
+from baselines.online.adaptive import adaptive, adaptive_smoothed
+from baselines.online.autoscaler import Autoscaler
+from baselines.online.cmu import cmu
+from baselines.online.drift_plus_penalty import DriftPlusPenalty
+from baselines.online.generalised_cmu import GeneralisedCmu
+from baselines.online.hysteresis import Hysteresis
+from baselines.online.max_min_fair import MaxMinFair
+from baselines.online.max_weight import max_weight
+from baselines.online.proportional_fair import ProportionalFair
+from baselines.online.queue_aware import QueueAware
+from baselines.online.receding_horizon import RecedingHorizon
+from baselines.online.round_robin import round_robin
+from baselines.online.square_root_staffing import SquareRootStaffing
+from baselines.online.static import static
 from baselines.tuned import Constants, tuned
-from gpualloc_env.observation import View
-from gpualloc_env.scenario import Scenario
-from gpualloc_env.state import Array
+from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.state import Array
 
 Policy = Callable[[View], Array]
 """Reads a view of (N,) or (B, N) arrays, returns fractions of the platform of the same shape."""

@@ -5,38 +5,25 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpualloc_env import simulator
-from gpualloc_env.buffers import buffers
 from gpualloc_env.compiled import resolved
-from gpualloc_env.generator import seed_generator
-from gpualloc_env.lanes import CLOCK_TOLERANCE, WORKSPACE
-from gpualloc_env.observation import (
-    OBSERVATION_FEATURES,
-    View,
-    empty_features,
-    encode_parameters,
-    view_of,
-)
 from gpualloc_env.scenario import Scenario
-from gpualloc_env.state import (
-    AGENT_COLUMNS,
-    EPISODE_COLUMNS,
-    HISTORY_COLUMNS,
-    OUTCOME_COLUMNS,
-    REWARD,
+from gpualloc_env.simulation import fluid
+from gpualloc_env.simulation.arrivals import TABULATED
+from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, derive, encode_agents, view_of
+from gpualloc_env.simulation.random import seed_generator
+from gpualloc_env.simulation.state import (
+    AGENT,
+    EPISODE,
+    INFO,
+    OUTCOME,
     SETTINGS,
-    STATE_COLUMNS,
-    TERM_COLUMNS,
+    STATE,
     TERMS,
-    WEIGHTS,
+    WORTH,
     AnyArray,
     Array,
 )
-from gpualloc_env.threads import Threads
-from gpualloc_env.workload import SCRATCH
-
-SPARE_LANES = 64
-_OF_A_STEP = 2  # arrays of a batch that only its steps need, the first of them
+from gpualloc_env.simulation.threads import Threads
 
 
 class Batch:
@@ -59,66 +46,42 @@ class Batch:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         count, steps = len(scenario.agents), scenario.steps
-        self.scenario = scenario
-        self.num_envs = num_envs
-        self.num_agents = count
+        self.scenario, self.num_envs, self.num_agents = scenario, num_envs, count
         self.source = scenario.source()
-        self.routing = scenario.routing_matrix
-        self.settings = _settings(scenario)
-        self._nominal = _agent_parameters(scenario)
-        # One row serves all environments where no episode draws agents of its own.
-        rows = num_envs if scenario.agent_spread > 0 else 1
-        self._agents: Array = np.tile(self._nominal, (rows, 1, 1))
-        self._features = empty_features((rows, count))
-        for row in range(rows):
-            encode_parameters(self._agents[row], self.settings, self._features[row])
-        # What the compiled code sees has one row for each column, and a lane for each agent of each
-        # environment. Spare lanes: without them the columns of 2ⁿ environments would all meet in
-        # the same cache lines.
-        spare = SPARE_LANES if num_envs * count >= SPARE_LANES else 0
-        state = np.zeros((STATE_COLUMNS, num_envs * count + spare))
-        self.episode: Array = np.zeros((num_envs, EPISODE_COLUMNS))
-        self.outcome_lanes: Array = np.zeros((OUTCOME_COLUMNS, num_envs * count))
-        self.terms: Array = np.zeros((num_envs, TERM_COLUMNS))
-        self.observation_lanes = np.zeros((num_envs * count, len(OBSERVATION_FEATURES)), dtype=np.float32)
-        self._new_outcome = buffers(self.outcome_lanes.shape, np.float64)
-        self._new_terms = buffers(self.terms.shape, np.float64)
-        self._new_observation = buffers(self.observation_lanes.shape, np.float32)
-        self.state: Array = self._by_agent(state)
-        self.clock = np.full(num_envs, steps)
-        # Time first, so that a step reads and writes in order of memory. One spare column: without
-        # it the steps of 2ⁿ environments would all meet in the same cache lines.
-        arrivals = np.zeros((steps + 1, (num_envs + 1) * count))
-        inflows = np.zeros_like(arrivals) if self.routing.size else arrivals
-        by_time = (steps + 1, num_envs + 1, count)
-        self.arrivals: Array = arrivals.reshape(by_time)[:, :num_envs]
-        self.inflows: Array = inflows.reshape(by_time)[:, :num_envs]
-        self.history: Array = np.zeros((num_envs, steps if record else 0, HISTORY_COLUMNS, count))
-        self.agents: Array = np.broadcast_to(self._agents, (num_envs, count, AGENT_COLUMNS))
-        self.view: View = view_of(self.state, self.agents, self.settings)
-        self._generators = np.zeros((num_envs, 4), dtype=np.uint64)
-        self._episodes = np.zeros(num_envs, dtype=np.int64)
+        self._nominal = _agent_records(scenario)
+        routing = scenario.routing_matrix
+        elapsed = scenario.dt * np.arange(1, steps + 2) / fluid.RATE_TIME_CONSTANT_S
+        # Time first, so that a step reads and writes in order of memory.
+        arrivals = np.zeros((steps + 1, num_envs, count))
+        self.world = fluid.World(
+            settings=_setting_records(scenario),
+            # One row serves all environments where no episode draws agents of its own.
+            agents=np.tile(self._nominal, (num_envs if scenario.agent_spread > 0 else 1, 1)),
+            state=np.zeros((num_envs, count), STATE),
+            outcome=np.zeros((num_envs, count), OUTCOME),
+            worth=np.zeros(num_envs, WORTH),
+            episode=np.zeros(num_envs, EPISODE),
+            history=np.zeros((num_envs, steps if record else 0, count), OUTCOME),
+            routing=routing,
+            rate_gain=np.expm1(-elapsed[0]) / np.expm1(-elapsed),
+            arrivals=arrivals,
+            inflows=np.zeros_like(arrivals) if routing.size else arrivals,
+            generators=np.zeros((num_envs, 3, 4), dtype=np.uint64),
+            windows=np.zeros(num_envs, dtype=np.int64),
+        )
+        encode_agents(self.world.agents, self.world.settings)
+        self.world.episode["clock"] = steps
+        self._shapes = (len(INFO), num_envs, count), (num_envs, count, len(OBSERVATION_FEATURES))
+        self.info = np.zeros(self._shapes[0])
+        """The first columns of `outcome` as arrays that last, (columns of INFO, B, N)."""
+        self.observation = np.zeros(self._shapes[1], dtype=np.float32)
+        """What the policies see now, (B, N, F) float32."""
+        self.view: View = view_of(self.state, self.agents, self.world.settings)
         # Handing over a range takes as long as some hundred steps, or a dozen episodes' draws.
         self._steppers = Threads(num_envs, smallest_range=2048)
         self._drawers = Threads(num_envs, smallest_range=64)
         self._step: Callable[..., int] | None = None
         self._all = np.ones(num_envs, dtype=np.bool_)
-        elapsed = scenario.dt * np.arange(1, steps + 2) / simulator.RATE_TIME_CONSTANT_S
-        self._arrays = (
-            np.expm1(-elapsed[0]) / np.expm1(-elapsed),
-            self.routing,
-            self.clock,
-            state,
-            self._agents,
-            self._features,
-            self.episode,
-            self.settings,
-            arrivals,
-            inflows,
-        )
-        # The last arguments of a step, for each thread with its own workspace.
-        workspaces = np.zeros((self._steppers.count, WORKSPACE.itemsize), dtype=np.uint8)
-        self._rest = [(self.history, workspace, *self._arrays) for workspace in workspaces]
 
     def __getstate__(self) -> tuple[Scenario, int, bool, tuple[AnyArray, ...]]:
         """What a copy or a pickle needs: the arrays; those that are views of others are made anew."""
@@ -133,37 +96,69 @@ class Batch:
 
     @property
     def _contents(self) -> tuple[AnyArray, ...]:
-        return (
-            self._generators,
-            self._episodes,
-            self.history,
-            self.outcome_lanes,
-            self.terms,
-            self.observation_lanes,
-            *self._arrays,
-        )
-
-    def _by_agent(self, lanes: Array) -> Array:
-        """(columns, B · N and spare) as (B, N, columns), in the same memory."""
-        used = lanes[:, : self.num_envs * self.num_agents]
-        return used.reshape(-1, self.num_envs, self.num_agents).transpose(1, 2, 0)
+        return (*self.world, self.info, self.observation)
 
     @property
-    def outcome(self) -> Array:
-        """What the step just taken did, (B, N, OUTCOME_COLUMNS), a view of `outcome_lanes`."""
-        return self._by_agent(self.outcome_lanes)
+    def state(self) -> AnyArray:
+        """What the policies see and what the next step needs besides, (B, N) of STATE."""
+        return self.world.state
 
     @property
-    def observation(self) -> AnyArray:
-        """What the policies see now, (B, N, F) float32."""
-        return self.observation_lanes.reshape(self.num_envs, self.num_agents, -1)
+    def agents(self) -> AnyArray:
+        """Parameters of the agents in the running episodes, (B, N) of AGENT."""
+        return np.broadcast_to(self.world.agents, (self.num_envs, self.num_agents))
+
+    @property
+    def arrivals(self) -> Array:
+        """Exogenous arrivals of the running episodes, (T + 1, B, N) [requests]."""
+        return self.world.arrivals
+
+    @property
+    def inflows(self) -> Array:
+        """Arrivals so far, routed requests included, (T + 1, B, N) [requests]."""
+        return self.world.inflows
+
+    @property
+    def history(self) -> AnyArray:
+        """Every step of the running episodes, (B, T, N) of OUTCOME; T is 0 where none is recorded."""
+        return self.world.history
+
+    @property
+    def outcome(self) -> AnyArray:
+        """What the step just taken did, (B, N) of OUTCOME; live, as `state` is."""
+        return self.world.outcome
+
+    @property
+    def worth(self) -> AnyArray:
+        """What the step just taken was worth, (B,) of WORTH; live, as `state` is."""
+        return self.world.worth
+
+    @property
+    def reward(self) -> Array:
+        """Reward of the step just taken, (B,)."""
+        return self.worth["reward"].copy()
+
+    @property
+    def clock(self) -> AnyArray:
+        """Steps taken in the running episodes, (B,) int64."""
+        return self.world.episode["clock"]
+
+    @property
+    def totals(self) -> AnyArray:
+        """Sums over the steps taken of the terms and the reward, (B,) of WORTH."""
+        return self.world.episode["total"]
+
+    @property
+    def done(self) -> AnyArray:
+        """Whether the episode has reached its horizon, (B,) bool."""
+        return self.clock >= self.scenario.steps
 
     def seed(self, seed: int, mask: AnyArray | None = None) -> None:
         """Seed environment k with `seed` + k, or only those of a (B,) bool mask."""
         for k in np.flatnonzero(self._all if mask is None else self._checked(mask)).tolist():
             word = (int(seed) + k) % 2**64
-            seed_generator(self._generators[k], np.uint64(word))
-            self._episodes[k] = word % 2**62
+            seed_generator(self.world.generators[k, 0], np.uint64(word))
+            self.world.windows[k] = word % 2**62
 
     def _checked(self, mask: AnyArray) -> AnyArray:
         """The mask as a contiguous array; the compiled code would not notice a wrong one."""
@@ -178,33 +173,28 @@ class Batch:
         """Start the next episode in all environments, or in those of a (B,) bool mask."""
         mask = self._all if mask is None else self._checked(mask)
         # Callers may keep what the last step has shown them.
-        outcome, observation = self._new_outcome(), self._new_observation()
-        outcome[...] = self.outcome_lanes
-        self.outcome_lanes, self.observation_lanes = outcome, observation
+        observation = np.empty_like(self.observation)
 
-        def draw(number: int, first: int, last: int) -> None:
-            simulator.reset(
+        def draw(first: int, last: int) -> None:
+            fluid.reset(
                 first,
                 last,
                 mask,
-                self.scenario.warm,
                 self.source,
-                self._generators,
-                self._episodes,
                 self._nominal,
-                np.empty(max(self.num_agents, SCRATCH)),
-                np.empty((2, 4), dtype=np.uint64),
-                self.outcome_lanes,
-                self.observation_lanes,
-                *self._arrays[_OF_A_STEP:],
+                self.world,
+                np.empty((2, TABULATED)),
+                observation,
             )
 
         self._drawers.run(draw)
+        self.outcome[mask] = 0.0
+        self.observation = observation
 
     def step(self, shares: AnyArray, active: AnyArray | None = None) -> None:
         """Advance all environments, or those of a (B,) bool mask, by one step.
 
-        `outcome`, `terms` and `observation` are new arrays afterwards: a caller may keep those of each step.
+        `info` and `observation` are new arrays afterwards: a caller may keep those of each step.
 
         Args:
             shares: fractions of the platform that the policy asks for, (B, N).
@@ -224,32 +214,30 @@ class Batch:
 
     def advance(self, requested: Array, active: AnyArray | None = None) -> None:
         """`step` for shares that are known to be a C-ordered array of (B, N) float64."""
-        # Arrays that nobody holds: callers may keep what earlier steps have shown them.
-        outcome, terms, observation = self._new_outcome(), self._new_terms(), self._new_observation()
+        # New arrays: callers may keep what earlier steps have shown them.
+        info, observation = np.empty(self._shapes[0]), np.empty(self._shapes[1], np.float32)
         if active is None:
             active = self._all
         else:
             active = self._checked(active)
-            outcome[...], terms[...] = self.outcome_lanes, 0.0
-        arrays = (requested, active, outcome, terms, observation)
+            self.worth[~active] = 0.0
+        arguments = (requested, active, self.world, info, observation)
         step = self._step
         if step is None:
-            step = self._step = resolved(simulator.step, 0, self.num_envs, *arrays, *self._rest[0])
+            step = self._step = resolved(fluid.step, 0, self.num_envs, *arguments)
         if self._steppers.count == 1:
-            problem = step(0, self.num_envs, *arrays, *self._rest[0])
+            problem = step(0, self.num_envs, *arguments)
         else:
             # No range may advance before all of them are known to be sound.
-            problem = simulator.check(0, self.num_envs, requested, active, self.clock, self.scenario.steps)
-            if problem == simulator.OK:
+            problem = fluid.check(0, self.num_envs, requested, active, self.world)
+            if problem == fluid.OK:
+                self._steppers.run(lambda first, last: step(first, last, *arguments))
+        if problem != fluid.OK:
+            self._refuse(problem, requested)
+        self.info, self.observation = info, observation
 
-                def advance(number: int, first: int, last: int) -> None:
-                    step(first, last, *arrays, *self._rest[number])
-
-                self._steppers.run(advance)
-        if problem == simulator.OK:
-            self.outcome_lanes, self.terms, self.observation_lanes = outcome, terms, observation
-            return
-        if problem == simulator.NOT_A_NUMBER:
+    def _refuse(self, problem: int, requested: Array) -> None:
+        if problem == fluid.NOT_A_NUMBER:
             b, i = np.argwhere(np.isnan(requested))[0]
             raise ValueError(
                 f"the share asked for agent {self.scenario.agent_names[i]!r} is NaN in environment {b} at "
@@ -259,50 +247,29 @@ class Batch:
             f"the episode is over after {self.scenario.steps} steps, or was never started: call reset()"
         )
 
-    @property
-    def reward(self) -> Array:
-        """Reward of the step just taken, (B,)."""
-        return self.terms[:, REWARD]
 
-    @property
-    def done(self) -> AnyArray:
-        """Whether the episode has reached its horizon, (B,) bool."""
-        return self.clock >= self.scenario.steps
-
-
-def _settings(scenario: Scenario) -> Array:
+def _setting_records(scenario: Scenario) -> AnyArray:
+    """The settings that all environments share, (1,) of SETTINGS."""
     platform, objective = scenario.platform, scenario.objective
-    settings = np.array(
-        [
-            scenario.dt,
-            platform.gpus,
-            platform.max_share,
-            platform.slice or 0.0,
-            platform.reallocation_s,
-            platform.deadband,
-            platform.keep_alive_s,
-            1.0 / scenario.dt,
-            *(getattr(objective, term) for term in TERMS),
-        ]
-    )
-    assert len(settings) == SETTINGS == WEIGHTS + len(TERMS)
+    settings = np.zeros(1, SETTINGS)
+    settings["dt"] = scenario.dt
+    settings["slice"] = platform.slice or 0.0
+    for name in ("gpus", "max_share", "reallocation_s", "deadband", "keep_alive_s"):
+        settings[name] = getattr(platform, name)
+    for term in TERMS:
+        settings["price"][term] = getattr(objective, term)
+    derive(settings)
     return settings
 
 
-def _agent_parameters(scenario: Scenario) -> Array:
-    """Parameters of the agents in the order of their columns, (N, AGENT_COLUMNS)."""
-    return np.array(
-        [
-            (
-                agent.throughput_rps,
-                agent.kappa or 0.0,
-                agent.min_share,
-                agent.priority,
-                scenario.platform.cold_start_s(agent.model_mb),
-                agent.slo_s,
-                1.0 / agent.priority,
-                max(0, math.ceil(agent.slo_s / scenario.dt - CLOCK_TOLERANCE) - 1),
-            )
-            for agent in scenario.agents
-        ]
-    )
+def _agent_records(scenario: Scenario) -> AnyArray:
+    """The agents' nominal parameters, (1, N) of AGENT."""
+    agents = np.zeros((1, len(scenario.agents)), AGENT)
+    for record, agent in zip(agents[0], scenario.agents, strict=True):
+        record["throughput"], record["kappa"] = agent.throughput_rps, agent.kappa or 0.0
+        record["min_share"], record["priority"] = agent.min_share, agent.priority
+        record["cold_start"] = scenario.platform.cold_start_s(agent.model_mb)
+        record["slo"], record["weight"] = agent.slo_s, 1.0 / agent.priority
+        lag = math.ceil(agent.slo_s / scenario.dt - fluid.CLOCK_TOLERANCE) - 1
+        record["slo_lag"] = min(max(0, lag), scenario.steps + 1)  # no request of an episode is older
+    return agents

@@ -9,29 +9,11 @@ from gymnasium import spaces
 
 from gpualloc_env.batch import Batch
 from gpualloc_env.metrics import episode_metrics
-from gpualloc_env.observation import OBSERVATION_FEATURES, View, view_of
 from gpualloc_env.rendering import render_rgb, render_text
-from gpualloc_env.scenario import load_scenario
-from gpualloc_env.state import (
-    ARRIVALS,
-    BACKLOG,
-    CAPACITY,
-    QUEUE_END,
-    SERVED,
-    SHARE,
-    AnyArray,
-)
-from gpualloc_env.traces import Split
-
-INFO_COLUMNS = {
-    "arrivals": ARRIVALS,
-    "queue": QUEUE_END,
-    "share": SHARE,
-    "served": SERVED,
-    "capacity": CAPACITY,
-    "backlog": BACKLOG,
-}
-"""Arrays of `info`, each (N,) float64 of the step just taken: the columns of the outcome."""
+from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, view_of
+from gpualloc_env.simulation.state import AnyArray, plain
+from gpualloc_env.traces.log import Split
 
 
 def single_spaces(num_agents: int) -> tuple[spaces.Box, spaces.Box]:
@@ -89,7 +71,8 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         """Make the views of the batch's arrays: once, since it takes as long as the compiled step."""
         batch = self._batch
         self._action = self._requested[0]
-        self._view = view_of(batch.state[0], batch.agents[0], batch.settings)
+        self._view = view_of(batch.state[0], batch.agents[0], batch.world.settings)
+        self._clock, self._worth = batch.clock, plain(batch.worth)[0]
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         """Restore a copy or a pickle: its views must look at its own arrays."""
@@ -110,7 +93,7 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
             self._batch.seed(int(self.np_random.integers(2**62)) if seed is None else seed)
             self._seeded = True
         self._batch.reset()
-        return self._batch.observation_lanes, {}
+        return self._batch.observation[0], {}
 
     def step(self, action: AnyArray) -> tuple[AnyArray, float, bool, bool, dict[str, Any]]:
         """Hold the shares that `action`, (N,) fractions of the platform, asks for during one step."""
@@ -123,16 +106,15 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
             )
         self._action[:] = action
         batch.advance(self._requested)
-        # The lanes of a batch of one are its agents.
-        outcome = batch.outcome_lanes
-        ((latency, cost, throughput, slo, shortfall, reward),) = batch.terms.tolist()
+        rows = batch.info[:, 0]
+        latency, cost, throughput, slo, shortfall, reward = self._worth.tolist()
         info: dict[str, Any] = {
-            "arrivals": outcome[ARRIVALS],
-            "queue": outcome[QUEUE_END],
-            "share": outcome[SHARE],
-            "served": outcome[SERVED],
-            "capacity": outcome[CAPACITY],
-            "backlog": outcome[BACKLOG],
+            "arrivals": rows[0],
+            "queue": rows[1],
+            "share": rows[2],
+            "served": rows[3],
+            "capacity": rows[4],
+            "backlog": rows[5],
             "reward_terms": {
                 "latency": latency,
                 "cost": cost,
@@ -141,10 +123,10 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
                 "shortfall": shortfall,
             },
         }
-        truncated = batch.clock.item(0) >= self._steps
+        truncated = self._clock.item(0) >= self._steps
         if truncated:
             info["episode_metrics"] = episode_metrics(batch, 0)
-        return batch.observation_lanes, reward, False, truncated, info
+        return batch.observation[0], reward, False, truncated, info
 
     def render(self) -> Any:
         """The state as text (`ansi`) or as an image (`rgb_array`)."""

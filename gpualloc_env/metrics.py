@@ -12,27 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpualloc_env.compiled import compiled, inlined
-from gpualloc_env.lanes import NEGLIGIBLE
-from gpualloc_env.state import (
-    ARRIVALS,
-    BACKLOG,
-    CAPACITY,
-    COLD_START,
-    DELAY,
-    HISTORY_COLUMNS,
-    LATE,
-    QUEUE_END,
-    REALLOCATED,
-    REWARD,
-    SERVED,
-    SHARE,
-    SHORTFALL,
-    SLO_S,
-    SUMS,
-    THROUGHPUT,
-    AnyArray,
-    Array,
-)
+from gpualloc_env.simulation.fluid import NEGLIGIBLE
+from gpualloc_env.simulation.state import OUTCOME, AnyArray, Array, plain
 
 if TYPE_CHECKING:
     from gpualloc_env.batch import Batch
@@ -40,19 +21,16 @@ if TYPE_CHECKING:
 LATENCIES = ("latency_p50_s", "latency_p95_s", "latency_p99_s")
 PERCENTILES = (0.50, 0.95, 0.99)
 PAPER_MAXIMUM_LATENCY_S = 999.0
+Sums = dict[str, list[float]]
 
 
 @compiled
-def sojourns(
-    arrived: AnyArray, served: AnyArray, capacity: AnyArray, delay: AnyArray, dt: float, segments: AnyArray
-) -> int:
+def sojourns(arrived: AnyArray, history: AnyArray, dt: float, segments: AnyArray) -> int:
     """Write the sojourn segments of one agent, rows (shortest [s], longest [s], requests).
 
     Args:
         arrived: cumulative arrivals up to each step, (T,) [requests].
-        served: requests served in each step, (T,).
-        capacity: requests that could have been served in each step, (T,).
-        delay: time from the start of each step to the start of service, (T,) [s].
+        history: the agent's recorded steps, (T,) of OUTCOME.
         dt: length of a step [s].
         segments: room for 2 T + 1 rows of 3 numbers.
 
@@ -64,16 +42,17 @@ def sojourns(
     cohort = 0
     departed = 0.0
     for t in range(steps):
-        if served[t] <= 0.0:
+        did = history[t]
+        if did.served <= 0.0:
             continue
         start = departed
-        rate = capacity[t] / (dt - delay[t])
-        left = served[t]
+        rate = did.capacity / (dt - did.delay)
+        left = did.served
         while left > NEGLIGIBLE and cohort <= t:
             waiting = arrived[cohort] - departed
             leaving = min(waiting, left)
             if leaving > 0.0:
-                age = (t - cohort) * dt + delay[t]
+                age = (t - cohort) * dt + did.delay
                 segments[count, 0] = age + (departed - start) / rate
                 segments[count, 1] = age + (departed - start + leaving) / rate
                 segments[count, 2] = leaving
@@ -144,53 +123,34 @@ def served_within(segments: AnyArray, limit: float) -> float:
 
 
 @compiled
-def _measure(
+def _sojourn_metrics(
     history: AnyArray,
     arrived: AnyArray,
     agents: AnyArray,
     dt: float,
-    sums: AnyArray,
+    segments: AnyArray,
     quantiles: AnyArray,
     goodput: AnyArray,
-    paper_latency: AnyArray,
-    segments: AnyArray,
 ) -> None:
-    """Everything about an episode that takes a loop over its steps.
+    """What depends on the sojourn times of an episode.
 
     Args:
-        history: the recorded steps, (T, HISTORY_COLUMNS, N).
+        history: the recorded steps, (T, N) of OUTCOME.
         arrived: cumulative arrivals, (T, N) [requests].
-        agents: their parameters, (N, AGENT_COLUMNS).
+        agents: their parameters, (N,) of AGENT.
         dt: length of a step [s].
-        sums: the sums over the steps, (HISTORY_COLUMNS, N).
+        segments: room for N (2 T + 1) rows of 3 numbers.
         quantiles: sojourn times [s] of each agent's requests and, in the last row, of all, (N + 1, 3).
         goodput: requests that left within their objective, (N,).
-        paper_latency: the paper's estimator q/(T g) after service, 999 s where g = 0, (N,) [s].
-        segments: room for N (2 T + 1) rows of 3 numbers.
     """
-    steps, columns, count = history.shape
-    for column in range(columns):
-        for i in range(count):
-            sums[column, i] = 0.0
-    for t in range(steps):
-        for column in range(columns):
-            for i in range(count):
-                sums[column, i] += history[t, column, i]
     total = 0
-    for i in range(count):
-        served, capacity, delay = history[:, SERVED, i], history[:, CAPACITY, i], history[:, DELAY, i]
+    for i in range(agents.shape[0]):
         own = segments[total:]
-        own = own[: sojourns(arrived[:, i], served, capacity, delay, dt, own)]
+        own = own[: sojourns(arrived[:, i], history[:, i], dt, own)]
         total += own.shape[0]
         _quantiles(own, quantiles[i])
-        goodput[i] = served_within(own, agents[i, SLO_S])
-        estimate = 0.0
-        for t in range(steps):
-            nominal = agents[i, THROUGHPUT] * history[t, SHARE, i]
-            queue = history[t, QUEUE_END, i]
-            estimate += queue / nominal if nominal > 0.0 else PAPER_MAXIMUM_LATENCY_S
-        paper_latency[i] = estimate / steps
-    _quantiles(segments[:total], quantiles[count])
+        goodput[i] = served_within(own, agents[i].slo)
+    _quantiles(segments[:total], quantiles[agents.shape[0]])
 
 
 @inlined
@@ -206,18 +166,27 @@ def _ratio(numerator: float, denominator: float) -> float:
 
 def _in_transit(batch: "Batch", b: int) -> float:
     """∫ finished work on its way to its next agent, which it reaches at the next step [requests · s]."""
-    routing, dt = batch.routing, batch.scenario.dt
+    routing, dt = batch.world.routing, batch.scenario.dt
     if routing.size == 0:
         return 0.0
     history = batch.history[b]
-    served, capacity, delay = history[:, SERVED], history[:, CAPACITY], history[:, DELAY]
+    served, capacity, delay = history["served"], history["capacity"], history["delay"]
     serving = np.divide(served * (dt - delay), capacity, out=np.zeros_like(served), where=served > 0)
     return float((served * (dt - delay - 0.5 * serving)).sum(axis=0) @ routing.sum(axis=1))
 
 
+def _paper_latency(history: AnyArray, throughput: Array) -> Array:
+    """The paper's estimator: mean of q/(T g) after service, 999 s where no share is held, (N,) [s]."""
+    share = history["share"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        estimate = history["queue"] / (throughput * share)
+    estimate[share <= NEGLIGIBLE] = PAPER_MAXIMUM_LATENCY_S
+    return estimate.mean(axis=0)
+
+
 def objectives(batch: "Batch") -> Array:
     """J of each episode, (B,): the mean of −reward over the steps taken."""
-    return -batch.episode[:, SUMS + REWARD] / np.maximum(batch.clock, 1)
+    return -batch.totals["reward"] / np.maximum(batch.clock, 1)
 
 
 def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
@@ -241,71 +210,89 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
         raise ValueError(
             f"environment {b} is at step {batch.clock[b]} of its episode; metrics need all of it"
         )
-    steps, dt, count = batch.scenario.steps, batch.scenario.dt, batch.num_agents
-    span = steps * dt
-    sums, quantiles = np.empty((HISTORY_COLUMNS, count)), np.empty((count + 1, len(PERCENTILES)))
-    goodputs, paper_latencies = np.empty((2, count))
+    steps, count = batch.scenario.steps, batch.num_agents
+    history, agents, dt = batch.history[b], batch.agents[b], batch.scenario.dt
     arrived = batch.inflows[:steps, b].cumsum(axis=0)
-    _measure(
-        batch.history[b],
-        arrived,
-        batch.agents[b],
-        dt,
-        sums,
-        quantiles,
-        goodputs,
-        paper_latencies,
-        np.empty((count * (2 * steps + 1), 3)),
-    )
+    quantiles, goodput = np.empty((count + 1, len(PERCENTILES))), np.empty(count)
+    segments = np.empty((count * (2 * steps + 1), 3))
+    _sojourn_metrics(history, arrived, np.ascontiguousarray(agents), dt, segments, quantiles, goodput)
+    totals = plain(history).sum(axis=0).view(OUTCOME)[:, 0]
     # Python's own floats: a few numbers at a time are slow as NumPy scalars.
-    columns, latencies = sums.tolist(), quantiles.tolist()
-    came: list[float] = arrived[-1].tolist()
-    throughput: list[float] = batch.agents[b, :, THROUGHPUT].tolist()
-    unfinished: list[float] = batch.history[b, -1, QUEUE_END].tolist()
-    backlog, served, late, shares = (columns[column] for column in (BACKLOG, SERVED, LATE, SHARE))
-    goodput: list[float] = goodputs.tolist()
-    estimates: list[float] = paper_latencies.tolist()
-    per_agent = {
-        name: {
-            "latency_mean_s": _ratio(backlog[i] * dt, came[i]),
-            **dict(zip(LATENCIES, latencies[i], strict=True)),
-            "slo_attainment": 1 - _ratio(late[i], came[i]),
-            "throughput_rps": served[i] / span,
-            "goodput_rps": goodput[i] / span,
-            "backlog_end": unfinished[i],
-            "unfinished": unfinished[i],
-            "arrived": came[i],
-            "share_mean": shares[i] / steps,
-            "paper_latency_s": estimates[i],
-        }
-        for i, name in enumerate(batch.scenario.agent_names)
+    sums = {name: totals[name].tolist() for name in OUTCOME.names or ()}
+    sums |= {"came": arrived[-1].tolist(), "goodput": goodput.tolist()}
+    sums |= {"unfinished": history["queue"][-1].tolist()}
+    throughput: list[float] = agents["throughput"].tolist()
+    estimates: list[float] = _paper_latency(history, agents["throughput"]).tolist()
+    return {
+        "objective": float(objectives(batch)[b]),
+        **_overall(batch, sums, throughput, _in_transit(batch, b), quantiles[-1].tolist()),
+        "min_share_shortfall": float(batch.totals["shortfall"][b]) / steps,
+        "reallocations": sum(sums["reallocated"]),
+        "cold_starts": sum(sums["cold_start"]),
+        **_paper_estimators(estimates, throughput, sums["share"], steps),
+        "per_agent": _per_agent(batch, sums, estimates, quantiles.tolist()),
     }
-    requests, waiting = sum(came), sum(backlog) * dt
-    gpu_seconds = sum(shares) * dt
+
+
+def _overall(
+    batch: "Batch", sums: Sums, throughput: list[float], in_transit: float, quantiles: list[float]
+) -> dict[str, float]:
+    """Metrics over all agents, from the sums over the steps of each, (N,), and the quantiles of all."""
+    steps, dt = batch.scenario.steps, batch.scenario.dt
+    span = steps * dt
+    came, served = sums["came"], sums["served"]
+    requests, waiting = sum(came), sum(sums["backlog"]) * dt
+    gpu_seconds = sum(sums["share"]) * dt
     cost = gpu_seconds * batch.scenario.platform.usd_per_gpu_hour / 3600
     fractions = [done / asked for done, asked in zip(served, came, strict=True) if asked > 0]
-    mean_estimate = sum(estimates) / count
     return {
-        "objective": -batch.episode.item(b, SUMS + REWARD) / steps,
         "latency_mean_s": _ratio(waiting, requests),
-        **dict(zip(LATENCIES, latencies[count], strict=True)),
-        "task_latency_mean_s": _ratio(waiting + _in_transit(batch, b), sum(columns[ARRIVALS])),
-        "slo_attainment": 1 - _ratio(sum(late), requests),
+        **dict(zip(LATENCIES, quantiles, strict=True)),
+        "task_latency_mean_s": _ratio(waiting + in_transit, sum(sums["arrivals"])),
+        "slo_attainment": 1 - _ratio(sum(sums["late"]), requests),
         "throughput_rps": sum(served) / span,
-        "goodput_rps": sum(goodput) / span,
-        "backlog_end": sum(unfinished),
-        "unfinished": sum(unfinished),
+        "goodput_rps": sum(sums["goodput"]) / span,
+        "backlog_end": sum(sums["unfinished"]),
+        "unfinished": sum(sums["unfinished"]),
         "arrived": requests,
         "gpu_utilisation": _ratio(sum(s / t for s, t in zip(served, throughput, strict=True)), gpu_seconds),
         "gpu_seconds": gpu_seconds,
         "cost_usd": cost,
         "cost_usd_per_1k": 1000 * _ratio(cost, sum(served)),
         "fairness_jain": _ratio(sum(fractions) ** 2, len(fractions) * sum(x * x for x in fractions)),
-        "min_share_shortfall": batch.episode.item(b, SUMS + SHORTFALL) / steps,
-        "reallocations": sum(columns[REALLOCATED]),
-        "cold_starts": sum(columns[COLD_START]),
-        "paper_latency_s": mean_estimate,
+    }
+
+
+def _paper_estimators(
+    estimates: list[float], throughput: list[float], shares: list[float], steps: int
+) -> dict[str, float]:
+    """The estimators of arXiv 2512.22149, Table II."""
+    mean = sum(estimates) / len(estimates)
+    return {
+        "paper_latency_s": mean,
         "paper_throughput_rps": sum(t * g for t, g in zip(throughput, shares, strict=True)) / steps,
-        "paper_latency_std_s": math.sqrt(sum((x - mean_estimate) ** 2 for x in estimates) / count),
-        "per_agent": per_agent,
+        "paper_latency_std_s": math.sqrt(sum((x - mean) ** 2 for x in estimates) / len(estimates)),
+    }
+
+
+def _per_agent(
+    batch: "Batch", sums: Sums, estimates: list[float], quantiles: list[list[float]]
+) -> dict[str, dict[str, float]]:
+    """Metrics of each agent by its name."""
+    steps, dt = batch.scenario.steps, batch.scenario.dt
+    span = steps * dt
+    return {
+        name: {
+            "latency_mean_s": _ratio(sums["backlog"][i] * dt, sums["came"][i]),
+            **dict(zip(LATENCIES, quantiles[i], strict=True)),
+            "slo_attainment": 1 - _ratio(sums["late"][i], sums["came"][i]),
+            "throughput_rps": sums["served"][i] / span,
+            "goodput_rps": sums["goodput"][i] / span,
+            "backlog_end": sums["unfinished"][i],
+            "unfinished": sums["unfinished"][i],
+            "arrived": sums["came"][i],
+            "share_mean": sums["share"][i] / steps,
+            "paper_latency_s": estimates[i],
+        }
+        for i, name in enumerate(batch.scenario.agent_names)
     }

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from gpualloc_env.observation import View
-from gpualloc_env.state import AnyArray
+from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.state import AnyArray
 
 WIDTH, ROW_HEIGHT, GAP = 480, 40, 10
 BACKGROUND, SHARE_COLOUR, QUEUE_COLOUR, LOADING_COLOUR = (

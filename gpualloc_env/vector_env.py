@@ -8,16 +8,15 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from gpualloc_env.batch import Batch
-from gpualloc_env.env import INFO_COLUMNS, single_spaces
+from gpualloc_env.env import single_spaces
 from gpualloc_env.metrics import episode_metrics
-from gpualloc_env.observation import View
-from gpualloc_env.scenario import load_scenario
-from gpualloc_env.state import TERMS, AnyArray
-from gpualloc_env.traces import Split
+from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.state import INFO, TERMS, AnyArray
+from gpualloc_env.traces.log import Split
 
-# Names of `info`, of Gymnasium's masks beside them and the columns behind them.
-_INFO = tuple((name, f"_{name}", column) for name, column in INFO_COLUMNS.items())
-_TERMS = tuple((name, f"_{name}", column) for column, name in enumerate(TERMS))
+# Names of `info` and of Gymnasium's masks beside them.
+_INFO, _TERMS = (tuple((name, f"_{name}") for name in names) for names in (INFO, TERMS))
 
 
 class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
@@ -133,13 +132,11 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
     def _info(self, active: AnyArray) -> dict[str, Any]:
         batch = self._batch
         info: dict[str, Any] = {}
-        planes = batch.outcome_lanes.reshape(-1, batch.num_envs, batch.num_agents)
-        values = batch.terms.T
-        for name, mask, column in _INFO:
-            info[name], info[mask] = planes[column], active
+        for (name, mask), values in zip(_INFO, batch.info, strict=True):
+            info[name], info[mask] = values, active
         terms: dict[str, Any] = {}
-        for name, mask, column in _TERMS:
-            terms[name], terms[mask] = values[column], active
+        for name, mask in _TERMS:
+            terms[name], terms[mask] = batch.worth[name].copy(), active
         info["reward_terms"], info["_reward_terms"] = terms, active
         if batch.history.shape[1] and self._over.any():
             for b in np.flatnonzero(self._over):

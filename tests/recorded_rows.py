@@ -1,7 +1,7 @@
 """Rows of the record of an episode by name."""
 
 from gpualloc_env.env import INFO_COLUMNS
-from gpualloc_env.state import COLD_START, DELAY, LATE, REALLOCATED
+from gpualloc_env.simulation.state import COLD_START, DELAY, LATE, REALLOCATED
 
 RECORDED_ROWS = {
     **INFO_COLUMNS,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines import adaptive
+from baselines.online import adaptive
 from gpualloc_env import OBSERVATION_FEATURES, Batch, load_scenario
-from gpualloc_env.allocator import Allocator, Fallback
-from gpualloc_env.allocator_file import Manifest
+from gpualloc_env.allocator.allocator import Allocator, Fallback
+from gpualloc_env.allocator.file import Manifest
 
 MINIMUM = [0.1, 0.3, 0.2, 0.0]
 NOT_FINITE, OUT_OF_RANGE = "the input is not finite", "the input is out of range"

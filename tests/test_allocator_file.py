@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from npz_contents import contents
 
-from gpualloc_env.allocator import Allocator, AllocatorError, Fallback
-from gpualloc_env.allocator_file import read, write_npz
+from gpualloc_env.allocator.allocator import Allocator, AllocatorError, Fallback
+from gpualloc_env.allocator.file import read, write_npz
 
 SIMPLEX = {"kind": "simplex", "bound": 6.0, "idle_bias": 0.0}
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from training.atomic import write_atomically
+from training.files.atomic import write_atomically
 
 
 def test_content_replaces_what_was_there(tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gpualloc_env import SCENARIOS, Agent, Batch, Platform, Scenario, Surge, Traffic, load_scenario
 from gpualloc_env.env import INFO_COLUMNS, GPUAllocEnv
-from gpualloc_env.state import OUTCOME_COLUMNS, QUEUE, TERMS
+from gpualloc_env.simulation.state import OUTCOME_COLUMNS, QUEUE, TERMS
 from gpualloc_env.vector_env import GPUAllocVectorEnv
 
 STEPS = 5
@@ -142,7 +142,7 @@ def test_what_arrived_was_served_or_waits_at_every_step(name, scenario_arguments
         entered += batch.arrivals[t + 1, :4]
         if scenario.routing is not None:
             entered += outcome["served"] @ np.array(scenario.routing)
-        assert batch.state[:, :, QUEUE] == pytest.approx(entered - served, rel=1e-6, abs=1e-6)
+        assert batch.state["queue"] == pytest.approx(entered - served, rel=1e-6, abs=1e-6)
         assert (outcome["share"].sum(axis=1) <= scenario.platform.gpus * (1 + 1e-12)).all()
         assert (outcome["share"] <= scenario.platform.max_share).all()
         assert (batch.state >= 0).all()

@@ -8,13 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from baselines import POLICIES, bound, lower_bounds
-from baselines.bound import relaxed
-from baselines.drift import drifting_shares
-from baselines.inner_linearisation import solve
-from baselines.programme import best_shares, dual_value, serving_gain
+from baselines import POLICIES, lower_bounds
+from baselines.bounds import bound
+from baselines.bounds.bound import relaxed
+from baselines.bounds.drift import drifting_shares
+from baselines.bounds.inner_linearisation import solve
+from baselines.bounds.programme import best_shares, dual_value, serving_gain
 from gpualloc_env import SCENARIOS, Agent, Batch, Objective, Platform, Scenario, Traffic, load_scenario
-from gpualloc_env.state import MEAN_RATE, QUEUE_END, REWARD, SERVED, SHARE, SUMS, THROUGHPUT, WEIGHT
+from gpualloc_env.simulation.state import (
+    MEAN_RATE,
+    QUEUE_END,
+    REWARD,
+    SERVED,
+    SHARE,
+    SUMS,
+    THROUGHPUT,
+    WEIGHT,
+)
 
 STEPS = {"fleet": 20, "paper-spike": 200, "trace": None}
 ALL_TERMS = {"latency": 1.0, "cost": 0.3, "throughput": 0.4, "slo": 0.7, "shortfall": 0.6}

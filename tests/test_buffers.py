@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gpualloc_env.buffers import buffers
+from gpualloc_env.simulation.buffers import buffers
 
 LARGE = (4, 2**14)
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from baselines import POLICIES, PRIVILEGED, Clairvoyant, feasible_schedule, lower_bounds, policy_for
-from baselines.clairvoyant import _tracked, feasible_schedules
+from baselines.bounds.clairvoyant import _tracked, feasible_schedules
 from gpualloc_env import Platform, load_scenario
-from training.evaluate import evaluate
+from training.evaluation.evaluate import evaluate
 
 CHANGES = {
     "paper": {"steps": 40},

@@ -10,14 +10,15 @@ from log_samples import played
 
 import training.compare
 from baselines import POLICIES
-from gpualloc_env.scenario import SCENARIOS, load_scenario
-from gpualloc_env.state import ARRIVALS, QUEUE_END, SERVED
-from gpualloc_env.traces import Log
+from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.registry import SCENARIOS
+from gpualloc_env.simulation.state import ARRIVALS, QUEUE_END, SERVED
+from gpualloc_env.traces.log import Log
+from training.artifacts.policies import AgentsError
 from training.compare import ENTRIES, CompareConfig, main, named
-from training.evaluate import evaluate
-from training.policies import AgentsError
-from training.provenance import PACKAGES
-from training.report import estimate, mean_metrics, overview
+from training.evaluation.evaluate import evaluate
+from training.files.provenance import PACKAGES
+from training.reporting.report import estimate, mean_metrics, overview
 
 PAPER = ("--scenario", "paper", "--policies", "static", "round-robin", "adaptive", "--episodes", "1")
 

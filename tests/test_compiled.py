@@ -7,7 +7,7 @@ PROGRAM = """
 import numpy as np
 from gpualloc_env import compiled
 compiled.PATIENCE_S = 0.0
-from gpualloc_env.generator import exponential, seed_generator
+from gpualloc_env.simulation.random import exponential, seed_generator
 generator = np.zeros(4, dtype=np.uint64)
 seed_generator(generator, np.uint64(1))
 exponential(generator, 1.0)

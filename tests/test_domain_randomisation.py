@@ -4,12 +4,12 @@ from trained_run import TRAINED, interrupt
 
 from baselines import POLICIES
 from gpualloc_env import SCENARIOS, Scenario, load_scenario
-from training.action_transform import corrections
-from training.checkpoint import load
-from training.domain_randomisation import SEEDS_PER_DOMAIN, DomainVecEnv, variants
-from training.paired_vec_env import PairedVecEnv
-from training.sb3_vec_env import BatchVecEnv
-from training.seeds import FIRST_TRAINING_SEED
+from training.evaluation.seeds import FIRST_TRAINING_SEED
+from training.learning.action_transform import corrections
+from training.learning.checkpoint import load
+from training.learning.domain_randomisation import SEEDS_PER_DOMAIN, DomainVecEnv, variants
+from training.learning.paired_vec_env import PairedVecEnv
+from training.learning.sb3_vec_env import BatchVecEnv
 from training.train import TrainConfig, main
 
 

@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 from gpualloc_env import OBSERVATION_FEATURES, SCENARIOS, View, observe
-from gpualloc_env.state import TERMS
+from gpualloc_env.simulation.state import TERMS
 
 ARRAYS = ("arrivals", "queue", "share", "served", "capacity", "backlog")
 EPISODE_METRICS = {

@@ -16,14 +16,14 @@ from stable_baselines3.common.vec_env import VecNormalize
 from trained_run import TRAINED, torch_policy, torch_shares
 
 from gpualloc_env import OBSERVATION_FEATURES, load_scenario
-from gpualloc_env.allocator import Allocator, AllocatorError
-from gpualloc_env.allocator_file import read
+from gpualloc_env.allocator.allocator import Allocator, AllocatorError
+from gpualloc_env.allocator.file import read
+from training.artifacts.policies import AgentsError, load_policy
 from training.compare import CompareConfig
 from training.compare import main as compare
-from training.evaluate import evaluate
+from training.evaluation.evaluate import evaluate
 from training.export import ExportConfig, main
-from training.policies import AgentsError, load_policy
-from training.sb3_vec_env import BatchVecEnv
+from training.learning.sb3_vec_env import BatchVecEnv
 
 FORMS = ("npz", "onnx")
 AGENTS = ("coordinator", "nlp", "vision", "reasoning")
@@ -162,7 +162,7 @@ def test_deciding_imports_neither_torch_nor_pickled_code(exported, form):
     program = f"""
 import pickle, sys
 def refuse(*args, **kwargs): raise AssertionError("something was unpickled")
-import gpualloc_env.allocator, numpy as np
+import gpualloc_env.allocator.allocator, numpy as np
 gpualloc_env.allocator.Allocator.load  # everything that compiles is imported
 from gpualloc_env import Batch, load_scenario
 batch = Batch(load_scenario("serverless"), 1)

@@ -14,22 +14,23 @@ import scipy.linalg
 import tyro
 
 import training.fit
-from gpualloc_env.scenario import Scenario, load_scenario
-from gpualloc_env.trace_formats import read_log
-from gpualloc_env.workload import Burst, Cycle, Traffic
-from training.burst_likelihood import (
+from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.scenario.traffic import Burst, Cycle, Traffic
+from gpualloc_env.traces.formats import read_log
+from training.fit import FitConfig, main
+from training.fitting.burst_likelihood import (
     Stream,
     burst_log_likelihood,
     mmpp_log_likelihood,
     poisson_log_likelihood,
 )
-from training.cycle_regression import find_cycle
-from training.drawn_log import drawn_times
-from training.fit import FitConfig, main
-from training.fit_report import Comparison, verdicts
-from training.log_statistics import Statistics, counts, dispersion, quantum, spread, statistics
-from training.request_streams import RequestStreams, rounded
-from training.traffic_fit import fit_traffic
+from training.fitting.cycle_regression import find_cycle
+from training.fitting.drawn_log import drawn_times
+from training.fitting.fit_report import Comparison, verdicts
+from training.fitting.log_statistics import Statistics, counts, dispersion, quantum, spread, statistics
+from training.fitting.request_streams import RequestStreams, rounded
+from training.fitting.traffic_fit import fit_traffic
 
 RATES = (1.0, 0.5, 0.5, 0.3)
 BURST = Burst(ratio=4, on_s=10, off_s=50)

@@ -8,11 +8,11 @@ import tyro
 
 import training.leaderboard
 from baselines import POLICIES
-from gpualloc_env.scenario import load_scenario
-from training.evaluate import evaluate
+from gpualloc_env.scenario.loading import load_scenario
+from training.artifacts.policies import AgentsError
+from training.evaluation.evaluate import evaluate
+from training.evaluation.verdicts import Entry, episodes_needed, verdict
 from training.leaderboard import FILES, LeaderboardConfig, main
-from training.policies import AgentsError
-from training.verdicts import Entry, episodes_needed, verdict
 
 SHORT = """
 steps = 20

@@ -12,21 +12,21 @@ from trained_run import TRAINED, torch_policy, torch_shares
 
 from baselines import POLICIES, policy_for
 from gpualloc_env import OBSERVATION_FEATURES, SCENARIOS, Batch, load_scenario
-from gpualloc_env.allocator import Allocator, AllocatorError
-from gpualloc_env.networks import decider
-from gpualloc_env.observation import pack
-from gpualloc_env.receding_horizon import CORRECTIONS, RELUCTANCE, Constants, plan, plan_observed
-from gpualloc_env.state import SUMS
-from training.action_transform import corrections
-from training.evaluate import evaluate
+from gpualloc_env.allocator.allocator import Allocator, AllocatorError
+from gpualloc_env.allocator.networks import decider
+from gpualloc_env.allocator.receding_horizon import CORRECTIONS, RELUCTANCE, Constants, plan, plan_observed
+from gpualloc_env.simulation.observation import pack
+from gpualloc_env.simulation.state import SUMS
+from training.artifacts.policies import learned_policy, load_policy
+from training.evaluation.evaluate import evaluate
 from training.export import ExportConfig
 from training.export import main as export
-from training.paired_vec_env import PairedVecEnv
-from training.policies import learned_policy, load_policy
-from training.sb3_vec_env import BatchVecEnv
+from training.learning.action_transform import corrections
+from training.learning.paired_vec_env import PairedVecEnv
+from training.learning.sb3_vec_env import BatchVecEnv
+from training.learning.trained_network import decider_of, network_of
 from training.train import TrainConfig, make_ppo, make_transform, with_defaults
 from training.train import main as train
-from training.trained_network import decider_of, network_of
 
 KINDS = ("ppo-shared", "ppo-residual")
 FORMS = ("npz", "onnx")

@@ -5,7 +5,17 @@ import pytest
 
 from gpualloc_env import Agent, Batch, Platform, Scenario, Traffic, load_scenario
 from gpualloc_env.metrics import episode_metrics
-from gpualloc_env.state import ARRIVALS, BACKLOG, CAPACITY, DELAY, LATE, QUEUE_END, SERVED, SHARE, SUMS
+from gpualloc_env.simulation.state import (
+    ARRIVALS,
+    BACKLOG,
+    CAPACITY,
+    DELAY,
+    LATE,
+    QUEUE_END,
+    SERVED,
+    SHARE,
+    SUMS,
+)
 
 SLICES = 40  # parts of a request in the brute force
 

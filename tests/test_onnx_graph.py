@@ -10,9 +10,9 @@ from graph_runs import graph_outputs
 from npz_contents import contents
 from onnx import helper, numpy_helper
 
-from gpualloc_env.allocator import Allocator, AllocatorError
-from gpualloc_env.allocator_file import read, write_npz, write_onnx
-from gpualloc_env.networks import shared
+from gpualloc_env.allocator.allocator import Allocator, AllocatorError
+from gpualloc_env.allocator.file import read, write_npz, write_onnx
+from gpualloc_env.allocator.networks import shared
 
 FOLDER = Path(__file__).parents[1] / "training" / "pretrained"
 FILES = {

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from baselines import adaptive
+from baselines.online import adaptive
 from gpualloc_env import Batch, load_scenario
 from gpualloc_env.metrics import episode_metrics
-from gpualloc_env.state import SHARE
+from gpualloc_env.simulation.state import SHARE
 
 COORDINATOR, NLP, VISION, REASONING = range(4)
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from baselines import policy_for
-from gpualloc_env.allocator import Allocator
+from gpualloc_env.allocator.allocator import Allocator
+from training.artifacts.policies import load_policies, load_policy
 from training.burst_figure import BurstFigureConfig
 from training.burst_figure import main as draw_burst
 from training.compare import named
-from training.evaluate import evaluate
-from training.held_out import held_out_scenario
-from training.policies import load_policies, load_policy
-from training.seeds import FIRST_VALIDATION_SEED
+from training.evaluation.evaluate import evaluate
+from training.evaluation.held_out import held_out_scenario
+from training.evaluation.seeds import FIRST_VALIDATION_SEED
 
 FOLDER = Path(__file__).parents[1] / "training" / "pretrained"
 FILES = sorted(FOLDER.rglob("*.npz"))

@@ -7,19 +7,19 @@ import pytest
 from views import random_view, view
 
 from baselines import DEFAULTS, fresh, policy_for
-from baselines.autoscaler import Autoscaler
-from baselines.cmu import cmu
-from baselines.drift_plus_penalty import DriftPlusPenalty
-from baselines.generalised_cmu import GeneralisedCmu
-from baselines.hysteresis import Hysteresis
-from baselines.max_min_fair import MaxMinFair
-from baselines.max_weight import max_weight
-from baselines.proportional_fair import ProportionalFair
-from baselines.queue_aware import QueueAware
-from baselines.square_root_staffing import SquareRootStaffing
+from baselines.online.autoscaler import Autoscaler
+from baselines.online.cmu import cmu
+from baselines.online.drift_plus_penalty import DriftPlusPenalty
+from baselines.online.generalised_cmu import GeneralisedCmu
+from baselines.online.hysteresis import Hysteresis
+from baselines.online.max_min_fair import MaxMinFair
+from baselines.online.max_weight import max_weight
+from baselines.online.proportional_fair import ProportionalFair
+from baselines.online.queue_aware import QueueAware
+from baselines.online.square_root_staffing import SquareRootStaffing
 from gpualloc_env import load_scenario
 from gpualloc_env.metrics import objectives
-from training.evaluate import rollout
+from training.evaluation.evaluate import rollout
 
 
 def test_cmu_empties_the_dearest_queue_first():

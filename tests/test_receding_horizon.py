@@ -7,14 +7,14 @@ import pytest
 from views import random_view, view
 
 from baselines import POLICIES, adaptive_smoothed
-from baselines.receding_horizon import RecedingHorizon
+from baselines.online.receding_horizon import RecedingHorizon
 from gpualloc_env import Batch, Scenario, Traffic, load_scenario
-from gpualloc_env.agents import SATURATING_AGENTS
+from gpualloc_env.allocator.receding_horizon import predict_backlogs
 from gpualloc_env.metrics import objectives
-from gpualloc_env.platform import SERVERLESS
-from gpualloc_env.receding_horizon import predict_backlogs
-from gpualloc_env.state import BACKLOG
-from training.evaluate import rollout
+from gpualloc_env.scenario.agents import SATURATING_AGENTS
+from gpualloc_env.scenario.platform import SERVERLESS
+from gpualloc_env.simulation.state import BACKLOG
+from training.evaluation.evaluate import rollout
 
 PLAIN = RecedingHorizon(
     horizon_s=4.0, inflow_weight=0.0, persistence=1.0, terminal=0.0, bill=0.0, standby=0.0

@@ -12,7 +12,7 @@ from stable_baselines3 import PPO
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from trained_run import interrupt
 
-from training.checkpoint import load
+from training.learning.checkpoint import load
 from training.train import TrainConfig, main
 
 ROOT = Path(__file__).parents[1]

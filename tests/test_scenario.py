@@ -15,8 +15,8 @@ from gpualloc_env import (
     Traffic,
     load_scenario,
 )
-from gpualloc_env.agents import PAPER_AGENTS, Linear, Saturating
-from gpualloc_env.state import MEAN_RATE, THROUGHPUT
+from gpualloc_env.scenario.agents import PAPER_AGENTS, Linear, Saturating
+from gpualloc_env.simulation.state import MEAN_RATE, THROUGHPUT
 
 COMPLETE = """
 description = "two agents on a sliced GPU"

@@ -5,7 +5,7 @@ import pytest
 from recorded_rows import RECORDED_ROWS
 
 from gpualloc_env import Agent, Batch, Objective, Platform, Scenario, Traffic
-from gpualloc_env.state import MEAN_RATE, TERMS
+from gpualloc_env.simulation.state import MEAN_RATE, TERMS
 
 CHANGING_FIELDS = ("queue", "inflow", "rate", "share", "idle", "loading", "oldest_age")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from stepping import SINGLE_STEPS, Reference, cartpole, ratios, single, whole_episodes
 
-from gpualloc_env.threads import VARIABLE
+from gpualloc_env.simulation.threads import VARIABLE
 
 
 @pytest.mark.parametrize(

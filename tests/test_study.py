@@ -8,14 +8,14 @@ from trained_run import Interruption
 
 import training.study
 from gpualloc_env import Batch
-from training.defaults import DEFAULTS, default_settings
-from training.run_directory import CONFIG
-from training.search_space import SPACE, Choices
-from training.seeds import FIRST_TRAINING_SEED, FIRST_VALIDATION_SEED
+from training.evaluation.seeds import FIRST_TRAINING_SEED, FIRST_VALIDATION_SEED
+from training.files.run_directory import CONFIG
+from training.learning.defaults import DEFAULTS, default_settings
+from training.search.search_space import SPACE, Choices
+from training.search.trial_table import Trial, read_trials, write_trials
+from training.search.tuned_file import read_tables
 from training.study import StudyConfig, as_searched, as_trained, main
 from training.train import TrainConfig, with_defaults
-from training.trial_table import Trial, read_trials, write_trials
-from training.tuned_file import read_tables
 
 ALLOCATORS = ("ppo", "ppo-shared", "ppo-residual")
 SCENARIO = """\

@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from baselines import POLICIES
-from gpualloc_env.scenario import load_scenario
+from gpualloc_env.scenario.loading import load_scenario
 from training.compare import CompareConfig, main
-from training.evaluate import evaluate
-from training.event_files import COLUMNS, step_curves
+from training.evaluation.evaluate import evaluate
+from training.reporting.event_files import COLUMNS, step_curves
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 RUNS = ("adaptive", "round-robin", "static")

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from gpualloc_env.threads import VARIABLE, Threads
+from gpualloc_env.simulation.threads import VARIABLE, Threads
 
 
 def test_the_environment_variable_limits_the_threads(monkeypatch):

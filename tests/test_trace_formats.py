@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from log_samples import AGENTS, HEADERS, LINES, log_lines, write_log
 
-import gpualloc_env.trace_lines
+import gpualloc_env.traces.lines
 from gpualloc_env import TraceError
-from gpualloc_env.trace_formats import FORMATS, read_log, spread
+from gpualloc_env.traces.formats import FORMATS, read_log, spread
 
 REAL_LOGS = Path(__file__).parents[2] / "shared" / "traces"
 TIME = {"Azure": "TIMESTAMP", "BurstGPT": "Timestamp", "Mooncake": "timestamp", "plain": "time_s"}

@@ -6,8 +6,8 @@ import pytest
 from log_samples import AGENTS, HEADERS, log_lines, played, write_log
 
 from gpualloc_env import Batch, Trace, TraceError, load_scenario
-from gpualloc_env.trace_formats import FORMATS, read_log
-from gpualloc_env.traces import ASSIGNMENTS
+from gpualloc_env.traces.formats import FORMATS, read_log
+from gpualloc_env.traces.log import ASSIGNMENTS
 
 REAL_LOGS = Path(__file__).parents[2] / "shared" / "traces"
 every_format = pytest.mark.parametrize("form", FORMATS)

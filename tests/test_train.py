@@ -8,12 +8,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from trained_run import TRAINED, torch_policy
 
 from gpualloc_env import Agent, Batch, Scenario, Traffic, load_scenario
-from training.action_transform import simplex
-from training.checkpoint import load
-from training.evaluate import evaluate
-from training.policies import load_policy
-from training.sb3_vec_env import BatchVecEnv
-from training.seeds import FIRST_TRAINING_SEED, FIRST_VALIDATION_SEED
+from training.artifacts.policies import load_policy
+from training.evaluation.evaluate import evaluate
+from training.evaluation.seeds import FIRST_TRAINING_SEED, FIRST_VALIDATION_SEED
+from training.learning.action_transform import simplex
+from training.learning.checkpoint import load
+from training.learning.sb3_vec_env import BatchVecEnv
 from training.train import TrainConfig, main
 
 

@@ -8,8 +8,8 @@ from recorded_rows import RECORDED_ROWS
 from transcription import Transcription
 
 from gpualloc_env import Agent, Batch, Burst, Objective, Platform, Scenario, Surge, Traffic
-from gpualloc_env.lanes import LANES
-from gpualloc_env.state import MEAN_RATE, TERMS
+from gpualloc_env.simulation.lanes import LANES
+from gpualloc_env.simulation.state import MEAN_RATE, TERMS
 
 
 @st.composite

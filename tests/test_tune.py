@@ -7,11 +7,11 @@ from baselines import DEFAULTS, with_constants
 from baselines.tunable import ranges
 from baselines.tuned import TUNED, read_tuned
 from gpualloc_env.metrics import objectives
-from gpualloc_env.scenario import load_scenario
-from training.evaluate import evaluate, rollout
-from training.seeds import FIRST_TRAINING_SEED
+from gpualloc_env.scenario.loading import load_scenario
+from training.evaluation.evaluate import evaluate, rollout
+from training.evaluation.seeds import FIRST_TRAINING_SEED
+from training.search.tuned_file import Table, read_tables, write_tables
 from training.tune import HEADER, TUNABLE, TuneConfig, main
-from training.tuned_file import Table, read_tables, write_tables
 
 QUICK = ("--trials", "4", "--episodes", "3")
 

@@ -10,13 +10,13 @@ import training.validate
 from gpualloc_env import SCENARIOS
 from gpualloc_env.batch import Batch
 from gpualloc_env.metrics import episode_metrics
-from training import closed_forms, fluid, request_checks, request_simulations
-from training.checks import Check, against_simulator, against_theory, controlled
-from training.closed_forms import md1_waits, pollaczek_khinchine, slotted_wait
-from training.partings import Case, burst_cases, burst_rows, step_cases
-from training.report import Estimate
+from training.reporting.report import Estimate
 from training.validate import ENTRIES, ValidateConfig, main
-from training.workflow_network import ROUTING, SERVICE_TIMES, TASK_SERVICE_S, equally_loaded
+from training.validation import closed_forms, fluid, request_checks, request_simulations
+from training.validation.checks import Check, against_simulator, against_theory, controlled
+from training.validation.closed_forms import md1_waits, pollaczek_khinchine, slotted_wait
+from training.validation.partings import Case, burst_cases, burst_rows, step_cases
+from training.validation.workflow_network import ROUTING, SERVICE_TIMES, TASK_SERVICE_S, equally_loaded
 
 TOLERANCES = {
     "Pollaczek-Khinchine": 0.02,

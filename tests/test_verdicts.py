@@ -1,8 +1,21 @@
 import numpy as np
 import pytest
 
-from training.leaderboard_report import Board, boards_json, summary_rows, write_csv, write_markdown
-from training.verdicts import Entry, best_online, episodes_needed, headroom_closed, interval, verdict
+from training.evaluation.verdicts import (
+    Entry,
+    best_online,
+    episodes_needed,
+    headroom_closed,
+    interval,
+    verdict,
+)
+from training.reporting.leaderboard_report import (
+    Board,
+    boards_json,
+    summary_rows,
+    write_csv,
+    write_markdown,
+)
 
 
 def entry(name, objective, kind="online"):

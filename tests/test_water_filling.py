@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from baselines.water_filling import LOGARITHM, MINIMUM, THROUGHPUT, fill, spread
-from gpualloc_env.curves import needed_share, share_to_empty, speedup, whole_slices
+from baselines.online.water_filling import LOGARITHM, MINIMUM, THROUGHPUT, fill, spread
+from gpualloc_env.simulation.curves import needed_share, share_to_empty, speedup, whole_slices
 
 
 def filled(utility, weight, kappa, capacity=1.0, least=0.0, most=1.0, floor=0.0):

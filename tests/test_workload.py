@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gpualloc_env import SCENARIOS, Agent, Batch, Burst, Cycle, Scenario, Surge, Traffic, load_scenario
-from gpualloc_env.generator import (
+from gpualloc_env.simulation.random import (
     POISSON_CACHE,
     cached_poisson_quantile,
     exponential,
@@ -13,7 +13,7 @@ from gpualloc_env.generator import (
     seed_generator,
     uniform,
 )
-from gpualloc_env.state import COLD_START_S, KAPPA, MEAN_RATE, MIN_SHARE, THROUGHPUT
+from gpualloc_env.simulation.state import COLD_START_S, KAPPA, MEAN_RATE, MIN_SHARE, THROUGHPUT
 
 BURST = Burst(ratio=4, on_s=10, off_s=50)
 
@@ -36,7 +36,7 @@ def drawn(traffic, *, steps, envs=1, dt=1.0, seed=0, agents=1, base=100.0):
     batch = Batch(scenario, envs)
     batch.seed(seed)
     batch.reset()
-    return batch.arrivals[:steps], batch.state[:, :, MEAN_RATE]
+    return batch.arrivals[:steps], batch.state["mean_rate"]
 
 
 @pytest.mark.parametrize("mean", [0.1, 3.0, 17.0, 120.0, 1900.0])
@@ -227,7 +227,7 @@ def test_every_serverless_episode_has_load_four_fifths_and_another_mix():
     mixes = []
     for _ in range(3):
         batch.reset()
-        rates = batch.state[:, :, MEAN_RATE]
+        rates = batch.state["mean_rate"]
         assert (rates / base).sum(axis=1) == pytest.approx(np.full(500, 0.8), rel=1e-12)
         mixes.append(rates[:, 0].copy())
     assert len(np.unique(mixes)) == 1500
@@ -239,7 +239,7 @@ def test_traffic_comes_at_the_mean_rate_that_the_objective_counts_with():
     batch.seed(0)
     batch.reset()
     counted = batch.arrivals[:3000].mean(axis=0)
-    assert counted.sum(axis=0) == pytest.approx(batch.state[:, :, MEAN_RATE].sum(axis=0), rel=0.02)
+    assert counted.sum(axis=0) == pytest.approx(batch.state["mean_rate"].sum(axis=0), rel=0.02)
 
 
 @pytest.mark.parametrize("dt", [0.01, 0.1, 0.3, 0.7, 2.0, 7.0])
@@ -365,7 +365,7 @@ def test_counts_of_scenarios_without_bursts_follow_the_poisson_law(name):
 
 def test_serverless_has_the_variance_of_its_mix_and_its_bursts():
     batch, arrivals = arrivals_of("serverless", 2000)
-    rates = batch.state[:, :, MEAN_RATE]
+    rates = batch.state["mean_rate"]
     # Given the rates λ of an episode: Var = λ + λ² c², c² of a process that is on a sixth of the time,
     # at 8/3 and else at 2/3 of the mean, averaged over a step of 1 s.
     tau = 50 / 6

@@ -6,8 +6,8 @@ import torch
 from stable_baselines3 import PPO
 
 import training.train
-from gpualloc_env.observation import observe
-from training.policies import read_transform
+from gpualloc_env.simulation.observation import observe
+from training.artifacts.policies import read_transform
 
 TRAINED = {
     "scenario": "serverless",

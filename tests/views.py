@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gpualloc_env.observation import View
+from gpualloc_env.simulation.observation import View
 
 SETTINGS = {
     "dt": 1.0,

@@ -12,13 +12,13 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gpualloc_env.state import ARRIVALS, BACKLOG, SHARE, Array
+from gpualloc_env.simulation.state import Array
+from training.artifacts.policies import load_policy
+from training.cli import fail
 from training.compare import named
-from training.evaluate import Evaluation, evaluate
-from training.failure import fail
-from training.figure_style import AGENT_COLOURS, STYLE
-from training.held_out import held_out_scenario
-from training.policies import load_policy
+from training.evaluation.evaluate import Evaluation, evaluate
+from training.evaluation.held_out import held_out_scenario
+from training.reporting.figure_style import AGENT_COLOURS, STYLE
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def window(first: Evaluation, last: Evaluation, steps: int) -> tuple[int, int]:
     """The episode and the step from which on `last` has the least weighted backlog relative to `first`."""
     sums: list[Array] = []
     for each in (first, last):
-        weighted = (each.batch.history[:, :, BACKLOG] / priorities(each)).sum(axis=2)
+        weighted = (each.batch.history["backlog"] / priorities(each)).sum(axis=2)
         total = np.cumsum(np.pad(weighted, ((0, 0), (1, 0))), axis=1)
         sums.append(total[:, steps:] - total[:, :-steps])
     gain = (sums[0] - sums[1]) / (sums[0] + 1e-9)
@@ -87,16 +87,16 @@ def draw(path: Path, played: list[Evaluation], episode: int, start: int, steps: 
         panels: list[Axes] = list(figure.subplots(1 + 2 * len(played), 1, sharex=True))
         history = [each.batch.history[episode, rows] for each in played]
         for i, name in enumerate(names):
-            panels[0].plot(time, history[0][:, ARRIVALS, i] / scenario.dt, color=colours[i], label=name)
+            panels[0].plot(time, history[0]["arrivals"][:, i] / scenario.dt, color=colours[i], label=name)
         panels[0].set(title="Arrivals", ylabel="requests/s")
         panels[0].legend(loc="upper left", bbox_to_anchor=(1, 1))
-        top = max(float(each[:, BACKLOG].sum(axis=1).max()) for each in history)
+        top = max(float(each["backlog"].sum(axis=1).max()) for each in history)
         for k, (each, shown) in enumerate(zip(played, history, strict=True)):
             shares, queues = panels[1 + 2 * k], panels[2 + 2 * k]
-            shares.stackplot(time, shown[:, SHARE].T, colors=list(colours), step="post")
+            shares.stackplot(time, shown["share"].T, colors=list(colours), step="post")
             shares.set(title=f"{each.policy}: shares", ylabel="GPU", ylim=(0, scenario.platform.gpus))
-            queues.stackplot(time, shown[:, BACKLOG].T, colors=list(colours))
-            mean = float((shown[:, BACKLOG] / priorities(each)).sum(axis=1).mean())
+            queues.stackplot(time, shown["backlog"].T, colors=list(colours))
+            mean = float((shown["backlog"] / priorities(each)).sum(axis=1).mean())
             queues.set(
                 title=f"{each.policy}: waiting, weighted mean {mean:.1f}", ylabel="requests", ylim=(0, top)
             )

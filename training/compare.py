@@ -13,18 +13,27 @@ from rich.console import Console
 from rich.progress import track
 
 from baselines import POLICIES, PRIVILEGED, Policy
-from gpualloc_env.scenario import SCENARIOS, Scenario
-from gpualloc_env.traces import Split
-from training.evaluate import Evaluation, evaluate
-from training.event_files import write_runs
-from training.failure import fail
-from training.figures import draw
-from training.heatmap import draw_heatmap
-from training.held_out import count_episodes, held_out_scenario
-from training.policies import AgentsError, load_policy
-from training.provenance import write_config
-from training.report import Summary, overview, rich_table, summary, tables, write_episodes, write_json
-from training.staging import staged
+from gpualloc_env.scenario.registry import SCENARIOS
+from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.traces.log import Split
+from training.artifacts.policies import AgentsError, load_policy
+from training.cli import fail
+from training.evaluation.evaluate import Evaluation, evaluate
+from training.evaluation.held_out import count_episodes, held_out_scenario
+from training.files.provenance import write_config
+from training.files.staging import staged
+from training.reporting.event_files import write_runs
+from training.reporting.figures import draw
+from training.reporting.heatmap import draw_heatmap
+from training.reporting.report import (
+    Summary,
+    overview,
+    rich_table,
+    summary,
+    tables,
+    write_episodes,
+    write_json,
+)
 
 ALL = "all"
 ENTRIES = ("summary.json", "episodes.csv", "config.json", "comparison.png", "tensorboard")

@@ -16,18 +16,18 @@ import torch
 import tyro
 from stable_baselines3 import PPO
 
-from gpualloc_env.allocator import Allocator
-from gpualloc_env.allocator_file import Manifest, Validation, write_npz, write_onnx
-from gpualloc_env.observation import OBSERVATION_FEATURES
-from gpualloc_env.state import AnyArray, Array
-from training.allocator_policy import AllocatorPolicy
-from training.atomic import UNFINISHED
-from training.evaluate import evaluate
-from training.failure import fail
-from training.held_out import count_episodes, held_out_scenario
-from training.policies import MODEL, NORMALISER, TRANSFORM, read_transform
-from training.run_directory import CONFIG
-from training.trained_network import load_normaliser, network_of
+from gpualloc_env.allocator.allocator import Allocator
+from gpualloc_env.allocator.file import Manifest, Validation, write_npz, write_onnx
+from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
+from gpualloc_env.simulation.state import AnyArray, Array
+from training.artifacts.policies import MODEL, NORMALISER, TRANSFORM, read_transform
+from training.cli import fail
+from training.evaluation.evaluate import evaluate
+from training.evaluation.held_out import count_episodes, held_out_scenario
+from training.files.atomic import UNFINISHED
+from training.files.run_directory import CONFIG
+from training.learning.allocator_policy import AllocatorPolicy
+from training.learning.trained_network import load_normaliser, network_of
 
 WRITERS = {".npz": write_npz, ".onnx": write_onnx}
 COMPARED_OBSERVATIONS = 10_000

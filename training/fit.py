@@ -14,16 +14,17 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from gpualloc_env.scenario import Scenario, load_scenario
-from gpualloc_env.trace_formats import read_log
-from training.drawn_log import drawn_times
-from training.failure import fail
-from training.fit_report import Comparison, notes, table, table_of_agents, verdicts
-from training.fitted_scenario import check_out, fitted_scenario, write_scenario
-from training.log_statistics import Statistics, statistics
-from training.report import markdown_table, rich_table
-from training.request_streams import RequestStreams, request_streams, rounded
-from training.traffic_fit import SHORTEST_BURST_S, fit_traffic
+from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.traces.formats import read_log
+from training.cli import fail
+from training.fitting.drawn_log import drawn_times
+from training.fitting.fit_report import Comparison, notes, table, table_of_agents, verdicts
+from training.fitting.fitted_scenario import check_out, fitted_scenario, write_scenario
+from training.fitting.log_statistics import Statistics, statistics
+from training.fitting.request_streams import RequestStreams, request_streams, rounded
+from training.fitting.traffic_fit import SHORTEST_BURST_S, fit_traffic
+from training.reporting.report import markdown_table, rich_table
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from baselines import POLICIES, PRIVILEGED, Policy, lower_bounds
-from gpualloc_env.scenario import SCENARIOS, Scenario
-from gpualloc_env.state import Array
+from gpualloc_env.scenario.registry import SCENARIOS
+from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.simulation.state import Array
+from training.artifacts.policies import AgentsError, load_policies
+from training.cli import fail
 from training.compare import named
-from training.evaluate import evaluate
-from training.failure import fail
-from training.held_out import count_episodes, held_out_scenario
-from training.leaderboard_figures import draw_headroom, draw_power, draw_profiles
-from training.leaderboard_report import (
+from training.evaluation.evaluate import evaluate
+from training.evaluation.held_out import count_episodes, held_out_scenario
+from training.evaluation.verdicts import Entry, Kind
+from training.files.provenance import write_config
+from training.files.staging import staged
+from training.reporting.leaderboard_figures import draw_headroom, draw_power, draw_profiles
+from training.reporting.leaderboard_report import (
     Board,
     boards_json,
     rows_by_scenario,
@@ -32,11 +37,7 @@ from training.leaderboard_report import (
     write_csv,
     write_markdown,
 )
-from training.policies import AgentsError, load_policies
-from training.provenance import write_config
-from training.report import mean_metrics, rich_table, write_json
-from training.staging import staged
-from training.verdicts import Entry, Kind
+from training.reporting.report import mean_metrics, rich_table, write_json
 
 FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "headroom.png", "power.png", "config.json")
 ALL = "all"

@@ -20,17 +20,18 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from gpualloc_env.scenario import Scenario, load_scenario
-from training.callbacks import Boundaries, CriticFirst
-from training.defaults import DEFAULTS, AllocatorKind, default_settings
-from training.failure import fail
-from training.report import rich_table
-from training.run_directory import RESULT, claimed
-from training.search_space import SPACE, distributions, make_study, rounded
-from training.selection import Selection, validation_objective
+from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.scenario import Scenario
+from training.cli import fail
+from training.files.run_directory import RESULT, claimed
+from training.learning.callbacks import Boundaries, CriticFirst
+from training.learning.defaults import DEFAULTS, AllocatorKind, default_settings
+from training.learning.selection import Selection, validation_objective
+from training.reporting.report import rich_table
+from training.search.search_space import SPACE, distributions, make_study, rounded
+from training.search.trial_table import Trial, read_trials, write_trials
+from training.search.tuned_file import Table, read_tables, write_tables
 from training.train import TrainConfig, make_learner, progress_display, train
-from training.trial_table import Trial, read_trials, write_trials
-from training.tuned_file import Table, read_tables, write_tables
 
 HEADER = """\
 # What PPO is trained with, by scenario and allocator, found by training.study on training and validation

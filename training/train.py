@@ -16,23 +16,24 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
 from baselines import policy_for
-from gpualloc_env.scenario import Scenario, load_scenario
-from gpualloc_env.traces import Split
-from training.action_transform import ActionTransform, corrections, simplex
-from training.allocator_policy import AllocatorPolicy
-from training.callbacks import Boundaries, CriticFirst, EpisodeLog
-from training.checkpoint import load, restore, save
-from training.curves import Curves
-from training.defaults import AllocatorKind, default_settings
-from training.domain_randomisation import DomainVecEnv, variants
-from training.failure import fail
-from training.outcome import write_outcome
-from training.paired_vec_env import PairedVecEnv
-from training.policies import MODEL
-from training.run_directory import CHECKPOINT, CONFIG, RESULT, TENSORBOARD, claimed
-from training.sb3_vec_env import BatchVecEnv
-from training.seeds import FIRST_TRAINING_SEED
-from training.selection import Selection, validation_objective
+from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.traces.log import Split
+from training.artifacts.policies import MODEL
+from training.cli import fail
+from training.evaluation.seeds import FIRST_TRAINING_SEED
+from training.files.run_directory import CHECKPOINT, CONFIG, RESULT, TENSORBOARD, claimed
+from training.learning.action_transform import ActionTransform, corrections, simplex
+from training.learning.allocator_policy import AllocatorPolicy
+from training.learning.callbacks import Boundaries, CriticFirst, EpisodeLog
+from training.learning.checkpoint import load, restore, save
+from training.learning.curves import Curves
+from training.learning.defaults import AllocatorKind, default_settings
+from training.learning.domain_randomisation import DomainVecEnv, variants
+from training.learning.outcome import write_outcome
+from training.learning.paired_vec_env import PairedVecEnv
+from training.learning.sb3_vec_env import BatchVecEnv
+from training.learning.selection import Selection, validation_objective
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,14 @@ from baselines import DEFAULTS, with_constants
 from baselines.tunable import ranges
 from baselines.tuned import TUNED, Constants
 from gpualloc_env.metrics import objectives
-from gpualloc_env.scenario import Scenario, load_scenario
-from training.evaluate import rollout
-from training.failure import fail
-from training.report import rich_table
-from training.search_space import distributions, make_study, rounded
-from training.seeds import END_OF_SEEDS, FIRST_TRAINING_SEED
-from training.tuned_file import Table, write_tables
+from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.scenario import Scenario
+from training.cli import fail
+from training.evaluation.evaluate import rollout
+from training.evaluation.seeds import END_OF_SEEDS, FIRST_TRAINING_SEED
+from training.reporting.report import rich_table
+from training.search.search_space import distributions, make_study, rounded
+from training.search.tuned_file import Table, write_tables
 
 HEADER = """\
 # Constants of the baselines by scenario and policy, found by training.tune on training seeds.

@@ -14,14 +14,21 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from training import closed_forms
-from training.checks import Check, check_record, check_rows
-from training.failure import fail
-from training.partings import Parting, burst_cases, burst_rows, parting_record, step_cases, step_rows
-from training.provenance import write_config
-from training.report import markdown_table, rich_table, write_json
-from training.staging import staged
-from training.validation_figure import draw_validation
+from training.cli import fail
+from training.files.provenance import write_config
+from training.files.staging import staged
+from training.reporting.report import markdown_table, rich_table, write_json
+from training.validation import closed_forms
+from training.validation.checks import Check, check_record, check_rows
+from training.validation.partings import (
+    Parting,
+    burst_cases,
+    burst_rows,
+    parting_record,
+    step_cases,
+    step_rows,
+)
+from training.validation.validation_figure import draw_validation
 
 ENTRIES = ("validation.json", "validation.md", "validation.png", "config.json")
 SIMULATORS = ("ciw", "simpy")
@@ -58,7 +65,7 @@ def main(config: ValidateConfig) -> None:
                 for name, study in track(closed_forms.STUDIES.items(), "Closed forms", console=status)
             }
             if not absent:
-                from training import request_checks
+                from training.validation import request_checks
 
                 results |= {
                     name: study(config.seed)

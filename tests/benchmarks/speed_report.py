@@ -5,7 +5,7 @@ import os
 import cpuinfo
 import numpy as np
 
-from training.provenance import git_commit
+from training.files.provenance import git_commit
 
 COLUMNS = (
     "",

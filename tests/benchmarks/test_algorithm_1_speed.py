@@ -6,7 +6,7 @@ A benchmark measures; nothing here fails because a machine is slow.
 import numpy as np
 import pytest
 
-from gpualloc_env.algorithm_1 import algorithm_1
+from gpualloc_env.allocator.algorithm_1 import algorithm_1
 
 
 @pytest.mark.parametrize("agents", [4, 300_000, 1_000_000])

@@ -12,9 +12,9 @@ from npz_contents import contents
 from stable_baselines3 import PPO
 
 from gpualloc_env import Batch, load_scenario
-from gpualloc_env.allocator import Allocator
-from gpualloc_env.allocator_file import write_onnx
-from training.policies import read_transform
+from gpualloc_env.allocator.allocator import Allocator
+from gpualloc_env.allocator.file import write_onnx
+from training.artifacts.policies import read_transform
 
 STATES, DECISIONS = 50, 500
 """States of an episode that are decided in turn, and decisions in a chunk."""

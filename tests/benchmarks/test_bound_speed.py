@@ -5,9 +5,9 @@ A benchmark measures; nothing here fails because a machine is slow.
 
 import pytest
 
-from baselines import bound
+from baselines.bounds import bound
 from gpualloc_env import Batch, load_scenario
-from gpualloc_env.state import MEAN_RATE
+from gpualloc_env.simulation.state import MEAN_RATE
 
 
 @pytest.mark.parametrize("name", ["serverless", "steady", "workflow", "paper-spike", "fleet"])

@@ -9,7 +9,7 @@ import pytest
 from baselines import POLICIES, fresh
 from gpualloc_env import Batch, load_scenario
 from gpualloc_env.metrics import objectives
-from training.evaluate import rollout
+from training.evaluation.evaluate import rollout
 
 DECISIONS = 1000
 

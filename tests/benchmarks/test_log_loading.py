@@ -12,8 +12,9 @@ from functools import lru_cache
 import pytest
 from log_samples import log_lines, write_log
 
-from gpualloc_env.scenario import _cut_log, load_scenario
-from gpualloc_env.trace_formats import FORMATS
+from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.scenario import _cut_log
+from gpualloc_env.traces.formats import FORMATS
 
 REQUESTS = 1_000_000
 # The peak of a process of its own, read from the kernel: what getrusage tells of a child begins

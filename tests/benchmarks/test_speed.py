@@ -10,7 +10,7 @@ import pytest
 from stepping import SINGLE_STEPS, single, vector, whole_episodes
 
 from gpualloc_env import SCENARIOS, Batch, load_scenario
-from gpualloc_env.threads import VARIABLE
+from gpualloc_env.simulation.threads import VARIABLE
 
 MANY = 262_144
 PARTS = 7  # of the 301 calls of a serverless episode

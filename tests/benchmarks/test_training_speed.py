@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from stepping import Loop, Reference
 
 from gpualloc_env import load_scenario
-from training.sb3_vec_env import BatchVecEnv
+from training.learning.sb3_vec_env import BatchVecEnv
 from training.train import TrainConfig, with_defaults
 
 CONFIG = with_defaults(TrainConfig(allocator="ppo", num_envs=64), "serverless")

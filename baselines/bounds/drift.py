@@ -1,0 +1,103 @@
+"""Shares that follow the traffic by changes too small to be charged, but for chosen jumps."""
+
+import numpy as np
+
+from baselines.bounds.programme import Programme
+from gpualloc_env.simulation.state import AnyArray, Array
+
+TANGENTS = (0.02, 0.1, 0.25, 0.45, 0.7, 1.0)  # shares at which every curve is bounded [max_share]
+
+
+def drifting_shares(
+    p: Programme, jumps: AnyArray, step: float, lost: float, around: list[tuple[Array, Array]]
+) -> tuple[Array, Array, Array] | None:
+    """The relaxed programme with every change of a share limited but for some jumps, by HiGHS.
+
+    A linear programme: the curves f(g) and x²/(2 f(g)) are replaced by tangents, at fixed places
+    and around given points. Its value is no bound: a good policy may jump elsewhere.
+
+    Args:
+        p: the relaxed programme.
+        jumps: where a share may change by any amount, and service starts late, (T, N) bool.
+        step: largest change elsewhere [GPU].
+        lost: fraction of a step by which service starts late at a jump.
+        around: points (work, share), (T, N) each, near which the tangents should be good.
+
+    Returns:
+        Shares [GPU], work [GPU steps], and what a GPU more of change would have saved, (T, N)
+        each; none where HiGHS found no solution.
+    """
+    # Only this search needs scipy.
+    from scipy import sparse
+    from scipy.optimize import linprog
+
+    steps, count = p.arrivals.shape
+    size = steps * count
+    ready = np.where(jumps, 1.0 - lost, 1.0)
+    one, none = sparse.identity(size, format="csr"), sparse.csr_matrix((size, size))
+    before = sparse.eye(size, k=-count, format="csr")
+    routed = none
+    if p.routing.size:
+        routed = sparse.kron(sparse.eye(steps, k=-1), sparse.csr_matrix(p.routing), format="csr")
+    # Columns: share, work, left, and half the square of the work over f(g).
+    flow = sparse.hstack([none, one - routed, one - before, none])
+    capacity = sparse.kron(sparse.identity(steps), np.ones((1, count)))
+    change = (one - before)[count:]
+    limit = np.where(jumps[1:].ravel(), p.max_share, step)
+    rows = [_shares_only(part, size) for part in (change, -change, capacity)]
+    limits = [limit, limit, np.full(steps, p.gpus)]
+
+    def bound_work(share: Array) -> None:
+        f, slope = _curve(p, share)
+        rows.append(sparse.hstack([-sparse.diags((ready * slope).ravel()), one, none, none]))
+        limits.append((ready * (f - slope * share)).ravel())
+
+    def bound_square(work: Array, share: Array) -> None:
+        f, slope = _curve(p, share)
+        busy = work / f
+        by_share = sparse.diags((0.5 * busy**2 * slope).ravel())
+        rows.append(sparse.hstack([-by_share, sparse.diags(busy.ravel()), none, -one]))
+        limits.append((0.5 * busy * work - 0.5 * busy**2 * slope * share).ravel())
+
+    for fraction in TANGENTS:
+        bound_work(np.full((steps, count), fraction * p.max_share))
+    for work, share in around:
+        near = np.maximum(share, 1e-3 * p.max_share)
+        for factor in (0.5, 0.8, 1.0, 1.25):
+            place = np.minimum(factor * near, p.max_share)
+            bound_work(place)
+            bound_square(np.minimum(work, _curve(p, near)[0]), place)
+        for busy in (0.5, 1.0):
+            bound_square(busy * _curve(p, near)[0], near)
+    price = np.full((steps, count), p.price)
+    credit = -p.credit + p.within * (1.0 - ready)
+    costs = [price, credit, np.tile(p.holding, (steps, 1)), np.tile(p.within, (steps, 1))]
+    most = np.repeat([p.max_share, np.inf, np.inf, np.inf], size)
+    result = linprog(
+        np.concatenate([cost.ravel() for cost in costs]),
+        A_ub=sparse.vstack(rows, format="csr"),
+        b_ub=np.concatenate(limits),
+        A_eq=flow.tocsr(),
+        b_eq=p.arrivals.ravel(),
+        bounds=np.column_stack([np.zeros(4 * size), most]),
+        method="highs-ds",
+    )
+    if result.x is None:
+        return None
+    saved = np.zeros((steps, count))
+    saved[1:] = -result.ineqlin.marginals[: 2 * (size - count)].reshape(2, steps - 1, count).sum(axis=0)
+    share, work = result.x[: 2 * size].reshape(2, steps, count)
+    return share, work, saved
+
+
+def _shares_only(matrix, size: int):
+    from scipy import sparse
+
+    return sparse.hstack([matrix, sparse.csr_matrix((matrix.shape[0], 3 * size))])
+
+
+def _curve(p: Programme, share: Array) -> tuple[Array, Array]:
+    """f(g) and its slope."""
+    below = np.where(p.kappa == 0, 1.0, share + p.kappa)
+    f = np.where(p.kappa == 0, share, share * (1 + p.kappa) / below)
+    return f, np.where(p.kappa == 0, 1.0, p.kappa * (1 + p.kappa) / below**2)

@@ -1,0 +1,109 @@
+"""A horizontal autoscaler as in Kubernetes, of shares instead of replicas."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from baselines.online.rows import decide
+from baselines.tunable import tunable
+from gpualloc_env.compiled import compiled
+from gpualloc_env.simulation.curves import fit, needed_share, speedup
+from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.state import AnyArray, Array
+
+TOLERANCE = 0.1  # deviation from the target utilisation that changes nothing
+
+
+@compiled
+def _scale(
+    queue: AnyArray,
+    rate: AnyArray,
+    throughput: AnyArray,
+    kappa: AnyArray,
+    held: AnyArray,
+    gpus: float,
+    most: float,
+    horizon_s: float,
+    target: float,
+    standby: float,
+    recommended: AnyArray,
+    step: int,
+    granted: AnyArray,
+) -> None:
+    """Write the shares, (B, N) [GPU], and this step's recommendation into the window, (W, B, N)."""
+    window = recommended.shape[0]
+    count = queue.shape[1]
+    for b in range(queue.shape[0]):
+        for i in range(count):
+            demand, share = rate[b, i] + queue[b, i] / horizon_s, held[b, i]
+            if share > 0.0:
+                ratio = demand / (throughput[b, i] * speedup(share, kappa[b, i])) / target
+                desired = share if abs(ratio - 1.0) <= TOLERANCE else share * ratio
+            else:
+                desired = needed_share(demand / (throughput[b, i] * target), kappa[b, i])
+            desired = min(most, max(standby, desired))
+            recommended[step % window, b, i] = desired
+            if desired < share:
+                for w in range(min(window, step + 1)):
+                    desired = max(desired, recommended[w, b, i])
+                desired = min(desired, share)
+            granted[b, i] = desired
+        fit(granted[b], gpus)
+
+
+@dataclass
+class _Window:
+    """The recommendations of the last steps: the autoscaler's memory."""
+
+    recommended: Array = field(default_factory=lambda: np.empty((0, 0, 0)))
+    """(W, B, N) [GPU], a ring"""
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Autoscaler:
+    """Scale each share by utilisation / target, at once upwards and after a while downwards.
+
+    The Kubernetes Horizontal Pod Autoscaler (kubernetes.io, Horizontal Pod Autoscaling, algorithm
+    details): desired = held · utilisation / target, unchanged within a tolerance of 10 %; a share
+    falls only to the greatest recommendation of the stabilisation window. Utilisation is
+    (λ_i + q_i / horizon) / µ_i(held), which may exceed 1. Shares that exceed the platform are
+    scaled to it. O(N W).
+
+    It has memory: every rollout needs an instance of its own, which `fresh` makes.
+    """
+
+    target: float = tunable(0.7, 0.1, 1.0)
+    """Utilisation aimed at."""
+    window_s: float = tunable(10.0, 1.0, 60.0)
+    """Stabilisation window: how long a share stays before it falls [s]."""
+    horizon_s: float = tunable(2.0, 0.2, 60.0, log=True)
+    """Time within which a queue should be served [s]."""
+    standby: float = tunable(0.01, 0.0, 0.1)
+    """Least share, as the least number of replicas [GPU]."""
+    _window: _Window = field(default_factory=_Window, init=False, repr=False, compare=False)
+
+    def fresh(self) -> "Autoscaler":
+        """An autoscaler with the same constants that remembers nothing."""
+        return replace(self)
+
+    def __call__(self, view: View) -> Array:
+        """Fractions of the platform, shaped as `view.queue`; takes one step of the window."""
+        rows, memory = np.atleast_2d(view.queue).shape, self._window
+        length = max(1, round(self.window_s / view.dt))
+        if memory.recommended.shape != (length, *rows):
+            memory.recommended, memory.steps = np.empty((length, *rows)), 0
+        fractions = decide(
+            _scale,
+            view,
+            (view.queue, view.rate, view.throughput, view.kappa, view.share),
+            view.gpus,
+            min(view.gpus, view.max_share),
+            self.horizon_s,
+            self.target,
+            min(self.standby, view.gpus, view.max_share),
+            memory.recommended,
+            memory.steps,
+        )
+        memory.steps += 1
+        return fractions

@@ -1,0 +1,103 @@
+"""The cµ rule by need."""
+
+import numpy as np
+
+from baselines.online.rows import decide
+from baselines.online.water_filling import spread
+from gpualloc_env.compiled import compiled
+from gpualloc_env.simulation.curves import share_to_empty
+from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.state import AnyArray, Array
+
+
+@compiled
+def serve_in_order(
+    index: AnyArray,
+    queue: AnyArray,
+    throughput: AnyArray,
+    kappa: AnyArray,
+    held: AnyArray,
+    loading: AnyArray,
+    dt: float,
+    gpus: float,
+    most: float,
+    slice_: float,
+    reallocation_s: float,
+    deadband: float,
+    need: AnyArray,
+    granted: AnyArray,
+) -> None:
+    """Write the shares, (B, N) [GPU], that empty the queues in falling order of `index`, (B, N).
+
+    Agents with equal indices are served together, in proportion to their needs. `need` is room
+    for (N,) numbers. O(N²) for each row.
+    """
+    count = index.shape[1]
+    for b in range(index.shape[0]):
+        for i in range(count):
+            need[i] = share_to_empty(
+                queue[b, i],
+                throughput[b, i],
+                kappa[b, i],
+                held[b, i],
+                loading[b, i],
+                dt,
+                most,
+                slice_,
+                reallocation_s,
+                deadband,
+            )
+        shares, left, bound = granted[b], gpus, np.inf
+        for i in range(count):
+            shares[i] = 0.0
+        while left > 0.0:
+            first, wanted = -1.0, 0.0
+            for i in range(count):
+                if need[i] > 0.0 and index[b, i] < bound and index[b, i] >= first:
+                    wanted = need[i] if index[b, i] > first else wanted + need[i]
+                    first = index[b, i]
+            if wanted == 0.0:
+                break
+            part = min(1.0, left / wanted)
+            for i in range(count):
+                if index[b, i] == first:
+                    shares[i] = part * need[i]
+            left -= part * wanted
+            bound = first
+        spread(shares, gpus, most)
+
+
+def in_order(index: Array, view: View) -> Array:
+    """Serve the agents in falling order of `index`, each by its need.
+
+    Returns:
+        Fractions of the platform, shaped as `view.queue`.
+    """
+    columns = (index, view.queue, view.throughput, view.kappa, view.share, view.loading)
+    return decide(
+        serve_in_order,
+        view,
+        columns,
+        view.dt,
+        view.gpus,
+        min(view.gpus, view.max_share),
+        view.slice,
+        view.reallocation_s,
+        view.deadband,
+        np.empty(view.queue.shape[-1]),
+    )
+
+
+def cmu(view: View) -> Array:
+    """Serve in order of ω_i µ_i, each agent with the share that empties its queue in this step.
+
+    The cµ rule of Cox and Smith, Queues (1961), with c = ω = 1/P the cost of waiting and µ = T. The
+    need is the inverse of the throughput curve at q / (dt − delay); what is left of the
+    platform is shared equally. On linear GPUs without frictions no decision leaves less
+    weighted work, Σ ω q, at the end of the step: the work that it serves is a fractional
+    knapsack. O(N²).
+
+    Returns:
+        Fractions of the platform, shaped as `view.queue`.
+    """
+    return in_order(view.throughput / view.priority, view)

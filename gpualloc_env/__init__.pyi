@@ -1,0 +1,43 @@
+from .allocator import Allocator as Allocator
+from .allocator import AllocatorError as AllocatorError
+from .batch import Batch as Batch
+from .scenario import SCENARIOS as SCENARIOS
+from .scenario import Agent as Agent
+from .scenario import Burst as Burst
+from .scenario import Cycle as Cycle
+from .scenario import Objective as Objective
+from .scenario import Platform as Platform
+from .scenario import Scenario as Scenario
+from .scenario import ScenarioError as ScenarioError
+from .scenario import Surge as Surge
+from .scenario import Trace as Trace
+from .scenario import Traffic as Traffic
+from .scenario import load_scenario as load_scenario
+from .simulation import OBSERVATION_FEATURES as OBSERVATION_FEATURES
+from .simulation import View as View
+from .simulation import observe as observe
+from .traces import TraceError as TraceError
+
+__all__ = [
+    "OBSERVATION_FEATURES",
+    "SCENARIOS",
+    "Agent",
+    "Allocator",
+    "AllocatorError",
+    "Batch",
+    "Burst",
+    "Cycle",
+    "Objective",
+    "Platform",
+    "Scenario",
+    "ScenarioError",
+    "Surge",
+    "Trace",
+    "TraceError",
+    "Traffic",
+    "View",
+    "load_scenario",
+    "observe",
+]
+
+__version__: str

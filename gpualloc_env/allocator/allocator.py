@@ -1,0 +1,335 @@
+"""`Allocator`: a trained allocator from a small file, with guardrails, without the training's packages."""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpualloc_env.allocator.algorithm_1 import ALGORITHM_1_COLUMNS, algorithm_1, algorithm_1_of
+from gpualloc_env.allocator.file import AllocatorError, Manifest, read
+from gpualloc_env.allocator.guardrails import (
+    BAD_DECISION,
+    NOT_FINITE,
+    OUT_OF_RANGE,
+    SOUND,
+    check_observation,
+    encode_checked,
+    enforce,
+)
+from gpualloc_env.allocator.networks import Decider
+from gpualloc_env.allocator.shadow import Shadow
+from gpualloc_env.simulation.observation import (
+    ARRAYS,
+    OBSERVATION_FEATURES,
+    PARAMETERS,
+    Packed,
+    View,
+    empty_observation,
+)
+from gpualloc_env.simulation.state import GPUS, INFLOW, MIN_SHARE, PRIORITY, AnyArray, Array
+
+__all__ = ["Allocator", "AllocatorError", "Fallback"]
+
+_LOG = logging.getLogger(__name__)
+_REASONS = {
+    NOT_FINITE: "the input is not finite",
+    OUT_OF_RANGE: "the input is out of range",
+    BAD_DECISION: "the network's decision is not finite",
+}
+_MISSING = "the input is incomplete"
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_PRIORITY, _GPUS = (OBSERVATION_FEATURES.index(name) for name in ("priority", "gpus"))
+
+
+class Fallback(NamedTuple):
+    """Why the network did not decide, and what decided in its place."""
+
+    reason: str
+    by: str  # `Algorithm 1` or `equal shares`
+
+
+class Allocator:
+    """Decides which fraction of the platform each agent should hold, within guardrails.
+
+    Whatever it is shown, its shares are finite, in [0, 1], sum to at most 1 (to within rounding)
+    and respect `min_shares`. Where a row of the input is incomplete, not finite or out of range,
+    Algorithm 1 decides that row from the inflow; where what that needs is unusable too (inflow,
+    minimum shares, priorities, G, and of an observation the throughput), all agents get equal
+    shares. The first fallback of each kind is logged as a warning, all are counted. Input of the
+    wrong shape is a mistake of the caller: a `ValueError`.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        decider: Decider,
+        *,
+        agents: Sequence[str] | None = None,
+        min_shares: Sequence[float] | Array | None = None,
+    ) -> None:
+        """Hold a network; `load` reads one from a file.
+
+        Args:
+            manifest: for whom the network was trained, and where it comes from.
+            decider: from observations, and the view behind them or None, to shares.
+            agents: names of those for whom it decides; by default those it was trained for.
+            min_shares: fractions of the platform that agents get at least, (N,); none by default.
+        """
+        self.manifest = manifest
+        self.agents = manifest.agents if agents is None else tuple(agents)
+        """For whom it decides, in the order of the rows."""
+        count = len(self.agents)
+        self.min_shares: Array = np.zeros(count)
+        if min_shares is not None:
+            self.min_shares = _checked_minimum(min_shares, self.agents)
+        self.decisions = 0
+        """Decisions taken, one for each row of a batch."""
+        self.fallbacks: Counter[Fallback] = Counter()
+        """How many of them the network did not take, and why."""
+        self.last: Fallback | None = None
+        """The first fallback in the last call; None where the network took every decision."""
+        self._decider = decider
+        self._shape = (count, len(manifest.features))
+        # What is compiled at its first call is compiled now, the fallbacks included.
+        for observation in (np.full(self._shape, 0.5), np.full(self._shape, np.nan)):
+            _, _, shares, problems = self._observed(observation)
+            enforce(shares, self.min_shares, problems)
+        _, packed, _ = self._packed(dict.fromkeys(View._fields, 1.0))
+        self._viewed(packed)
+        ones = np.ones((1, count))
+        algorithm_1(ones, ones, ones, 1.0)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        agents: Sequence[str] | None = None,
+        min_shares: Sequence[float] | Array | None = None,
+    ) -> "Allocator":
+        """Read an allocator that `python -m training.export` wrote, .npz or .onnx.
+
+        Args:
+            path: of the file.
+            agents: names of those for whom it is to decide, by default those it was trained for; a
+                `ppo-shared` or `ppo-residual` allocator serves any others, however many.
+            min_shares: fractions of the platform that agents get at least, (N,); none by default.
+
+        Raises:
+            AllocatorError: the file is damaged, something else or of another version, or an .onnx
+                that needs the package onnx, which is not installed.
+            OSError: it cannot be read.
+        """
+        return cls(*read(path, agents), agents=agents, min_shares=min_shares)
+
+    def __call__(self, observation: AnyArray) -> Array:
+        """Shares for the environment's observation: (N,) for (N, F), (B, N) for (B, N, F).
+
+        Raises:
+            ValueError: another shape, or no numbers.
+        """
+        single, rows, shares, problems = self._observed(observation)
+        if self._sound(shares, problems):
+            return shares[0] if single else shares
+
+        def fallback(bad: AnyArray) -> Array:
+            needed = rows[bad][..., ALGORITHM_1_COLUMNS]
+            usable = ((needed >= 0) & (needed <= 1)).all(axis=(1, 2))
+            usable &= (rows[bad][..., (_PRIORITY, _GPUS)] > 0).all(axis=(1, 2))
+            proposed = np.full((len(bad), self._shape[0]), np.nan)
+            proposed[usable] = algorithm_1_of(rows[bad[usable]])
+            return proposed
+
+        def describe(b: int) -> str:
+            return self._first(rows[b], OBSERVATION_FEATURES, 1.0)
+
+        self._recover(shares, problems, fallback, describe)
+        return shares[0] if single else shares
+
+    def decide(self, view: View | Mapping[str, Any]) -> Array:
+        """Shares for raw queues, arrivals and shares, shaped as `view.queue`, (N,) or (B, N).
+
+        Args:
+            view: a `View`, or a mapping of its fields. A field that is absent or None counts as
+                missing: Algorithm 1 decides, and the warning names the field.
+
+        Raises:
+            ValueError: a field does not fit the agents, or holds no numbers.
+        """
+        single, packed, missing = self._packed(view)
+        rows, shares, problems = self._viewed(packed)
+        if self._sound(shares, problems):
+            return shares[0] if single else shares
+
+        def fallback(bad: AnyArray) -> Array:
+            state, agents = packed.fields[:, bad], packed.fields[PARAMETERS:, bad]
+            inflow, least, rank = state[INFLOW], agents[MIN_SHARE], agents[PRIORITY]
+            gpus = float(packed.settings[GPUS])
+            usable = np.isfinite([inflow, least, rank]).all(axis=(0, 2))
+            usable &= ((inflow >= 0) & (least >= 0) & (rank > 0)).all(axis=1) & (0 < gpus < np.inf)
+            proposed = np.full((len(bad), self._shape[0]), np.nan)
+            proposed[usable] = algorithm_1(inflow[usable], least[usable], rank[usable], gpus)
+            return proposed
+
+        def describe(b: int) -> str:
+            if missing:
+                return f" (without {', '.join(missing)})"
+            seen = packed.fields[:, b].T
+            return self._first(seen, View._fields, np.inf) or self._first(rows[b], OBSERVATION_FEATURES, 1.0)
+
+        self._recover(shares, problems, fallback, describe, incomplete=bool(missing))
+        return shares[0] if single else shares
+
+    def shadow(self, path: str | Path) -> Shadow:
+        """Run beside a live allocator: log to a file of JSON lines what this one would have done."""
+        return Shadow(self, path)
+
+    def _observed(self, observation: AnyArray) -> tuple[bool, AnyArray, Array, AnyArray]:
+        """Whether the observation stands alone, its rows, the network's shares and each row's problem."""
+        given = np.asarray(observation)
+        if given.shape[-2:] != self._shape or given.ndim > 3:
+            raise ValueError(
+                f"observation must have shape {self._shape} or (B, {self._shape[0]}, {self._shape[1]}), "
+                f"a row for each of {', '.join(self.agents)}, got shape {given.shape}"
+            )
+        # A fresh array of one type, for which the kernels are compiled already.
+        rows = np.empty((1, *self._shape) if given.ndim == 2 else given.shape, dtype=np.float32)
+        if given.dtype is _FLOAT32:
+            rows[...] = given
+        else:
+            with np.errstate(over="ignore"):
+                rows[...] = _numbers("observation", given)
+        problems = np.zeros(len(rows), dtype=np.int64)
+        healthy = check_observation(rows, problems) == 0
+        shares = self._decider(rows, None) if healthy else self._partly(rows, problems, None)
+        return given.ndim == 2, rows, shares, problems
+
+    def _viewed(self, packed: Packed) -> tuple[AnyArray, Array, AnyArray]:
+        """The observations of a packed view, the network's shares and each row's problem."""
+        rows = empty_observation(packed)
+        problems = np.empty(len(rows), dtype=np.int64)
+        healthy = encode_checked(*packed, rows, problems) == 0
+        shares = self._decider(rows, packed) if healthy else self._partly(rows, problems, packed)
+        return rows, shares, problems
+
+    def _partly(self, rows: AnyArray, problems: AnyArray, packed: Packed | None) -> Array:
+        """The decider's shares, (B, N), for sound rows; those with a problem get what is not a number.
+
+        `packed` is the view behind the observations, where one was given.
+        """
+        sound = problems == SOUND
+        shares = np.full(rows.shape[:2], np.nan)
+        if sound.any():
+            if packed is not None:
+                packed = packed._replace(fields=np.ascontiguousarray(packed.fields[:, sound]))
+            shares[sound] = self._decider(rows[sound], packed)
+        return shares
+
+    def _packed(self, view: View | Mapping[str, Any]) -> tuple[bool, Packed, list[str]]:
+        """Whether a view stands alone, its numbers, and the fields that it lacks."""
+        values: tuple[Any, ...] = view if isinstance(view, View) else tuple(map(view.get, View._fields))
+        try:
+            fields, settings = np.array(values[:ARRAYS]), np.array(values[ARRAYS:])
+        except (TypeError, ValueError, OverflowError):
+            return self._completed(values)
+        # float64 is what real numbers of all fields come to, with nothing missing among them.
+        if fields.dtype is _FLOAT64 and settings.dtype is _FLOAT64 and settings.ndim == 1:
+            if fields.ndim == 2 and fields.shape[1] == self._shape[0]:
+                return True, Packed(fields[:, None], settings), []
+            if fields.ndim == 3 and fields.shape[2] == self._shape[0]:
+                return False, Packed(fields, settings), []
+        return self._completed(values)
+
+    def _completed(self, values: tuple[Any, ...]) -> tuple[bool, Packed, list[str]]:
+        """What `_packed` returns, of fields that are to be converted, repeated or refused one by one."""
+        numbers = [_numbers(name, item) for name, item in zip(View._fields, values, strict=True)]
+        shape: tuple[int, ...] = ()
+        for k, (name, found) in enumerate(zip(View._fields, numbers, strict=True)):
+            if found.shape and (found.shape != shape or k >= ARRAYS):
+                shape = self._fitting(name, found.shape, shape, per_agent=k < ARRAYS)
+        fields = np.empty((ARRAYS, math.prod(shape[:-1]), self._shape[0]))
+        for k in range(ARRAYS):
+            fields[k] = numbers[k]
+        missing = [name for name, item in zip(View._fields, values, strict=True) if item is None]
+        return len(shape) < 2, Packed(fields, np.array(numbers[ARRAYS:])), missing
+
+    def _fitting(
+        self, name: str, found: tuple[int, ...], shape: tuple[int, ...], *, per_agent: bool
+    ) -> tuple[int, ...]:
+        """The shape of a view's fields, () where none has one yet, if that of another one fits it."""
+        count = self._shape[0]
+        if not per_agent:
+            raise ValueError(f"{name} must have shape (), got {found}")
+        if len(found) > 2 or found[-1:] != (count,) or (len(found) == len(shape) == 2):
+            raise ValueError(
+                f"{name} must have shape ({count},) or (B, {count}) as the others have, a number for each of "
+                f"{', '.join(self.agents)}, got {found}"
+            )
+        return max(found, shape, key=len)
+
+    def _first(self, values: AnyArray, names: Sequence[str], highest: float) -> str:
+        """Name the first of an environment's numbers, (N, columns), that is not from 0 to `highest`."""
+        for i, k in np.argwhere(~((values >= 0) & (values <= highest) & np.isfinite(values))):
+            return f" ({names[k]} of {self.agents[i]} is {values[i, k]:g})"
+        return ""
+
+    def _sound(self, shares: Array, problems: AnyArray) -> bool:
+        """Count the decisions, hold the shares, (B, N), to the limits, in place, and say if all are sound."""
+        self.decisions += len(shares)
+        self.last = None
+        return enforce(shares, self.min_shares, problems) == 0
+
+    def _recover(
+        self,
+        shares: Array,
+        problems: AnyArray,
+        fallback: Callable[[AnyArray], Array],
+        describe: Callable[[int], str],
+        *,
+        incomplete: bool = False,
+    ) -> None:
+        """Decide the rows with a problem anew, in place, and tell of them."""
+        bad = np.flatnonzero(problems)
+        with np.errstate(all="ignore"):
+            proposed = fallback(bad)
+        held = ~np.isfinite(proposed).all(axis=1)
+        proposed[held] = 1.0 / self._shape[0]
+        enforce(proposed, self.min_shares, np.zeros_like(bad))
+        shares[bad] = proposed
+        reasons = [_MISSING if incomplete else _REASONS[code] for code in problems[bad].tolist()]
+        sources = np.where(held, "equal shares", "Algorithm 1").tolist()
+        events = [Fallback(*event) for event in zip(reasons, sources, strict=True)]
+        self.last = events[0]
+        for event, times in Counter(events).items():
+            if event not in self.fallbacks:
+                first = describe(int(bad[events.index(event)]))
+                _LOG.warning("%s%s: decided by %s; the next are only counted", event.reason, first, event.by)
+            self.fallbacks[event] += times
+
+
+def _numbers(name: str, given: Any) -> AnyArray:
+    """Real numbers as float64, None as NaN."""
+    numbers: AnyArray = np.asarray(given)
+    try:
+        if np.iscomplexobj(numbers):
+            raise TypeError
+        return numbers.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must hold real numbers, got {given!r:.60}") from None
+
+
+def _checked_minimum(given: Sequence[float] | Array, agents: tuple[str, ...]) -> Array:
+    least = np.array(given, dtype=np.float64)
+    if least.shape != (len(agents),):
+        raise ValueError(
+            f"min_shares must hold {len(agents)} fractions, of {', '.join(agents)}, got shape {least.shape}"
+        )
+    if not ((least >= 0) & (least <= 1)).all() or least.sum() > 1 + 1e-9:
+        raise ValueError(
+            f"min_shares must be fractions of the platform that sum to at most 1, got {least.tolist()}"
+        )
+    return least

@@ -1,0 +1,221 @@
+"""The file of an exported allocator: a manifest, and a network as arrays (.npz) or as a graph (.onnx).
+
+Neither form can run code: an .npz is read without pickle, and of an .onnx, whose graph is for other
+runtimes, the arrays are read. Both decide by the same compiled network.
+"""
+
+import importlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from pydantic import ValidationError
+
+from gpualloc_env.allocator.networks import ACTIONS, KINDS, Decider, decider
+from gpualloc_env.scenario.agents import Model
+from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
+from gpualloc_env.simulation.state import AnyArray
+
+FORMAT, FORMAT_VERSION = "gpualloc-allocator", 1
+MANIFEST = "manifest"
+"""Name of the .npz array, and key of the .onnx metadata, that holds the manifest as JSON."""
+
+_EXPORT = "python -m training.export <run> --out <file>"
+
+
+class AllocatorError(ValueError):
+    """A file that holds no allocator that this version can use; says why and what to do."""
+
+
+class Validation(Model):
+    """What the exported allocator did on held-out episodes of the scenario that it was trained for."""
+
+    scenario: str
+    split: str | None
+    """Windows of the request log, where the scenario replays one."""
+    episodes: int
+    first_seed: int
+    last_seed: int
+    objective: float
+    """J, the mean of the episodes' objectives; lower is better."""
+    compared_observations: int
+    largest_difference: float
+    """Between a share of the exported and of the trained allocator on so many observations."""
+
+
+class Manifest(Model):
+    """What an allocator is: for whom it decides, on what, and where it comes from."""
+
+    format: Literal["gpualloc-allocator"] = FORMAT
+    format_version: Literal[1] = FORMAT_VERSION
+    agents: tuple[str, ...]
+    features: tuple[str, ...]
+    """Columns of the observation that it reads, in order."""
+    network: dict[str, Any]
+    """`kind`, a key of `KINDS`, the settings of that kind, and `actions`, likewise of `ACTIONS`."""
+    training: dict[str, Any]
+    """`command`, `config`, `versions` and `git_commit` of the training run."""
+    validation: Validation | None = None
+
+    @property
+    def serves_any_number(self) -> bool:
+        """Whether it decides for other agents than those that it was trained for, however many."""
+        return self.network.get("kind") == "shared"
+
+
+def read(path: str | Path, agents: Sequence[str] | None = None) -> tuple[Manifest, Decider]:
+    """Read an exported allocator.
+
+    Args:
+        path: of the file.
+        agents: for whom it is to decide; those of its training by default.
+
+    Returns:
+        Its manifest, and what decides, for others too where the manifest says so.
+
+    Raises:
+        AllocatorError: the file is damaged, something else, or made for another version.
+        OSError: it cannot be read.
+    """
+    path = Path(path)
+    reader = _READERS.get(path.suffix)
+    if reader is None:
+        raise AllocatorError(f"{path} is no exported allocator: its name must end in {' or '.join(_READERS)}")
+    return reader(path, path.read_bytes(), agents)
+
+
+def write_npz(path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray]) -> None:
+    """Write the manifest as a JSON string, and the network's float32 arrays."""
+    contents: dict[str, Any] = {MANIFEST: np.array(manifest.model_dump_json()), **arrays}
+    np.savez_compressed(path, **contents)
+
+
+def write_onnx(path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray]) -> None:
+    """Write the network as a graph for any ONNX runtime, its float32 arrays the initializers.
+
+    The graph leads from `observation`, (B, N, F) float32, to `shares`, (B, N), or to `corrections`,
+    (B, N · kinds), from which the package makes a plan. The manifest is in the metadata, as JSON.
+
+    Raises:
+        AllocatorError: the package onnx is not installed.
+    """
+    onnx_graph = _onnx_graph(path)
+    metadata = {MANIFEST: manifest.model_dump_json()}
+    model = onnx_graph.build(manifest.network, arrays, _fixed_count(manifest), metadata)
+    path.write_bytes(onnx_graph.encode(model))
+
+
+def _read_npz(path: Path, data: bytes, agents: Sequence[str] | None) -> tuple[Manifest, Decider]:
+    try:
+        file = np.load(io.BytesIO(data), allow_pickle=False)
+        arrays: dict[str, AnyArray] = {name: np.asarray(file[name]) for name in file.files}
+    except Exception as error:  # a damaged archive fails in as many ways as it has parts
+        raise AllocatorError(f"{path} is damaged or no .npz file; export it again with {_EXPORT}") from error
+    text = arrays.pop(MANIFEST, np.zeros(1))
+    manifest = _manifest(path, text.item() if text.size == 1 else None)
+    return manifest, _decider(path, manifest, arrays, agents)
+
+
+def _read_onnx(path: Path, data: bytes, agents: Sequence[str] | None) -> tuple[Manifest, Decider]:
+    onnx_graph = _onnx_graph(path)
+    try:
+        model, metadata = onnx_graph.decode(data)
+    except Exception as error:  # of protobuf's own, or of a text that is none
+        raise AllocatorError(f"{path} is damaged or no .onnx file; export it again with {_EXPORT}") from error
+    manifest = _manifest(path, metadata.get(MANIFEST))
+    try:
+        arrays = onnx_graph.arrays_of(model)
+    except ValueError as error:
+        raise _damaged(path, error) from None
+    decide = _decider(path, manifest, arrays, agents)
+    # The arrays decide, so they must be all that the graph says.
+    if model != onnx_graph.build(manifest.network, arrays, _fixed_count(manifest), metadata):
+        raise _damaged(path, "its graph is not that of its manifest and arrays")
+    return manifest, decide
+
+
+def _onnx_graph(path: Path) -> Any:
+    """The module that knows graphs, which loads the package onnx."""
+    try:
+        return importlib.import_module("training.artifacts.onnx_graph")
+    except ImportError as error:
+        raise AllocatorError(
+            f"{path} needs the package onnx: pip install 'gpualloc-env[onnx]', or export the allocator to "
+            ".npz, which needs nothing more"
+        ) from error
+
+
+def _fixed_count(manifest: Manifest) -> int | None:
+    """N of its graph, None where that serves any number."""
+    return None if manifest.serves_any_number else len(manifest.agents)
+
+
+def _decider(
+    path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray], agents: Sequence[str] | None
+) -> Decider:
+    """What decides for the agents by the network in a file, if its parts fit."""
+    shape = _shape(path, manifest, agents)
+    try:
+        return decider(manifest.network, arrays, shape)
+    except KeyError as error:
+        raise _damaged(path, f"its network's settings lack {error}") from None
+    except (ValueError, TypeError) as error:
+        raise _damaged(path, error) from None
+
+
+def _shape(path: Path, manifest: Manifest, agents: Sequence[str] | None) -> tuple[int, int]:
+    """(N, F) of the observations on which it is to decide."""
+    count = len(manifest.agents if agents is None else agents)
+    if count != len(manifest.agents) and not manifest.serves_any_number:
+        raise AllocatorError(
+            f"{path} was trained for {len(manifest.agents)} agents, {', '.join(manifest.agents)}, and "
+            f"cannot decide for {count}; train one for them, or a ppo-shared or ppo-residual one, which can"
+        )
+    return count, len(manifest.features)
+
+
+def _damaged(path: Path, error: object) -> AllocatorError:
+    return AllocatorError(f"{path} is damaged: {error}; export it again with {_EXPORT}")
+
+
+def _manifest(path: Path, text: object) -> Manifest:
+    """The manifest in a file, if it is one that this version understands."""
+    try:
+        data: Any = json.loads(text) if isinstance(text, str) else None
+    except json.JSONDecodeError:
+        data = None
+    if not isinstance(data, dict) or cast(dict[str, Any], data).get("format") != FORMAT:
+        raise AllocatorError(f"{path} is no exported allocator: it has no manifest; make one with {_EXPORT}")
+    fields = cast(dict[str, Any], data)
+    if fields.get("format_version") != FORMAT_VERSION:
+        raise AllocatorError(
+            f"{path} has format version {fields.get('format_version')}, this version of gpualloc_env reads "
+            f"{FORMAT_VERSION}: export the run again with {_EXPORT}"
+        )
+    try:
+        manifest = Manifest.model_validate_json(cast(str, text))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise _damaged(path, f"manifest.{place}: {first['msg']}") from None
+    if manifest.features != OBSERVATION_FEATURES or not manifest.agents:
+        raise AllocatorError(
+            f"{path} reads the observation columns {', '.join(manifest.features)}; this version of "
+            f"gpualloc_env has {', '.join(OBSERVATION_FEATURES)}: train and export with this version"
+        )
+    actions: Any = manifest.network.get("actions", {"kind": "simplex"})
+    kinds: list[tuple[Any, Mapping[str, Any]]] = [(manifest.network.get("kind"), KINDS)]
+    kinds.append((cast(dict[str, Any], actions).get("kind") if isinstance(actions, dict) else None, ACTIONS))
+    for kind, known in kinds:
+        if kind not in known:
+            raise AllocatorError(
+                f"{path} holds a network of kind {kind!r}; this version of gpualloc_env knows "
+                f"{', '.join(known)}: install the version that exported it"
+            )
+    return manifest
+
+
+_READERS = {".npz": _read_npz, ".onnx": _read_onnx}

@@ -1,0 +1,370 @@
+"""Exported allocators from plain arrays: a network's outputs, and what makes shares of them."""
+
+import math
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from gpualloc_env.allocator.receding_horizon import CORRECTIONS, Constants, plan_observed, plan_packed
+from gpualloc_env.compiled import compiled, inlined
+from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, Packed
+from gpualloc_env.simulation.state import AnyArray, Array
+
+Network = Callable[[AnyArray], AnyArray]
+"""From observations, (B, N, F) float32, to the outputs for each, (B, A)."""
+
+Actions = Callable[[AnyArray, AnyArray, Packed | None], Array]
+"""From observations, (B, N, F), outputs, (B, A), and the view behind the observations, where it is
+known, to fractions of the platform, (B, N). The outputs are overwritten."""
+
+_SHARE, _GPUS = OBSERVATION_FEATURES.index("share"), OBSERVATION_FEATURES.index("gpus")
+
+
+def simplex_outputs(agents: int) -> int:
+    """A of `simplex`: one for each agent and one for idle capacity."""
+    return agents + 1
+
+
+def correction_outputs(agents: int) -> int:
+    """A of `corrections`: for each agent one of each kind, agent by agent."""
+    return agents * len(CORRECTIONS)
+
+
+def mlp(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], shape: tuple[int, int]) -> Network:
+    """A multilayer perceptron over the whole observation.
+
+    x = clip((observation − mean − mean_rest) · scale, ±clip), then tanh layers and a linear one.
+
+    Args:
+        settings: `layers` (widths, the first N·F) and `clip` (None where nothing is clipped).
+        arrays: `mean`, what float32 leaves of it (`mean_rest`, which counts where a feature hardly
+            varies) and `scale`, (N·F,), and of layer k `weight_k`, (inputs, outputs), and `bias_k`.
+        shape: (N, F).
+
+    Raises:
+        ValueError: the layers do not fit the agents, or the arrays do not fit the layers.
+    """
+    agents, features = shape
+    layers = _layers(settings, agents * features, f"{agents} × {features} features")
+    expected: dict[str, tuple[int, ...]] = dict.fromkeys(("mean", "mean_rest", "scale"), layers[:1])
+    for k, (inputs, outputs) in enumerate(pairwise(layers)):
+        expected |= {f"bias_{k}": (outputs,), f"weight_{k}": (inputs, outputs)}
+    # One array in the order of reading: a compiled call costs more for each array that it is given.
+    weights = _joined(arrays, expected)
+    widths, widest = np.array(layers), max(layers)
+    clip = math.inf if settings["clip"] is None else float(settings["clip"])
+    if not clip > 0:
+        raise ValueError("clip must be above 0")
+
+    def network(observation: AnyArray) -> AnyArray:
+        outputs = np.empty((len(observation), layers[-1]), dtype=np.float32)
+        # Made anew at each call, so that threads can share an allocator.
+        scratch = np.empty((2, widest), dtype=np.float32)
+        _mlp(observation.reshape(len(observation), layers[0]), widths, weights, clip, scratch, outputs)
+        return outputs
+
+    return network
+
+
+def shared(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], shape: tuple[int, int]) -> Network:
+    """One network applied to every agent, in the context of all: equivariant to the order of agents.
+
+    Of the row x of agent i, its share in GPUs, h_0 = tanh(x W_0 + b_0). Each further layer is
+    h_k = tanh(h_(k−1) W_k + mean_j(h_(k−1)) M_k + max_j(h_(k−1)) X_k + b_k), means and maxima over the
+    agents. The last one is linear in h alone and writes the outputs of agent i; where `idle` is
+    set, a last output is linear in the mean of h. Nothing depends on the number of agents, so any
+    number is served (Zaheer et al., "Deep Sets", NeurIPS 2017). In float64, because a plan can
+    jump where its corrections differ by rounding.
+
+    Args:
+        settings: `layers` (widths, the first F, the last the outputs of one agent) and `idle`.
+        arrays: of layer k `weight_k`, (inputs, outputs), `bias_k`, and but for the first and the
+            last `mean_k` and `max_k`, (inputs, outputs); with `idle` `weight_idle` and `bias_idle`.
+        shape: (N, F).
+
+    Raises:
+        ValueError: the layers do not fit the features, or the arrays do not fit the layers.
+    """
+    _, features = shape
+    layers = _layers(settings, features, f"{features} features")
+    expected: dict[str, tuple[int, ...]] = {}
+    last = len(layers) - 2
+    for k, (inputs, outputs) in enumerate(pairwise(layers)):
+        expected |= {f"bias_{k}": (outputs,), f"weight_{k}": (inputs, outputs)}
+        if 0 < k < last:
+            expected |= {f"mean_{k}": (inputs, outputs), f"max_{k}": (inputs, outputs)}
+    idle = bool(settings["idle"])
+    if idle:
+        expected |= {"bias_idle": (1,), "weight_idle": (layers[-2], 1)}
+    weights = _joined(arrays, expected).astype(np.float64)
+    widths, widest = np.array(layers), max(layers)
+
+    def network(observation: AnyArray) -> AnyArray:
+        count = observation.shape[1]
+        outputs = np.empty((len(observation), count * layers[-1] + idle))
+        scratch = np.empty((2 * count + 3, widest))
+        _shared(observation, widths, weights, scratch, outputs)
+        return outputs
+
+    return network
+
+
+def simplex(settings: Mapping[str, Any]) -> Actions:
+    """Shares as a softmax over N + 1 outputs, clipped to ±bound, the last of which is for idle capacity.
+
+    `idle_bias` + log N is added to the last: it is weighed against all agents together.
+
+    Args:
+        settings: `bound` and `idle_bias`.
+    """
+    bound, idle_bias = float(settings["bound"]), float(settings["idle_bias"])
+    if not (bound > 0 and math.isfinite(bound) and math.isfinite(idle_bias)):
+        raise ValueError("bound must be above 0, bound and idle_bias finite")
+
+    def shares(observation: AnyArray, outputs: AnyArray, packed: Packed | None) -> Array:
+        count = observation.shape[1]
+        result = np.empty((len(observation), count))
+        _simplex(outputs, bound, idle_bias + math.log(count), result)
+        return result
+
+    return shares
+
+
+def corrections(settings: Mapping[str, Any]) -> Actions:
+    """Shares as receding-horizon control plans them after bounded corrections of what it assumes.
+
+    The outputs, clipped to ±bound, are the logarithms in `gpualloc_env.receding_horizon.CORRECTIONS`,
+    agent by agent. Outputs of zero make the shares those of the controller itself.
+
+    Args:
+        settings: `bound`, and `base`, the controller's `Constants` by name.
+    """
+    bound, base = float(settings["bound"]), settings["base"]
+    constants = np.array([float(base[name]) for name in Constants._fields])
+    if not (bound > 0 and math.isfinite(bound) and np.isfinite(constants).all()):
+        raise ValueError("bound must be above 0, bound and the constants of base finite")
+
+    def shares(observation: AnyArray, outputs: AnyArray, packed: Packed | None) -> Array:
+        _clip(outputs, bound)
+        logarithms = outputs.reshape(-1, observation.shape[1], len(CORRECTIONS))
+        if packed is None:
+            return plan_observed(observation, constants, logarithms)
+        return plan_packed(packed, constants, logarithms)
+
+    return shares
+
+
+def _layers(settings: Mapping[str, Any], inputs: int, meaning: str) -> tuple[int, ...]:
+    layers = tuple(int(width) for width in settings["layers"])
+    if len(layers) < 2 or min(layers) < 1 or layers[0] != inputs:
+        raise ValueError(f"layers {layers} must begin with {meaning}")
+    if settings.get("activation") != "tanh":
+        raise ValueError(f"activation must be 'tanh', got {settings.get('activation')!r}")
+    return layers
+
+
+def _joined(arrays: Mapping[str, AnyArray], expected: Mapping[str, tuple[int, ...]]) -> AnyArray:
+    """The arrays in the expected order as one, after a look at their names, types, shapes and numbers."""
+    if set(arrays) != set(expected):
+        raise ValueError(f"the arrays must be {', '.join(expected)}, got {', '.join(arrays)}")
+    for name, wanted in expected.items():
+        if arrays[name].dtype != np.float32 or arrays[name].shape != wanted:
+            raise ValueError(
+                f"{name} must be float32 of shape {wanted}, "
+                f"got {arrays[name].dtype} of shape {arrays[name].shape}"
+            )
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{name} is not finite")
+    return np.concatenate([arrays[name].ravel() for name in expected])
+
+
+@compiled
+def _accumulate(values: AnyArray, inputs: int, weights: AnyArray, results: AnyArray, outputs: int) -> None:
+    """Add values · weights, a flat (inputs, outputs), to the results."""
+    for i in range(inputs):
+        value, row = values[i], weights[i * outputs : (i + 1) * outputs]
+        # Along the outputs, so that the sums need not be reordered to run side by side.
+        for j in range(outputs):
+            results[j] += value * row[j]
+
+
+@inlined
+def _within(value: float, bound: float) -> float:
+    """The value held to ±bound; unlike `min` and `max` it lets what is not a number pass."""
+    return bound if value > bound else (-bound if value < -bound else value)
+
+
+_SERIES = tuple(1.0 / math.factorial(k) for k in range(10, 0, -1))  # of e^y − 1, from the highest power
+
+
+@compiled
+def _tanh(values: AnyArray) -> None:
+    """Replace numbers by their hyperbolic tangents, to within 10⁻¹⁵, several in one vector instruction.
+
+    With e(y) = e^y − 1, tanh x = e(2x) / (e(2x) + 2) and e(2y) = e(y) (e(y) + 2): seven doublings lead
+    from |y| ≤ 5/16, where ten terms of the series are exact to the last bit, to |2x| ≤ 40.
+    """
+    for j in range(values.shape[0]):
+        y = _within(float(values[j]), 20.0) / 64.0
+        e = 0.0
+        for coefficient in _SERIES:
+            e = (e + coefficient) * y
+        for _ in range(7):
+            e *= e + 2.0
+        values[j] = e / (e + 2.0)
+
+
+@compiled
+def _mlp(
+    observation: AnyArray,
+    widths: AnyArray,
+    weights: AnyArray,
+    clip: float,
+    scratch: AnyArray,
+    outputs: AnyArray,
+) -> None:
+    """Write the outputs, (B, A), of flat observations, (B, N·F)."""
+    features, last = widths[0], len(widths) - 2
+    for b in range(observation.shape[0]):
+        values, results, row = scratch[0], scratch[1], observation[b]
+        mean, rest = weights[:features], weights[features : 2 * features]
+        scale = weights[2 * features : 3 * features]
+        for i in range(features):
+            values[i] = _within(((row[i] - mean[i]) - rest[i]) * scale[i], clip)
+        start = 3 * features
+        for k in range(last + 1):
+            inputs, width = widths[k], widths[k + 1]
+            for j in range(width):
+                results[j] = weights[start + j]
+            start += width
+            _accumulate(values, inputs, weights[start:], results, width)
+            start += inputs * width
+            if k < last:
+                _tanh(results[:width])
+            values, results = results, values
+        for j in range(outputs.shape[1]):
+            outputs[b, j] = values[j]
+
+
+@compiled
+def _shared(
+    observation: AnyArray, widths: AnyArray, weights: AnyArray, scratch: AnyArray, outputs: AnyArray
+) -> None:
+    """Write the outputs, (B, A), of observations, (B, N, F); `scratch` has room for (2 N + 3) layers."""
+    count, features, last = observation.shape[1], widths[0], len(widths) - 2
+    common, mean, most = scratch[2 * count], scratch[2 * count + 1], scratch[2 * count + 2]
+    for b in range(observation.shape[0]):
+        values, results = scratch[:count], scratch[count : 2 * count]
+        for i in range(count):
+            for j in range(features):
+                values[i, j] = observation[b, i, j]
+            gpus = values[i, _GPUS]
+            values[i, _SHARE] *= gpus / max(1.0 - gpus, 1e-6)
+        start = 0
+        for k in range(last + 1):
+            inputs, width = widths[k], widths[k + 1]
+            for j in range(width):
+                common[j] = weights[start + j]
+            start += width
+            own = start
+            start += inputs * width
+            if 0 < k < last:
+                _accumulate(mean, inputs, weights[start:], common, width)
+                start += inputs * width
+                _accumulate(most, inputs, weights[start:], common, width)
+                start += inputs * width
+            for i in range(count):
+                for j in range(width):
+                    results[i, j] = common[j]
+                _accumulate(values[i], inputs, weights[own:], results[i], width)
+                if k < last:
+                    _tanh(results[i, :width])
+            if k < last:
+                for j in range(width):
+                    total, highest = 0.0, results[0, j]
+                    for i in range(count):
+                        total += results[i, j]
+                        highest = max(highest, results[i, j])
+                    mean[j], most[j] = total / count, highest
+            values, results = results, values
+        width = widths[last + 1]
+        for i in range(count):
+            for j in range(width):
+                outputs[b, i * width + j] = values[i, j]
+        if outputs.shape[1] > count * width:
+            total = weights[start]
+            for j in range(widths[last]):
+                total += mean[j] * weights[start + 1 + j]
+            outputs[b, count * width] = total
+
+
+@compiled
+def _clip(outputs: AnyArray, bound: float) -> None:
+    """Hold outputs, (B, A), to ±bound, in place."""
+    for b in range(outputs.shape[0]):
+        for k in range(outputs.shape[1]):
+            outputs[b, k] = _within(outputs[b, k], bound)
+
+
+@compiled
+def _simplex(outputs: AnyArray, bound: float, idle_bias: float, shares: AnyArray) -> None:
+    """Write the softmax of N + 1 outputs but for the last one, (B, N)."""
+    count = shares.shape[1]
+    for b in range(shares.shape[0]):
+        row = shares[b]
+        idle = _within(outputs[b, count], bound) + idle_bias
+        highest = idle
+        for i in range(count):
+            row[i] = _within(outputs[b, i], bound)
+            highest = max(highest, row[i])
+        total = math.exp(idle - highest)
+        for i in range(count):
+            row[i] = math.exp(row[i] - highest)
+            total += row[i]
+        for i in range(count):
+            row[i] /= total
+
+
+KINDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, AnyArray], tuple[int, int]], Network]] = {
+    "mlp": mlp,
+    "shared": shared,
+}
+"""From `kind`, its settings in the manifest, its arrays and (N, F) to the network."""
+
+ACTIONS: dict[str, tuple[Callable[[Mapping[str, Any]], Actions], Callable[[int], int]]] = {
+    "simplex": (simplex, simplex_outputs),
+    "corrections": (corrections, correction_outputs),
+}
+"""From `kind` to what makes the actions of its settings, and the number of outputs for so many agents."""
+
+
+Decider = Callable[[AnyArray, Packed | None], Array]
+"""From observations, (B, N, F) float32, and the view behind them, where it is known, to fractions of
+the platform, (B, N)."""
+
+
+def decider(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], shape: tuple[int, int]) -> Decider:
+    """What decides by a network and the actions that its outputs stand for.
+
+    Args:
+        settings: of the network, its `kind` a key of `KINDS`, with its `actions`, of a kind in `ACTIONS`.
+        arrays: of the network.
+        shape: (N, F).
+
+    Raises:
+        KeyError: a setting is missing.
+        ValueError: the parts do not fit each other or the agents.
+    """
+    actions = settings["actions"]
+    make_actions, outputs = ACTIONS[actions["kind"]]
+    network, act = KINDS[settings["kind"]](settings, arrays, shape), make_actions(actions)
+    width, needed = network(np.zeros((1, *shape), dtype=np.float32)).shape[1], outputs(shape[0])
+    if width != needed:
+        raise ValueError(f"{actions['kind']} for {shape[0]} agents needs {needed} outputs, got {width}")
+
+    def decide(observation: AnyArray, packed: Packed | None) -> Array:
+        return act(observation, network(observation), packed)
+
+    return decide

@@ -1,0 +1,107 @@
+"""`Shadow`: what an allocator would have done beside a live one, as JSON lines."""
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.state import AnyArray, Array
+
+_LOG = logging.getLogger(__name__)
+
+
+class _Decider(Protocol):
+    @property
+    def last(self) -> tuple[str, str] | None: ...
+
+    def __call__(self, observation: AnyArray) -> Array: ...
+
+    def decide(self, view: View | Mapping[str, Any]) -> Array: ...
+
+
+class Shadow:
+    """Log an allocator's decisions beside those that were taken, one JSON object a line.
+
+    `time` (UTC), `shares` (its own), `live`, `distance` = Σ |shares − live| (of a batch the mean
+    over its rows), `latency_us` of its decision, and `fallback`, the reason where its network did
+    not decide. A call returns nothing and raises nothing: what goes wrong is counted in `errors`,
+    logged as a warning the first time, and, where the file can still be written, stands in a line
+    of its own as `error`.
+    """
+
+    def __init__(self, allocator: _Decider, path: str | Path) -> None:
+        """Open the log, to which lines are appended.
+
+        Raises:
+            OSError: it cannot be written. Only a call is on the live path.
+        """
+        self.errors = 0
+        self._allocator = allocator
+        self._file = Path(path).open("a", encoding="utf-8", buffering=1)
+
+    def __call__(self, state: View | Mapping[str, Any] | AnyArray, live: AnyArray) -> None:
+        """Log one decision.
+
+        Args:
+            state: what the live allocator saw: a view, a mapping of its fields, or an observation.
+            live: the fractions of the platform that it gave, (N,) or (B, N).
+        """
+        try:
+            self._write(self._line(state, live))
+        except Exception as error:
+            self._report(error)
+
+    def _line(self, state: View | Mapping[str, Any] | AnyArray, live: AnyArray) -> dict[str, Any]:
+        raw = isinstance(state, View | Mapping)
+        start = perf_counter()
+        shares = self._allocator.decide(state) if raw else self._allocator(state)
+        latency = perf_counter() - start
+        taken = np.asarray(live, dtype=np.float64)
+        if taken.shape != shares.shape:
+            raise ValueError(f"the live shares have shape {taken.shape}, its own {shares.shape}")
+        if not np.isfinite(taken).all():
+            raise ValueError("the live shares are not finite")
+        fallback = self._allocator.last
+        return {
+            "shares": shares.tolist(),
+            "live": taken.tolist(),
+            "distance": float(np.abs(shares - taken).sum(axis=-1).mean()),
+            "latency_us": round(1e6 * latency, 1),
+            "fallback": None if fallback is None else dict(zip(("reason", "by"), fallback, strict=True)),
+        }
+
+    def _write(self, line: dict[str, Any]) -> None:
+        now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+        self._file.write(json.dumps({"time": now, **line}, allow_nan=False) + "\n")
+
+    def _report(self, error: Exception) -> None:
+        self.errors += 1
+        try:
+            if self.errors == 1:
+                _LOG.warning("shadow: %s; the next errors are only counted, in Shadow.errors", error)
+            self._write({"error": f"{type(error).__name__}: {error}"})
+        except Exception:
+            # The log itself is gone, and the live path must not notice.
+            return
+
+    def close(self) -> None:
+        """Close the log; calls after this are counted as errors."""
+        self._file.close()
+
+    def __enter__(self) -> "Shadow":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,35 @@
+from .agents import PAPER_AGENTS as PAPER_AGENTS
+from .agents import SATURATING_AGENTS as SATURATING_AGENTS
+from .agents import Agent as Agent
+from .loading import load_scenario as load_scenario
+from .objective import Objective as Objective
+from .platform import FRICTIONLESS as FRICTIONLESS
+from .platform import SERVERLESS as SERVERLESS
+from .platform import Platform as Platform
+from .registry import SCENARIOS as SCENARIOS
+from .scenario import Scenario as Scenario
+from .scenario import ScenarioError as ScenarioError
+from .trace import Trace as Trace
+from .traffic import Burst as Burst
+from .traffic import Cycle as Cycle
+from .traffic import Surge as Surge
+from .traffic import Traffic as Traffic
+
+__all__ = [
+    "FRICTIONLESS",
+    "PAPER_AGENTS",
+    "SATURATING_AGENTS",
+    "SCENARIOS",
+    "SERVERLESS",
+    "Agent",
+    "Burst",
+    "Cycle",
+    "Objective",
+    "Platform",
+    "Scenario",
+    "ScenarioError",
+    "Surge",
+    "Trace",
+    "Traffic",
+    "load_scenario",
+]

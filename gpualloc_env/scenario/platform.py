@@ -1,0 +1,63 @@
+"""The GPUs, what it costs to hold them, and what it costs to change one's mind."""
+
+from fractions import Fraction
+from math import inf
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from gpualloc_env.scenario.agents import Model, NonNegative, Positive
+
+
+class Platform(Model):
+    """`gpus` identical GPUs. The defaults are the paper's: one T4 without any friction."""
+
+    gpus: Positive = 1.0
+    """G, the capacity that all agents share [GPU]."""
+    max_share: Positive = 1.0
+    """The most that one agent can hold [GPU]."""
+    slice: Positive | None = None
+    """Granularity of a share [GPU], such as 1/7 under MIG; none means that shares are continuous."""
+    reallocation_s: NonNegative = 0.0
+    """Service time lost when an agent's share changes by more than `deadband` [s]."""
+    deadband: NonNegative = 0.0
+    """Largest change of a share that costs nothing [GPU]."""
+    container_start_s: NonNegative = 0.0
+    """Fixed part of a cold start [s]."""
+    load_mb_per_s: Annotated[float, Field(gt=0)] = inf
+    """Speed at which weights reach the GPU [MB/s]; infinite means at once."""
+    keep_alive_s: Annotated[float, Field(ge=0)] = inf
+    """Idle time after which a model is unloaded [s]; infinite means never."""
+    usd_per_gpu_hour: NonNegative = 0.72
+    """Price of one GPU for an hour [$]."""
+
+    @field_validator("slice", mode="before")
+    @classmethod
+    def _accept_fraction(cls, value: Any) -> Any:
+        """TOML has no way to write a seventh, so "1/7" is read as a fraction."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return float(Fraction(value))
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"give a number of GPUs or a fraction such as '1/7', got {value!r}") from None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Platform":
+        limit = min(self.gpus, self.max_share)
+        if self.slice is not None and self.slice > limit * (1 + 1e-9):
+            raise ValueError(
+                f"slice must not exceed what one agent can hold, {limit:g} GPU, got {self.slice:g}; "
+                "every share would round down to nothing"
+            )
+        return self
+
+    def cold_start_s(self, model_mb: float) -> float:
+        """Time from an unloaded model to its first request [s]."""
+        return self.container_start_s + model_mb / self.load_mb_per_s
+
+
+FRICTIONLESS = Platform()
+SERVERLESS = Platform(
+    reallocation_s=0.1, deadband=0.02, container_start_s=2.0, load_mb_per_s=1000.0, keep_alive_s=10.0
+)

@@ -1,0 +1,184 @@
+"""`Scenario`: what the agents, the GPUs, the traffic and the objective are."""
+
+from functools import lru_cache
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from gpualloc_env.scenario.agents import PAPER_AGENTS, Agent, Model, NonNegative
+from gpualloc_env.scenario.objective import Objective
+from gpualloc_env.scenario.platform import FRICTIONLESS, Platform
+from gpualloc_env.scenario.trace import Trace
+from gpualloc_env.scenario.traffic import Traffic
+from gpualloc_env.simulation.arrivals import CONSTANT, NO_REPLAY, POISSON, WINDOWS, Source
+from gpualloc_env.simulation.state import Array
+from gpualloc_env.traces.log import Windows, cut
+
+
+class ScenarioError(ValueError):
+    """A scenario that cannot be built; the message names the place, the value and the remedy."""
+
+
+class Scenario(Model):
+    """A complete, frozen description of one environment."""
+
+    name: str
+    description: str = ""
+    agents: Annotated[tuple[Agent, ...], Field(min_length=1)] = PAPER_AGENTS
+    platform: Platform = FRICTIONLESS
+    objective: Objective = Objective()
+    traffic: Traffic | None = None
+    """Synthetic traffic; a scenario has either this or a `trace`."""
+    trace: Trace | None = None
+    routing: tuple[tuple[NonNegative, ...], ...] | None = None
+    """W: requests that agent j finishes become routing[j][i] requests of agent i."""
+    agent_spread: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Each episode draws every agent's base throughput, model size and κ within this fraction of its own."""
+    steps: Annotated[int, Field(ge=1)] = 300
+    dt: Annotated[float, Field(ge=0.01, le=10)] = 1.0
+    warm: bool = True
+    """Whether all models are loaded at reset."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Scenario":
+        names = self.agent_names
+        if len(set(names)) < len(names):
+            raise ValueError(f"agents must have different names, got {', '.join(names)}")
+        if (self.traffic is None) == (self.trace is None):
+            raise ValueError("give either traffic, to draw requests, or trace, to replay a log")
+        if self.routing is not None:
+            self._check_routing(self.routing)
+        if self.traffic is not None:
+            self._check_traffic(self.traffic)
+        return self
+
+    def _check_traffic(self, traffic: Traffic) -> None:
+        names = self.agent_names
+        if traffic.rates_rps is not None and len(traffic.rates_rps) != len(names):
+            raise ValueError(
+                f"traffic.rates_rps needs one rate for each of the {len(names)} agents "
+                f"({', '.join(names)}), got {len(traffic.rates_rps)}"
+            )
+        for surge in traffic.surges:
+            if surge.agent not in names:
+                raise ValueError(
+                    f"traffic.surges names agent {surge.agent!r}; the agents are {', '.join(names)}"
+                )
+
+    def _check_routing(self, routing: tuple[tuple[float, ...], ...]) -> None:
+        count = len(self.agents)
+        if [len(row) for row in routing] != [count] * count:
+            raise ValueError(f"routing must have {count} rows of {count} numbers, one for each agent")
+        radius = max(abs(np.linalg.eigvals(np.array(routing))))
+        if radius >= 1:
+            raise ValueError(
+                f"routing has spectral radius {radius:.3f}: tasks would never end; "
+                "lower its numbers until the radius is below 1"
+            )
+
+    @property
+    def agent_names(self) -> tuple[str, ...]:
+        """Names of the agents in the order of every array."""
+        return tuple(agent.name for agent in self.agents)
+
+    @property
+    def varies(self) -> bool:
+        """Whether one episode differs from another."""
+        traffic = self.traffic
+        return traffic is None or bool(
+            traffic.law != "constant" or traffic.burst or traffic.mix_concentration or self.agent_spread
+        )
+
+    @property
+    def routing_matrix(self) -> Array:
+        """W, (N, N), or (0, 0) where agents are independent."""
+        return np.zeros((0, 0)) if self.routing is None else np.array(self.routing, dtype=np.float64)
+
+    @property
+    def visits(self) -> Array:
+        """V with λ = V · external, (N, N): the solution (I − Wᵀ)⁻¹ of the traffic equations; (0, 0) for I."""
+        if self.routing is None:
+            return np.zeros((0, 0))
+        return np.linalg.inv(np.eye(len(self.agents)) - self.routing_matrix.T).astype(np.float64)
+
+    def utilisation(self, external: Array) -> float:
+        """ρ = Σ_i λ_i/T_i / G for external rates, (N,) [requests/s]: the load of linear GPUs."""
+        total = external if self.routing is None else self.visits @ external
+        base = np.array([agent.throughput_rps for agent in self.agents])
+        return float(np.sum(total / base) / self.platform.gpus)
+
+    @property
+    def windows(self) -> Windows:
+        """The episodes of the log."""
+        if self.trace is None:
+            raise ScenarioError(f"scenario {self.name!r} draws its traffic; it has no log")
+        if self.trace.path is None:
+            raise ScenarioError(
+                f"scenario {self.name!r} replays a request log: give its path, as trace='my-log.csv' "
+                "or --trace my-log.csv"
+            )
+        stamp = self.trace.path.stat() if self.trace.path.is_file() else None
+        return _cut_log(self, stamp and (stamp.st_mtime_ns, stamp.st_size))  # pyright: ignore[reportArgumentType]
+
+    def source(self) -> Source:
+        """Everything that the compiled draw of an episode reads."""
+        count, steps = len(self.agents), self.steps
+        kind, rates, surges, cycle = WINDOWS, np.zeros(count), np.ones((1, count)), np.ones(1)
+        traffic = self.traffic or Traffic(rates_rps=(1.0,) * count)
+        replay = NO_REPLAY
+        if self.traffic is None:
+            replay = self.windows.replay
+        else:
+            kind = CONSTANT if traffic.law == "constant" else POISSON
+            surges = traffic.surge_profile(self.agent_names, steps, self.dt)
+            cycle = traffic.cycle_profile(steps, self.dt)
+        profile, load_profile = surges * cycle[:, None], surges[:steps].mean(axis=0)
+        if traffic.rates_rps is not None:
+            rates = np.array(traffic.rates_rps)
+        if traffic.load is not None and not np.any((rates + (traffic.mix_concentration or 0)) * load_profile):
+            raise ScenarioError(
+                f"scenario {self.name!r}: load = {traffic.load:g} cannot be reached, traffic.surges "
+                "silence every agent for the whole episode; end them earlier or leave load out"
+            )
+        burst = traffic.burst
+        return Source(
+            kind=kind,
+            rates=rates,
+            profile=profile,
+            mean_profile=profile[:steps].mean(axis=0),
+            load_profile=load_profile,
+            visits=self.visits,
+            load=(traffic.load or 0.0) * self.platform.gpus,
+            concentration=traffic.mix_concentration or 0,
+            burst_factors=burst.off_factor * np.array([1.0, burst.ratio]) if burst else np.ones(2),
+            burst_means=np.array([burst.off_s, burst.on_s]) if burst else np.zeros(2),
+            agent_spread=self.agent_spread,
+            container_start_s=self.platform.container_start_s,
+            common_burst=burst is not None and burst.common,
+            replay=replay,
+            dt=self.dt,
+            steady=bool((profile == profile[0]).all()),
+            warm=self.warm,
+        )
+
+
+@lru_cache(maxsize=4)
+def _cut_log(scenario: Scenario, stamp: tuple[int, int] | None) -> Windows:
+    """The windows of a scenario's log, read again when the stamp of the file has changed."""
+    # Only a log needs polars, which takes longer to load than all else here.
+    from gpualloc_env.traces.formats import read_log
+
+    assert scenario.trace is not None and scenario.trace.path is not None
+    log = read_log(scenario.trace.path)
+    return cut(
+        log,
+        scenario.agent_names,
+        scenario.utilisation,
+        assignment=scenario.trace.assignment,
+        load=scenario.trace.load,
+        eval_fraction=scenario.trace.eval_fraction,
+        split=scenario.trace.split,
+        steps=scenario.steps,
+        dt=scenario.dt,
+    )

@@ -1,0 +1,32 @@
+"""Traffic replayed from a request log: where it is, how it is stretched and which windows are played."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from gpualloc_env.scenario.agents import Model
+from gpualloc_env.traces.log import Assignment, Split
+
+
+class Trace(Model):
+    """Traffic replayed from a request log.
+
+    Time is stretched until the load is the one asked for; no request is dropped.
+    """
+
+    path: Path | None = None
+    """The log; none is a scenario that waits for one."""
+    load: Annotated[float, Field(gt=0, le=10)] = 0.8
+    """ρ = Σ λ̄_i/T_i / G over the whole log."""
+    eval_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """The last part of the windows, kept for evaluation."""
+    split: Split = "train"
+    """Which windows are played: `train`, the later `eval` ones, or `all`."""
+    assignment: Assignment = "coordinator-and-specialist"
+    """The agents that a request visits; a log that names the agent of each request overrules it.
+
+    `coordinator-and-specialist`: the first agent and one of the others, which take equal parts
+    of the requests, in their order, from the shortest prompts to the longest. `by-length`: one of
+    all the agents, in the same way. `first-agent`: the first alone, from which `routing` goes on.
+    """

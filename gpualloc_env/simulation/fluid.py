@@ -1,0 +1,285 @@
+"""The step of the fluid model: B environments of N agents, advanced by one compiled function.
+
+Read `step` from top to bottom: it allocates, serves, ages the models, prices the step and lets the
+next requests arrive, for one environment and one agent after the other. The columns of its records
+are named, with their units, in `gpualloc_env.simulation.state`.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpualloc_env.compiled import compiled, inlined
+from gpualloc_env.simulation.arrivals import WINDOWS, Source, draw_agents, draw_arrivals, draw_rates, replay
+from gpualloc_env.simulation.curves import speedup
+from gpualloc_env.simulation.observation import encode, encode_agent
+from gpualloc_env.simulation.state import OBSERVATION, AnyArray, Array
+
+RATE_TIME_CONSTANT_S = 10.0
+# Requests and shares are real numbers: less than this of one is rounding, not work, a share or a change.
+NEGLIGIBLE = 1e-9
+# Clocks are sums of dt: a time this close to its limit has reached it.
+CLOCK_TOLERANCE = 1e-9
+# Actions are float32: a request within their resolution of a whole slice is that slice.
+SLICE_TOLERANCE = 1e-6
+OK, NOT_A_NUMBER, EPISODE_OVER = 0, 1, 2
+
+
+class World(NamedTuple):
+    """The arrays that B environments live in, T steps an episode."""
+
+    settings: AnyArray  # (1,) of SETTINGS
+    agents: AnyArray  # (B, N) of AGENT, or (1, N) where all episodes have the same
+    state: AnyArray  # (B, N) of STATE
+    outcome: AnyArray  # (B, N) of OUTCOME, what the last step has done
+    worth: AnyArray  # (B,) of WORTH, what it was worth
+    episode: AnyArray  # (B,) of EPISODE
+    history: AnyArray  # (B, T, N) of OUTCOME, or T = 0 to record none
+    routing: Array  # W, (N, N): finished work of row j becomes arrivals of column i; (0, 0) for none
+    rate_gain: Array  # (T + 1,) weight of a step's rate in the smoothed one
+    arrivals: Array  # (T + 1, B, N) [requests] from outside
+    inflows: Array  # (T + 1, B, N) [requests] routed ones included; `arrivals` itself where none are
+    generators: AnyArray  # (B, 3, 4) uint64: the environment's own, and two for the draws of an agent
+    windows: AnyArray  # (B,) int64, index of the next window of a log
+
+
+@inlined
+def clip(fraction: float) -> float:
+    """The fraction within [0, 1]."""
+    return 0.0 if fraction < 0.0 else (1.0 if fraction > 1.0 else fraction)
+
+
+@inlined
+def grant(fraction: float, gpus: float, max_share: float, slice_: float) -> float:
+    """The share [GPU] that a scaled fraction of G GPUs is granted: capped, and rounded down to slices."""
+    share = fraction * gpus
+    share = max_share if share > max_share else share
+    if slice_ > 0.0:
+        slices = share / slice_
+        # Never near a whole slice, however many they are: rounding must not exceed the capacity.
+        share = np.floor(slices + SLICE_TOLERANCE * min(slices, 1000.0)) * slice_
+    return share
+
+
+@inlined
+def serve(queue: float, rate: float, delay: float, dt: float) -> tuple[float, float, float]:
+    """Serve for what is left of `dt` seconds after a delay, first come first served.
+
+    The number waiting is constant until service starts, falls at `rate` while there is work and
+    is constant again: its integral over the time is exact.
+
+    Returns:
+        The requests that could be served, those that are, and the integral of the number waiting
+        [requests s].
+    """
+    capacity = rate * (dt - delay)
+    served = capacity if capacity < queue else queue
+    busy = served / rate if rate > 0.0 else 0.0
+    left = queue - served
+    return capacity, served, queue * delay + (left + 0.5 * served) * busy + left * (dt - delay - busy)
+
+
+@inlined
+def show(world: World, b: int, own: int, i: int, info: AnyArray, row: Any) -> None:
+    """Write what callers see of an agent: its row of the observation, and the columns of `info`."""
+    encode(world.state[b, i], world.agents[own, i], world.settings[0], row)
+    did = world.outcome[b, i]
+    info[0, b, i], info[1, b, i], info[2, b, i] = did.arrivals, did.queue, did.share
+    info[3, b, i], info[4, b, i], info[5, b, i] = did.served, did.capacity, did.backlog
+
+
+@compiled
+def check(first: int, last: int, requested: AnyArray, active: AnyArray, world: World) -> int:
+    """OK, or why a range of environments must not be stepped: NOT_A_NUMBER, EPISODE_OVER."""
+    steps = world.arrivals.shape[0] - 1
+    wrong = False
+    for b in range(first, last):
+        if active[b]:
+            if world.episode[b].clock >= steps:
+                return EPISODE_OVER
+            for i in range(requested.shape[1]):
+                wrong |= requested[b, i] != requested[b, i]
+    return NOT_A_NUMBER if wrong else OK
+
+
+@compiled
+def step(
+    first: int,
+    last: int,
+    requested: AnyArray,
+    active: AnyArray,
+    world: World,
+    info: AnyArray,
+    observation: AnyArray,
+) -> int:
+    """Advance the active environments of a range by one step and write what their policy sees next.
+
+    Args:
+        first: the first environment of the range.
+        last: the environment after the last of the range.
+        requested: fractions of the platform, (B, N).
+        active: environments to advance, (B,) bool.
+        world: what they live in.
+        info: the first columns of the outcome once more, to be shown, (columns of INFO, B, N).
+        observation: what the policy sees next, (B, N, columns of OBSERVATION) float32.
+
+    Returns:
+        OK, or the reason for which nothing at all was changed: NOT_A_NUMBER, EPISODE_OVER.
+    """
+    problem = check(first, last, requested, active, world)
+    if problem != OK:
+        return problem
+    settings, routing = world.settings[0], world.routing
+    dt, per_dt, gpus = settings.dt, settings.per_dt, settings.gpus
+    shown = observation.view(OBSERVATION)
+    for b in range(first, last):
+        own = b if world.agents.shape[0] > 1 else 0
+        episode, t = world.episode[b], world.episode[b].clock
+        if not active[b]:
+            for i in range(requested.shape[1]):
+                show(world, b, own, i, info, shown[b, i, 0])
+            continue
+        # Allocate: what is asked for is scaled where it exceeds the platform.
+        asked = 0.0
+        for i in range(requested.shape[1]):
+            asked += clip(requested[b, i])
+        scale = 1.0 / asked if asked > 1.0 else 1.0
+        backlog = late = held = done = missing = guaranteed = 0.0
+        for i in range(requested.shape[1]):
+            agent, now, did = world.agents[own, i], world.state[b, i], world.outcome[b, i]
+            share = grant(clip(requested[b, i]) * scale, gpus, settings.max_share, settings.slice)
+            holds = share > NEGLIGIBLE
+            # Serve: a change of share and a model that loads delay service, they do not slow it.
+            change = abs(share - now.share)
+            charged = t > 0 and holds and change > settings.deadband + NEGLIGIBLE
+            delay = min(dt, (settings.reallocation_s if charged else 0.0) + now.loading)
+            rate = agent.throughput * speedup(share, agent.kappa)
+            capacity, served, integral = serve(now.queue, rate, delay, dt)
+            # The requests of `slo_lag` steps ago reach their service objective in this step. What of
+            # them has not left by then is late.
+            cohort = world.inflows[t - agent.slo_lag, b, i] if t >= agent.slo_lag else 0.0
+            left_by_then = min(rate * max(0.0, agent.slo - agent.slo_lag * dt - delay), served)
+            now.recent -= cohort
+            passed = min(now.queue - left_by_then - now.recent, cohort)
+            did.arrivals = world.arrivals[t, b, i]
+            did.queue = now.queue - served
+            did.share = share
+            did.served = served
+            did.capacity = capacity
+            did.backlog = integral * per_dt
+            did.delay = delay
+            did.late = passed if passed > NEGLIGIBLE else 0.0
+            did.reallocated = 1.0 if charged else 0.0
+            did.cold_start = 1.0 if holds and 0.0 < now.loading == agent.cold_start else 0.0
+            promised = agent.min_share if now.queue > 0.0 else 0.0
+            # Residency: loading goes on while a share is held, long idleness unloads the model.
+            idle = now.idle + dt
+            kept = agent.cold_start if idle >= settings.keep_alive_s - CLOCK_TOLERANCE else now.loading
+            now.share = share
+            now.loading = max(0.0, now.loading - dt) if holds else kept
+            now.idle = 0.0 if holds else idle
+            backlog += agent.weight * did.backlog
+            late += agent.weight * did.late
+            held += share
+            done += served
+            guaranteed += promised
+            missing += max(0.0, promised - share)
+        # Record: the five terms, and the reward that they make.
+        value, total, price = world.worth[b], episode.total, settings.price
+        value.latency = backlog * episode.per_weighted_rate
+        value.cost = held / gpus
+        value.throughput = done * per_dt * episode.per_total_rate
+        value.slo = late * per_dt * episode.per_weighted_rate
+        value.shortfall = missing / guaranteed if missing > 0.0 else 0.0
+        value.reward = -(
+            price.latency * value.latency
+            + price.cost * value.cost
+            - price.throughput * value.throughput
+            + price.slo * value.slo
+            + price.shortfall * value.shortfall
+        )
+        total.latency += value.latency
+        total.cost += value.cost
+        total.throughput += value.throughput
+        total.slo += value.slo
+        total.shortfall += value.shortfall
+        total.reward += value.reward
+        if world.history.shape[1] > 0:
+            for i in range(requested.shape[1]):
+                world.history[b, t, i] = world.outcome[b, i]
+        # Arrive: the next step's requests, from outside and from what other agents have finished.
+        t += 1
+        episode.clock = t
+        for i in range(requested.shape[1]):
+            now, did = world.state[b, i], world.outcome[b, i]
+            inflow = world.arrivals[t, b, i]
+            if routing.shape[0] > 0:
+                for j in range(requested.shape[1]):
+                    inflow += routing[j, i] * world.outcome[b, j].served
+                world.inflows[t, b, i] = inflow
+            now.inflow = inflow
+            now.queue = did.queue + inflow
+            # An exponential mean over the time observed so far: right from the first step on.
+            now.rate += world.rate_gain[t] * (inflow * per_dt - now.rate)
+            now.recent += inflow
+            empty = did.queue <= NEGLIGIBLE
+            now.oldest = t if empty else now.oldest
+            now.oldest_left = inflow if empty else now.oldest_left - did.served
+            while now.oldest_left <= NEGLIGIBLE and now.oldest < t:
+                now.oldest += 1
+                now.oldest_left += world.inflows[now.oldest, b, i]
+            now.oldest_age = (t - now.oldest) * dt
+            show(world, b, own, i, info, shown[b, i, 0])
+    return OK
+
+
+@compiled
+def reset(
+    first: int,
+    last: int,
+    mask: AnyArray,
+    source: Source,
+    nominal: AnyArray,
+    world: World,
+    tables: AnyArray,
+    observation: AnyArray,
+) -> None:
+    """Draw a new episode, up to its first decision, for the environments of a range in `mask`, (B,) bool.
+
+    `nominal` are the agents' parameters, (1, N) of AGENT, around which an episode's are drawn where
+    the scenario says so; `tables` is room for the draws, (2, TABULATED). All else is as `step`
+    describes it.
+    """
+    settings, shown = world.settings[0], observation.view(OBSERVATION)
+    for b in range(first, last):
+        own = b if world.agents.shape[0] > 1 else 0
+        agents, state, episode = world.agents[own], world.state[b], world.episode[b]
+        if mask[b]:
+            if source.agent_spread > 0.0:
+                draw_agents(world.generators[b, 0], source, nominal[0], agents)
+                for i in range(agents.shape[0]):
+                    encode_agent(agents[i], settings)
+            if source.kind == WINDOWS:
+                replay(source, world.windows[b], world.arrivals[:, b], state)
+            else:
+                draw_rates(world.generators[b, 0], source, agents, state)
+                draw_arrivals(world.generators[b], source, state, world.arrivals[:, b], tables)
+            world.windows[b] += 1
+            total_rate = weighted_rate = 0.0
+            for i in range(state.shape[0]):
+                now, requests = state[i], world.arrivals[0, b, i]
+                world.inflows[0, b, i] = requests
+                now.queue = now.inflow = now.oldest_left = now.recent = requests
+                now.rate = requests * settings.per_dt
+                now.share = now.idle = now.oldest_age = 0.0
+                now.oldest = 0
+                now.loading = 0.0 if source.warm else agents[i].cold_start
+                total_rate += now.mean_rate
+                weighted_rate += agents[i].weight * now.mean_rate
+            episode.clock = 0
+            episode.per_total_rate = 1.0 / total_rate if total_rate > 0.0 else 0.0
+            episode.per_weighted_rate = 1.0 / weighted_rate if weighted_rate > 0.0 else 0.0
+            total = episode.total
+            total.latency = total.cost = total.throughput = total.slo = total.shortfall = total.reward = 0.0
+        for i in range(state.shape[0]):
+            encode(state[i], agents[i], settings, shown[b, i, 0])

@@ -1,0 +1,186 @@
+"""What a policy sees: `View` in raw units, and the same information as the observation in [0, 1]."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpualloc_env.compiled import compiled, inlined, shared
+from gpualloc_env.simulation.state import AGENT, OBSERVATION, SETTINGS, STATE, AnyArray, Array, plain
+
+
+class View(NamedTuple):
+    """The state after the arrivals, before the decision, in raw units.
+
+    Arrays are (N,) in the single environment and (B, N) in a batch. They are live: the next
+    step overwrites them, so copy what must last.
+    """
+
+    queue: Array  # [requests] waiting, this step's arrivals included
+    inflow: Array  # [requests] that arrived at the start of this step
+    rate: Array  # [requests/s] smoothed arrival rate, time constant 10 s
+    share: Array  # [GPU] held during the last step
+    idle: Array  # [s] since the agent last held a share
+    loading: Array  # [s] still needed to load the model; 0 when warm
+    oldest_age: Array  # [s] age of the oldest waiting request
+    throughput: Array  # [requests/s] T on one whole GPU
+    kappa: Array  # [GPU] of the saturating curve; 0 where throughput is linear
+    min_share: Array  # [GPU] R
+    priority: Array  # P
+    cold_start: Array  # [s]
+    slo: Array  # [s]
+    dt: float  # [s]
+    gpus: float  # [GPU] G
+    max_share: float  # [GPU] that one agent can hold
+    slice: float  # [GPU] granularity; 0 where shares are continuous
+    reallocation_s: float  # [s] lost when a share changes
+    deadband: float  # [GPU] of change that costs nothing
+    keep_alive_s: float  # [s] idle before a model is unloaded
+
+
+def _seen(records: np.dtype[Any]) -> tuple[str, ...]:
+    return tuple(name for name in records.names or () if name in View._fields)
+
+
+STATE_FIELDS, AGENT_FIELDS, SETTING_FIELDS = _seen(STATE), _seen(AGENT), _seen(SETTINGS)
+"""Columns of the records that a policy sees: the fields of a view, in its order."""
+ARRAY_FIELDS = STATE_FIELDS + AGENT_FIELDS
+"""Fields of a view that hold a number for each agent; the others are settings of the platform."""
+
+
+def view_of(state: AnyArray, agents: AnyArray, settings: AnyArray) -> View:
+    """View of records, (B, N) for a batch or (N,) for one environment, and of settings, (1,)."""
+    return View(
+        *(state[name] for name in STATE_FIELDS),
+        *(agents[name] for name in AGENT_FIELDS),
+        *(float(settings[name][0]) for name in SETTING_FIELDS),
+    )
+
+
+OBSERVATION_FEATURES: tuple[str, ...] = OBSERVATION.names or ()
+"""Columns of the observation. Those without a natural bound enter as x / (1 + x)."""
+
+
+@inlined
+def _squash(value: float, unit: float) -> float:
+    """Map x = value / unit from [0, ∞) to [0, 1): x / (1 + x)."""
+    return np.float32(value) / np.float32(unit + value)
+
+
+@inlined
+def encode_agent(agent: Any, settings: Any) -> None:
+    """Write what lasts for an episode of an agent's row of the observation, from AGENT and SETTINGS."""
+    row = agent.observed
+    row.throughput = _squash(0.02 * agent.throughput, 1.0)
+    row.kappa = 1.0 if agent.kappa == 0.0 else _squash(agent.kappa, 1.0)
+    row.min_share = agent.min_share
+    row.priority = 1.0 / agent.priority
+    row.cold_start = _squash(agent.cold_start, 1.0)
+    row.slo = _squash(agent.slo, 1.0)
+    row.gpus = _squash(settings.gpus, 1.0)
+    row.dt = _squash(settings.dt, 1.0)
+    row.reallocation = min(1.0, settings.reallocation_s / settings.dt)
+    row.deadband = min(1.0, settings.deadband)
+    row.max_share = _squash(settings.max_share, 1.0)
+    row.slice = min(1.0, settings.slice)
+
+
+@inlined
+def encode(now: Any, agent: Any, settings: Any, row: Any) -> None:
+    """Write an agent's row of the observation from STATE, AGENT, whose row is ready, and SETTINGS."""
+    row.queue = _squash(now.queue, agent.throughput)
+    row.inflow = _squash(now.inflow, agent.throughput * settings.dt)
+    row.rate = _squash(now.rate, agent.throughput)
+    row.share = min(1.0, now.share * settings.per_gpu)
+    row.idle = min(1.0, now.idle * settings.per_keep_alive)
+    row.loading = _squash(now.loading, 1.0)
+    row.oldest_age = _squash(now.oldest_age, agent.slo)
+    row.throughput = agent.observed.throughput
+    row.kappa = agent.observed.kappa
+    row.min_share = agent.observed.min_share
+    row.priority = agent.observed.priority
+    row.cold_start = agent.observed.cold_start
+    row.slo = agent.observed.slo
+    row.gpus = agent.observed.gpus
+    row.dt = agent.observed.dt
+    row.reallocation = agent.observed.reallocation
+    row.deadband = agent.observed.deadband
+    row.max_share = agent.observed.max_share
+    row.slice = agent.observed.slice
+
+
+@compiled
+def encode_agents(agents: AnyArray, settings: AnyArray) -> None:
+    """`encode_agent` for (B, N) of AGENT."""
+    for b in range(agents.shape[0]):
+        for i in range(agents.shape[1]):
+            encode_agent(agents[b, i], settings[0])
+
+
+_NEAREST_TO_ONE = 2.0**-24  # an x too large for float32's x / (1 + x) to tell from infinity
+
+
+@shared
+def unbounded(squashed: Any) -> Any:
+    """Undo y = x / (1 + x), for a number or an array."""
+    return squashed / np.maximum(1.0 - squashed, _NEAREST_TO_ONE)
+
+
+class Packed(NamedTuple):
+    """The numbers of a view as compiled code reads them: B is 1 where the view's arrays are (N,)."""
+
+    state: AnyArray  # (B, N) of STATE
+    agents: AnyArray  # (B, N) of AGENT
+    settings: AnyArray  # (1,) of SETTINGS
+
+
+def pack(view: View) -> Packed:
+    """The numbers of a view whose arrays have one shape, (N,) or (B, N).
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    shape = np.shape(view.queue)
+    packed = empty_packed(shape if len(shape) == 2 else (1, *shape))
+    for records, names in zip(packed, (STATE_FIELDS, AGENT_FIELDS, SETTING_FIELDS), strict=True):
+        for name in names:
+            values = getattr(view, name)
+            if np.shape(values) not in ((), shape):
+                raise ValueError(f"{name} has shape {np.shape(values)}, queue has {shape}")
+            records[name] = values
+    derive(packed.settings)
+    return packed
+
+
+def derive(settings: AnyArray) -> None:
+    """Write the columns of settings, (1,), that follow from the others."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        settings["per_dt"] = 1.0 / settings["dt"]
+        settings["per_gpu"] = 1.0 / settings["gpus"]
+        settings["per_keep_alive"] = 1.0 / np.maximum(settings["keep_alive_s"], settings["dt"])
+
+
+def empty_packed(shape: tuple[int, ...]) -> Packed:
+    """Room for the numbers of a view of (B, N) arrays."""
+    return Packed(np.zeros(shape, STATE), np.zeros(shape, AGENT), np.zeros(1, SETTINGS))
+
+
+@compiled
+def encode_packed(packed: Packed, observation: AnyArray) -> None:
+    """Write the observations, (B, N, F), of a packed view."""
+    rows = observation.view(OBSERVATION)
+    encode_agents(packed.agents, packed.settings)
+    for b in range(observation.shape[0]):
+        for i in range(observation.shape[1]):
+            encode(packed.state[b, i], packed.agents[b, i], packed.settings[0], rows[b, i, 0])
+
+
+def observed(packed: Packed) -> AnyArray:
+    """The observations of a packed view, (B, N, F) float32."""
+    observation = plain(np.empty(packed.state.shape, OBSERVATION))
+    encode_packed(packed, observation)
+    return observation
+
+
+def observe(view: View) -> AnyArray:
+    """The observation of a view: (N, F) or (B, N, F) float32 in [0, 1], columns OBSERVATION_FEATURES."""
+    return observed(pack(view)).reshape(*np.shape(view.queue), -1)

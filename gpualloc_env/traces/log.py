@@ -1,0 +1,159 @@
+"""Request logs: spreading their requests over the agents and cutting them into episodes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from gpualloc_env.simulation.arrivals import Replay
+from gpualloc_env.simulation.state import AnyArray, Array
+
+Split = Literal["train", "eval", "all"]
+Assignment = Literal["coordinator-and-specialist", "by-length", "first-agent"]
+
+
+class TraceError(ValueError):
+    """A request log that cannot be used; the message names file, line, field and remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The requests of one log in the order of their arrival: each has prompt tokens or names an agent."""
+
+    path: Path
+    time_s: Array  # (n,) [s] since the first request
+    work: Array  # (n,) multiples of the mean request of the agent that serves it
+    prompt_tokens: AnyArray | None = None  # (n,)
+    agent: AnyArray | None = None  # (n,) index in `agent_names`
+    agent_names: tuple[str, ...] = ()
+    quantum_s: float = 0.0  # [s] over which the requests of one stamp were spread; 0 where they were not
+
+    @property
+    def span_s(self) -> float:
+        """Time that the log covers [s]: n gaps of the mean length, the one after the last included."""
+        gaps = len(self.time_s) - 1
+        return float(self.time_s[-1]) * (gaps + 1) / gaps
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """A log cut into episodes."""
+
+    replay: Replay
+    accounting: str  # where every request of the log went
+
+    @property
+    def episodes(self) -> int:
+        """W, the number of windows that the split holds."""
+        return self.replay.episodes
+
+
+def cut(
+    log: Log,
+    agent_names: tuple[str, ...],
+    gpu_seconds: Callable[[Array], float],
+    *,
+    assignment: Assignment,
+    load: float,
+    eval_fraction: float,
+    split: Split,
+    steps: int,
+    dt: float,
+) -> Windows:
+    """Cut a log into windows of `steps` × `dt` seconds after stretching it to the asked load.
+
+    Args:
+        log: the requests.
+        agent_names: names of the N agents.
+        gpu_seconds: GPU time that work of (N,) requests, sent from outside, takes in all, as a
+            multiple of the platform's capacity per second: Σ_i λ_i/T_i / G, routed visits included.
+        assignment: the rule by which a request visits agents.
+        load: ρ over the whole log.
+        eval_fraction: the last part of the windows, kept for evaluation.
+        split: which windows are played.
+        steps: steps of a window.
+        dt: length of a step [s].
+
+    Raises:
+        TraceError: the log names an agent that there is not, or is too short for the windows that
+            the split needs.
+    """
+    agents = _assign(log, assignment, agent_names)
+    work = np.zeros(len(agent_names))
+    for visit in agents.T:
+        work += np.bincount(visit, weights=log.work, minlength=len(work))
+    span = gpu_seconds(work) / load
+    if span / dt >= 2**53:
+        raise TraceError(
+            f"{log.path}: at load {load:g} the log lasts {span:g} s, more steps of {dt:g} s than can "
+            "be counted; ask for a higher load"
+        )
+    position = (log.time_s * (span / log.span_s) / dt).astype(np.int64)
+
+    windows = int(span / (steps * dt))
+    training = windows - int(np.ceil(windows * eval_fraction))
+    first, last = {"train": (0, training), "eval": (training, windows), "all": (0, windows)}[split]
+    if last == first:
+        raise TraceError(
+            f"{log.path}: at load {load:g} the log lasts {span:.1f} s, {windows} windows of "
+            f"{steps * dt:g} s, none of them for split {split!r}; ask for fewer steps"
+        )
+    before_evaluation, before_remainder = np.searchsorted(position, [training * steps, windows * steps])
+    accounting = (
+        f"{len(position)} requests over {log.span_s:.0f} s, stretched to {span:.1f} s for load "
+        f"{load:g}: {before_evaluation} in {training} training windows, "
+        f"{before_remainder - before_evaluation} in {windows - training} evaluation windows, "
+        f"{len(position) - before_remainder} in the remainder of {span - windows * steps * dt:.1f} s"
+    )
+    played = slice(*np.searchsorted(position, [first * steps, last * steps]))
+    visits = agents.shape[1]
+    replay = Replay(
+        step=np.repeat(position[played] - first * steps, visits),
+        agent=agents[played].ravel(),
+        requests=np.repeat(log.work[played], visits),
+        episodes=last - first,
+    )
+    return Windows(replay, accounting)
+
+
+def _assign(log: Log, assignment: Assignment, agent_names: tuple[str, ...]) -> AnyArray:
+    """Indices of the agents that each request visits, (n, visits)."""
+    if log.agent is None:
+        return ASSIGNMENTS[assignment](log, len(agent_names))
+    known = [agent_names.index(name) if name in agent_names else -1 for name in log.agent_names]
+    agent = np.array(known, dtype=np.int64)[log.agent]
+    if agent.min() < 0:
+        stranger = int(np.argmax(agent < 0))
+        # One request stands on each line, after the header.
+        raise TraceError(
+            f"{log.path}, line {stranger + 2}, field agent: {log.agent_names[log.agent[stranger]]!r} is no "
+            f"agent of the scenario; name one of {', '.join(agent_names)}"
+        )
+    return agent[:, np.newaxis]
+
+
+def _coordinator_and_specialist(log: Log, agents: int) -> AnyArray:
+    coordinator = _first_agent(log, agents)
+    if agents == 1:
+        return coordinator
+    return np.hstack([coordinator, 1 + _by_length(log, agents - 1)])
+
+
+def _by_length(log: Log, agents: int) -> AnyArray:
+    assert log.prompt_tokens is not None
+    rank = np.empty(len(log.work), dtype=np.int64)
+    rank[np.argsort(log.prompt_tokens, kind="stable")] = np.arange(len(rank))
+    return (rank * agents // len(rank))[:, np.newaxis]
+
+
+def _first_agent(log: Log, agents: int) -> AnyArray:
+    return np.zeros((len(log.work), 1), dtype=np.int64)
+
+
+ASSIGNMENTS: dict[Assignment, Callable[[Log, int], AnyArray]] = {
+    "coordinator-and-specialist": _coordinator_and_specialist,
+    "by-length": _by_length,
+    "first-agent": _first_agent,
+}

@@ -1,0 +1,206 @@
+"""An exported network as a graph that any ONNX runtime runs: its arrays and what is done with them.
+
+A file is read only where its graph is what `build` makes of its settings and arrays. Whatever changes
+that graph is therefore a new version of the file's format.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
+
+from gpualloc_env.allocator.networks import correction_outputs
+from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
+from gpualloc_env.simulation.state import AnyArray
+
+# Old enough for every runtime that is still in use.
+OPSET, IR_VERSION = 17, 8
+INPUT = "observation"
+"""Name of the graph's input, (B, N, F) float32."""
+_SHARE, _GPUS = OBSERVATION_FEATURES.index("share"), OBSERVATION_FEATURES.index("gpus")
+
+
+class Graph:
+    """Operators, each after those whose results it reads."""
+
+    def __init__(self, arrays: Iterable[str], kind: type[np.floating[Any]]) -> None:
+        """Begin with the input and the arrays in the type of the graph.
+
+        Args:
+            arrays: names of the network's float32 arrays.
+            kind: of the numbers within the graph.
+        """
+        self.nodes: list[NodeProto] = []
+        self.kind = kind
+        self.type = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+        self._converted: dict[str, str] = {}
+        if kind is not np.float32:
+            self._converted = {name: self.apply("Cast", name, to=self.type) for name in (INPUT, *arrays)}
+
+    def apply(self, operator: str, *inputs: str | float | list[int], **attributes: Any) -> str:
+        """Append an operator and return the name of its result.
+
+        Args:
+            operator: of ONNX.
+            inputs: names of results, of arrays or of the input; or constants, a number of the graph's
+                type or a list of indices.
+            attributes: of the operator.
+        """
+        names = [
+            self._converted.get(given, given) if isinstance(given, str) else self._constant(given)
+            for given in inputs
+        ]
+        # Operators begin with a capital, names of arrays do not.
+        result = f"{operator}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, names, [result], result, **attributes))
+        return result
+
+    def affine(self, values: str, layer: int | str) -> str:
+        """Append a layer without its tanh."""
+        return self.apply("Add", self.apply("MatMul", values, f"weight_{layer}"), f"bias_{layer}")
+
+    def _constant(self, value: float | list[int]) -> str:
+        array = np.array(value, dtype=np.int64 if isinstance(value, list) else self.kind)
+        return self.apply("Constant", value=numpy_helper.from_array(array))
+
+
+def mlp(graph: Graph, settings: Mapping[str, Any]) -> str:
+    """The operators of `gpualloc_env.networks.mlp`; returns the outputs, (B, A)."""
+    last = len(settings["layers"]) - 2
+    values = graph.apply("Sub", graph.apply("Flatten", INPUT), "mean")
+    values = graph.apply("Mul", graph.apply("Sub", values, "mean_rest"), "scale")
+    if settings["clip"] is not None:
+        values = _clip(graph, values, settings["clip"])
+    for k in range(last):
+        values = graph.apply("Tanh", graph.affine(values, k))
+    return graph.affine(values, last)
+
+
+def shared(graph: Graph, settings: Mapping[str, Any]) -> str:
+    """The operators of `gpualloc_env.networks.shared`; returns the outputs, (B, A)."""
+    last = len(settings["layers"]) - 2
+    gpus = graph.apply("Gather", INPUT, [_GPUS], axis=2)
+    left = graph.apply("Max", graph.apply("Sub", 1.0, gpus), 1e-6)
+    share = graph.apply("Gather", INPUT, [_SHARE], axis=2)
+    held = graph.apply("Mul", share, graph.apply("Div", gpus, left))
+    before = graph.apply("Slice", INPUT, [0], [_SHARE], [2])
+    after = graph.apply("Slice", INPUT, [_SHARE + 1], [len(OBSERVATION_FEATURES)], [2])
+    values = graph.apply("Concat", before, held, after, axis=2)
+    for k in range(last):
+        results = graph.affine(values, k)
+        if k > 0:
+            mean = graph.apply("MatMul", graph.apply("ReduceMean", values, axes=[1]), f"mean_{k}")
+            most = graph.apply("MatMul", graph.apply("ReduceMax", values, axes=[1]), f"max_{k}")
+            results = graph.apply("Add", results, graph.apply("Add", mean, most))
+        values = graph.apply("Tanh", results)
+    outputs = graph.apply("Flatten", graph.affine(values, last))
+    if not settings["idle"]:
+        return outputs
+    idle = graph.affine(graph.apply("ReduceMean", values, axes=[1], keepdims=0), "idle")
+    return graph.apply("Concat", outputs, idle, axis=1)
+
+
+def simplex(graph: Graph, settings: Mapping[str, Any], outputs: str) -> None:
+    """The operators of `gpualloc_env.networks.simplex`.
+
+    e^x_i / (Σ_j e^x_j + N e^idle) is e^x_i / Σ_j (e^x_j + e^idle), for any number of agents.
+    """
+    outputs = _clip(graph, outputs, settings["bound"])
+    agents = graph.apply("Exp", graph.apply("Slice", outputs, [0], [-1], [1]))
+    idle = graph.apply("Gather", outputs, [-1], axis=1)
+    idle = graph.apply("Exp", graph.apply("Add", idle, float(settings["idle_bias"])))
+    total = graph.apply("ReduceSum", graph.apply("Add", agents, idle), [1])
+    graph.apply("Div", agents, total)
+
+
+def corrections(graph: Graph, settings: Mapping[str, Any], outputs: str) -> None:
+    """The corrections are what the graph ends with: a plan that can jump is made by the package."""
+    _clip(graph, outputs, settings["bound"])
+
+
+def _clip(graph: Graph, values: str, bound: float) -> str:
+    return graph.apply("Clip", values, -float(bound), float(bound))
+
+
+NETWORKS: dict[str, tuple[Callable[[Graph, Mapping[str, Any]], str], type[np.floating[Any]]]] = {
+    "mlp": (mlp, np.float32),
+    "shared": (shared, np.float64),
+}
+"""From the kind of a network to what appends its operators, and the numbers that it computes with."""
+
+ACTIONS: dict[str, tuple[Callable[[Graph, Mapping[str, Any], str], None], str, Callable[[int], int]]] = {
+    "simplex": (simplex, "shares", int),
+    "corrections": (corrections, "corrections", correction_outputs),
+}
+"""From the kind of actions to what appends theirs to the outputs, and to the name of the graph's output
+and the numbers in it for so many agents."""
+
+
+def build(
+    settings: Mapping[str, Any],
+    arrays: Mapping[str, AnyArray],
+    agents: int | None,
+    metadata: Mapping[str, str],
+) -> ModelProto:
+    """The model of a network and its actions.
+
+    Args:
+        settings: of both, as `gpualloc_env.networks.decider` takes them.
+        arrays: of the network, float32; they are the graph's initializers.
+        agents: N; None where any number is served.
+        metadata: of the file.
+
+    Raises:
+        KeyError: a setting is missing.
+        ValueError, TypeError: a setting is of no use.
+    """
+    network, kind = NETWORKS[settings["kind"]]
+    actions, output, width = ACTIONS[settings["actions"]["kind"]]
+    graph = Graph(arrays, kind)
+    actions(graph, settings["actions"], network(graph, settings))
+    graph.nodes[-1].output[0] = output
+    rows: list[int | str] = ["batch", agents or "agents", len(OBSERVATION_FEATURES)]
+    results: list[int | str] = ["batch", width(agents) if agents else f"{output} of all"]
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "allocator",
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, rows)],  # pyright: ignore
+            [helper.make_tensor_value_info(output, graph.type, results)],  # pyright: ignore
+            [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="gpualloc_env",
+    )
+    helper.set_model_props(model, dict(metadata))
+    return model
+
+
+def encode(model: ModelProto) -> bytes:
+    """The bytes of a file, after a look at whether ONNX allows the graph."""
+    checker.check_model(model, full_check=True)  # pyright: ignore[reportUnknownMemberType]
+    return model.SerializeToString()
+
+
+def decode(data: bytes) -> tuple[ModelProto, dict[str, str]]:
+    """The model in the bytes of a file, and its metadata; fails in as many ways as a file has parts."""
+    model = ModelProto.FromString(data)
+    return model, {entry.key: entry.value for entry in model.metadata_props}
+
+
+def arrays_of(model: ModelProto) -> dict[str, AnyArray]:
+    """The initializers of a model's graph by name, which all must be float32 and within the file.
+
+    Raises:
+        ValueError: one is something else.
+    """
+    arrays: dict[str, AnyArray] = {}
+    for tensor in model.graph.initializer:
+        shape = tuple(tensor.dims)
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.raw_data) != 4 * math.prod(shape):
+            raise ValueError(f"{tensor.name} must be float32 of shape {shape}, in raw bytes")
+        arrays[tensor.name] = np.frombuffer(tensor.raw_data, "<f4").reshape(shape).astype(np.float32)
+    return arrays

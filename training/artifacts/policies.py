@@ -1,0 +1,110 @@
+"""Policies by name: a baseline of the registry, an exported allocator, or a training run."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from baselines import POLICIES, Policy, policy_for
+from gpualloc_env.allocator.allocator import Allocator
+from gpualloc_env.allocator.file import read
+from gpualloc_env.allocator.networks import Decider
+from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.simulation.observation import View, empty_observation, encode, pack
+from gpualloc_env.simulation.state import Array
+from training.learning.action_transform import ActionTransform
+
+
+class AgentsError(ValueError):
+    """A policy that was trained for other agents than a scenario has."""
+
+
+MODEL, TRANSFORM, NORMALISER = "model.zip", "transform.json", "normaliser.pkl"
+"""Files of a training run."""
+EXPORTED = (".npz", ".onnx")
+
+_LOG = logging.getLogger(__name__)
+
+
+def load_policy(name: str, scenario: Scenario) -> Policy:
+    """Return the policy of a name in `POLICIES`, of an exported file, or of a run directory.
+
+    A baseline has the constants that were tuned for the scenario, where there are some.
+
+    Loading a run unpickles the model that stable-baselines3 saved, which can run any code that
+    its author put there: load only runs that you trust. An exported allocator cannot run any.
+
+    Raises:
+        ValueError: no such policy, an incomplete run, or a file that holds no allocator.
+        AgentsError: an allocator that was trained for other agents.
+        OSError: the file cannot be read.
+    """
+    if name in POLICIES:
+        return policy_for(name, scenario.name)
+    if name.endswith(EXPORTED) and not Path(name).is_dir():
+        manifest, decider = read(name)
+        if not manifest.serves_any_number:
+            _check_agents(name, len(manifest.agents), scenario)
+        return Allocator(manifest, decider, agents=scenario.agent_names).decide
+    directory = Path(name)
+    if not directory.is_dir():
+        raise ValueError(
+            f"unknown policy {name!r}; give one of {', '.join(POLICIES)}, an exported allocator "
+            f"({' or '.join(EXPORTED)}), or the directory of a training run"
+        )
+    for file in (MODEL, TRANSFORM):
+        if not (directory / file).is_file():
+            raise ValueError(f"{directory} holds no finished training run: {file} is missing; train it first")
+    from stable_baselines3 import PPO
+
+    from training.learning.trained_network import decider_of
+
+    transform = read_transform(directory)
+    model = PPO.load(directory / MODEL, device="cpu")
+    _LOG.warning(
+        "%s: loading a training run can run any code that its author put there; prefer the file that "
+        "`python -m training.export %s --out allocator.npz` writes, which cannot",
+        name,
+        name,
+    )
+    count = len(scenario.agents)
+    if model.policy.network != "shared":
+        _check_agents(name, transform.num_agents, scenario)
+    return learned_policy(decider_of(model, replace(transform, num_agents=count)))
+
+
+def read_transform(directory: Path) -> ActionTransform:
+    """From the actions of a run's model to shares."""
+    return ActionTransform(**json.loads((directory / TRANSFORM).read_text(encoding="utf-8")))
+
+
+def _check_agents(name: str, trained: int, scenario: Scenario) -> None:
+    if trained != len(scenario.agents):
+        raise AgentsError(
+            f"{name} was trained for {trained} agents, scenario {scenario.name!r} has "
+            f"{len(scenario.agents)}; train one for it"
+        )
+
+
+def load_policies(name: str, scenario: Scenario) -> list[Policy]:
+    """The policy of a name, file or directory, or of every seed in a directory that holds several.
+
+    They are runs, `seed-0` and so on, or exported allocators, `seed-0.npz` and so on.
+    Raises as `load_policy` does.
+    """
+    seeds: list[Path] = []
+    if name not in POLICIES:
+        seeds = sorted(Path(name).glob("seed-*/")) or sorted(Path(name).glob("seed-*.npz"))
+    return [load_policy(str(seed), scenario) for seed in seeds] or [load_policy(name, scenario)]
+
+
+def learned_policy(decider: Decider) -> Policy:
+    """The policy of a network: its most likely action, as in training made shares."""
+
+    def policy(view: View) -> Array:
+        packed = pack(view)
+        observation = empty_observation(packed)
+        encode(*packed, observation)
+        return decider(observation, packed).reshape(view.queue.shape)
+
+    return policy

@@ -1,0 +1,36 @@
+"""What made a result: the configuration, the versions and the commit."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import gpualloc_env
+from training.files.atomic import write_atomically
+
+PACKAGES = ("numpy", "gymnasium", "numba", "stable-baselines3", "torch")
+
+
+def write_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Write what a run was asked to do, and the versions and the commit that did it, as JSON."""
+    versions = {
+        "gpualloc_env": gpualloc_env.__version__,
+        **{package: version(package) for package in PACKAGES},
+        "python": platform.python_version(),
+    }
+    data = {"config": dict(config), "versions": versions, "git_commit": git_commit()}
+    text = json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n"
+    write_atomically(path, text.encode())
+
+
+def git_commit() -> str | None:
+    """Hash of the checkout's commit, with `-dirty` where files differ from it; None outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        run = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return run.stdout.strip()

@@ -1,0 +1,62 @@
+"""From a learner's unbounded actions to shares of the platform."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from baselines import policy_for
+from baselines.online.receding_horizon import RecedingHorizon
+from gpualloc_env.allocator.networks import ACTIONS, Actions
+from gpualloc_env.allocator.receding_horizon import Constants
+from gpualloc_env.simulation.observation import View, pack
+from gpualloc_env.simulation.state import AnyArray, Array
+
+
+@dataclass(frozen=True)
+class ActionTransform:
+    """What makes shares of actions, in training as in an exported file, and the space of the actions.
+
+    PPO explores with Gaussian noise, which does not fit shares: it fits logits and logarithms.
+    """
+
+    num_agents: int
+    settings: dict[str, Any]
+    """`kind`, a key of `gpualloc_env.networks.ACTIONS`, `bound` and what else that kind needs."""
+
+    @cached_property
+    def _actions(self) -> Actions:
+        return ACTIONS[self.settings["kind"]][0](self.settings)
+
+    @property
+    def size(self) -> int:
+        """Numbers in an action."""
+        return ACTIONS[self.settings["kind"]][1](self.num_agents)
+
+    @property
+    def space(self) -> spaces.Box:
+        """The learner's action space; what it asks for beyond ±bound is clipped."""
+        bound = self.settings["bound"]
+        return spaces.Box(-bound, bound, (self.size,), np.float32)
+
+    def __call__(self, observation: AnyArray, actions: AnyArray, view: View | None = None) -> Array:
+        """Fractions of the platform, (B, N), for observations, (B, N, F), and actions, (B, A)."""
+        return self._actions(observation, actions, None if view is None else pack(view))
+
+
+def simplex(num_agents: int) -> ActionTransform:
+    """Shares on a simplex. The idle slot lets part of the platform go unbilled; at first it is small."""
+    return ActionTransform(num_agents, {"kind": "simplex", "bound": 6.0, "idle_bias": -3.4})
+
+
+def corrections(num_agents: int, scenario: str) -> ActionTransform:
+    """Bounded corrections of receding-horizon control with its constants for a scenario.
+
+    Each assumption can be multiplied by up to e² and divided by as much.
+    """
+    base = policy_for("receding-horizon", scenario)
+    assert isinstance(base, RecedingHorizon)
+    constants = {name: getattr(base, name) for name in Constants._fields}
+    return ActionTransform(num_agents, {"kind": "corrections", "bound": 2.0, "base": constants})

@@ -1,0 +1,187 @@
+"""The actor and the critic that PPO trains, as a policy of stable-baselines3."""
+
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.distributions import DiagGaussianDistribution, Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+
+from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
+
+FEATURES = len(OBSERVATION_FEATURES)
+_SHARE, _GPUS = OBSERVATION_FEATURES.index("share"), OBSERVATION_FEATURES.index("gpus")
+
+NetworkKind = Literal["mlp", "shared"]
+
+
+class Perceptron(nn.Sequential):
+    """tanh layers over all rows at once: (B, N, F) to (B, H)."""
+
+    def __init__(self, agents: int, features: int, hidden: tuple[int, ...]) -> None:
+        layers: list[nn.Module] = [nn.Flatten()]
+        for inputs, outputs in pairwise((agents * features, *hidden)):
+            layers += [nn.Linear(inputs, outputs), nn.Tanh()]
+        super().__init__(*layers)
+        self.linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+
+
+class Equivariant(nn.Module):
+    """The hidden layers of `gpualloc_env.networks.shared`: (B, N, F) to (B, N, H)."""
+
+    def __init__(self, features: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        inner = list(pairwise(hidden))
+        self.own = nn.ModuleList(
+            nn.Linear(inputs, outputs) for inputs, outputs in [(features, hidden[0]), *inner]
+        )
+        self.mean = nn.ModuleList(nn.Linear(inputs, outputs, bias=False) for inputs, outputs in inner)
+        self.max = nn.ModuleList(nn.Linear(inputs, outputs, bias=False) for inputs, outputs in inner)
+
+    def ignore_platform(self) -> None:
+        """Begin deaf to what does not vary in training, so that it matters little where it differs."""
+        with torch.no_grad():
+            self.own[0].weight[:, _GPUS:FEATURES] = 0.0  # pyright: ignore
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Hidden units of every agent, in the context of all."""
+        gpus = rows[..., _GPUS]
+        held = rows[..., _SHARE] * gpus / (1.0 - gpus).clamp(min=1e-6)
+        rows = torch.cat([rows[..., :_SHARE], held.unsqueeze(-1), rows[..., _SHARE + 1 :]], dim=-1)
+        units = torch.tanh(self.own[0](rows))
+        for own, mean, most in zip(self.own[1:], self.mean, self.max, strict=True):  # pyright: ignore
+            context = mean(units.mean(dim=1)) + most(units.amax(dim=1))
+            units = torch.tanh(own(units) + context.unsqueeze(1))
+        return units
+
+
+class Bodies(nn.Module):
+    """The hidden layers of the actor, which sees what the allocator will see, and of the critic.
+
+    The critic also sees what stands behind those columns, and is not needed after training
+    (asymmetric actor-critic: Pinto et al., RSS 2018).
+    """
+
+    def __init__(self, kind: NetworkKind, agents: int, features: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.agents, self.features, self.kind = agents, features, kind
+        if kind == "mlp":
+            self.actor, self.critic = (
+                Perceptron(agents, columns, hidden) for columns in (FEATURES, features)
+            )
+        else:
+            self.actor, self.critic = (Equivariant(columns, hidden) for columns in (FEATURES, features))
+        self.latent_dim_pi = self.latent_dim_vf = hidden[-1]
+
+    def forward(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden units for the actions and for the value."""
+        return self.forward_actor(flat), self.forward_critic(flat)
+
+    def forward_actor(self, flat: Tensor) -> Tensor:
+        """(B, H), or (B, N, H) where the network is shared."""
+        return self.actor(flat.view(-1, self.agents, self.features)[..., :FEATURES])
+
+    def forward_critic(self, flat: Tensor) -> Tensor:
+        """(B, H)."""
+        units = self.critic(flat.view(-1, self.agents, self.features))
+        return units if self.kind == "mlp" else units.mean(dim=1)
+
+
+class SharedHead(nn.Module):
+    """The last layer of `gpualloc_env.networks.shared`: (B, N, H) to (B, A)."""
+
+    def __init__(self, inputs: int, outputs: int, idle: bool) -> None:
+        super().__init__()
+        self.own = nn.Linear(inputs, outputs)
+        self.idle = nn.Linear(inputs, 1) if idle else None
+
+    def forward(self, units: Tensor) -> Tensor:
+        """The outputs of all agents, and the common one."""
+        outputs = self.own(units).flatten(1)
+        if self.idle is None:
+            return outputs
+        return torch.cat([outputs, self.idle(units.mean(dim=1))], dim=1)
+
+
+class AllocatorPolicy(ActorCriticPolicy):
+    """PPO's policy with either network, for observations whose first columns are the environment's."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        *,
+        network: NetworkKind,
+        hidden: tuple[int, ...],
+        initial_std: float,
+        initial_gain: float,
+        **others: Any,
+    ) -> None:
+        """Build the networks.
+
+        Args:
+            observation_space: (N, F) and what the critic sees besides.
+            action_space: (A,).
+            lr_schedule: from the part of the training that is left to the learning rate.
+            network: `mlp` or `shared`.
+            hidden: units of the hidden layers, of the actor and of the critic each.
+            initial_std: of the exploration.
+            initial_gain: of the actor's last layer; with 0 its most likely actions are zero at first.
+            others: for `ActorCriticPolicy`.
+        """
+        self.network: NetworkKind = network
+        self.hidden, self.initial_std, self.initial_gain = tuple(hidden), initial_std, initial_gain
+        super().__init__(observation_space, action_space, lr_schedule, **others)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        own = ("network", "hidden", "initial_std", "initial_gain")
+        return super()._get_constructor_parameters() | {name: getattr(self, name) for name in own}
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        assert self.observation_space.shape is not None and self.action_space.shape is not None
+        (agents, features), (size,) = self.observation_space.shape, self.action_space.shape
+        self.mlp_extractor: Any = Bodies(self.network, agents, features, self.hidden)
+        width = self.hidden[-1]
+        if self.network == "mlp":
+            self.action_net: nn.Module = nn.Linear(width, size)
+            explored = size
+        else:
+            each, idle = divmod(size, agents)
+            self.action_net = SharedHead(width, each, idle=bool(idle))
+            explored = each + idle
+        self.value_net = nn.Linear(width, 1)
+        for module, gain in (
+            (self.mlp_extractor, 1.0),
+            (self.action_net, self.initial_gain),
+            (self.value_net, 1.0),
+        ):
+            for layer in module.modules():
+                self.init_weights(layer, gain)
+        if self.network == "shared":
+            self.mlp_extractor.actor.ignore_platform()
+        # One for each kind of output, so that exploration does not depend on the order of agents either.
+        start = torch.full((explored,), float(self.initial_std)).log()
+        self.log_std = nn.Parameter(start)
+        make_optimiser: Any = self.optimizer_class
+        self.optimizer = make_optimiser(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
+        assert isinstance(self.action_dist, DiagGaussianDistribution)
+        means, log_std = self.action_net(latent_pi), self.log_std
+        if self.network == "shared":
+            each, _ = divmod(means.shape[1], self.mlp_extractor.agents)
+            log_std = torch.cat([log_std[:each].repeat(self.mlp_extractor.agents), log_std[each:]])
+        return self.action_dist.proba_distribution(means, log_std)
+
+    @property
+    def actor_parameters(self) -> list[nn.Parameter]:
+        """All that the actions depend on."""
+        return [*self.mlp_extractor.actor.parameters(), *self.action_net.parameters(), self.log_std]
+
+    def most_likely(self, observation: Tensor) -> Tensor:
+        """The most likely actions, (B, A), before they are clipped, for (B, N, F) observations."""
+        return self.action_net(self.mlp_extractor.actor(observation))

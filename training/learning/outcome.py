@@ -1,0 +1,42 @@
+"""What a finished training run leaves: the allocator, and how it was chosen."""
+
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3 import PPO
+
+from training.artifacts.policies import MODEL, TRANSFORM
+from training.evaluation.seeds import FIRST_VALIDATION_SEED
+from training.files.atomic import write_atomically
+from training.files.run_directory import RESULT
+from training.learning.action_transform import ActionTransform
+from training.learning.selection import Selection
+
+
+def write_outcome(
+    out: Path, model: PPO, transform: ActionTransform, selection: Selection, *, stopped_early: bool
+) -> None:
+    """Write the best policy, or the last one where none was validated; `result.json`, last, says which."""
+    result: dict[str, Any] = {"model": "the last policy", "stopped_early": stopped_early}
+    if selection.best is not None and selection.weights is not None:
+        step, objective = selection.best
+        model.policy.load_state_dict(selection.weights)
+        result["model"] = "the best policy in validation"
+        result["best"] = {"step": step, "objective": objective}
+        result["validation"] = {
+            "first_seed": FIRST_VALIDATION_SEED,
+            "curve": [{"step": step, "objective": objective} for step, objective in selection.curve],
+        }
+    file = io.BytesIO()
+    model.save(file)
+    write_atomically(out / MODEL, file.getvalue())
+    write_atomically(out / TRANSFORM, json_bytes(asdict(transform)))
+    write_atomically(out / RESULT, json_bytes(result))
+
+
+def json_bytes(content: dict[str, Any]) -> bytes:
+    """As the file holds it."""
+    return (json.dumps(content, indent=2) + "\n").encode()

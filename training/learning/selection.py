@@ -1,0 +1,52 @@
+"""Which of a run's policies is kept: the one with the lowest objective in validation."""
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+from stable_baselines3 import PPO
+
+from gpualloc_env.metrics import objectives
+from gpualloc_env.scenario.scenario import Scenario
+from training.artifacts.policies import learned_policy
+from training.evaluation.evaluate import rollout
+from training.evaluation.held_out import count_episodes
+from training.evaluation.seeds import FIRST_VALIDATION_SEED
+from training.learning.action_transform import ActionTransform
+from training.learning.trained_network import decider_of
+
+
+@dataclass
+class Selection:
+    """The validation curve of a run, and the weights of its best policy so far."""
+
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    """Steps trained, and the mean J of the policy after them."""
+    weights: dict[str, Any] | None = None
+    """The policy's `state_dict` where the curve is lowest, the first time that it is."""
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """Steps trained and mean J of the best policy; None before the first validation."""
+        return min(self.curve, key=lambda point: point[1], default=None)
+
+    @property
+    def without_gain(self) -> int:
+        """Validations since the best one."""
+        return len(self.curve) - 1 - self.curve.index(self.best) if self.best else 0
+
+    def add(self, step: int, objective: float, model: Any) -> None:
+        """Add a point, and keep the model's weights if it is the best so far."""
+        self.curve.append((step, objective))
+        if self.without_gain == 0:
+            self.weights = deepcopy(model.policy.state_dict())
+
+
+def validation_objective(model: PPO, transform: ActionTransform, scenario: Scenario, episodes: int) -> float:
+    """Mean J of the model's most likely actions on the validation episodes, the same every time.
+
+    Of a log, the windows are those that are trained on: the later ones are held out.
+    """
+    policy = learned_policy(decider_of(model, transform))
+    episodes = count_episodes(episodes, scenario)
+    return float(objectives(rollout(policy, scenario, episodes, FIRST_VALIDATION_SEED, record=False)).mean())

@@ -1,0 +1,207 @@
+"""Tables and files of a leaderboard."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpualloc_env.simulation.state import Array
+from training.evaluation.verdicts import Entry, Verdict, best_online, headroom_closed, interval, verdict
+from training.reporting.report import Estimate, estimate_cell, markdown_table
+
+CSV_METRICS = ("latency_p95_s", "cost_usd", "slo_attainment")
+CSV_HEADER = (
+    *("scenario", "policy", "kind", "objective", "low", "high", "bound", "headroom_closed"),
+    *CSV_METRICS,
+    *("against_adaptive", "against_best_baseline"),
+)
+MARKS: dict[Verdict, str] = {"wins": "+", "ties": "=", "loses": "−"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A policy on a scenario, as every table and file shows it."""
+
+    entry: Entry
+    objective: Estimate
+    headroom_closed: float
+    against_adaptive: Verdict
+    against_best_baseline: Verdict
+    difference_to_adaptive: Estimate
+    difference_to_best_baseline: Estimate
+
+
+class Board:
+    """One scenario: the bound of each of its episodes, and what every policy did on them."""
+
+    def __init__(self, bounds: Array, entries: Sequence[Entry]) -> None:
+        """Keep the (E,) bounds and the entries, of which one is `adaptive`.
+
+        Raises:
+            ValueError: an episode in which a policy has a lower J than the bound, which is then none.
+        """
+        for entry in entries:
+            under = np.argwhere(entry.objective < bounds - 1e-9 * (1 + abs(bounds)))
+            if under.size:
+                run, episode = under[0].tolist()
+                raise ValueError(
+                    f"{entry.name} has J = {entry.objective[run, episode]!r} in episode {episode}, below the "
+                    f"bound {bounds[episode]!r}: please report this scenario and seed"
+                )
+        self.bounds = bounds
+        self.entries = list(entries)
+        self.bound = float(bounds.mean())
+        self.adaptive = next(entry for entry in entries if entry.name == "adaptive")
+        self.best_baseline = best_online(entries)
+        references = {self.adaptive.name, self.best_baseline.name}
+        self.comparisons = sum(entry.name != name for entry in entries for name in references)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Every policy, the best first."""
+        rows: list[Row] = []
+        for entry in sorted(self.entries, key=lambda entry: entry.mean):
+            against_adaptive, to_adaptive = verdict(entry, self.adaptive, self.comparisons)
+            against_best, to_best = verdict(entry, self.best_baseline, self.comparisons)
+            rows.append(
+                Row(
+                    entry,
+                    interval(entry.objective),
+                    headroom_closed(entry.mean, self.adaptive.mean, self.bound),
+                    against_adaptive,
+                    against_best,
+                    to_adaptive,
+                    to_best,
+                )
+            )
+        return rows
+
+
+def boards_json(boards: Mapping[str, Board]) -> dict[str, Any]:
+    """Everything that `leaderboard.json` holds; a share of no headroom is None."""
+    scenarios: dict[str, Any] = {}
+    for name, board in boards.items():
+        policies: dict[str, Any] = {}
+        for row in board.rows:
+            policies[row.entry.name] = {
+                "kind": row.entry.kind,
+                "objective": {"mean": row.objective.mean, "ci95": [row.objective.low, row.objective.high]},
+                "headroom_closed": None if isnan(row.headroom_closed) else row.headroom_closed,
+                "against_adaptive": row.against_adaptive,
+                "against_best_baseline": row.against_best_baseline,
+                "difference_to_adaptive": _interval(row.difference_to_adaptive),
+                "difference_to_best_baseline": _interval(row.difference_to_best_baseline),
+                "training_seeds": len(row.entry.objective) if row.entry.kind == "learned" else 0,
+                "interquartile_mean": row.entry.interquartile_mean,
+                "metrics": {k: None if isnan(v) else v for k, v in row.entry.metrics.items()},
+            }
+        scenarios[name] = {
+            "bound": {"mean": board.bound},
+            "episodes": len(board.bounds),
+            "best_baseline": board.best_baseline.name,
+            "comparisons": board.comparisons,
+            "policies": policies,
+        }
+    return {"scenarios": scenarios}
+
+
+def _interval(value: Estimate) -> dict[str, Any]:
+    return {"mean": value.mean, "interval": [value.low, value.high]}
+
+
+def rows_by_scenario(boards: Mapping[str, Board]) -> dict[str, list[dict[str, str]]]:
+    """The table of each scenario by its title."""
+    titled: dict[str, list[dict[str, str]]] = {}
+    for name, board in boards.items():
+        title = f"{name}: {_episodes(board)}, bound {board.bound:.3f}"
+        titled[title] = [
+            {
+                "policy": row.entry.name + _seeds(row.entry),
+                "kind": row.entry.kind,
+                "objective J\n[95 % interval]": estimate_cell(row.objective),
+                "headroom\nclosed": _percent(row.headroom_closed),
+                "p95\n[s]": f"{row.entry.metrics['latency_p95_s']:.3f}",
+                "cost\n[$]": f"{row.entry.metrics['cost_usd']:.4f}",
+                "within\nSLO [%]": f"{100 * row.entry.metrics['slo_attainment']:.1f}",
+                "against\nadaptive": row.against_adaptive,
+                f"against\n{board.best_baseline.name}": row.against_best_baseline,
+            }
+            for row in board.rows
+        ]
+    return titled
+
+
+def _episodes(board: Board) -> str:
+    count = len(board.bounds)
+    return "one episode, all are alike" if count == 1 else f"{count} episodes"
+
+
+def _seeds(entry: Entry) -> str:
+    return f" ({len(entry.objective)} seeds)" if len(entry.objective) > 1 else ""
+
+
+def _percent(fraction: float) -> str:
+    return "" if isnan(fraction) else f"{100 * fraction:.0f} %"
+
+
+def summary_rows(boards: Mapping[str, Board]) -> list[dict[str, str]]:
+    """One row for each scenario: the bound, Algorithm 1, the best baseline and the best learned policy."""
+    rows: list[dict[str, str]] = []
+    learned = any(entry.kind == "learned" for board in boards.values() for entry in board.entries)
+    for name, board in boards.items():
+        row = {
+            "scenario": name,
+            "bound": f"{board.bound:.3f}",
+            "Algorithm 1": f"{board.adaptive.mean:.3f}",
+            "best online baseline": _champion(board, "online"),
+        }
+        if learned:
+            row["best learned policy"] = _champion(board, "learned")
+            row["learned against baseline"] = next(
+                (each.against_best_baseline for each in board.rows if each.entry.kind == "learned"), ""
+            )
+        rows.append(row)
+    return rows
+
+
+def _champion(board: Board, kind: str) -> str:
+    """Name, J and headroom closed of the best policy of a kind."""
+    row = next((row for row in board.rows if row.entry.kind == kind), None)
+    if row is None:
+        return ""
+    closed = _percent(row.headroom_closed)
+    return f"{row.entry.name} {row.entry.mean:.3f}" + (f" ({closed})" if closed else "")
+
+
+def write_csv(path: Path, boards: Mapping[str, Board]) -> None:
+    """Write one line for each scenario and policy."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(CSV_HEADER)
+        for name, board in boards.items():
+            for row in board.rows:
+                closed = "" if isnan(row.headroom_closed) else row.headroom_closed
+                writer.writerow(
+                    [name, row.entry.name, row.entry.kind, *row.objective, board.bound, closed]
+                    + [row.entry.metrics[metric] for metric in CSV_METRICS]
+                    + [row.against_adaptive, row.against_best_baseline]
+                )
+
+
+def write_markdown(path: Path, boards: Mapping[str, Board], seed: int) -> None:
+    """Write the summary and the table of each scenario."""
+    parts = [
+        "# Leaderboard",
+        f"Objective J, lower is better, on held-out episodes with seeds from {seed} on, the same for every "
+        "policy. Headroom closed: (J of Algorithm 1 − J) / (J of Algorithm 1 − bound). A verdict is the "
+        "paired difference of J, its 95 % interval corrected for all comparisons of its table.",
+        markdown_table(summary_rows(boards)),
+    ]
+    for title, rows in rows_by_scenario(boards).items():
+        parts += [f"## {title}", markdown_table(rows)]
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
