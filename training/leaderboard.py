@@ -40,6 +40,8 @@ from training.reporting.leaderboard_report import (
 from training.reporting.report import mean_metrics, rich_table, write_json
 
 FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "headroom.png", "power.png", "config.json")
+OWNED = (*FILES, "profiles.png")
+"""Performance profiles are drawn where a policy was learned."""
 ALL = "all"
 SYNTHETIC = tuple(name for name, scenario in SCENARIOS.items() if scenario.trace is None)
 
@@ -80,7 +82,10 @@ def main(config: LeaderboardConfig) -> None:
         if "adaptive" not in policies:
             raise ValueError("policies must include 'adaptive': the headroom is measured from it")
         contests = {name: contest(config, name) for name in config.scenarios}
-        with staged(config.out, FILES) as directory, progress_bar(status) as progress:
+        with (
+            staged(config.out, OWNED, mark="leaderboard.json") as directory,
+            progress_bar(status) as progress,
+        ):
             with bounds_meanwhile(config, contests, progress) as bounds:
                 entries = {
                     name: play(config, policies, scenario, episodes, progress, status)

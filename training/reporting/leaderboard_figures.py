@@ -55,7 +55,7 @@ def draw_power(path: Path, boards: Mapping[str, Board]) -> None:
         varied = {name: board for name, board in boards.items() if len(board.bounds) > 1}
         for k, (name, board) in enumerate(varied.items()):
             differences = _differences(board)
-            if differences.std(ddof=1) <= 1e-12 * abs(board.adaptive.mean):
+            if differences is None or differences.std(ddof=1) <= 1e-12 * abs(board.adaptive.mean):
                 continue
             effects = np.array(EFFECTS) * abs(board.adaptive.mean)
             needed = [episodes_needed(differences, effect, board.comparisons) for effect in effects]
@@ -69,7 +69,10 @@ def draw_power(path: Path, boards: Mapping[str, Board]) -> None:
         axes.set_xlabel("difference of J [% of Algorithm 1's], log scale")
         axes.set_ylabel("episodes, log scale")
         axes.grid()
-        axes.legend(loc="upper right")
+        if axes.lines:
+            axes.legend(loc="upper right")
+        else:
+            axes.set_title("no second policy, or one episode: nothing to tell apart", loc="right", fontsize=9)
         axes.set_title("Episodes that tell a difference from Algorithm 1, power 80 %")
         axes.annotate(
             "deviation of the best baseline's paired differences,\ncorrected for all comparisons of a table",
@@ -80,11 +83,13 @@ def draw_power(path: Path, boards: Mapping[str, Board]) -> None:
         figure.savefig(path, dpi=130)
 
 
-def _differences(board: Board) -> Array:
-    best = board.best_baseline
-    if best is board.adaptive:
-        best = next(row.entry for row in board.rows if row.entry is not board.adaptive)
-    return best.objective.mean(axis=0) - board.adaptive.objective[0]
+def _differences(board: Board) -> Array | None:
+    """J less that of Algorithm 1 by episode, (E,); None where it is alone."""
+    others = [row.entry for row in board.rows if row.entry is not board.adaptive]
+    if not others:
+        return None
+    other = others[0] if board.best_baseline is board.adaptive else board.best_baseline
+    return other.objective.mean(axis=0) - board.adaptive.objective[0]
 
 
 def draw_profiles(path: Path, boards: Mapping[str, Board]) -> None:
