@@ -21,14 +21,14 @@ from gpualloc_env.allocator.file import Manifest, Validation, write_npz
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.artifacts.onnx_graph import write_onnx
-from training.artifacts.policies import MODEL, NORMALISER, TRANSFORM, read_transform
+from training.artifacts.policies import read_transform
 from training.cli import fail
 from training.evaluation.evaluate import evaluate
 from training.evaluation.held_out import count_episodes, held_out_scenario
 from training.files.atomic import UNFINISHED
-from training.files.run_directory import CONFIG
+from training.files.run_directory import CONFIG, MODEL, TRANSFORM
 from training.learning.allocator_policy import AllocatorPolicy
-from training.learning.trained_network import load_normaliser, network_of
+from training.learning.trained_network import NETWORKS, network_of
 
 WRITERS = {".npz": write_npz, ".onnx": write_onnx}
 COMPARED_OBSERVATIONS = 10_000
@@ -83,14 +83,13 @@ def export(config: ExportConfig) -> Manifest:
     episodes = count_episodes(config.episodes, scenario)
     model = PPO.load(config.run / MODEL, device="cpu")
     transform = read_transform(config.run)
-    normaliser = load_normaliser(config.run / NORMALISER)
     shape = (len(scenario.agents), len(OBSERVATION_FEATURES))
     if transform.num_agents != shape[0]:
         raise ValueError(
             f"{config.run} was trained for {transform.num_agents} agents; scenario {scenario.name!r} has "
             f"{shape[0]} in this version of gpualloc_env: train it again"
         )
-    settings, arrays = network_of(model, transform, normaliser)
+    settings, arrays = network_of(model, transform)
     manifest = Manifest(
         agents=tuple(agent.name for agent in scenario.agents),
         features=OBSERVATION_FEATURES,
@@ -99,13 +98,11 @@ def export(config: ExportConfig) -> Manifest:
     )
 
     policy = cast(AllocatorPolicy, model.policy)
-    if policy.network == "shared":
-        policy.double()  # as the exported file decides
+    policy.to(NETWORKS[policy.network].precision)
 
     def trained(observation: AnyArray) -> Array:
-        seen = observation if normaliser is None else normaliser.normalize_obs(observation)
         with torch.no_grad():
-            actions = policy.most_likely(torch.as_tensor(np.asarray(seen)).to(policy.log_std.dtype))
+            actions = policy.most_likely(torch.as_tensor(observation).to(policy.log_std.dtype))
         return transform(observation, actions.numpy())
 
     try:

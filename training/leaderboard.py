@@ -23,7 +23,7 @@ from gpualloc_env.simulation.state import Array
 from training.artifacts.policies import AgentsError, load_policies
 from training.cli import fail
 from training.compare import named
-from training.evaluation.evaluate import evaluate
+from training.evaluation.evaluate import evaluate, mean_metrics
 from training.evaluation.held_out import count_episodes, held_out_scenario
 from training.evaluation.verdicts import Entry, Kind
 from training.files.provenance import write_config
@@ -37,7 +37,7 @@ from training.reporting.leaderboard_report import (
     write_csv,
     write_markdown,
 )
-from training.reporting.report import mean_metrics, rich_table, write_json
+from training.reporting.report import rich_table, write_json
 
 FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "headroom.png", "power.png", "config.json")
 OWNED = (*FILES, "profiles.png")
@@ -91,7 +91,10 @@ def main(config: LeaderboardConfig) -> None:
                     name: play(config, policies, scenario, episodes, progress, status)
                     for name, (scenario, episodes) in contests.items()
                 }
-                boards = {name: Board(bounds[name].result(), played) for name, played in entries.items()}
+                boards = {
+                    name: Board(bounds[name].result(), played, varies=contests[name][0].varies)
+                    for name, played in entries.items()
+                }
             write_json(directory / "leaderboard.json", boards_json(boards))
             write_csv(directory / "leaderboard.csv", boards)
             write_markdown(directory / "leaderboard.md", boards, config.seed)

@@ -8,7 +8,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from gpualloc_env.simulation.state import Array
-from training.evaluation.verdicts import episodes_needed, headroom_closed
+from training.evaluation.statistics import episodes_needed
+from training.evaluation.verdicts import headroom_closed
 from training.reporting.figure_style import POLICY_COLOURS, STYLE
 from training.reporting.heatmap import draw_table
 from training.reporting.leaderboard_report import MARKS, Board
@@ -21,16 +22,20 @@ def draw_headroom(path: Path, boards: Mapping[str, Board]) -> None:
     """Draw the share of the headroom over Algorithm 1 that each policy closes, with its verdict, as PNG."""
     # Scenarios in which Algorithm 1 leaves nothing to gain have no headroom to share.
     shown = {name: board for name, board in boards.items() if not np.isnan(board.rows[0].headroom_closed)}
+    absent = "does not fit" if shown else "no headroom"
+    shown = shown or dict(boards)
     names = list(dict.fromkeys(entry.name for board in boards.values() for entry in board.entries))
     closed = np.full((len(shown), len(names)), np.nan)
-    texts = [["does not fit"] * len(names) for _ in shown]
+    texts = [[absent] * len(names) for _ in shown]
     for i, board in enumerate(shown.values()):
         for row in board.rows:
+            if np.isnan(row.headroom_closed):
+                continue
             j = names.index(row.entry.name)
             closed[i, j] = row.headroom_closed
             percent = f"{100 * row.headroom_closed:.0f} %" if row.headroom_closed > -10 else "< −1000 %"
             texts[i][j] = f"{percent} {MARKS[row.against_adaptive]}"
-    best = np.nanmax(closed, axis=1, keepdims=True)
+    best = np.max(np.where(np.isnan(closed), -np.inf, closed), axis=1, keepdims=True)
     draw_table(
         path,
         list(shown),
