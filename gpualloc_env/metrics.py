@@ -13,7 +13,7 @@ import numpy as np
 
 from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulation.fluid import NEGLIGIBLE
-from gpualloc_env.simulation.state import OUTCOME, AnyArray, Array, plain
+from gpualloc_env.simulation.state import OUTCOME, AnyArray, Array, names_of, plain
 
 if TYPE_CHECKING:
     from gpualloc_env.batch import Batch
@@ -218,7 +218,7 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
     _measure(history, arrived, np.ascontiguousarray(agents), dt, segments, quantiles, goodput, estimate)
     totals = plain(history).sum(axis=0).view(OUTCOME)[:, 0]
     # Python's own floats: a few numbers at a time are slow as NumPy scalars.
-    sums = {name: totals[name].tolist() for name in OUTCOME.names or ()}
+    sums = {name: totals[name].tolist() for name in names_of(OUTCOME)}
     sums |= {"came": arrived[-1].tolist(), "goodput": goodput.tolist()}
     sums |= {"unfinished": history["queue"][-1].tolist()}
     throughput: list[float] = agents["throughput"].tolist()
