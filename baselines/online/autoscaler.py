@@ -8,6 +8,7 @@ from baselines.online.rows import decide
 from baselines.tunable import tunable
 from gpualloc_env.compiled import compiled
 from gpualloc_env.simulation.curves import fit, largest_share, needed_share, speedup
+from gpualloc_env.simulation.fluid import NEGLIGIBLE
 from gpualloc_env.simulation.observation import Packed, View
 from gpualloc_env.simulation.state import AnyArray, Array
 
@@ -32,7 +33,7 @@ def _scale(
         for i in range(granted.shape[1]):
             now, agent = packed.state[b, i], packed.agents[b, i]
             demand, share = now.rate + now.queue / horizon_s, now.share
-            if share > 0.0:
+            if share > NEGLIGIBLE:
                 utilisation = demand / (agent.throughput * speedup(share, agent.kappa))
                 ratio = utilisation / target
                 desired = share if abs(ratio - 1.0) <= TOLERANCE else share * ratio

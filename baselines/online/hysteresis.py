@@ -6,6 +6,7 @@ from baselines.online.rows import decide
 from baselines.tunable import tunable
 from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulation.curves import fit, largest_share, needed_share
+from gpualloc_env.simulation.fluid import NEGLIGIBLE
 from gpualloc_env.simulation.observation import Packed, View
 from gpualloc_env.simulation.state import AnyArray, Array
 
@@ -13,7 +14,7 @@ from gpualloc_env.simulation.state import AnyArray, Array
 @inlined
 def _near(held: float, share: float, threshold: float) -> bool:
     """Whether a share is held that is within the threshold of another, all [GPU]."""
-    return held > 0.0 and abs(share - held) <= threshold
+    return held > NEGLIGIBLE and abs(share - held) <= threshold
 
 
 @compiled
