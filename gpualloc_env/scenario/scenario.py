@@ -170,7 +170,7 @@ def _cut_log(scenario: Scenario, stamp: tuple[int, int] | None) -> Windows:
     from gpualloc_env.traces.formats import read_log
 
     assert scenario.trace is not None and scenario.trace.path is not None
-    log = read_log(scenario.trace.path)
+    log = read_log(scenario.trace.path, scenario.trace.time_unit)
     return cut(
         log,
         scenario.agent_names,

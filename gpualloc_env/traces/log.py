@@ -12,6 +12,8 @@ from gpualloc_env.simulation.state import AnyArray, Array
 
 Split = Literal["train", "eval", "all"]
 Assignment = Literal["coordinator-and-specialist", "by-length", "first-agent"]
+TimeUnit = Literal["s", "ms"]
+UNITS_S: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e-3}
 
 
 class TraceError(ValueError):
@@ -28,7 +30,8 @@ class Log:
     prompt_tokens: AnyArray | None = None  # (n,)
     agent: AnyArray | None = None  # (n,) index in `agent_names`
     agent_names: tuple[str, ...] = ()
-    quantum_s: float = 0.0  # [s] over which the requests of one stamp were spread; 0 where they were not
+    quantum_s: float = 0.0  # [s] over which the requests of one stamp were spread; 0 where none share one
+    notes: tuple[str, ...] = ()  # what was decided while reading, for people
 
     @property
     def span_s(self) -> float:
@@ -91,7 +94,6 @@ def cut(
             "be counted; ask for a higher load"
         )
     position = (log.time_s * (span / log.span_s) / dt).astype(np.int64)
-
     windows = int(span / (steps * dt))
     training = windows - int(np.ceil(windows * eval_fraction))
     first, last = {"train": (0, training), "eval": (training, windows), "all": (0, windows)}[split]
@@ -100,13 +102,6 @@ def cut(
             f"{log.path}: at load {load:g} the log lasts {span:.1f} s, {windows} windows of "
             f"{steps * dt:g} s, none of them for split {split!r}; ask for fewer steps"
         )
-    before_evaluation, before_remainder = np.searchsorted(position, [training * steps, windows * steps])
-    accounting = (
-        f"{len(position)} requests over {log.span_s:.0f} s, stretched to {span:.1f} s for load "
-        f"{load:g}: {before_evaluation} in {training} training windows, "
-        f"{before_remainder - before_evaluation} in {windows - training} evaluation windows, "
-        f"{len(position) - before_remainder} in the remainder of {span - windows * steps * dt:.1f} s"
-    )
     played = slice(*np.searchsorted(position, [first * steps, last * steps]))
     visits = agents.shape[1]
     replay = Replay(
@@ -115,7 +110,21 @@ def cut(
         requests=np.repeat(log.work[played], visits),
         episodes=last - first,
     )
-    return Windows(replay, accounting)
+    ends = np.searchsorted(position, [training * steps, windows * steps]).tolist()
+    stretched = f"stretched to {span:.1f} s for load {load:g}"
+    remainder = f"the remainder of {span - windows * steps * dt:.1f} s"
+    return Windows(replay, _accounting(log, stretched, (training, windows - training), ends, remainder))
+
+
+def _accounting(log: Log, stretched: str, windows: tuple[int, int], ends: list[int], remainder: str) -> str:
+    """Where every request went: `ends` are the first requests after the training and after all windows."""
+    requests = len(log.time_s)
+    went = (
+        f"{requests} requests over {log.span_s:.0f} s, {stretched}: {ends[0]} in {windows[0]} training "
+        f"windows, {ends[1] - ends[0]} in {windows[1]} evaluation windows, "
+        f"{requests - ends[1]} in {remainder}"
+    )
+    return "; ".join((went, *log.notes))
 
 
 def _assign(log: Log, assignment: Assignment, agent_names: tuple[str, ...]) -> AnyArray:
