@@ -59,7 +59,7 @@ def main(config: ExportConfig) -> None:
         fail(error)
     result = manifest.validation
     assert result is not None
-    print(f"{config.out}: {config.out.stat().st_size / 1024:.0f} KiB, for {', '.join(manifest.agents)}")
+    print(f"{config.out}: {config.out.stat().st_size / 1024:.0f} KiB, for {listed(manifest.agents)}")
     print(
         f"Within {result.largest_difference:.0e} of the trained allocator on {result.compared_observations} "
         f"observations; J = {result.objective:.4g} on {result.scenario}, {result.episodes} held-out "
