@@ -117,7 +117,7 @@ def _changed(
     if load is not None:
         data["traffic" if data["trace"] is None else "trace"]["load"] = load
     data["objective"].update(objective or {})
-    return _validated(data, place)
+    return validated(data, place)
 
 
 def _resize(data: dict[str, Any], count: int, place: str) -> None:
@@ -163,7 +163,7 @@ def _read_toml(path: Path) -> Scenario:
     log = data.get("trace", {}).get("path") if isinstance(data.get("trace"), dict) else None
     if isinstance(log, str):
         data["trace"]["path"] = path.parent / log
-    return _validated({"name": path.stem, **data}, str(path))
+    return validated({"name": path.stem, **data}, str(path))
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
@@ -171,7 +171,16 @@ def _hint(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}? " if close else ""
 
 
-def _validated(data: dict[str, Any], place: str) -> Scenario:
+def validated(data: dict[str, Any], place: str) -> Scenario:
+    """A scenario of nested tables, as TOML has them.
+
+    Args:
+        data: the tables.
+        place: where they stand, for messages.
+
+    Raises:
+        ScenarioError: all that is wrong with them, a line each.
+    """
     try:
         return Scenario.model_validate(data)
     except ValidationError as error:

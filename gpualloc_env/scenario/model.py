@@ -16,6 +16,7 @@ MOST_STEPS = 10**7
 MOST_AGENTS = 10**5
 MOST_GPUS = 1e6
 MOST_RPS = 1e6
+MOST_LOAD = 10.0
 LARGEST = 1e9
 
 Check = Callable[[Any], Any]
@@ -54,4 +55,4 @@ Gpus = Annotated[Number, Field(ge=0, le=MOST_GPUS)]
 PositiveGpus = Annotated[Number, Field(gt=0, le=MOST_GPUS)]
 Steps = Annotated[Whole, Field(ge=1, le=MOST_STEPS)]
 StepLength = Annotated[Number, Field(ge=0.01, le=10)]
-Load = Annotated[Number, Field(gt=0, le=10)]
+Load = Annotated[Number, Field(gt=0, le=MOST_LOAD)]

@@ -29,7 +29,8 @@ class Overrides:
     trace: Path | None = None
     """A request log that replaces the scenario's traffic."""
     split: Split | None = None
-    """Windows of the log to play: `train`, `eval` or `all`."""
+    """Windows of the log to play: `train`, `eval` or `all`. Commands that judge policies take `eval` where
+    nothing is asked for."""
     objective: dict[str, Number] | None = None
     """Weights that replace the scenario's, by the name of their term."""
 
