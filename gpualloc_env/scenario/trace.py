@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gpualloc_env.scenario.agents import Model
+from gpualloc_env.scenario.model import Load, Model, Number
 from gpualloc_env.traces.log import Assignment, Split, TimeUnit
 
 
@@ -17,9 +17,9 @@ class Trace(Model):
 
     path: Path | None = None
     """The log; none is a scenario that waits for one."""
-    load: Annotated[float, Field(gt=0, le=10)] = 0.8
+    load: Load = 0.8
     """ρ = Σ λ̄_i/T_i / G over the whole log."""
-    eval_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    eval_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.3
     """The last part of the windows, kept for evaluation."""
     split: Split = "train"
     """Which windows are played: `train`, the later `eval` ones, or `all`."""

@@ -131,6 +131,35 @@ FORMATS = {
 }
 
 
+def register(name: str, form: Format) -> None:
+    """Add a format to `FORMATS`, so that every scenario and command reads logs of it.
+
+    Of the formats whose required columns a log has, the one that requires most is taken.
+
+    Args:
+        name: of the format, for messages.
+        form: its layout, `CSV` or `JSON_LINES`, and the columns that tell the time and either the
+            agent or the tokens of a request.
+
+    Raises:
+        TraceError: the name is taken, a column is lacking, or another format has the same ones.
+    """
+    if name in FORMATS:
+        raise TraceError(f"format {name!r} is registered already; give it another name")
+    roles = set(form.columns)
+    if "time" not in roles or not ({"agent"} <= roles or {"prompt", "output"} <= roles):
+        raise TraceError(
+            f"format {name!r} has columns for {', '.join(form.columns)}; it needs time, and agent or both "
+            "prompt and output"
+        )
+    for other, known in FORMATS.items():
+        if known.layout is form.layout and set(known.required) == set(form.required):
+            raise TraceError(
+                f"format {name!r} requires the same columns as {other!r}; no log could be told from its own"
+            )
+    FORMATS[name] = form
+
+
 def read_log(path: Path, time_unit: TimeUnit | None = None) -> Log:
     """Read a request log in one of `FORMATS`, plain or gzipped; its first line says which.
 
@@ -249,12 +278,13 @@ def _recognise(first: Block) -> tuple[Format, list[str]]:
     layout = JSON_LINES if first.text.lstrip().startswith(b"{") else CSV
     header = layout.header(first)
     candidates = [form for form in FORMATS.values() if form.layout is layout]
-    for form in candidates:
-        if set(form.required) <= set(header):
-            for column in form.columns.values():
-                if header.count(column.name) > 1:
-                    raise first.error(0, f": column {column.name!r} stands there twice; rename one of them")
-            return form, header
+    fitting = [form for form in candidates if set(form.required) <= set(header)]
+    if fitting:
+        form = max(fitting, key=lambda form: len(form.required))
+        for column in form.columns.values():
+            if header.count(column.name) > 1:
+                raise first.error(0, f": column {column.name!r} stands there twice; rename one of them")
+        return form, header
     nearest = max(candidates, key=lambda form: len(set(form.required) & set(header)))
     missing = [name for name in nearest.required if name not in header]
     noun = "column" if layout is CSV else "key"

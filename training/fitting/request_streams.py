@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpualloc_env.listing import listed
 from gpualloc_env.simulation.state import Array
 from gpualloc_env.traces.log import Log, TraceError
 from gpualloc_env.traces.stamps import JITTER_S
@@ -36,7 +37,7 @@ def request_streams(log: Log, agent_names: Sequence[str]) -> RequestStreams:
     are spread over the time that a stamp stands for.
 
     Raises:
-        TraceError: the log is too short, or names an agent that there is not.
+        TraceError: the log is too short, or names an unknown agent.
     """
     count, span = len(log.time_s), log.span_s
     if count < FEWEST_REQUESTS or span < SHORTEST_S:
@@ -50,7 +51,7 @@ def request_streams(log: Log, agent_names: Sequence[str]) -> RequestStreams:
         if strangers:
             raise TraceError(
                 f"{log.path}: agent {strangers[0]!r} is not in the scenario, whose agents are "
-                f"{', '.join(agent_names)}; rename it in the log, or give --scenario a file that has it"
+                f"{listed(agent_names)}; rename it in the log, or give --scenario a file that has it"
             )
         owner = np.array([list(agent_names).index(name) for name in log.agent_names])[log.agent]
     step = log.quantum_s
