@@ -7,13 +7,14 @@ segments. What has not left by the end is a segment of its age.
 """
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulation.fluid import NEGLIGIBLE
-from gpualloc_env.simulation.state import OUTCOME, AnyArray, Array, plain
+from gpualloc_env.simulation.state import OUTCOME, AnyArray, Array, names_of, plain
 
 if TYPE_CHECKING:
     from gpualloc_env.batch import Batch
@@ -22,6 +23,49 @@ LATENCIES = ("latency_p50_s", "latency_p95_s", "latency_p99_s")
 PERCENTILES = (0.50, 0.95, 0.99)
 PAPER_MAXIMUM_LATENCY_S = 999.0
 Sums = dict[str, list[float]]
+BUILT_IN = (
+    "objective",
+    "latency_mean_s",
+    *LATENCIES,
+    "task_latency_mean_s",
+    "slo_attainment",
+    "throughput_rps",
+    "goodput_rps",
+    "backlog_end",
+    "unfinished",
+    "arrived",
+    "gpu_utilisation",
+    "gpu_seconds",
+    "cost_usd",
+    "cost_usd_per_1k",
+    "fairness_jain",
+    "min_share_shortfall",
+    "reallocations",
+    "cold_starts",
+    "paper_latency_s",
+    "paper_throughput_rps",
+    "paper_latency_std_s",
+)
+"""Names of the metrics of an episode over all agents, in their order."""
+
+REGISTERED: "dict[str, Callable[[Batch, int], float]]" = {}
+"""Metrics from outside this package, by name."""
+
+
+def register(name: str, function: "Callable[[Batch, int], float]") -> None:
+    """Add a metric to those of every episode, and so to the tables and files of every command.
+
+    Args:
+        name: with its unit, as `queue_maximum_requests`.
+        function: called with a batch and the index b of an environment whose episode is over;
+            `batch.history[b]`, (T, N) of OUTCOME, holds its steps. NaN where nothing was measured.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in BUILT_IN or name in REGISTERED or name == "per_agent":
+        raise ValueError(f"metric {name!r} is there already; give it another name")
+    REGISTERED[name] = function
 
 
 @compiled
@@ -123,7 +167,7 @@ def served_within(segments: AnyArray, limit: float) -> float:
 
 
 @compiled
-def _sojourn_metrics(
+def _measure(
     history: AnyArray,
     arrived: AnyArray,
     agents: AnyArray,
@@ -131,8 +175,9 @@ def _sojourn_metrics(
     segments: AnyArray,
     quantiles: AnyArray,
     goodput: AnyArray,
+    paper_latency: AnyArray,
 ) -> None:
-    """What depends on the sojourn times of an episode.
+    """What takes a loop over the steps of an episode.
 
     Args:
         history: the recorded steps, (T, N) of OUTCOME.
@@ -142,14 +187,22 @@ def _sojourn_metrics(
         segments: room for N (2 T + 1) rows of 3 numbers.
         quantiles: sojourn times [s] of each agent's requests and, in the last row, of all, (N + 1, 3).
         goodput: requests that left within their objective, (N,).
+        paper_latency: the paper's estimator, mean of q/(T g) after service, 999 s without a share, (N,) [s].
     """
-    total = 0
+    total, steps = 0, history.shape[0]
     for i in range(agents.shape[0]):
         own = segments[total:]
         own = own[: sojourns(arrived[:, i], history[:, i], dt, own)]
         total += own.shape[0]
         _quantiles(own, quantiles[i])
         goodput[i] = served_within(own, agents[i].slo)
+        estimate = 0.0
+        for t in range(steps):
+            did = history[t, i]
+            # A share of rounding alone is none.
+            held = did.share > NEGLIGIBLE
+            estimate += did.queue / (agents[i].throughput * did.share) if held else PAPER_MAXIMUM_LATENCY_S
+        paper_latency[i] = estimate / steps
     _quantiles(segments[:total], quantiles[agents.shape[0]])
 
 
@@ -173,15 +226,6 @@ def _in_transit(batch: "Batch", b: int) -> float:
     served, capacity, delay = history["served"], history["capacity"], history["delay"]
     serving = np.divide(served * (dt - delay), capacity, out=np.zeros_like(served), where=served > 0)
     return float((served * (dt - delay - 0.5 * serving)).sum(axis=0) @ routing.sum(axis=1))
-
-
-def _paper_latency(history: AnyArray, throughput: Array) -> Array:
-    """The paper's estimator: mean of q/(T g) after service, 999 s where no share is held, (N,) [s]."""
-    share = history["share"]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        estimate = history["queue"] / (throughput * share)
-    estimate[share <= NEGLIGIBLE] = PAPER_MAXIMUM_LATENCY_S
-    return estimate.mean(axis=0)
 
 
 def objectives(batch: "Batch") -> Array:
@@ -214,15 +258,15 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
     history, agents, dt = batch.history[b], batch.agents[b], batch.scenario.dt
     arrived = batch.inflows[:steps, b].cumsum(axis=0)
     quantiles, goodput = np.empty((count + 1, len(PERCENTILES))), np.empty(count)
-    segments = np.empty((count * (2 * steps + 1), 3))
-    _sojourn_metrics(history, arrived, np.ascontiguousarray(agents), dt, segments, quantiles, goodput)
+    segments, estimate = np.empty((count * (2 * steps + 1), 3)), np.empty(count)
+    _measure(history, arrived, np.ascontiguousarray(agents), dt, segments, quantiles, goodput, estimate)
     totals = plain(history).sum(axis=0).view(OUTCOME)[:, 0]
     # Python's own floats: a few numbers at a time are slow as NumPy scalars.
-    sums = {name: totals[name].tolist() for name in OUTCOME.names or ()}
+    sums = {name: totals[name].tolist() for name in names_of(OUTCOME)}
     sums |= {"came": arrived[-1].tolist(), "goodput": goodput.tolist()}
     sums |= {"unfinished": history["queue"][-1].tolist()}
     throughput: list[float] = agents["throughput"].tolist()
-    estimates: list[float] = _paper_latency(history, agents["throughput"]).tolist()
+    estimates: list[float] = estimate.tolist()
     return {
         "objective": float(objectives(batch)[b]),
         **_overall(batch, sums, throughput, _in_transit(batch, b), quantiles[-1].tolist()),
@@ -230,6 +274,7 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
         "reallocations": sum(sums["reallocated"]),
         "cold_starts": sum(sums["cold_start"]),
         **_paper_estimators(estimates, throughput, sums["share"], steps),
+        **{name: float(function(batch, b)) for name, function in REGISTERED.items()},
         "per_agent": _per_agent(batch, sums, estimates, quantiles.tolist()),
     }
 

@@ -1,10 +1,10 @@
-"""How a command starts, speaks and ends."""
+"""How a command starts, speaks and ends, and how it is written down."""
 
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from training.options import check_limits, with_limits_in_help
+from training.limits import check_limits, with_limits_in_help
 
 Config = TypeVar("Config")
 Item = TypeVar("Item")
@@ -105,3 +105,19 @@ def track(items: Sequence[Item], description: str, console: Console) -> Iterable
     """The items, with a bar that shows how many have been taken."""
     with progress_bars(console) as progress:
         yield from progress.track(items, description=description)
+
+
+def options(given: Mapping[str, Any]) -> list[str]:
+    """The words of a command line that asks for some values, by the names of its configuration."""
+    words: list[str] = []
+    for name, value in given.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif isinstance(value, Mapping):
+            words += [f"--{option}", *(str(word) for item in value.items() for word in item)]
+        elif isinstance(value, list | tuple):
+            words += [f"--{option}", *map(str, value)]
+        elif value is not None:
+            words += [f"--{option}", str(value)]
+    return words

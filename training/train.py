@@ -3,6 +3,7 @@
 python -m training.train --scenario serverless --allocator ppo --total-steps 1000000 --out runs/my-ppo
 """
 
+import shlex
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,10 +17,10 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from baselines import policy_for
 from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
-from gpualloc_env.traces.log import Split
-from training.cli import progress_bars, run, status_console
-from training.evaluation.seeds import FIRST_TRAINING_SEED
+from training.cli import options, progress_bars, run, status_console
+from training.evaluation.seeds import FIRST_TRAINING_SEED, LAST_RUN_SEED, check_run_seeds, first_seed_of_run
 from training.files.run_directory import (
     CHECKPOINT,
     CONFIG,
@@ -41,13 +42,13 @@ from training.learning.outcome import write_outcome
 from training.learning.paired_vec_env import PairedVecEnv
 from training.learning.sb3_vec_env import BatchVecEnv
 from training.learning.selection import Selection, validation_objective
-from training.options import Limits, check_limits
+from training.limits import Limits, check_limits
 
 AllocatorName = Annotated[str, tyro.conf.arg(metavar="|".join(KINDS), help=help_text())]
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Overrides):
     """Train a PPO allocator on the native batch."""
 
     scenario: str = "serverless"
@@ -55,23 +56,13 @@ class TrainConfig:
     allocator: AllocatorName = "ppo-residual"
     total_steps: Annotated[int, Limits(1)] = 1_000_000
     """Steps of experience, over all environments, rounded up to whole rollouts."""
-    seed: Annotated[int, Limits(0, 2**32, open_high=True)] = 0
+    seed: Annotated[int, Limits(0, LAST_RUN_SEED)] = 0
     """Seeds the environments, the network and its exploration."""
     seeds: Annotated[int, Limits(1, 1000)] = 1
     """Runs to train, seeded `seed`, `seed` + 1, …; several stand in `out`/seed-0, `out`/seed-1, …"""
     out: Path = Path("runs/my-ppo")
     """Directory for the model, checkpoint, configuration and TensorBoard run."""
-    load: float | None = None
-    """Load to which the traffic is rescaled, 1.0 being the platform's capacity; default: the scenario's."""
-    steps: int | None = None
-    """Steps of an episode; default: the scenario's."""
-    dt: float | None = None
-    """Length of a step [s]; default: the scenario's."""
-    trace: Path | None = None
-    """A request log that replaces the scenario's traffic; its training windows are played."""
-    split: Split | None = None
-    """Windows of the log to play; default: `train`."""
-    num_envs: Annotated[int, Limits(1, 65_536)] = 128
+    num_envs: Annotated[int, Limits(1)] = 128
     """Environments advanced side by side."""
     domains: Annotated[int, Limits(1)] = 1
     """Variants of the scenario (mix, load, platform, dt) that share the environments; 1: itself alone."""
@@ -111,16 +102,9 @@ def main(config: TrainConfig) -> None:
     """Train each run to its end, from the beginning or from its last checkpoint."""
     # Networks this small are faster on one thread than on several.
     torch.set_num_threads(1)
-    scenario = load_scenario(
-        config.scenario,
-        steps=config.steps,
-        dt=config.dt,
-        load=config.load,
-        trace=config.trace,
-        split=config.split,
-    )
+    scenario = load_scenario(config.scenario, config)
     scenario.source()
-    config = with_defaults(config, scenario.name)
+    config = with_defaults(config, scenario.key)
     check(config, scenario)
     runs = runs_of(config)
     for each in runs:
@@ -137,15 +121,26 @@ def main(config: TrainConfig) -> None:
         for each, bar in zip(runs, bars, strict=True):
             train(each, scenario, progress, bar)
             print(f"Allocator in {each.out}; curves with: tensorboard --logdir {each.out / TENSORBOARD}")
-            command = f"python -m training.compare --scenario {each.scenario} --policies adaptive {each.out}"
-            print(f"Compare it with: {command}")
+            print(f"Compare it with: {compare_command(each)}")
 
 
 def with_defaults(config: TrainConfig, scenario: str) -> TrainConfig:
-    """The configuration with the allocator's settings wherever nothing else is asked for."""
+    """The configuration with the allocator's settings wherever nothing else is asked for.
+
+    Args:
+        config: what is asked for.
+        scenario: the key of the scenario.
+    """
     asked = asdict(config)
     settings = default_settings(config.allocator, scenario)
     return replace(config, **{name: value for name, value in settings.items() if asked[name] is None})
+
+
+def compare_command(run: TrainConfig) -> str:
+    """The command that judges a run on the scenario on which it was trained."""
+    changes = {name: value for name, value in run.changes.items() if name != "split"}
+    words = options({"scenario": run.scenario, **changes, "policies": ("adaptive", run.out)})
+    return shlex.join(["python", "-m", "training.compare", *words])
 
 
 def runs_of(config: TrainConfig) -> list[TrainConfig]:
@@ -226,13 +221,13 @@ def make_learner(config: TrainConfig, scenario: Scenario) -> tuple[PPO, ActionTr
     env = make_environments(config, scenario, transform)
     assert config.gamma is not None
     model = make_ppo(config, VecNormalize(env, norm_obs=False, gamma=config.gamma))
-    env.seed(FIRST_TRAINING_SEED * (1 + config.seed))  # PPO has seeded the environments with its own
+    env.seed(first_seed_of_run(config.seed))  # PPO has seeded the environments with its own
     return model, transform
 
 
 def make_environments(config: TrainConfig, scenario: Scenario, transform: ActionTransform) -> DomainVecEnv:
     """Environments beside their twins, of the scenario or of variants of it."""
-    reference = policy_for("receding-horizon", scenario.name)
+    reference = policy_for("receding-horizon", scenario.key)
     each = config.num_envs // config.domains
     return DomainVecEnv(
         [
@@ -244,7 +239,7 @@ def make_environments(config: TrainConfig, scenario: Scenario, transform: Action
 
 def make_transform(config: TrainConfig, scenario: Scenario) -> ActionTransform:
     """From the allocator's actions to shares."""
-    return kind_of(config.allocator).transform(len(scenario.agents), scenario.name)
+    return kind_of(config.allocator).transform(len(scenario.agents), scenario.key)
 
 
 def make_ppo(config: TrainConfig, env: VecNormalize) -> PPO:
@@ -282,8 +277,7 @@ def progress_display(shown: bool) -> Progress:
 def check(config: TrainConfig, scenario: Scenario) -> None:
     """Refuse what would fail later, before anything is made."""
     check_limits(config)
-    if config.seed + config.seeds > 2**32:
-        raise ValueError(f"the last of {config.seeds} seeds must be below 2**32, got seed {config.seed}")
+    check_run_seeds(config.seed, config.seeds, config.num_envs, config.domains)
     if config.hidden is not None and not config.hidden:
         raise ValueError("hidden needs the units of at least one layer; leave it out for the allocator's own")
     if config.patience and not config.validate_every:

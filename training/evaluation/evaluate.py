@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import Array
 
 Metrics = dict[str, float]
+Kind = Literal["online", "learned", "privileged"]
+"""Whether a policy is a baseline, was trained, or knows the future."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Evaluation:
     """Metrics of each episode by agent."""
     by_seed: Array
     """J of each training seed and episode, (S, E); S is 1 for a policy that was not trained."""
+    kind: Kind = "online"
 
     @cached_property
     def objective(self) -> Array:
@@ -40,6 +44,8 @@ class Evaluation:
     @property
     def label(self) -> str:
         """Its name in tables and figures."""
+        if self.kind == "privileged":
+            return f"{self.policy} (knows the future)"
         return self.policy if len(self.by_seed) == 1 else f"{self.policy} ({len(self.by_seed)} seeds)"
 
 
@@ -68,6 +74,7 @@ def joined(name: str, runs: Sequence[Evaluation]) -> Evaluation:
             for k in episodes
         ],
         np.concatenate([run.by_seed for run in runs]),
+        runs[0].kind,
     )
 
 
@@ -92,7 +99,9 @@ def rollout(policy: Policy, scenario: Scenario, episodes: int, seed: int, *, rec
     return batch
 
 
-def evaluate(name: str, policy: Policy, scenario: Scenario, episodes: int, seed: int) -> Evaluation:
+def evaluate(
+    name: str, policy: Policy, scenario: Scenario, episodes: int, seed: int, *, kind: Kind = "online"
+) -> Evaluation:
     """Run a policy on the episodes with seeds `seed`, `seed` + 1, …, `seed` + `episodes` − 1.
 
     Every policy that is given the same scenario and seed meets exactly the same arrivals.
@@ -105,4 +114,4 @@ def evaluate(name: str, policy: Policy, scenario: Scenario, episodes: int, seed:
         per_agent.append(overall.pop("per_agent"))  # pyright: ignore
         metrics.append(overall)  # pyright: ignore
     by_seed = np.array([[each["objective"] for each in metrics]])
-    return Evaluation(name, batch, metrics, per_agent, by_seed)
+    return Evaluation(name, batch, metrics, per_agent, by_seed, kind)

@@ -8,9 +8,9 @@ import numpy as np
 from scipy.stats import trim_mean
 
 from gpualloc_env.simulation.state import Array
+from training.evaluation.evaluate import Kind
 from training.evaluation.statistics import Estimate, corrected, interval
 
-Kind = Literal["online", "learned", "privileged"]
 Verdict = Literal["wins", "ties", "loses"]
 ONE_EPISODE = "one episode says nothing of chance: every verdict on it is a tie"
 

@@ -14,6 +14,10 @@ USUAL = "serverless"
 def default_settings(allocator: str, scenario: str) -> dict[str, Any]:
     """The settings of a kind of allocator on a scenario, by the names of the options of `training.train`.
 
+    Args:
+        allocator: the name of its kind.
+        scenario: the `key` of the scenario, the name of a registered one.
+
     Raises:
         ValueError: unknown allocator.
     """
