@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from gpualloc_env.scenario.model import Load, Model, Number
-from gpualloc_env.traces.log import Assignment, Split
+from gpualloc_env.traces.log import Assignment, Split, TimeUnit
 
 
 class Trace(Model):
@@ -23,6 +23,8 @@ class Trace(Model):
     """The last part of the windows, kept for evaluation."""
     split: Split = "train"
     """Which windows are played: `train`, the later `eval` ones, or `all`."""
+    time_unit: TimeUnit | None = None
+    """Unit of the log's times where they are numbers; none decides by its format and its times."""
     assignment: Assignment = "coordinator-and-specialist"
     """The agents that a request visits; a log that names the agent of each request overrules it.
 

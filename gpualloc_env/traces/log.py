@@ -13,6 +13,8 @@ from gpualloc_env.simulation.state import AnyArray, Array
 
 Split = Literal["train", "eval", "all"]
 Assignment = Literal["coordinator-and-specialist", "by-length", "first-agent"]
+TimeUnit = Literal["s", "ms"]
+UNITS_S: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e-3}
 
 
 class TraceError(ValueError):
@@ -29,7 +31,8 @@ class Log:
     prompt_tokens: AnyArray | None = None  # (n,)
     agent: AnyArray | None = None  # (n,) index in `agent_names`
     agent_names: tuple[str, ...] = ()
-    quantum_s: float = 0.0  # [s] over which the requests of one stamp were spread; 0 where they were not
+    quantum_s: float = 0.0  # [s] over which the requests of one stamp were spread; 0 where none share one
+    notes: tuple[str, ...] = ()  # what was decided while reading, for people
 
     @property
     def span_s(self) -> float:
@@ -97,7 +100,7 @@ def cut(
         )
     ends = np.searchsorted(position, [training * steps, windows * steps, position[-1] + 1])
     in_training, in_evaluation, rest = np.diff(ends, prepend=0)
-    accounting = (
+    went = (
         f"{len(position)} requests over {log.span_s:.0f} s, stretched to {span:.1f} s for load {load:g}: "
         f"{in_training} in {training} training windows, {in_evaluation} in {windows - training} evaluation "
         f"windows, {rest} in the remainder of {span - windows * steps * dt:.1f} s"
@@ -110,7 +113,7 @@ def cut(
         requests=np.repeat(log.work[played], visits),
         episodes=last - first,
     )
-    return Windows(replay, accounting)
+    return Windows(replay, "; ".join((went, *log.notes)))
 
 
 def _positions(log: Log, span: float, load: float, dt: float) -> AnyArray:

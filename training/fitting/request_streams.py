@@ -8,13 +8,12 @@ import numpy as np
 from gpualloc_env.listing import listed
 from gpualloc_env.simulation.state import Array
 from gpualloc_env.traces.log import Log, TraceError
-from training.fitting.log_statistics import quantum, spread
+from gpualloc_env.traces.stamps import JITTER_S
+from training.fitting.log_statistics import spread
 
 FEWEST_REQUESTS = 100
 SHORTEST_S = 600.0  # ten windows of the longest for which counts are compared
 SEED = 0  # of the places within coarse stamps
-# Coarse stamps miss the multiples of their quantum by some milliseconds.
-JITTER_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +54,9 @@ def request_streams(log: Log, agent_names: Sequence[str]) -> RequestStreams:
                 f"{listed(agent_names)}; rename it in the log, or give --scenario a file that has it"
             )
         owner = np.array([list(agent_names).index(name) for name in log.agent_names])[log.agent]
-    step = log.quantum_s or quantum(log.time_s)
+    step = log.quantum_s
     streams = [log.time_s[owner == i] for i in range(len(agent_names))]
-    if not log.quantum_s and np.diff(log.time_s).all():
+    if not step:
         return RequestStreams(streams, span, 0.0)
     span = step * (1 + int((log.time_s[-1] + JITTER_S) / step))
     return rounded(RequestStreams(streams, span, step), SEED)
