@@ -3,13 +3,13 @@
 A benchmark measures; nothing here fails because a machine is slow.
 """
 
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import pytest
-from npz_contents import contents
 from stable_baselines3 import PPO
+from support.npz_contents import contents
+from support.places import PRETRAINED
 
 from gpualloc_env import Batch, load_scenario
 from gpualloc_env.allocator.allocator import Allocator
@@ -18,7 +18,6 @@ from training.artifacts.policies import read_transform
 
 STATES, DECISIONS = 50, 500
 """States of an episode that are decided in turn, and decisions in a chunk."""
-PRETRAINED = Path(__file__).parents[2] / "training" / "pretrained"
 SHARED = {
     "ppo-shared": PRETRAINED / "ppo-shared-serverless" / "seed-0.npz",
     "ppo-residual": PRETRAINED / "ppo-residual-serverless" / "seed-0.npz",

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from trained_run import TRAINED, interrupt
+from support.trained_run import TRAINED, interrupt
 
 from baselines import POLICIES
 from gpualloc_env import SCENARIOS, Scenario, load_scenario

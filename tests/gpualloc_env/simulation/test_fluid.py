@@ -2,7 +2,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from recorded_rows import RECORDED_ROWS
+from support.recorded_rows import RECORDED_ROWS
 
 from gpualloc_env import Agent, Batch, Objective, Platform, Scenario, Traffic
 from gpualloc_env.simulation.state import MEAN_RATE, TERMS

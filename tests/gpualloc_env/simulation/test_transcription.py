@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from gpualloc_env.simulation.lanes import LANES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recorded_rows import RECORDED_ROWS
-from transcription import Transcription
+from support.recorded_rows import RECORDED_ROWS
+from support.transcription import Transcription
 
 from gpualloc_env import Agent, Batch, Burst, Objective, Platform, Scenario, Surge, Traffic
-from gpualloc_env.simulation.lanes import LANES
 from gpualloc_env.simulation.state import MEAN_RATE, TERMS
 
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import tyro
-from log_samples import played
+from support.log_samples import played
 
 import training.compare
 from baselines import POLICIES

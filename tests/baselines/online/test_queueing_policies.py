@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from views import random_view, view
+from support.views import random_view, view
 
 from baselines import DEFAULTS, fresh, policy_for
 from baselines.online.autoscaler import Autoscaler

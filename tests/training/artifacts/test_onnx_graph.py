@@ -1,20 +1,20 @@
 """The graph of an .onnx file is its network for any runtime; a file whose graph says more is refused."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from graph_runs import graph_outputs
-from npz_contents import contents
 from onnx import helper, numpy_helper
+from support.graph_runs import graph_outputs
+from support.npz_contents import contents
+from support.places import PRETRAINED
 
 from gpualloc_env.allocator.allocator import Allocator, AllocatorError
 from gpualloc_env.allocator.file import read, write_npz, write_onnx
 from gpualloc_env.allocator.networks import shared
 
-FOLDER = Path(__file__).parents[1] / "training" / "pretrained"
+FOLDER = PRETRAINED
 FILES = {
     "ppo": FOLDER / "ppo-serverless" / "seed-0.npz",
     "ppo-shared": FOLDER / "ppo-shared-serverless" / "seed-0.npz",

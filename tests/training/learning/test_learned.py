@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from graph_runs import graph_outputs
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
-from trained_run import TRAINED, torch_policy, torch_shares
+from support.graph_runs import graph_outputs
+from support.trained_run import TRAINED, torch_policy, torch_shares
 
 from baselines import POLICIES, policy_for
 from gpualloc_env import OBSERVATION_FEATURES, SCENARIOS, Batch, load_scenario

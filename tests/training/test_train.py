@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
+from support.trained_run import TRAINED, torch_policy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from trained_run import TRAINED, torch_policy
 
 from gpualloc_env import Agent, Batch, Scenario, Traffic, load_scenario
 from training.artifacts.policies import load_policy

@@ -4,18 +4,17 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from stable_baselines3 import PPO
+from support.places import ROOT
+from support.trained_run import interrupt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from trained_run import interrupt
 
 from training.learning.checkpoint import load
 from training.train import TrainConfig, main
 
-ROOT = Path(__file__).parents[1]
 KILLS = 10
 TINY = {
     "scenario": "serverless",
@@ -83,7 +82,7 @@ def interrupted(tmp_path):
 
 def test_ten_kills_lead_to_the_weights_of_an_uninterrupted_run(tmp_path):
     long = {**TINY, "total_steps": 9_600}
-    program = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "killed_runs.py")]
+    program = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "support" / "killed_runs.py")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def train(out, kills, longest):

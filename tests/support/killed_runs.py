@@ -1,6 +1,6 @@
 """Train a run in child processes that are killed at random moments, then let one finish.
 
-python tests/killed_runs.py OUT KILLS LONGEST_DELAY, with the configuration as JSON on standard input.
+python tests/support/killed_runs.py OUT KILLS LONGEST_DELAY, with the configuration as JSON on standard input.
 """
 
 import json

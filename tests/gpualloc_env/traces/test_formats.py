@@ -1,16 +1,15 @@
 import gzip
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from log_samples import AGENTS, HEADERS, LINES, log_lines, write_log
+from support.log_samples import AGENTS, HEADERS, LINES, log_lines, write_log
+from support.places import REAL_LOGS
 
 import gpualloc_env.traces.lines
 from gpualloc_env import TraceError
 from gpualloc_env.traces.formats import FORMATS, read_log, spread
 
-REAL_LOGS = Path(__file__).parents[2] / "shared" / "traces"
 TIME = {"Azure": "TIMESTAMP", "BurstGPT": "Timestamp", "Mooncake": "timestamp", "plain": "time_s"}
 # Seconds 0, 3 and 9 of a log: a coordinator's, NLP's and a reasoner's request.
 GOOD = [(0.0, 4808, 10, 0), (3.0, 3180, 8, 1), (9.0, 110, 27, 3)]

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from gpualloc_env.simulation.buffers import buffers
 
 LARGE = (4, 2**14)

@@ -1,10 +1,10 @@
 """The allocators that the repository brings along load, say how to repeat them, and do what they say."""
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
+from support.places import PRETRAINED
 
 from baselines import policy_for
 from gpualloc_env.allocator.allocator import Allocator
@@ -16,7 +16,7 @@ from training.evaluation.evaluate import evaluate
 from training.evaluation.held_out import held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED
 
-FOLDER = Path(__file__).parents[1] / "training" / "pretrained"
+FOLDER = PRETRAINED
 FILES = sorted(FOLDER.rglob("*.npz"))
 SERVERLESS = FOLDER / "ppo-residual-serverless"
 

@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from npz_contents import contents
+from support.npz_contents import contents
 
 from gpualloc_env.allocator.allocator import Allocator, AllocatorError, Fallback
 from gpualloc_env.allocator.file import read, write_npz

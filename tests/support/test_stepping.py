@@ -1,5 +1,6 @@
 import pytest
-from stepping import Loop, ratios
+
+from support.stepping import Loop, ratios
 
 
 def test_a_run_is_measured_against_the_reference_on_either_side_of_it():

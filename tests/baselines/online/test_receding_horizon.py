@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from views import random_view, view
+from support.views import random_view, view
 
 from baselines import POLICIES, adaptive_smoothed
 from baselines.online.receding_horizon import RecedingHorizon

@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from graph_runs import graph_outputs
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
-from trained_run import TRAINED, torch_policy, torch_shares
+from support.graph_runs import graph_outputs
+from support.trained_run import TRAINED, torch_policy, torch_shares
 
 from gpualloc_env import OBSERVATION_FEATURES, load_scenario
 from gpualloc_env.allocator.allocator import Allocator, AllocatorError

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import tyro
-from trained_run import Interruption
+from support.trained_run import Interruption
 
 import training.study
 from gpualloc_env import Batch

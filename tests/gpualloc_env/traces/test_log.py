@@ -1,15 +1,14 @@
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-from log_samples import AGENTS, HEADERS, log_lines, played, write_log
+from support.log_samples import AGENTS, HEADERS, log_lines, played, write_log
+from support.places import REAL_LOGS
 
 from gpualloc_env import Batch, Trace, TraceError, load_scenario
 from gpualloc_env.traces.formats import FORMATS, read_log
 from gpualloc_env.traces.log import ASSIGNMENTS
 
-REAL_LOGS = Path(__file__).parents[2] / "shared" / "traces"
 every_format = pytest.mark.parametrize("form", FORMATS)
 
 

@@ -1,7 +1,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from views import chosen, random_view, view
+from support.views import chosen, random_view, view
 
 from baselines import DEFAULTS, POLICIES, Stateful, adaptive_smoothed, fresh, policy_for
 from baselines.online import adaptive, round_robin, static
