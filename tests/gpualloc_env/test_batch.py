@@ -3,10 +3,33 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.episodes import bits, started, table
 
-from gpualloc_env import SCENARIOS, Agent, Batch, Platform, Scenario, Surge, Traffic, load_scenario
-from gpualloc_env.env import INFO_COLUMNS, GPUAllocEnv
-from gpualloc_env.simulation.state import OUTCOME_COLUMNS, TERMS
+from gpualloc_env import (
+    OBSERVATION_FEATURES,
+    SCENARIOS,
+    Agent,
+    Batch,
+    Objective,
+    Platform,
+    Scenario,
+    Surge,
+    Traffic,
+    View,
+    load_scenario,
+)
+from gpualloc_env.env import GPUAllocEnv
+from gpualloc_env.simulation.observation import SETTING_FIELDS
+from gpualloc_env.simulation.state import (
+    AGENT,
+    INFO,
+    OBSERVATION,
+    OUTCOME,
+    SETTINGS,
+    STATE,
+    TERMS,
+    WORTH,
+)
 from gpualloc_env.vector_env import GPUAllocVectorEnv
 
 STEPS = 5
@@ -59,15 +82,9 @@ def play_single(arguments, k, actions):
 
 
 def snapshot(batch):
-    arrays = (batch.state, batch.episode, batch.clock, batch.arrivals, batch.inflows, batch.observation)
-    return [array.tobytes() for array in arrays]
-
-
-def started(scenario, num_envs=1, seed=0, **options):
-    batch = Batch(scenario, num_envs, **options)
-    batch.seed(seed)
-    batch.reset()
-    return batch
+    """All that an environment is, shows and has done."""
+    kept = [array for name, array in batch.world._asdict().items() if name != "history"]
+    return [bits(array) for array in (*kept, batch.info, batch.observation)]
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -92,7 +109,7 @@ def test_env_k_of_a_batch_is_the_single_env_with_seed_plus_k_bit_for_bit(name, s
                 expected = singles[k][call + 1]
                 assert observation[k].tobytes() == expected[0].tobytes()
                 assert (reward[k], truncated[k]) == (expected[1], expected[2])
-                for array in INFO_COLUMNS if expected[3] else ():
+                for array in INFO if expected[3] else ():
                     assert info[array][k].tobytes() == expected[3][array].tobytes()
                 for term, value in expected[3].get("reward_terms", {}).items():
                     assert info["reward_terms"][term][k] == value
@@ -121,10 +138,16 @@ def test_an_environment_does_not_feel_its_neighbours():
 
 def test_environments_left_out_of_a_step_do_not_change():
     batch = started(BUSY, 3)
-    before = batch.state[1].tobytes(), batch.episode[1].tobytes(), batch.observation[1].tobytes()
+    batch.step(np.full((3, 4), 0.2))
+
+    def second():
+        arrays = (batch.state, batch.outcome, batch.totals, batch.clock, batch.observation)
+        return [array[1].tobytes() for array in (*arrays, batch.info.swapaxes(0, 1))]
+
+    before = second()
     batch.step(np.ones((3, 4)), np.array([True, False, True]))
-    assert before == (batch.state[1].tobytes(), batch.episode[1].tobytes(), batch.observation[1].tobytes())
-    assert batch.clock.tolist() == [1, 0, 1]
+    assert before == second() and batch.reward[1] == 0
+    assert batch.clock.tolist() == [2, 1, 2]
 
 
 @pytest.mark.parametrize("name", [*SCENARIOS, "busy"])
@@ -136,7 +159,7 @@ def test_what_arrived_was_served_or_waits_at_every_step(name, scenario_arguments
     entered = batch.arrivals[0, :4].copy()
     for t, action in enumerate(actions):
         batch.step(action)
-        outcome = dict(zip(INFO_COLUMNS, np.moveaxis(batch.outcome, -1, 0), strict=False))
+        outcome = batch.outcome
         served += outcome["served"]
         assert served + outcome["queue"] == pytest.approx(entered, rel=1e-6, abs=1e-9)
         entered += batch.arrivals[t + 1, :4]
@@ -145,7 +168,7 @@ def test_what_arrived_was_served_or_waits_at_every_step(name, scenario_arguments
         assert batch.state["queue"] == pytest.approx(entered - served, rel=1e-6, abs=1e-6)
         assert (outcome["share"].sum(axis=1) <= scenario.platform.gpus * (1 + 1e-12)).all()
         assert (outcome["share"] <= scenario.platform.max_share).all()
-        assert (batch.state >= 0).all()
+        assert (table(batch.state) >= 0).all()
 
 
 asked = st.one_of(
@@ -164,7 +187,8 @@ def test_no_valid_action_makes_a_nan_or_exceeds_the_capacity(name, rows, seed):
     batch = started(load_scenario(name, steps=8), 1, seed)
     for t in range(8):
         batch.step(np.array([rows[t % len(rows)][: batch.num_agents]]))
-        assert np.isfinite(batch.state).all() and np.isfinite(batch.episode).all()
+        for records in (batch.state, batch.outcome, batch.worth, batch.totals):
+            assert np.isfinite(table(records)).all()
         assert ((batch.observation >= 0) & (batch.observation <= 1)).all()
         assert batch.view.share.sum() <= batch.scenario.platform.gpus * (1 + 1e-12)
 
@@ -203,8 +227,10 @@ def test_relabelling_the_agents_permutes_the_results(order, seed):
     for action in np.random.default_rng(seed).uniform(-0.2, 0.7, (BUSY.steps, 1, 4)):
         here.step(action)
         there.step(action[:, order])
-        assert there.state[0] == pytest.approx(here.state[0][order], rel=1e-9, abs=1e-9)
-        assert there.episode[0] == pytest.approx(here.episode[0], rel=1e-9, abs=1e-9)
+        for name in STATE.names:
+            expected = here.state[name][0, order]
+            assert there.state[name][0] == pytest.approx(expected, rel=1e-9, abs=1e-9), name
+        assert table(there.totals) == pytest.approx(table(here.totals), rel=1e-9, abs=1e-9)
         assert there.observation[0] == pytest.approx(here.observation[0, order], abs=1e-6)
 
 
@@ -269,13 +295,12 @@ def test_any_integer_is_a_seed_and_numpy_integers_are_integers():
 
 def test_history_keeps_every_step_and_sums_add_the_reward_terms_up():
     batch = started(BUSY, 2, record=True)
-    total = np.zeros((2, len(TERMS) + 1))
+    total = np.zeros((2, len(WORTH.names)))
     for action in np.random.default_rng(1).uniform(0, 1, (BUSY.steps, 2, 4)):
         batch.step(action)
-        recorded = batch.history[:, batch.clock[0] - 1, :OUTCOME_COLUMNS]
-        assert (recorded == batch.outcome.swapaxes(1, 2)).all()
-        total += batch.terms
-    assert batch.episode[:, -total.shape[1] :] == pytest.approx(total)
+        assert (batch.history[:, batch.clock[0] - 1] == batch.outcome).all()
+        total += table(batch.worth)
+    assert table(batch.totals) == pytest.approx(total)
 
 
 def test_a_batch_that_does_not_record_has_no_history_and_the_same_trajectory():
@@ -296,3 +321,38 @@ def test_the_view_and_the_single_env_show_the_same_numbers():
         batch.step(action[None])
         for single, batched in zip(env.view, batch.view, strict=True):
             assert np.array_equal(np.ravel(single), np.ravel(batched))
+
+
+def test_what_is_shown_bears_the_names_of_the_records():
+    batch = started(BUSY, 2, record=True)
+    batch.step(np.full((2, 4), 0.2))
+    # A view is the first columns of the state, of the agents and of the settings, in their order.
+    state, agents, settings = (
+        record.names[: record.names.index(end)]
+        for record, end in ((STATE, "oldest"), (AGENT, "weight"), (SETTINGS, "price"))
+    )
+    assert View._fields == (*state, *agents, *settings)
+    assert (ARRAY_FIELDS, SETTING_FIELDS) == ((*state, *agents), settings)
+    for name, value in batch.view._asdict().items():
+        column = next(
+            records[name]
+            for records in (batch.state, batch.agents, batch.world.settings)
+            if name in records.dtype.names
+        )
+        assert (np.asarray(value) == column).all(), name
+    # The observation is a row of its record for each agent.
+    assert OBSERVATION_FEATURES == OBSERVATION.names and AGENT["observed"] == OBSERVATION
+    assert OBSERVATION.itemsize == 4 * len(OBSERVATION.names)
+    rows = batch.observation.view(OBSERVATION)[..., 0]
+    assert rows.shape == (2, 4) and (rows["min_share"] == np.float32(batch.view.min_share)).all()
+    # `info` is the first columns of the outcome, and the terms of the objective are what a step is worth.
+    assert INFO == OUTCOME.names[: len(INFO)]
+    assert all((row == batch.outcome[name]).all() for name, row in zip(INFO, batch.info, strict=True))
+    assert WORTH.names == (*TERMS, "reward") and SETTINGS["price"].names == TERMS
+    assert tuple(Objective.model_fields) == TERMS
+    env = GPUAllocEnv("serverless", steps=2)
+    env.reset(seed=0)
+    info = env.step(np.full(4, 0.25))[4]
+    assert tuple(info) == (*INFO, "reward_terms") and tuple(info["reward_terms"]) == TERMS
+    # The settings of the platform are those of the scenario.
+    assert {*SETTING_FIELDS} <= {"dt", *Platform.model_fields}

@@ -1,45 +1,79 @@
+"""Arrays that a caller keeps from `reset` and `step` never change later."""
+
+import gymnasium as gym
 import numpy as np
 import pytest
-from gpualloc_env.simulation.buffers import buffers
+from support.episodes import started
 
-LARGE = (4, 2**14)
+from gpualloc_env import load_scenario
 
-
-@pytest.mark.parametrize("shape", [(2, 3), LARGE])
-def test_an_array_that_somebody_holds_is_never_given_again(shape):
-    take = buffers(shape, np.float64)
-    held = [take() for _ in range(10)]
-    for number, array in enumerate(held):
-        array[...] = number
-    view, row = take()[1:], take()[0].T
-    view[...], row[...] = 10, 11
-    for _ in range(10):
-        take()[...] = -1
-    assert all((array == number).all() for number, array in enumerate(held))
-    assert (view == 10).all() and (row == 11).all()
+STEPS = 5
+CALLS = 3 * (STEPS + 1)
 
 
-def test_a_large_array_that_nobody_holds_is_given_again():
-    take = buffers(LARGE, np.float32)
-    first = take()
-    address = first.ctypes.data
-    second = take()
-    assert second.ctypes.data != address
-    del first
-    assert take().ctypes.data == address
+class Kept:
+    """Arrays, and what they held when they were given."""
+
+    def __init__(self):
+        self.arrays = []
+
+    def keep(self, results):
+        """Keep every array in what `reset` or `step` has returned."""
+        if isinstance(results, dict):
+            results = results.values()
+        elif isinstance(results, np.ndarray):
+            self.arrays.append((results, results.copy()))
+            return
+        elif not isinstance(results, tuple):
+            return
+        for result in results:
+            self.keep(result)
+
+    def unchanged(self):
+        return all(np.array_equal(array, copy, equal_nan=True) for array, copy in self.arrays)
 
 
-def test_a_batch_keeps_its_hands_off_what_a_caller_kept():
-    import gymnasium as gym
+def test_of_the_single_environment():
+    env, kept = gym.make("GPUAlloc-v0", steps=STEPS), Kept()
+    actions = np.random.default_rng(0).random((CALLS, 4))
+    kept.keep(env.reset(seed=0))
+    over = False
+    for action in actions:
+        results = env.reset() if over else env.step(action)
+        over = len(results) == 5 and results[3]
+        kept.keep(results)
+    # The observation of each call, and six arrays of each step.
+    assert len(kept.arrays) == 1 + CALLS + 6 * 3 * STEPS and kept.unchanged()
 
-    env = gym.make_vec("gpualloc_env:GPUAlloc-v0", num_envs=512, vectorization_mode="vector_entry_point")
-    kept = [env.reset(seed=0)[0]]
-    copies = [kept[0].copy()]
-    shares = []
-    for _ in range(12):
-        observation, *_, info = env.step(np.full((512, 4), 0.25, np.float32))
-        kept.append(observation)
-        copies.append(observation.copy())
-        shares.append((info["queue"], info["queue"].copy()))
-    assert all((array == copy).all() for array, copy in zip(kept, copies, strict=True))
-    assert all((array == copy).all() for array, copy in shares)
+
+@pytest.mark.parametrize("num_envs", [1, 3, 512])
+def test_of_the_vector_environment(num_envs):
+    env, kept = gym.make_vec("GPUAlloc-v0", num_envs=num_envs, steps=STEPS), Kept()
+    actions = np.random.default_rng(0).random((CALLS, num_envs, 4))
+    kept.keep(env.reset(seed=0))
+    for action in actions:
+        kept.keep(env.step(action))
+    # Some environments are reset in mid-episode, and the others show what they showed.
+    kept.keep(env.reset(options={"reset_mask": np.arange(num_envs) % 2 == 0}))
+    for action in actions:
+        kept.keep(env.step(action))
+    # The first call of an episode but the first has no `info`, and four arrays; the others have the six
+    # arrays and five terms, each with its mask, and the mask of all terms besides.
+    assert len(kept.arrays) > 2 * CALLS * 4 + 2 * 3 * STEPS * 20 and kept.unchanged()
+
+
+@pytest.mark.parametrize("num_envs", [1, 4096])
+def test_of_a_batch(num_envs):
+    batch, kept = started(load_scenario("serverless", steps=STEPS), num_envs), Kept()
+    mask = np.arange(num_envs) % 2 == 0
+    for episode in range(2):
+        kept.keep(batch.observation)
+        for t in range(STEPS):
+            shares = np.random.default_rng(t).random((num_envs, 4))
+            batch.step(shares, mask if episode and t == 0 else None)
+            kept.keep((batch.observation, batch.info, batch.reward))
+            if episode and t == 0:
+                batch.step(shares, ~mask)
+        batch.reset(mask if episode else None)
+    batch.reset()
+    assert len(kept.arrays) == 2 * (1 + 3 * STEPS) and kept.unchanged()

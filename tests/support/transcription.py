@@ -158,13 +158,13 @@ class Transcription:
             for name in ("capacity", "served", "backlog", "late", "delay", "reallocated", "cold_start")
         }
         for i, share in enumerate(shares):
-            change = abs(share - self.share[i])
-            charged = self.t > 0 and share > 0 and change > platform.deadband + NEGLIGIBLE
+            change, holds = abs(share - self.share[i]), share > NEGLIGIBLE
+            charged = self.t > 0 and holds and change > platform.deadband + NEGLIGIBLE
             self.share[i] = share
             delay = min(dt, (platform.reallocation_s if charged else 0.0) + self.loading[i])
             capacity, served, backlog, late = self.serve(i, delay)
-            begins = share > 0 and self.loading[i] > 0 and self.loading[i] == self.cold_start[i]
-            if share > 0:
+            begins = holds and self.loading[i] > 0 and self.loading[i] == self.cold_start[i]
+            if holds:
                 self.idle[i] = 0.0
                 self.loading[i] = max(0.0, self.loading[i] - dt)
             else:

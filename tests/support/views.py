@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.observation import ARRAY_FIELDS, View
 
 SETTINGS = {
     "dt": 1.0,
@@ -18,7 +18,7 @@ SETTINGS = {
 def view(**given):
     """A view of the numbers given; agents are warm, linear, hold nothing, serve 10 requests/s, weigh 1."""
     shape = np.broadcast_shapes(*(np.shape(value) for key, value in given.items() if key not in SETTINGS))
-    columns = {name: np.zeros(shape) for name in View._fields[:13]}
+    columns = {name: np.zeros(shape) for name in ARRAY_FIELDS}
     columns.update(throughput=np.full(shape, 10.0), priority=np.ones(shape), slo=np.ones(shape))
     for name, value in given.items():
         if name not in SETTINGS:
@@ -50,4 +50,4 @@ def random_view(shape, seed, **settings):
 
 def chosen(whole, index):
     """The view of some agents, in some order: `index` picks from the last axis, or rows by a number."""
-    return View(*(column[index] for column in whole[:13]), *whole[13:])
+    return whole._replace(**{name: getattr(whole, name)[index] for name in ARRAY_FIELDS})

@@ -3,19 +3,43 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from support.episodes import started
 
-from gpualloc_env import SCENARIOS, Agent, Batch, Burst, Cycle, Scenario, Surge, Traffic, load_scenario
+from gpualloc_env import (
+    SCENARIOS,
+    Agent,
+    Batch,
+    Burst,
+    Cycle,
+    Scenario,
+    Surge,
+    Traffic,
+    load_scenario,
+    observe,
+)
+from gpualloc_env.compiled import compiled
+from gpualloc_env.simulation.arrivals import TABULATED
 from gpualloc_env.simulation.random import (
-    POISSON_CACHE,
-    cached_poisson_quantile,
     exponential,
     poisson_quantile,
     seed_generator,
+    tabulate_poisson,
+    tabulated_quantile,
     uniform,
 )
-from gpualloc_env.simulation.state import COLD_START_S, KAPPA, MEAN_RATE, MIN_SHARE, THROUGHPUT
+from gpualloc_env.simulation.state import AGENT
 
 BURST = Burst(ratio=4, on_s=10, off_s=50)
+
+
+@compiled
+def tabulate(mean, table):
+    tabulate_poisson(mean, table)
+
+
+@compiled
+def look_up(probability, mean, table):
+    return tabulated_quantile(probability, mean, table)
 
 
 def numbers(seed, count, draw=uniform, *parameters):
@@ -33,9 +57,7 @@ def drawn(traffic, *, steps, envs=1, dt=1.0, seed=0, agents=1, base=100.0):
         steps=steps,
         dt=dt,
     )
-    batch = Batch(scenario, envs)
-    batch.seed(seed)
-    batch.reset()
+    batch = started(scenario, envs, seed)
     return batch.arrivals[:steps], batch.state["mean_rate"]
 
 
@@ -89,11 +111,12 @@ def test_a_higher_mean_never_lowers_the_count(probability, mean, more):
     draws=st.lists(st.tuples(st.integers(0, 2), st.floats(2**-54, 1 - 2**-53)), min_size=1, max_size=30),
 )
 def test_a_tabulated_law_gives_what_a_fresh_one_gives(means, draws):
-    cache = np.full(POISSON_CACHE, np.nan)
+    tables = np.empty((len(means), TABULATED))
+    for mean, table in zip(means, tables, strict=True):
+        tabulate(mean, table)
     for which, probability in draws:
-        mean = means[which % len(means)]
-        expected = poisson_quantile(probability, mean)
-        assert cached_poisson_quantile(probability, mean, cache) == expected
+        mean, table = means[which % len(means)], tables[which % len(means)]
+        assert look_up(probability, mean, table) == poisson_quantile(probability, mean)
 
 
 def test_uniform_numbers_are_uniform():
@@ -141,9 +164,7 @@ def test_neighbouring_seeds_are_not_correlated():
 
 
 def test_the_episodes_of_one_environment_are_not_correlated():
-    batch = Batch(Scenario(name="one", traffic=Traffic(rates_rps=(500.0,) * 4), steps=400), 1)
-    batch.seed(0)
-    batch.reset()
+    batch = started(Scenario(name="one", traffic=Traffic(rates_rps=(500.0,) * 4), steps=400))
     first = batch.arrivals[:400, 0].copy()
     batch.reset()
     assert abs(np.corrcoef(first.ravel(), batch.arrivals[:400, 0].ravel())[0, 1]) < 5 / 40
@@ -234,10 +255,7 @@ def test_every_serverless_episode_has_load_four_fifths_and_another_mix():
 
 
 def test_traffic_comes_at_the_mean_rate_that_the_objective_counts_with():
-    scenario = load_scenario("serverless", steps=3000)
-    batch = Batch(scenario, 200)
-    batch.seed(0)
-    batch.reset()
+    batch = started(load_scenario("serverless", steps=3000), 200)
     counted = batch.arrivals[:3000].mean(axis=0)
     assert counted.sum(axis=0) == pytest.approx(batch.state["mean_rate"].sum(axis=0), rel=0.02)
 
@@ -279,9 +297,7 @@ def test_two_silences_at_once_are_silence():
 
 @pytest.mark.parametrize("name", [name for name, scenario in SCENARIOS.items() if scenario.traffic])
 def test_the_extra_row_of_arrivals_is_drawn_too(name):
-    batch = Batch(load_scenario(name, steps=4), 8)
-    batch.seed(0)
-    batch.reset()
+    batch = started(load_scenario(name, steps=4), 8)
     assert batch.arrivals.shape[0] == 5 and batch.arrivals[4].any()
 
 
@@ -313,19 +329,14 @@ def test_a_cycle_is_averaged_exactly_over_each_step(dt):
 def test_the_clock_does_not_change_the_rate_of_a_cycle_whose_load_is_set():
     night = load_scenario("diurnal", load=0.5, steps=10)
     whole = load_scenario("diurnal", load=0.5)
-    drawn_night, drawn_whole = Batch(night, 1), Batch(whole, 1)
-    for batch in (drawn_night, drawn_whole):
-        batch.seed(4)
-        batch.reset()
+    drawn_night, drawn_whole = started(night, seed=4), started(whole, seed=4)
     assert (drawn_night.arrivals[:11, 0] == drawn_whole.arrivals[:11, 0]).all()
-    assert drawn_night.state[0, 0, MEAN_RATE] < 0.25 * drawn_whole.state[0, 0, MEAN_RATE]
+    assert drawn_night.state["mean_rate"][0, 0] < 0.25 * drawn_whole.state["mean_rate"][0, 0]
 
 
 def arrivals_of(name, envs, **changes):
     scenario = load_scenario(name, **changes)
-    batch = Batch(scenario, envs)
-    batch.seed(10_000)
-    batch.reset()
+    batch = started(scenario, envs, 10_000)
     return batch, batch.arrivals[: scenario.steps]
 
 
@@ -343,7 +354,7 @@ def test_bursty_is_as_uneven_as_the_azure_code_log():
 def test_diurnal_has_a_peak_of_1_8_times_its_mean_and_nights_of_a_fifth():
     batch, arrivals = arrivals_of("diurnal", 500)
     rate = arrivals.sum(axis=2).mean(axis=1)
-    assert rate.mean() == pytest.approx(batch.state[0, :, MEAN_RATE].sum(), rel=0.01)
+    assert rate.mean() == pytest.approx(batch.state["mean_rate"][0].sum(), rel=0.01)
     assert rate[290:310].mean() / rate.mean() == pytest.approx(1.8, rel=0.02)
     assert rate[[*range(10), *range(590, 600)]].mean() / rate.mean() == pytest.approx(0.2, abs=0.02)
 
@@ -352,7 +363,7 @@ def test_diurnal_has_a_peak_of_1_8_times_its_mean_and_nights_of_a_fifth():
 def test_counts_of_scenarios_without_bursts_follow_the_poisson_law(name):
     batch, arrivals = arrivals_of(name, 100)
     source = batch.source
-    rates = batch.state[0, :, MEAN_RATE] if source.visits.size == 0 else arrivals.mean(axis=(0, 1))
+    rates = batch.state["mean_rate"][0] if source.visits.size == 0 else arrivals.mean(axis=(0, 1))
     mean = source.profile[: len(arrivals)] * (rates / source.mean_profile)
     counts = arrivals[..., rates > 0].transpose(1, 0, 2)
     mean = np.broadcast_to(mean[:, rates > 0], counts.shape)
@@ -376,7 +387,7 @@ def test_serverless_has_the_variance_of_its_mix_and_its_bursts():
 
 def test_workflow_tasks_visit_each_agent_as_the_traffic_equations_say():
     batch, arrivals = arrivals_of("workflow", 4)
-    rates = batch.state[0, :, MEAN_RATE]
+    rates = batch.state["mean_rate"][0]
     # A task passes the coordinator 1/.45 times, and each pass calls the specialists .22, .15 and .18 times.
     assert rates / rates[0] == pytest.approx([1, 0.22, 0.15, 0.18])
     assert (rates / [100, 50, 60, 30]).sum() == pytest.approx(0.8)
@@ -392,15 +403,14 @@ def test_a_fleets_agents_are_drawn_anew_in_each_episode_around_their_kinds():
     for _ in range(2):
         batch.reset()
         seen.append(batch.agents.copy())
-        factors = batch.agents / np.where(nominal > 0, nominal, 1)
-        drawn_columns = [THROUGHPUT, KAPPA]
-        for column in drawn_columns:
-            assert stats.kstest(factors[..., column].ravel(), "uniform", args=(0.7, 0.6)).pvalue > 1e-3
-        loading = (batch.agents[..., COLD_START_S] - 2) / (nominal[:, COLD_START_S] - 2)
-        assert stats.kstest(loading.ravel(), "uniform", args=(0.7, 0.6)).pvalue > 1e-3
-        kept = np.delete(np.arange(nominal.shape[1]), [*drawn_columns, COLD_START_S])
-        assert (batch.agents[..., kept] == nominal[:, kept]).all()
-        load = (batch.state[..., MEAN_RATE] / batch.agents[..., THROUGHPUT]).sum(axis=1) / 8
+        factors = {name: batch.agents[name] / nominal[name] for name in ("throughput", "kappa")}
+        factors["cold_start"] = (batch.agents["cold_start"] - 2) / (nominal["cold_start"] - 2)
+        for factor in factors.values():
+            assert stats.kstest(factor.ravel(), "uniform", args=(0.7, 0.6)).pvalue > 1e-3
+        for name in set(AGENT.names) - {*factors, "observed"}:
+            assert (batch.agents[name] == nominal[name]).all()
+        load = (batch.state["mean_rate"] / batch.agents["throughput"]).sum(axis=1) / 8
         assert load == pytest.approx(np.full(200, 0.8), rel=1e-12)
-    assert (seen[0][..., THROUGHPUT] != seen[1][..., THROUGHPUT]).all()
-    assert nominal[:, MIN_SHARE].sum() == pytest.approx(8)
+        assert (batch.observation == observe(batch.view)).all()
+    assert (seen[0]["throughput"] != seen[1]["throughput"]).all()
+    assert nominal["min_share"].sum() == pytest.approx(8)

@@ -2,10 +2,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from support.recorded_rows import RECORDED_ROWS
+from support.episodes import started
 
-from gpualloc_env import Agent, Batch, Objective, Platform, Scenario, Traffic
-from gpualloc_env.simulation.state import MEAN_RATE, TERMS
+from gpualloc_env import Agent, Objective, Platform, Scenario, Traffic
+from gpualloc_env.simulation.state import OUTCOME, TERMS
 
 CHANGING_FIELDS = ("queue", "inflow", "rate", "share", "idle", "loading", "oldest_age")
 
@@ -19,8 +19,8 @@ class Step(NamedTuple):
     served: list
     capacity: list
     backlog: list
-    late: list
     delay: list
+    late: list
     reallocated: list
     cold_start: list
     terms: dict
@@ -86,19 +86,17 @@ def play(
         dt=dt,
         warm=warm,
     )
-    batch = Batch(scenario, 1, record=True)
-    batch.seed(0)
-    batch.reset()
+    batch = started(scenario, record=True)
     batch.arrivals[1:] = 0.0
     for t, row in enumerate(arrivals):
         batch.arrivals[t, 0] = row
     steps = []
     for t, row in enumerate(shares):
         batch.step(np.array([row]))
-        recorded = [batch.history[0, t, index].tolist() for index in RECORDED_ROWS.values()]
-        terms = dict(zip(TERMS, batch.terms[0, : len(TERMS)].tolist(), strict=True))
+        recorded = {name: batch.history[0, t][name].tolist() for name in OUTCOME.names}
+        terms = {name: float(batch.worth[0][name]) for name in TERMS}
         view = {name: getattr(batch.view, name)[0].tolist() for name in CHANGING_FIELDS}
-        steps.append(Step(*recorded, terms, float(batch.reward[0]), view))
+        steps.append(Step(**recorded, terms=terms, reward=float(batch.reward[0]), view=view))
     return steps
 
 
@@ -260,10 +258,7 @@ def test_mean_rates_follow_the_traffic_equations():
         routing=((0.0, 0.5), (1.0, 0.0)),
         traffic=Traffic(law="constant", rates_rps=(3.0, 0.0)),
     )
-    batch = Batch(scenario, 1)
-    batch.seed(0)
-    batch.reset()
-    assert batch.state[0, :, MEAN_RATE] == pytest.approx([6, 3])
+    assert started(scenario).state["mean_rate"][0] == pytest.approx([6, 3])
 
 
 def test_requests_pass_their_objective_once_and_count_as_late_then():

@@ -24,5 +24,5 @@ def test_a_wrong_number_of_threads_is_named_with_its_remedy(monkeypatch, value):
 
 def test_every_range_is_run_once():
     seen = []
-    Threads(10, smallest_range=1).run(lambda _, first, last: seen.extend(range(first, last)))
+    Threads(10, smallest_range=1).run(lambda first, last: seen.extend(range(first, last)))
     assert sorted(seen) == list(range(10))

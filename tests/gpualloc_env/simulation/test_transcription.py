@@ -1,15 +1,14 @@
-"""The compiled step agrees with a transcription of the design in plain Python, however its lanes fall."""
+"""The compiled step agrees with a transcription of the design in plain Python, for any number of agents."""
 
 import numpy as np
 import pytest
-from gpualloc_env.simulation.lanes import LANES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.recorded_rows import RECORDED_ROWS
+from support.episodes import started
 from support.transcription import Transcription
 
-from gpualloc_env import Agent, Batch, Burst, Objective, Platform, Scenario, Surge, Traffic
-from gpualloc_env.simulation.state import MEAN_RATE, TERMS
+from gpualloc_env import Agent, Burst, Objective, Platform, Scenario, Surge, Traffic
+from gpualloc_env.simulation.state import OUTCOME, TERMS
 
 
 @st.composite
@@ -106,9 +105,9 @@ def test_the_compiled_step_agrees_with_the_transcription(case):
     assert_agrees_with_transcription(*case)
 
 
-@pytest.mark.parametrize("count", [1, 43, LANES - 1, LANES, LANES + 1, 2 * LANES + 7])
+@pytest.mark.parametrize("count", [1, 43, 128, 263])
 @pytest.mark.parametrize("agent_spread", [0.0, 0.3])
-def test_agents_that_fill_a_part_of_the_lanes_or_several(count, agent_spread):
+def test_one_agent_or_hundreds(count, agent_spread):
     generator = np.random.default_rng(count)
     agents = tuple(
         Agent(
@@ -145,32 +144,25 @@ def test_agents_that_fill_a_part_of_the_lanes_or_several(count, agent_spread):
 
 
 def assert_parts_do_not_matter(scenario, shares):
-    """Env k of a batch, whose lanes begin elsewhere in a part, is the single one, bit for bit."""
-    batch = Batch(scenario, 5)
-    batch.seed(8)
-    batch.reset()
-    singles = [Batch(scenario, 1) for _ in range(5)]
-    for k, single in enumerate(singles):
-        single.seed(8 + k)
-        single.reset()
+    """Env k of a batch is the single one, bit for bit."""
+    batch = started(scenario, 5, 8)
+    singles = [started(scenario, 1, 8 + k) for k in range(5)]
     for asked in shares:
         batch.step(np.tile(asked, (5, 1)))
         for k, single in enumerate(singles):
             single.step(asked[None])
             assert batch.state[k].tobytes() == single.state[0].tobytes()
             assert batch.outcome[k].tobytes() == single.outcome[0].tobytes()
-            assert batch.terms[k].tobytes() == single.terms[0].tobytes()
+            assert batch.worth[k].tobytes() == single.worth[0].tobytes()
             assert batch.observation[k].tobytes() == single.observation[0].tobytes()
 
 
 def assert_agrees_with_transcription(scenario, seed, shares):
-    batch = Batch(scenario, 2, record=True)
-    batch.seed(seed)
-    batch.reset()
+    batch = started(scenario, 2, seed, record=True)
     rates = mean_external_rates(scenario)
     books = [Transcription(scenario, batch.arrivals[:, b], rates) for b in range(2)]
     for b, book in enumerate(books):
-        assert_close(batch.state[b, :, MEAN_RATE], book.mean_rate, "mean rate")
+        assert_close(batch.state["mean_rate"][b], book.mean_rate, "mean rate")
     for t in range(scenario.steps + 1):
         for b, book in enumerate(books):
             for name, expected in book.view().items():
@@ -180,8 +172,8 @@ def assert_agrees_with_transcription(scenario, seed, shares):
         batch.step(np.array([shares[t], shares[-1 - t]]))
         for b, book in enumerate(books):
             expected = book.step(shares[t] if b == 0 else shares[-1 - t])
-            for name, row in RECORDED_ROWS.items():
-                assert_close(batch.history[b, t, row], expected[name], f"{name} of step {t}")
-            for name, term in zip(TERMS, batch.terms[b], strict=False):
-                assert_close(term, expected["reward_terms"][name], f"{name} of step {t}")
+            for name in OUTCOME.names:
+                assert_close(batch.history[b, t][name], expected[name], f"{name} of step {t}")
+            for name in TERMS:
+                assert_close(batch.worth[b][name], expected["reward_terms"][name], f"{name} of step {t}")
             assert_close(batch.reward[b], expected["reward"], f"reward of step {t}")
