@@ -3,8 +3,17 @@ import numpy as np
 import pytest
 from support.views import chosen, random_view, view
 
-from baselines import DEFAULTS, POLICIES, Stateful, adaptive_smoothed, fresh, policy_for
-from baselines.online import adaptive, round_robin, static
+from baselines import (
+    DEFAULTS,
+    POLICIES,
+    Stateful,
+    adaptive,
+    adaptive_smoothed,
+    fresh,
+    policy_for,
+    round_robin,
+    static,
+)
 from gpualloc_env import Batch, load_scenario
 from gpualloc_env.allocator.algorithm_1 import algorithm_1
 from gpualloc_env.metrics import episode_metrics

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from baselines.online import adaptive
+from baselines import adaptive
 from gpualloc_env import Batch, load_scenario
 from gpualloc_env.metrics import episode_metrics
-from gpualloc_env.simulation.state import SHARE
 
 COORDINATOR, NLP, VISION, REASONING = range(4)
 
@@ -18,7 +17,7 @@ def played(name):
     batch.reset()
     for _ in range(batch.scenario.steps):
         batch.step(adaptive(batch.view))
-    return batch.history[0, :, SHARE], episode_metrics(batch, 0)
+    return batch.history["share"][0], episode_metrics(batch, 0)
 
 
 def algorithm_1(rates):

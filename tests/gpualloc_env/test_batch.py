@@ -19,7 +19,7 @@ from gpualloc_env import (
     load_scenario,
 )
 from gpualloc_env.env import GPUAllocEnv
-from gpualloc_env.simulation.observation import SETTING_FIELDS
+from gpualloc_env.simulation.observation import ARRAY_FIELDS, SETTING_FIELDS
 from gpualloc_env.simulation.state import (
     AGENT,
     INFO,

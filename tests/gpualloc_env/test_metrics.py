@@ -2,28 +2,16 @@ import math
 
 import numpy as np
 import pytest
+from support.episodes import started
 
 from gpualloc_env import Agent, Batch, Platform, Scenario, Traffic, load_scenario
 from gpualloc_env.metrics import episode_metrics
-from gpualloc_env.simulation.state import (
-    ARRIVALS,
-    BACKLOG,
-    CAPACITY,
-    DELAY,
-    LATE,
-    QUEUE_END,
-    SERVED,
-    SHARE,
-    SUMS,
-)
 
 SLICES = 40  # parts of a request in the brute force
 
 
 def played(scenario, policy, seed=0, num_envs=1):
-    batch = Batch(scenario, num_envs, record=True)
-    batch.seed(seed)
-    batch.reset()
+    batch = started(scenario, num_envs, seed, record=True)
     for t in range(scenario.steps):
         batch.step(np.asarray(policy(t, batch.view), dtype=float).reshape(num_envs, -1))
     return batch
@@ -37,9 +25,7 @@ def one_agent(rate=10.0, base=10.0, steps=4, dt=1.0, law="constant", **agent):
 
 def single_wave(scenario, requests, shares):
     """One agent, `requests` at the start and none later, and one share for each step."""
-    batch = Batch(scenario, 1, record=True)
-    batch.seed(0)
-    batch.reset()
+    batch = started(scenario, record=True)
     assert batch.arrivals[0, 0, 0] == requests
     batch.arrivals[1:] = 0
     for share in shares:
@@ -49,10 +35,10 @@ def single_wave(scenario, requests, shares):
 
 def brute_force(batch, b, i):
     """Sojourn time of every small part of every request, and whether it left: request by request."""
-    history, dt = batch.history[b, :, :, i], batch.scenario.dt
+    history, dt = batch.history[b, :, i], batch.scenario.dt
     steps = len(history)
     times, left = [], []
-    departed = np.concatenate([[0], np.cumsum(history[:, SERVED])])
+    departed = np.concatenate([[0], np.cumsum(history["served"])])
     position = 0.0
     for cohort, inflow in enumerate(batch.inflows[:steps, b, i]):
         for part in range(math.ceil(inflow * SLICES)):
@@ -60,8 +46,8 @@ def brute_force(batch, b, i):
             level = position + (part + 0.5) * inflow / parts
             t = int(np.searchsorted(departed, level)) - 1
             if t < steps:
-                rate = history[t, CAPACITY] / (dt - history[t, DELAY])
-                leaves = t * dt + history[t, DELAY] + (level - departed[t]) / rate
+                rate = history[t]["capacity"] / (dt - history[t]["delay"])
+                leaves = t * dt + history[t]["delay"] + (level - departed[t]) / rate
                 times.append((leaves - cohort * dt, inflow / parts))
                 left.append(True)
             else:
@@ -144,7 +130,7 @@ def test_the_share_within_the_objective_is_one_less_those_counted_late(scenario,
         slo = scenario.agents[i].slo_s
         # A request that has not left at the age of its objective is late, be it at the very end.
         passed = (times[:, 0] > slo) | (~left & (times[:, 0] >= slo - 1e-9))
-        counted = batch.history[0, :, LATE, i].sum()
+        counted = batch.history["late"][0, :, i].sum()
         assert counted == pytest.approx(times[passed, 1].sum(), abs=0.5 + 0.002 * times[:, 1].sum())
         if len(times):
             assert agent["slo_attainment"] == pytest.approx(1 - counted / times[:, 1].sum())
@@ -193,12 +179,10 @@ def test_a_single_agents_mean_wait_is_that_of_queueing_theory():
     # M/D/1 with service time 0.1 s at ρ = 0.8: Pollaczek and Khinchine's wait of 0.2 s in the queue.
     # A fluid leaves while it is served, so half of the service time comes on top: 0.25 s.
     scenario = one_agent(rate=8, base=10, steps=20_000, dt=0.1, law="poisson")
-    batch = Batch(scenario, 40)
-    batch.seed(0)
-    batch.reset()
+    batch = started(scenario, 40)
     for _ in range(scenario.steps):
         batch.step(np.ones((40, 1)))
-    latencies = batch.episode[:, SUMS] / scenario.steps
+    latencies = batch.totals["latency"] / scenario.steps
     assert latencies.mean() == pytest.approx(0.25, rel=0.03)
 
 
@@ -256,7 +240,7 @@ def test_min_share_shortfall_is_the_mean_of_its_term():
 
 def test_the_objective_is_minus_the_mean_reward():
     batch = played(load_scenario("serverless", steps=20), restless(0))
-    total = -sum(batch.episode[0, SUMS : SUMS + 6] * [-1, -0.2, 0.2, 0, 0, 0])
+    total = batch.totals[0]["latency"] + 0.2 * batch.totals[0]["cost"] - 0.2 * batch.totals[0]["throughput"]
     assert episode_metrics(batch, 0)["objective"] == pytest.approx(total / 20)
 
 
@@ -290,11 +274,11 @@ def test_metrics_need_a_recorded_episode():
 def test_the_record_holds_rows_that_add_up():
     batch = played(load_scenario("serverless", steps=15), restless(0))
     history = batch.history[0]
-    queue = np.cumsum(history[:, ARRIVALS], axis=0) - np.cumsum(history[:, SERVED], axis=0)
-    assert history[:, QUEUE_END] == pytest.approx(queue, abs=1e-9)
-    assert (history[:, SERVED] <= history[:, CAPACITY]).all()
-    assert (history[:, BACKLOG] >= history[:, QUEUE_END] - 1e-9).all()
-    assert (history[:, SHARE].sum(axis=1) <= 1 + 1e-12).all()
+    queue = np.cumsum(history["arrivals"], axis=0) - np.cumsum(history["served"], axis=0)
+    assert history["queue"] == pytest.approx(queue, abs=1e-9)
+    assert (history["served"] <= history["capacity"]).all()
+    assert (history["backlog"] >= history["queue"] - 1e-9).all()
+    assert (history["share"].sum(axis=1) <= 1 + 1e-12).all()
 
 
 def test_a_tasks_time_is_that_of_all_its_visits_and_the_way_between():
@@ -306,9 +290,7 @@ def test_a_tasks_time_is_that_of_all_its_visits_and_the_way_between():
         routing=((0, 1), (0, 0)),
         steps=2,
     )
-    batch = Batch(scenario, 1, record=True)
-    batch.seed(0)
-    batch.reset()
+    batch = started(scenario, record=True)
     batch.arrivals[1:] = 0
     for _ in range(2):
         batch.step(np.array([[0.5, 0.5]]))
@@ -327,5 +309,5 @@ def test_the_time_of_a_task_that_visits_one_agent_is_its_sojourn():
 def test_requests_of_a_workflow_spend_less_time_at_one_agent_than_their_task_in_all():
     batch = played(load_scenario("workflow", steps=100), lambda t, view: [[0.25] * 4])
     metrics = episode_metrics(batch, 0)
-    visits = batch.history[0, :, SERVED].sum() / batch.history[0, :, ARRIVALS].sum()
+    visits = batch.history["served"].sum() / batch.history["arrivals"].sum()
     assert metrics["task_latency_mean_s"] > visits * metrics["latency_mean_s"]

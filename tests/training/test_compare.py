@@ -12,7 +12,6 @@ import training.compare
 from baselines import POLICIES
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.registry import SCENARIOS
-from gpualloc_env.simulation.state import ARRIVALS, QUEUE_END, SERVED
 from gpualloc_env.traces.log import Log
 from training.artifacts.policies import AgentsError
 from training.compare import ENTRIES, CompareConfig, main, named
@@ -154,7 +153,7 @@ def log(monkeypatch, tmp_path):
     times = np.arange(300.0)
     tokens = np.tile([1, 2, 3], 100)
     stored = Log(tmp_path / "log.csv", times, tokens / 2, prompt_tokens=tokens)
-    monkeypatch.setattr("gpualloc_env.trace_formats.read_log", lambda path: stored)
+    monkeypatch.setattr("gpualloc_env.traces.formats.read_log", lambda path: stored)
     return str(stored.path)
 
 
@@ -254,11 +253,11 @@ def test_every_baseline_plays_every_scenario_to_its_end_and_no_request_is_lost(
     scenario = load_scenario(**scenario_arguments[name])
     run = evaluate(policy, POLICIES[policy], scenario, episodes=2, seed=0)
     history, arrived = run.batch.history, run.batch.inflows[: scenario.steps].sum(axis=0)
-    served = history[:, :, SERVED].sum(axis=1)
-    assert served + history[:, -1, QUEUE_END] == pytest.approx(arrived, rel=1e-6, abs=1e-9)
+    served = history["served"].sum(axis=1)
+    assert served + history["queue"][:, -1] == pytest.approx(arrived, rel=1e-6, abs=1e-9)
     # What was finished in the last step reaches its next agent after the end.
-    routed = history[:, :-1, SERVED].sum(axis=1) @ scenario.routing_matrix if scenario.routing else 0
-    assert history[:, :, ARRIVALS].sum(axis=1) + routed == pytest.approx(arrived, rel=1e-6, abs=1e-9)
+    routed = history["served"][:, :-1].sum(axis=1) @ scenario.routing_matrix if scenario.routing else 0
+    assert history["arrivals"].sum(axis=1) + routed == pytest.approx(arrived, rel=1e-6, abs=1e-9)
     assert all(np.isfinite(metrics["objective"]) for metrics in run.metrics)
 
 

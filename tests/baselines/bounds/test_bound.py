@@ -9,22 +9,12 @@ from hypothesis import strategies as st
 from scipy import optimize
 
 from baselines import POLICIES, lower_bounds
-from baselines.bounds import bound
-from baselines.bounds.bound import relaxed
+from baselines.bounds.bound import bound, relaxed
 from baselines.bounds.drift import drifting_shares
 from baselines.bounds.inner_linearisation import solve
 from baselines.bounds.programme import best_shares, dual_value, serving_gain
 from gpualloc_env import SCENARIOS, Agent, Batch, Objective, Platform, Scenario, Traffic, load_scenario
-from gpualloc_env.simulation.state import (
-    MEAN_RATE,
-    QUEUE_END,
-    REWARD,
-    SERVED,
-    SHARE,
-    SUMS,
-    THROUGHPUT,
-    WEIGHT,
-)
+from gpualloc_env.metrics import objectives
 
 STEPS = {"fleet": 20, "paper-spike": 200, "trace": None}
 ALL_TERMS = {"latency": 1.0, "cost": 0.3, "throughput": 0.4, "slo": 0.7, "shortfall": 0.6}
@@ -38,13 +28,13 @@ def started(scenario, episodes, seed=0):
 
 
 def episode(batch, b=0):
-    return batch.arrivals[:, b], batch.state[b, :, MEAN_RATE].copy(), batch.agents[b]
+    return batch.arrivals[:, b], batch.state["mean_rate"][b].copy(), batch.agents[b]
 
 
 def played(batch, policy):
     for _ in range(batch.scenario.steps):
         batch.step(policy(batch.view))
-    return -batch.episode[:, SUMS + REWARD] / batch.scenario.steps
+    return objectives(batch)
 
 
 def replayed(scenario, schedule, seed=0):
@@ -161,7 +151,7 @@ def test_exhaustive_search_finds_nothing_better_and_comes_close(kappas):
     optimum = bound(scenario, *episode(batch))
     for t in range(scenario.steps):
         batch.step(np.stack([schedules[:, t], 1 - schedules[:, t]], axis=1))
-    best = (-batch.episode[:, SUMS + REWARD] / scenario.steps).min()
+    best = objectives(batch).min()
     assert optimum.objective <= best <= 1.02 * optimum.objective
     assert replayed(scenario, optimum.shares, seed=4) == pytest.approx(optimum.objective, rel=2e-3)
 
@@ -193,9 +183,9 @@ def test_what_a_policy_does_is_a_point_of_the_programme_that_costs_no_more_there
     generator = np.random.default_rng(0)
     programme = relaxed(scenario, *episode(batch))
     cost = played(batch, lambda view: generator.dirichlet(np.ones(len(scenario.agents)), 1))[0]
-    base = batch.agents[0, :, THROUGHPUT] * scenario.dt
-    history = batch.history[0].transpose(1, 0, 2)
-    share, work, left = history[SHARE], history[SERVED] / base, history[QUEUE_END] / base
+    base = batch.agents["throughput"][0] * scenario.dt
+    history = batch.history[0]
+    share, work, left = history["share"], history["served"] / base, history["queue"] / base
     inflow = programme.arrivals.copy()
     inflow[1:] += left[:-1] + (work[:-1] @ programme.routing.T if programme.routing.size else 0.0)
     assert left + work == pytest.approx(inflow, abs=1e-9)
@@ -288,18 +278,18 @@ def test_tangents_find_the_same_optimum(name):
 def test_the_cmu_rule_attains_it_under_end_of_step_holding_cost(seed):
     scenario = load_scenario("steady", objective={"latency": 1.0, "cost": 0.0, "throughput": 0.0})
     batch = started(scenario, 1, seed)
-    mean_rate, agents = batch.state[0, :, MEAN_RATE].copy(), batch.agents[0]
-    order = np.argsort(-agents[:, WEIGHT] * agents[:, THROUGHPUT])
+    mean_rate, agents = batch.state["mean_rate"][0].copy(), batch.agents[0]
+    order = np.argsort(-agents["weight"] * agents["throughput"])
     held = 0.0
     for _ in range(scenario.steps):
-        wanted = batch.view.queue[0] / (agents[:, THROUGHPUT] * scenario.dt)
+        wanted = batch.view.queue[0] / (agents["throughput"] * scenario.dt)
         # Each takes what empties its queue of what those before it have left.
         before = np.cumsum(wanted[order]) - wanted[order]
         shares = np.zeros(4)
         shares[order] = np.clip(1 - before, 0, wanted[order])
         batch.step(shares[None])
-        held += agents[:, WEIGHT] @ batch.outcome[0, :, QUEUE_END]
-    cost = held / (agents[:, WEIGHT] @ mean_rate) / scenario.steps
+        held += agents["weight"] @ batch.outcome["queue"][0]
+    cost = held / (agents["weight"] @ mean_rate) / scenario.steps
     least = bound(scenario, batch.arrivals[:, 0], mean_rate, agents, holding="end-of-step").objective
     assert least <= cost <= least + 1e-6
 

@@ -13,7 +13,6 @@ from gpualloc_env.allocator.receding_horizon import predict_backlogs
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.agents import SATURATING_AGENTS
 from gpualloc_env.scenario.platform import SERVERLESS
-from gpualloc_env.simulation.state import BACKLOG
 from training.evaluation.evaluate import rollout
 
 PLAIN = RecedingHorizon(
@@ -91,7 +90,7 @@ def test_predictions_are_what_the_environment_does():
             8,
             0.0,
         )
-        assert predicted == pytest.approx(batch.history[0, :, BACKLOG, i].sum(), rel=1e-12)
+        assert predicted == pytest.approx(batch.history["backlog"][0, :, i].sum(), rel=1e-12)
 
 
 def test_equal_agents_get_equal_shares():

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.episodes import started
 
-from baselines.online import adaptive
-from gpualloc_env import OBSERVATION_FEATURES, Batch, load_scenario
+from baselines import adaptive
+from gpualloc_env import OBSERVATION_FEATURES, load_scenario
 from gpualloc_env.allocator.allocator import Allocator, Fallback
 from gpualloc_env.allocator.file import Manifest
 
@@ -25,9 +26,7 @@ def allocator(exported):
 
 @pytest.fixture(scope="module")
 def batch():
-    batch = Batch(load_scenario("serverless"), 50)
-    batch.seed(0)
-    batch.reset()
+    batch = started(load_scenario("serverless"), 50)
     for _ in range(5):
         batch.step(np.full((50, 4), 0.25))
     return batch
@@ -48,10 +47,9 @@ def fuzzed(rng, count):
     return np.where(rng.random(seen.shape) < chance, rng.choice(bad, seen.shape), seen), kind == 0
 
 
-@pytest.mark.parametrize("form", ["npz", "onnx"])
 @pytest.mark.parametrize("least", [None, MINIMUM, [0.1, 0.3, 0.25, 0.35]])
-def test_the_limits_hold_on_a_hundred_thousand_fuzzed_observations(exported, form, least):
-    allocator = Allocator.load(exported[form], min_shares=least)
+def test_the_limits_hold_on_a_hundred_thousand_fuzzed_observations(exported, least):
+    allocator = Allocator.load(exported["npz"], min_shares=least)
     rng = np.random.default_rng(0)
     for _ in range(20):
         seen, sound = fuzzed(rng, 5000)
@@ -136,9 +134,7 @@ def test_minimum_shares_that_cannot_hold_are_refused(exported, least, words):
         Allocator.load(exported["npz"], min_shares=least)
 
 
-@pytest.mark.parametrize("form", ["npz", "onnx"])
-def test_views_mappings_and_observations_give_the_same_decision(exported, batch, form):
-    allocator = Allocator.load(exported[form])
+def test_views_mappings_and_observations_give_the_same_decision(allocator, batch):
     shares = allocator(batch.observation)
     assert allocator.decide(batch.view) == pytest.approx(shares, abs=1e-7)
     assert allocator.decide(fields(batch, 3)) == pytest.approx(shares[3], abs=1e-7)
@@ -149,9 +145,7 @@ def test_views_mappings_and_observations_give_the_same_decision(exported, batch,
 
 
 def test_a_platform_that_never_unloads_a_model_is_sound(allocator):
-    steady = Batch(load_scenario("steady"), 7)
-    steady.seed(0)
-    steady.reset()
+    steady = started(load_scenario("steady"), 7)
     assert steady.view.keep_alive_s == np.inf
     assert allocator.decide(steady.view) == pytest.approx(allocator(steady.observation), abs=1e-6)
     assert not allocator.fallbacks

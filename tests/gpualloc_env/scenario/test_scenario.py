@@ -16,7 +16,6 @@ from gpualloc_env import (
     load_scenario,
 )
 from gpualloc_env.scenario.agents import PAPER_AGENTS, Linear, Saturating
-from gpualloc_env.simulation.state import MEAN_RATE, THROUGHPUT
 
 COMPLETE = """
 description = "two agents on a sliced GPU"
@@ -80,7 +79,7 @@ def utilisation_of(scenario, seed=0):
     batch = Batch(scenario, 1)
     batch.seed(seed)
     batch.reset()
-    return (batch.state[0, :, MEAN_RATE] / batch.agents[0, :, THROUGHPUT]).sum() / scenario.platform.gpus
+    return (batch.state["mean_rate"] / batch.agents["throughput"]).sum() / scenario.platform.gpus
 
 
 def refused(match, *arguments, **changes):
@@ -191,7 +190,7 @@ def test_a_shorter_step_keeps_the_rates():
         batch = Batch(load_scenario("steady", dt=dt), 1)
         batch.seed(0)
         batch.reset()
-        assert batch.state[0, :, MEAN_RATE].tolist() == [20, 10, 11.25, 6.25]
+        assert batch.state["mean_rate"][0].tolist() == [20, 10, 11.25, 6.25]
 
 
 def test_the_scenarios_are_those_of_the_design():

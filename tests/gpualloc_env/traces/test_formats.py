@@ -83,7 +83,7 @@ def test_the_last_line_may_not_end(tmp_path, form):
 def test_blocks_of_lines_join_without_a_seam(written, form, monkeypatch):
     path = written(*log_lines(form, 300))
     whole = read_log(path)
-    monkeypatch.setattr(gpualloc_env.trace_lines, "BLOCK", 1000)
+    monkeypatch.setattr(gpualloc_env.traces.lines, "BLOCK", 1000)
     assert same(read_log(path), whole) and len(whole.time_s) == 300
     refused(written(*log_lines(form, 300), good_lines(form)[-1]), r"line 30[12], .* no earlier than")
 

@@ -252,4 +252,4 @@ def play(path):
     batch.reset()
     for _ in range(scenario.steps):
         batch.step(np.full((2, 4), 0.25))
-    assert np.isfinite(batch.episode).all() and batch.inflows[: scenario.steps].any()
+    assert np.isfinite(batch.totals["reward"]).all() and batch.inflows[: scenario.steps].any()

@@ -16,15 +16,14 @@ from gpualloc_env.allocator.allocator import Allocator, AllocatorError
 from gpualloc_env.allocator.networks import decider
 from gpualloc_env.allocator.receding_horizon import CORRECTIONS, RELUCTANCE, Constants, plan, plan_observed
 from gpualloc_env.simulation.observation import pack
-from gpualloc_env.simulation.state import SUMS
-from training.artifacts.policies import learned_policy, load_policy
+from training.artifacts.policies import load_policy
 from training.evaluation.evaluate import evaluate
 from training.export import ExportConfig
 from training.export import main as export
 from training.learning.action_transform import corrections
 from training.learning.paired_vec_env import PairedVecEnv
 from training.learning.sb3_vec_env import BatchVecEnv
-from training.learning.trained_network import decider_of, network_of
+from training.learning.trained_network import decider_of, learned_policy, network_of
 from training.train import TrainConfig, make_ppo, make_transform, with_defaults
 from training.train import main as train
 
@@ -121,9 +120,8 @@ def test_torch_explores_and_values_without_regard_to_order(allocator):
     assert torch.allclose(*values, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("allocator", KINDS)
-def test_it_decides_as_the_trained_model_on_ten_thousand_observations(runs, files, allocator, form):
+def test_it_decides_as_the_trained_model_on_ten_thousand_observations(runs, files, allocator):
     batch = Batch(load_scenario("serverless"), 250)
     batch.seed(3)
     batch.reset()
@@ -133,29 +131,19 @@ def test_it_decides_as_the_trained_model_on_ten_thousand_observations(runs, file
         batch.step(np.full((250, 4), 0.25))
     random = np.random.default_rng(0).random((5000, 4, len(OBSERVATION_FEATURES)), dtype=np.float32)
     seen = np.concatenate([*seen, random])
-    taken = Allocator.load(files[allocator, form])
+    taken = Allocator.load(files[allocator, "npz"])
     assert np.abs(taken(seen) - torch_shares(runs[allocator], seen)).max() <= 1e-6
     assert not taken.fallbacks and taken.decisions == 10_000
-    if (allocator, form) == ("ppo-shared", "onnx"):
+    if allocator == "ppo-shared":
         shares = torch_shares(runs[allocator], seen)
-        assert np.abs(graph_outputs(files[allocator, form], seen) - shares).max() <= 1e-6
+        assert np.abs(graph_outputs(files[allocator, "onnx"], seen) - shares).max() <= 1e-6
 
 
 @pytest.mark.parametrize("allocator", KINDS)
-def test_both_forms_decide_the_same_bit_for_bit(files, allocator):
-    batch = played("serverless", 200)
-    allocators = [Allocator.load(files[allocator, form]) for form in FORMS]
-    seen = [allocator(batch.observation) for allocator in allocators]
-    known = [allocator.decide(batch.view) for allocator in allocators]
-    assert (seen[0] == seen[1]).all() and (known[0] == known[1]).all()
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("allocator", KINDS)
-def test_a_loaded_allocator_acts_as_the_trained_one(runs, files, allocator, form):
+def test_a_loaded_allocator_acts_as_the_trained_one(runs, files, allocator):
     scenario = load_scenario("serverless", steps=60)
     trained = evaluate("trained", torch_policy(runs[allocator]), scenario, 8, 7)
-    for name in (str(files[allocator, form]), str(runs[allocator])):
+    for name in (str(files[allocator, "npz"]), str(runs[allocator])):
         taken = evaluate("taken", load_policy(name, scenario), scenario, 8, 7)
         assert taken.objective == pytest.approx(trained.objective, rel=1e-6)
 
@@ -173,25 +161,23 @@ def among(count):
     )
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("allocator", KINDS)
 @pytest.mark.parametrize("count", [2, 8, 16, 64])
-def test_trained_on_four_it_serves_any_number(files, runs, allocator, form, count):
+def test_trained_on_four_it_serves_any_number(files, runs, allocator, count):
     scenario = among(count)
-    allocators = [load_policy(str(place), scenario) for place in (files[allocator, form], runs[allocator])]
+    allocators = [load_policy(str(place), scenario) for place in (files[allocator, "npz"], runs[allocator])]
     results = [evaluate("one", policy, scenario, 3, 11) for policy in allocators]
     assert results[0].objective == pytest.approx(results[1].objective, rel=1e-6)
-    assert results[0].batch.history[:, :, 3].sum() > 0
-    taken = Allocator.load(files[allocator, form], agents=scenario.agent_names)
+    assert results[0].batch.history["served"].sum() > 0
+    taken = Allocator.load(files[allocator, "npz"], agents=scenario.agent_names)
     shares = taken(np.full((5, count, 19), 0.5, dtype=np.float32))
     assert shares.shape == (5, count) and (shares.sum(axis=1) <= 1 + 1e-12).all()
     assert taken.agents == scenario.agent_names and len(taken.manifest.agents) == 4
 
 
 def test_one_that_is_not_shared_serves_its_own_number_alone(exported):
-    for file in exported.values():
-        with pytest.raises(AllocatorError, match=r"was trained for 4 agents, .* and cannot decide for 2"):
-            Allocator.load(file, agents=("a", "b"))
+    with pytest.raises(AllocatorError, match=r"was trained for 4 agents, .* and cannot decide for 2"):
+        Allocator.load(exported["npz"], agents=("a", "b"))
 
 
 @pytest.mark.parametrize("allocator", KINDS)
@@ -268,7 +254,7 @@ def test_rewards_are_the_gain_on_the_reference_and_nothing_before_anything_is_le
         total += rewards
     assert dones.all() and not any(info["TimeLimit.truncated"] for info in infos)
     base = evaluate("base", reference, scenario, 6, 2**41)
-    latency = base.batch.episode[:, SUMS] / 30
+    latency = base.batch.totals["latency"] / 30
     gained = base.objective - [info["objective"] for info in infos]
     assert total / 30 == pytest.approx(gained / (latency + 0.2), abs=1e-6)
 
@@ -309,7 +295,7 @@ def test_the_actor_sees_none_of_it():
 def test_parts_that_do_not_fit_are_refused(changes, words):
     settings, arrays = network_of(*fresh("ppo-residual"))
     with pytest.raises(ValueError, match=words):
-        decider(settings | changes, arrays, (4, 19))
+        decider(settings | changes, arrays, 4)
 
 
 def test_a_run_can_start_from_the_weights_of_another_one_on_other_agents(runs, tmp_path, capsys):
