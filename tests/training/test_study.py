@@ -289,7 +289,7 @@ def test_the_committed_defaults_are_within_the_space():
 @pytest.mark.parametrize("allocator", ALLOCATORS)
 def test_the_committed_defaults_are_a_trial_of_the_committed_study(allocator):
     remark, settings = read_tables(DEFAULTS)["serverless", allocator]
-    trials = read_trials(DEFAULTS.parent / "results" / f"study-serverless-{allocator}.csv")
+    trials = read_trials(StudyConfig.results / f"study-serverless-{allocator}.csv")
     assert f" --allocator {allocator} --scenario serverless --trials {len(trials)} " in remark
     best = min(range(len(trials)), key=lambda k: (trials[k].given_up, trials[k].objective))
     none = f"J {trials[0].objective:.4f}, none of {len(trials)} trials was better"
