@@ -9,7 +9,7 @@ from support.views import random_view, view
 from baselines import POLICIES, adaptive_smoothed
 from baselines.online.receding_horizon import RecedingHorizon
 from gpualloc_env import Batch, Scenario, Traffic, load_scenario
-from gpualloc_env.allocator.receding_horizon import predict_backlogs
+from gpualloc_env.allocator.receding_horizon import Forecast, Grid, predict_backlogs
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.agents import SATURATING_AGENTS
 from gpualloc_env.scenario.platform import SERVERLESS
@@ -24,12 +24,13 @@ def predicted_backlog(queue, inflow, persistence, rate, delay, dt, later_dt, ste
     """At one rate, and as it is among others."""
     rates, delays = np.array([2 * rate, rate, 0.0]), np.full(3, delay)
     queues, backlogs = np.empty((2, 3))
-    common = (dt, later_dt, steps, terminal)
-    predict_backlogs(queue, inflow, persistence, rates, delays, *common, queues, backlogs)
+    forecast = Forecast(queue, inflow, persistence, terminal)
+    grid = Grid(steps, dt, later_dt, levels=1, least=0.0, quantum=1.0)
+    predict_backlogs(forecast, grid, rates, delays, queues, backlogs)
     assert backlogs[0] <= backlogs[1] <= backlogs[2]
     among = backlogs[1]
     alone = (rates[1:2], np.full(1, delay))
-    predict_backlogs(queue, inflow, persistence, *alone, *common, queues[:1], backlogs[:1])
+    predict_backlogs(forecast, grid, *alone, queues[:1], backlogs[:1])
     assert backlogs[0] == among
     return among
 
