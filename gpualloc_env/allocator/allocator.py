@@ -22,6 +22,7 @@ from gpualloc_env.allocator.guardrails import (
 )
 from gpualloc_env.allocator.networks import Decider
 from gpualloc_env.allocator.shadow import Shadow
+from gpualloc_env.listing import listed
 from gpualloc_env.simulation.observation import (
     AGENT_FIELDS,
     ARRAY_FIELDS,
@@ -197,7 +198,7 @@ class Allocator:
         if given.shape[-2:] != self._shape or given.ndim > 3:
             raise ValueError(
                 f"observation must have shape {self._shape} or (B, {self._shape[0]}, {self._shape[1]}), "
-                f"a row for each of {', '.join(self.agents)}, got shape {given.shape}"
+                f"a row for each of {listed(self.agents)}, got shape {given.shape}"
             )
         # A fresh array of one type, for which the kernels are compiled already.
         rows = np.empty((1, *self._shape) if given.ndim == 2 else given.shape, dtype=np.float32)
@@ -270,7 +271,7 @@ class Allocator:
         if len(found) > 2 or found[-1:] != (count,) or (len(found) == len(shape) == 2):
             raise ValueError(
                 f"{name} must have shape ({count},) or (B, {count}) as the others have, a number for each of "
-                f"{', '.join(self.agents)}, got {found}"
+                f"{listed(self.agents)}, got {found}"
             )
         return max(found, shape, key=len)
 
@@ -329,7 +330,7 @@ def _checked_minimum(given: Sequence[float] | Array, agents: tuple[str, ...]) ->
     least = np.array(given, dtype=np.float64)
     if least.shape != (len(agents),):
         raise ValueError(
-            f"min_shares must hold {len(agents)} fractions, of {', '.join(agents)}, got shape {least.shape}"
+            f"min_shares must hold {len(agents)} fractions, of {listed(agents)}, got shape {least.shape}"
         )
     if not ((least >= 0) & (least <= 1)).all() or least.sum() > 1 + 1e-9:
         raise ValueError(

@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from gpualloc_env.allocator.networks import ACTIONS, KINDS, Decider, decider
-from gpualloc_env.scenario.agents import Model
+from gpualloc_env.listing import listed
+from gpualloc_env.scenario.model import Model
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from gpualloc_env.simulation.state import AnyArray
 
@@ -119,7 +120,7 @@ def _count(path: Path, manifest: Manifest, agents: Sequence[str] | None) -> int:
     count = len(manifest.agents if agents is None else agents)
     if count != len(manifest.agents) and not manifest.serves_any_number:
         raise AllocatorError(
-            f"{path} was trained for {len(manifest.agents)} agents, {', '.join(manifest.agents)}, and "
+            f"{path} was trained for {len(manifest.agents)} agents, {listed(manifest.agents)}, and "
             f"cannot decide for {count}; train one for them, or a ppo-shared or ppo-residual one, which can"
         )
     return count
