@@ -42,6 +42,7 @@ HEADER = """\
 # it, and J of the former settings and of the best ones.
 """
 TRIALS, CONFIRMATION = "trials.csv", "confirmation"
+RESULTS = Path(__file__).with_name("results")
 PLACES = ("out", "file", "results", "progress")  # they change nothing that is found
 DECIMALS = 6  # of J, so that a study continued from its table goes on as if it had never stopped
 
@@ -75,7 +76,7 @@ class StudyConfig(Overrides):
     """Directory for the trials so far and the runs of the comparison; the same command continues it."""
     file: Path = DEFAULTS
     """File for the settings; its other tables stay as they are."""
-    results: Path = DEFAULTS.parent / "results"
+    results: Path = RESULTS
     """Folder for the table of all trials."""
     progress: bool = True
     """Show progress bars."""
