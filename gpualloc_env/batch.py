@@ -10,7 +10,7 @@ from gpualloc_env.listing import listed
 from gpualloc_env.memory import check_memory
 from gpualloc_env.scenario import Scenario
 from gpualloc_env.simulation import fluid
-from gpualloc_env.simulation.arrivals import TABULATED
+from gpualloc_env.simulation.arrivals import TABULATED, Source
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, derive, encode_agents, view_of
 from gpualloc_env.simulation.random import seed_generator
 from gpualloc_env.simulation.state import (
@@ -36,7 +36,9 @@ class Batch:
     bit, in a batch of any size. Call `reset` before the first `step`.
     """
 
-    def __init__(self, scenario: Scenario, num_envs: int, *, record: bool = False) -> None:
+    def __init__(
+        self, scenario: Scenario, num_envs: int, *, record: bool = False, source: Source | None = None
+    ) -> None:
         """Allocate the arrays.
 
         Args:
@@ -44,13 +46,14 @@ class Batch:
             num_envs: B.
             record: keep every step of the running episodes in `history`, as metrics need it:
                 80 bytes for each agent and step.
+            source: what episodes are drawn from; by default the scenario's, which reads its log.
         """
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         check_memory(scenario, num_envs, record=record)
         count, steps = len(scenario.agents), scenario.steps
         self.scenario, self.num_envs, self.num_agents = scenario, num_envs, count
-        self.source = scenario.source()
+        self.source = scenario.source() if source is None else source
         self._nominal = _agent_records(scenario)
         routing = scenario.routing_matrix
         elapsed = scenario.dt * np.arange(1, steps + 2) / fluid.RATE_TIME_CONSTANT_S
@@ -86,14 +89,14 @@ class Batch:
         self._step: Callable[..., int] | None = None
         self._all = np.ones(num_envs, dtype=np.bool_)
 
-    def __getstate__(self) -> tuple[Scenario, int, bool, tuple[AnyArray, ...]]:
+    def __getstate__(self) -> tuple[Scenario, int, bool, Source, tuple[AnyArray, ...]]:
         """What a copy or a pickle needs: the arrays; those that are views of others are made anew."""
-        return self.scenario, self.num_envs, self.history.shape[1] > 0, self._contents
+        return self.scenario, self.num_envs, self.history.shape[1] > 0, self.source, self._contents
 
-    def __setstate__(self, kept: tuple[Scenario, int, bool, tuple[AnyArray, ...]]) -> None:
+    def __setstate__(self, kept: tuple[Scenario, int, bool, Source, tuple[AnyArray, ...]]) -> None:
         """Build the batch again and fill its arrays."""
-        scenario, num_envs, record, contents = kept
-        self.__init__(scenario, num_envs, record=record)
+        scenario, num_envs, record, source, contents = kept
+        self.__init__(scenario, num_envs, record=record, source=source)
         for array, content in zip(self._contents, contents, strict=True):
             array[...] = content
 

@@ -15,8 +15,9 @@ def check_memory(scenario: Scenario, num_envs: int, *, record: bool) -> None:
     needed, there = bytes_needed(scenario, num_envs, record=record), physical_memory()
     if there is None or needed <= there:
         return
-    one = bytes_needed(scenario, 1, record=record)
-    remedy = f"lower num_envs below {1 + int(num_envs * there / needed)}" if one < there else "lower steps"
+    one, two = (bytes_needed(scenario, count, record=record) for count in (1, 2))
+    most = 1 + (there - one) // (two - one)
+    remedy = f"lower num_envs to {most}" if most >= 1 else "lower steps"
     agents = f" and {len(scenario.agents)} agents" if len(scenario.agents) > 1 else ""
     raise ScenarioError(
         f"scenario {scenario.name!r}: num_envs = {num_envs}, steps = {scenario.steps}{agents} need "

@@ -16,7 +16,7 @@ from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario, ScenarioError
 from gpualloc_env.scenario.trace import Trace
 from gpualloc_env.scenario.traffic import Burst, Cycle, Surge, Traffic
-from gpualloc_env.traces.log import Split
+from gpualloc_env.traces.log import Split, TimeUnit
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -98,6 +98,7 @@ def _changed(
     agents: int | None = None,
     trace: Path | None = None,
     split: Split | None = None,
+    time_unit: TimeUnit | None = None,
     load: float | None = None,
     objective: dict[str, float] | None = None,
     **numbers: float,
@@ -108,12 +109,13 @@ def _changed(
         _resize(data, agents, place)
     if trace is not None:
         data["traffic"], data["trace"] = None, {**(data["trace"] or {}), "path": trace}
-    if split is not None:
-        if data["trace"] is None:
-            raise ScenarioError(
-                f"{place} draws its traffic, so split={split!r} has no meaning; give a trace too"
-            )
-        data["trace"]["split"] = split
+    for name, value in (("split", split), ("time_unit", time_unit)):
+        if value is not None:
+            if data["trace"] is None:
+                raise ScenarioError(
+                    f"{place} draws its traffic, so {name}={value!r} has no meaning; give a trace too"
+                )
+            data["trace"][name] = value
     if load is not None:
         data["traffic" if data["trace"] is None else "trace"]["load"] = load
     data["objective"].update(objective or {})

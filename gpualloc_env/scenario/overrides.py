@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from gpualloc_env.scenario.model import MOST_AGENTS, Load, Number, StepLength, Steps, Whole
-from gpualloc_env.traces.log import Split
+from gpualloc_env.traces.log import Split, TimeUnit
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -31,6 +31,9 @@ class Overrides:
     split: Split | None = None
     """Windows of the log to play: `train`, `eval` or `all`. Commands that judge policies take `eval` where
     nothing is asked for."""
+    time_unit: TimeUnit | None = None
+    """Unit of the log's times where they are numbers: `s` or `ms`; by default what its format and its
+    times say."""
     objective: dict[str, Number] | None = None
     """Weights that replace the scenario's, by the name of their term."""
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -17,7 +18,7 @@ from gpualloc_env.scenario.trace import Trace
 from gpualloc_env.scenario.traffic import Traffic
 from gpualloc_env.simulation.arrivals import CONSTANT, NO_REPLAY, POISSON, WINDOWS, Source
 from gpualloc_env.simulation.state import Array
-from gpualloc_env.traces.log import Windows, cut
+from gpualloc_env.traces.log import Log, TimeUnit, Windows, cut
 
 MOST_VISITS = 1e6
 # Rounding leaves the radius of a stochastic matrix, which is 1, a little below as often as above.
@@ -173,8 +174,7 @@ class Scenario(Model):
                 f"scenario {self.name!r} replays a request log: give its path, as trace='my-log.csv' "
                 "or --trace my-log.csv"
             )
-        stamp = self.trace.path.stat() if self.trace.path.is_file() else None
-        return _cut_log(self, stamp and (stamp.st_mtime_ns, stamp.st_size))  # pyright: ignore[reportArgumentType]
+        return _cut_log(self, _stamp(self.trace.path))
 
     def source(self) -> Source:
         """Everything that the compiled draw of an episode reads."""
@@ -218,14 +218,28 @@ class Scenario(Model):
         )
 
 
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file does; None of what is no file, such as a pipe, which is read but once."""
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
 @lru_cache(maxsize=4)
-def _cut_log(scenario: Scenario, stamp: tuple[int, int] | None) -> Windows:
-    """The windows of a scenario's log, read again when the stamp of the file has changed."""
+def _read_log(path: Path, time_unit: TimeUnit | None, stamp: tuple[int, int] | None) -> Log:
+    """A log, read again when the stamp of the file has changed."""
     # Only a log needs polars, which takes longer to load than all else here.
     from gpualloc_env.traces.formats import read_log
 
+    return read_log(path, time_unit)
+
+
+@lru_cache(maxsize=4)
+def _cut_log(scenario: Scenario, stamp: tuple[int, int] | None) -> Windows:
+    """The windows of a scenario's log with that stamp."""
     assert scenario.trace is not None and scenario.trace.path is not None
-    log = read_log(scenario.trace.path, scenario.trace.time_unit)
+    log = _read_log(scenario.trace.path, scenario.trace.time_unit, stamp)
     return cut(
         log,
         scenario.agent_names,

@@ -8,6 +8,7 @@ from pathlib import Path
 from baselines import POLICIES, PRIVILEGED, Policy, policy_for
 from gpualloc_env.allocator.allocator import Allocator
 from gpualloc_env.allocator.file import read
+from gpualloc_env.listing import listed
 from gpualloc_env.scenario.scenario import Scenario
 from training.evaluation.evaluate import Kind
 from training.learning.action_transform import ActionTransform
@@ -40,10 +41,13 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
     if name in POLICIES:
         return policy_for(name, scenario.key)
     if name.endswith(EXPORTED) and not Path(name).is_dir():
-        manifest, decider = read(name)
-        if not manifest.serves_any_number:
-            _check_agents(name, len(manifest.agents), scenario)
-        return Allocator(manifest, decider, agents=scenario.agent_names).decide
+        manifest, _ = read(name)
+        if not manifest.serves_any_number and manifest.agents != scenario.agent_names:
+            raise AgentsError(
+                f"{name} was trained for the agents {listed(manifest.agents)}, scenario {scenario.name!r} "
+                f"has {listed(scenario.agent_names)}; train one for it"
+            )
+        return Allocator.load(name, agents=scenario.agent_names).decide
     if name in PRIVILEGED:
         raise ValueError(f"{name!r} knows the future: it is made for a set of episodes, not for a scenario")
     directory = Path(name)

@@ -24,7 +24,7 @@ def held_out_scenario(
 def held_out_among_others(scenario: str, overrides: Overrides) -> Scenario:
     """A held-out scenario of several: the log that is asked for goes to those that replay one."""
     if load_scenario(scenario).trace is None:
-        overrides = replace(overrides, trace=None, split=None)
+        overrides = replace(overrides, trace=None, split=None, time_unit=None)
     return held_out_scenario(scenario, overrides)
 
 
