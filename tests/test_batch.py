@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gpualloc_env import SCENARIOS, Agent, Batch, Platform, Scenario, Surge, Traffic, load_scenario
 from gpualloc_env.env import INFO_COLUMNS, GPUAllocEnv
-from gpualloc_env.simulation.state import OUTCOME_COLUMNS, QUEUE, TERMS
+from gpualloc_env.simulation.state import OUTCOME_COLUMNS, TERMS
 from gpualloc_env.vector_env import GPUAllocVectorEnv
 
 STEPS = 5

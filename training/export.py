@@ -17,9 +17,10 @@ import tyro
 from stable_baselines3 import PPO
 
 from gpualloc_env.allocator.allocator import Allocator
-from gpualloc_env.allocator.file import Manifest, Validation, write_npz, write_onnx
+from gpualloc_env.allocator.file import Manifest, Validation, write_npz
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from gpualloc_env.simulation.state import AnyArray, Array
+from training.artifacts.onnx_graph import write_onnx
 from training.artifacts.policies import MODEL, NORMALISER, TRANSFORM, read_transform
 from training.cli import fail
 from training.evaluation.evaluate import evaluate
@@ -112,10 +113,10 @@ def export(config: ExportConfig) -> Manifest:
     except OSError as error:
         raise OSError(f"cannot write --out {config.out}: {error.strerror}") from None
     try:
-        unfinished = staging / config.out.name
-        write = WRITERS[config.out.suffix]
-        write(unfinished, manifest, arrays)
-        allocator = Allocator.load(unfinished)
+        # What decides is the .npz; an .onnx is the same arrays for other runtimes.
+        own = staging / "allocator.npz"
+        write_npz(own, manifest, arrays)
+        allocator = Allocator.load(own)
         generator = np.random.default_rng(config.seed)
         seen = generator.random((COMPARED_OBSERVATIONS, *shape), dtype=np.float32)
         difference = float(np.abs(allocator(seen) - trained(seen)).max())
@@ -133,8 +134,8 @@ def export(config: ExportConfig) -> Manifest:
             largest_difference=difference,
         )
         manifest = manifest.model_copy(update={"validation": validation})
-        write(unfinished, manifest, arrays)
-        Allocator.load(unfinished)
+        unfinished = staging / config.out.name
+        WRITERS[config.out.suffix](unfinished, manifest, arrays)
         unfinished.replace(config.out)
     finally:
         shutil.rmtree(staging)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from baselines.online.rows import decide
 from baselines.tunable import tunable
 from gpualloc_env.compiled import compiled
-from gpualloc_env.simulation.allocation import fit
-from gpualloc_env.simulation.curves import needed_share
+from gpualloc_env.simulation.curves import fit, needed_share
 from gpualloc_env.simulation.observation import View
 from gpualloc_env.simulation.state import AnyArray, Array
 

@@ -6,8 +6,7 @@ from math import sqrt
 from baselines.online.rows import decide
 from baselines.tunable import tunable
 from gpualloc_env.compiled import compiled
-from gpualloc_env.simulation.allocation import fit
-from gpualloc_env.simulation.curves import needed_share, whole_slices
+from gpualloc_env.simulation.curves import fit, needed_share, whole_slices
 from gpualloc_env.simulation.observation import View
 from gpualloc_env.simulation.state import AnyArray, Array
 

@@ -1,15 +1,13 @@
 """Algorithm 1 of arXiv 2512.22149: the baseline, and what a learned allocator falls back on."""
 
 import numpy as np
-from numba import njit
 
+from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, unbounded
 from gpualloc_env.simulation.state import AnyArray, Array
 
-_BLOCK = 2048  # agents whose numbers stay in the fastest cache between two passes
 
-
-@njit(cache=True, error_model="numpy")
+@inlined
 def _total(values: AnyArray) -> float:
     """Sum of (N,) numbers in a fixed order: eight running sums, so that they do not wait for each other."""
     a = b = c = d = e = f = g = h = 0.0
@@ -28,46 +26,27 @@ def _total(values: AnyArray) -> float:
     return ((a + b) + (c + d)) + ((e + f) + (g + h))
 
 
-@njit(cache=True, error_model="numpy")
-def _demand(demand_rate: AnyArray, min_share: AnyArray, priority: AnyArray, demand: AnyArray) -> None:
-    for i in range(demand.shape[0]):
-        demand[i] = demand_rate[i] * min_share[i] / priority[i]
-
-
-@njit(cache=True, error_model="numpy")
-def _floor(min_share: AnyArray, per_gpu: float, per_demand: float, fractions: AnyArray) -> None:
-    for i in range(fractions.shape[0]):
-        fractions[i] = max(min_share[i] * per_gpu, fractions[i] * per_demand)
-
-
-@njit(cache=True, error_model="numpy")
-def _scale(fractions: AnyArray, factor: float) -> None:
-    for i in range(fractions.shape[0]):
-        fractions[i] *= factor
-
-
-@njit(cache=True, error_model="numpy")
+@compiled
 def _algorithm_1(
     demand_rate: AnyArray, min_share: AnyArray, priority: AnyArray, gpus: float, fractions: AnyArray
 ) -> None:
     """Write Algorithm 1's fractions of the platform, (B, N)."""
-    count = fractions.shape[1]
+    per_gpu = 1.0 / gpus
     for b in range(fractions.shape[0]):
         row = fractions[b]
-        total = 0.0
-        for first in range(0, count, _BLOCK):
-            part = slice(first, first + _BLOCK)
-            _demand(demand_rate[b, part], min_share[b, part], priority[b, part], row[part])
-            total += _total(row[part])
+        for i in range(row.shape[0]):
+            row[i] = demand_rate[b, i] * min_share[b, i] / priority[b, i]
+        total = _total(row)
         if total <= 0.0:
             continue
-        allocated = 0.0
-        for first in range(0, count, _BLOCK):
-            part = slice(first, first + _BLOCK)
-            _floor(min_share[b, part], 1.0 / gpus, 1.0 / total, row[part])
-            allocated += _total(row[part])
+        per_demand = 1.0 / total
+        for i in range(row.shape[0]):
+            row[i] = max(min_share[b, i] * per_gpu, row[i] * per_demand)
+        allocated = _total(row)
         if allocated > 1.0:
-            _scale(row, 1.0 / allocated)
+            scale = 1.0 / allocated
+            for i in range(row.shape[0]):
+                row[i] *= scale
 
 
 def algorithm_1(demand_rate: Array, min_share: Array, priority: Array, gpus: float) -> Array:

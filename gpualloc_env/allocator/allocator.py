@@ -23,14 +23,15 @@ from gpualloc_env.allocator.guardrails import (
 from gpualloc_env.allocator.networks import Decider
 from gpualloc_env.allocator.shadow import Shadow
 from gpualloc_env.simulation.observation import (
-    ARRAYS,
+    AGENT_FIELDS,
+    ARRAY_FIELDS,
     OBSERVATION_FEATURES,
-    PARAMETERS,
+    STATE_FIELDS,
     Packed,
     View,
-    empty_observation,
+    packed_from,
 )
-from gpualloc_env.simulation.state import GPUS, INFLOW, MIN_SHARE, PRIORITY, AnyArray, Array
+from gpualloc_env.simulation.state import AnyArray, Array
 
 __all__ = ["Allocator", "AllocatorError", "Fallback"]
 
@@ -93,7 +94,7 @@ class Allocator:
         self.last: Fallback | None = None
         """The first fallback in the last call; None where the network took every decision."""
         self._decider = decider
-        self._shape = (count, len(manifest.features))
+        self._shape = (count, len(OBSERVATION_FEATURES))
         # What is compiled at its first call is compiled now, the fallbacks included.
         for observation in (np.full(self._shape, 0.5), np.full(self._shape, np.nan)):
             _, _, shares, problems = self._observed(observation)
@@ -166,9 +167,8 @@ class Allocator:
             return shares[0] if single else shares
 
         def fallback(bad: AnyArray) -> Array:
-            state, agents = packed.fields[:, bad], packed.fields[PARAMETERS:, bad]
-            inflow, least, rank = state[INFLOW], agents[MIN_SHARE], agents[PRIORITY]
-            gpus = float(packed.settings[GPUS])
+            inflow, agents = packed.state["inflow"][bad], packed.agents[bad]
+            least, rank, gpus = agents["min_share"], agents["priority"], float(packed.settings["gpus"][0])
             usable = np.isfinite([inflow, least, rank]).all(axis=(0, 2))
             usable &= ((inflow >= 0) & (least >= 0) & (rank > 0)).all(axis=1) & (0 < gpus < np.inf)
             proposed = np.full((len(bad), self._shape[0]), np.nan)
@@ -178,8 +178,11 @@ class Allocator:
         def describe(b: int) -> str:
             if missing:
                 return f" (without {', '.join(missing)})"
-            seen = packed.fields[:, b].T
-            return self._first(seen, View._fields, np.inf) or self._first(rows[b], OBSERVATION_FEATURES, 1.0)
+            state, agents = packed.state[b], packed.agents[b]
+            seen = [state[name] for name in STATE_FIELDS] + [agents[name] for name in AGENT_FIELDS]
+            return self._first(np.transpose(seen), View._fields, np.inf) or self._first(
+                rows[b], OBSERVATION_FEATURES, 1.0
+            )
 
         self._recover(shares, problems, fallback, describe, incomplete=bool(missing))
         return shares[0] if single else shares
@@ -210,9 +213,9 @@ class Allocator:
 
     def _viewed(self, packed: Packed) -> tuple[AnyArray, Array, AnyArray]:
         """The observations of a packed view, the network's shares and each row's problem."""
-        rows = empty_observation(packed)
+        rows = np.empty((*packed.state.shape, len(OBSERVATION_FEATURES)), dtype=np.float32)
         problems = np.empty(len(rows), dtype=np.int64)
-        healthy = encode_checked(*packed, rows, problems) == 0
+        healthy = encode_checked(packed, rows, problems) == 0
         shares = self._decider(rows, packed) if healthy else self._partly(rows, problems, packed)
         return rows, shares, problems
 
@@ -225,7 +228,7 @@ class Allocator:
         shares = np.full(rows.shape[:2], np.nan)
         if sound.any():
             if packed is not None:
-                packed = packed._replace(fields=np.ascontiguousarray(packed.fields[:, sound]))
+                packed = packed._replace(state=packed.state[sound], agents=packed.agents[sound])
             shares[sound] = self._decider(rows[sound], packed)
         return shares
 
@@ -233,29 +236,29 @@ class Allocator:
         """Whether a view stands alone, its numbers, and the fields that it lacks."""
         values: tuple[Any, ...] = view if isinstance(view, View) else tuple(map(view.get, View._fields))
         try:
-            fields, settings = np.array(values[:ARRAYS]), np.array(values[ARRAYS:])
+            arrays, settings = np.array(values[: len(ARRAY_FIELDS)]), np.array(values[len(ARRAY_FIELDS) :])
         except (TypeError, ValueError, OverflowError):
             return self._completed(values)
         # float64 is what real numbers of all fields come to, with nothing missing among them.
-        if fields.dtype is _FLOAT64 and settings.dtype is _FLOAT64 and settings.ndim == 1:
-            if fields.ndim == 2 and fields.shape[1] == self._shape[0]:
-                return True, Packed(fields[:, None], settings), []
-            if fields.ndim == 3 and fields.shape[2] == self._shape[0]:
-                return False, Packed(fields, settings), []
+        if arrays.dtype is _FLOAT64 and settings.dtype is _FLOAT64 and settings.ndim == 1:
+            if arrays.ndim == 2 and arrays.shape[1] == self._shape[0]:
+                return True, packed_from(arrays[:, None], settings), []
+            if arrays.ndim == 3 and arrays.shape[2] == self._shape[0]:
+                return False, packed_from(arrays, settings), []
         return self._completed(values)
 
     def _completed(self, values: tuple[Any, ...]) -> tuple[bool, Packed, list[str]]:
         """What `_packed` returns, of fields that are to be converted, repeated or refused one by one."""
+        missing = [name for name, item in zip(View._fields, values, strict=True) if item is None]
         numbers = [_numbers(name, item) for name, item in zip(View._fields, values, strict=True)]
         shape: tuple[int, ...] = ()
         for k, (name, found) in enumerate(zip(View._fields, numbers, strict=True)):
-            if found.shape and (found.shape != shape or k >= ARRAYS):
-                shape = self._fitting(name, found.shape, shape, per_agent=k < ARRAYS)
-        fields = np.empty((ARRAYS, math.prod(shape[:-1]), self._shape[0]))
-        for k in range(ARRAYS):
-            fields[k] = numbers[k]
-        missing = [name for name, item in zip(View._fields, values, strict=True) if item is None]
-        return len(shape) < 2, Packed(fields, np.array(numbers[ARRAYS:])), missing
+            if found.shape and (found.shape != shape or k >= len(ARRAY_FIELDS)):
+                shape = self._fitting(name, found.shape, shape, per_agent=k < len(ARRAY_FIELDS))
+        arrays = np.empty((len(ARRAY_FIELDS), math.prod(shape[:-1]), self._shape[0]))
+        for k in range(len(ARRAY_FIELDS)):
+            arrays[k] = numbers[k]
+        return len(shape) < 2, packed_from(arrays, np.array(numbers[len(ARRAY_FIELDS) :])), missing
 
     def _fitting(
         self, name: str, found: tuple[int, ...], shape: tuple[int, ...], *, per_agent: bool

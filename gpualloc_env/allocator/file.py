@@ -1,10 +1,5 @@
-"""The file of an exported allocator: a manifest, and a network as arrays (.npz) or as a graph (.onnx).
+"""The file of an exported allocator: a manifest, and a network as arrays, read without pickle."""
 
-Neither form can run code: an .npz is read without pickle, and of an .onnx, whose graph is for other
-runtimes, the arrays are read. Both decide by the same compiled network.
-"""
-
-import importlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +16,7 @@ from gpualloc_env.simulation.state import AnyArray
 
 FORMAT, FORMAT_VERSION = "gpualloc-allocator", 1
 MANIFEST = "manifest"
-"""Name of the .npz array, and key of the .onnx metadata, that holds the manifest as JSON."""
+"""Name of the array, and key of the metadata of an .onnx, that holds the manifest as JSON."""
 
 _EXPORT = "python -m training.export <run> --out <file>"
 
@@ -81,31 +76,18 @@ def read(path: str | Path, agents: Sequence[str] | None = None) -> tuple[Manifes
         OSError: it cannot be read.
     """
     path = Path(path)
-    reader = _READERS.get(path.suffix)
-    if reader is None:
-        raise AllocatorError(f"{path} is no exported allocator: its name must end in {' or '.join(_READERS)}")
-    return reader(path, path.read_bytes(), agents)
+    if path.suffix != ".npz":
+        remedy = (
+            "; an .onnx is for other runtimes, export the run to .npz too" if path.suffix == ".onnx" else ""
+        )
+        raise AllocatorError(f"{path} is no exported allocator: its name must end in .npz{remedy}")
+    return _read_npz(path, path.read_bytes(), agents)
 
 
 def write_npz(path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray]) -> None:
     """Write the manifest as a JSON string, and the network's float32 arrays."""
     contents: dict[str, Any] = {MANIFEST: np.array(manifest.model_dump_json()), **arrays}
     np.savez_compressed(path, **contents)
-
-
-def write_onnx(path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray]) -> None:
-    """Write the network as a graph for any ONNX runtime, its float32 arrays the initializers.
-
-    The graph leads from `observation`, (B, N, F) float32, to `shares`, (B, N), or to `corrections`,
-    (B, N · kinds), from which the package makes a plan. The manifest is in the metadata, as JSON.
-
-    Raises:
-        AllocatorError: the package onnx is not installed.
-    """
-    onnx_graph = _onnx_graph(path)
-    metadata = {MANIFEST: manifest.model_dump_json()}
-    model = onnx_graph.build(manifest.network, arrays, _fixed_count(manifest), metadata)
-    path.write_bytes(onnx_graph.encode(model))
 
 
 def _read_npz(path: Path, data: bytes, agents: Sequence[str] | None) -> tuple[Manifest, Decider]:
@@ -119,62 +101,28 @@ def _read_npz(path: Path, data: bytes, agents: Sequence[str] | None) -> tuple[Ma
     return manifest, _decider(path, manifest, arrays, agents)
 
 
-def _read_onnx(path: Path, data: bytes, agents: Sequence[str] | None) -> tuple[Manifest, Decider]:
-    onnx_graph = _onnx_graph(path)
-    try:
-        model, metadata = onnx_graph.decode(data)
-    except Exception as error:  # of protobuf's own, or of a text that is none
-        raise AllocatorError(f"{path} is damaged or no .onnx file; export it again with {_EXPORT}") from error
-    manifest = _manifest(path, metadata.get(MANIFEST))
-    try:
-        arrays = onnx_graph.arrays_of(model)
-    except ValueError as error:
-        raise _damaged(path, error) from None
-    decide = _decider(path, manifest, arrays, agents)
-    # The arrays decide, so they must be all that the graph says.
-    if model != onnx_graph.build(manifest.network, arrays, _fixed_count(manifest), metadata):
-        raise _damaged(path, "its graph is not that of its manifest and arrays")
-    return manifest, decide
-
-
-def _onnx_graph(path: Path) -> Any:
-    """The module that knows graphs, which loads the package onnx."""
-    try:
-        return importlib.import_module("training.artifacts.onnx_graph")
-    except ImportError as error:
-        raise AllocatorError(
-            f"{path} needs the package onnx: pip install 'gpualloc-env[onnx]', or export the allocator to "
-            ".npz, which needs nothing more"
-        ) from error
-
-
-def _fixed_count(manifest: Manifest) -> int | None:
-    """N of its graph, None where that serves any number."""
-    return None if manifest.serves_any_number else len(manifest.agents)
-
-
 def _decider(
     path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray], agents: Sequence[str] | None
 ) -> Decider:
     """What decides for the agents by the network in a file, if its parts fit."""
-    shape = _shape(path, manifest, agents)
+    count = _count(path, manifest, agents)
     try:
-        return decider(manifest.network, arrays, shape)
+        return decider(manifest.network, arrays, count, manifest.features)
     except KeyError as error:
         raise _damaged(path, f"its network's settings lack {error}") from None
     except (ValueError, TypeError) as error:
         raise _damaged(path, error) from None
 
 
-def _shape(path: Path, manifest: Manifest, agents: Sequence[str] | None) -> tuple[int, int]:
-    """(N, F) of the observations on which it is to decide."""
+def _count(path: Path, manifest: Manifest, agents: Sequence[str] | None) -> int:
+    """N of the observations on which it is to decide."""
     count = len(manifest.agents if agents is None else agents)
     if count != len(manifest.agents) and not manifest.serves_any_number:
         raise AllocatorError(
             f"{path} was trained for {len(manifest.agents)} agents, {', '.join(manifest.agents)}, and "
             f"cannot decide for {count}; train one for them, or a ppo-shared or ppo-residual one, which can"
         )
-    return count, len(manifest.features)
+    return count
 
 
 def _damaged(path: Path, error: object) -> AllocatorError:
@@ -201,10 +149,13 @@ def _manifest(path: Path, text: object) -> Manifest:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise _damaged(path, f"manifest.{place}: {first['msg']}") from None
-    if manifest.features != OBSERVATION_FEATURES or not manifest.agents:
+    if not manifest.agents:
+        raise _damaged(path, "manifest.agents is empty")
+    strangers = [name for name in manifest.features if name not in OBSERVATION_FEATURES]
+    if strangers or not manifest.features:
         raise AllocatorError(
-            f"{path} reads the observation columns {', '.join(manifest.features)}; this version of "
-            f"gpualloc_env has {', '.join(OBSERVATION_FEATURES)}: train and export with this version"
+            f"{path} reads the observation columns {', '.join(strangers) or 'of no name'}; this version of "
+            f"gpualloc_env has {', '.join(OBSERVATION_FEATURES)}: install the version that exported it"
         )
     actions: Any = manifest.network.get("actions", {"kind": "simplex"})
     kinds: list[tuple[Any, Mapping[str, Any]]] = [(manifest.network.get("kind"), KINDS)]
@@ -216,6 +167,3 @@ def _manifest(path: Path, text: object) -> Manifest:
                 f"{', '.join(known)}: install the version that exported it"
             )
     return manifest
-
-
-_READERS = {".npz": _read_npz, ".onnx": _read_onnx}

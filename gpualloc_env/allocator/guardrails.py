@@ -3,12 +3,10 @@
 import math
 
 from gpualloc_env.compiled import compiled
-from gpualloc_env.simulation.observation import PARAMETERS, encode
-from gpualloc_env.simulation.state import DT, GPUS, KEEP_ALIVE_S, PRIORITY, SLO_S, THROUGHPUT, AnyArray
+from gpualloc_env.simulation.observation import Packed, encode_packed
+from gpualloc_env.simulation.state import AnyArray
 
 SOUND, NOT_FINITE, OUT_OF_RANGE, BAD_DECISION = 0, 1, 2, 3
-# Fields of a packed view that must be above 0.
-_POSITIVE = tuple(PARAMETERS + column for column in (THROUGHPUT, PRIORITY, SLO_S))
 
 
 @compiled
@@ -35,34 +33,50 @@ def check_observation(observation: AnyArray, problems: AnyArray) -> int:
 
 
 @compiled
-def check_view(fields: AnyArray, settings: AnyArray, problems: AnyArray) -> None:
+def check_view(packed: Packed, problems: AnyArray) -> None:
     """Note in (B,) problems which of a packed view's rows hold numbers that are not finite or negative.
 
     Throughput, priority, service objective, dt and G must be above 0; a model that is never unloaded
-    is kept alive for an infinite time. The observation cannot
-    tell: it shows a share that is not a number as a whole one.
+    is kept alive for an infinite time. The observation cannot tell: it shows a share that is not a
+    number as a whole one.
     """
-    common = SOUND
-    for k in range(settings.shape[0]):
-        if k != KEEP_ALIVE_S or settings[k] != math.inf:
-            common = _worse(common, _problem(settings[k], k in (DT, GPUS)))
-    for b in range(fields.shape[1]):
+    platform = packed.settings[0]
+    common = _worse(_problem(platform.dt, True), _problem(platform.gpus, True))
+    common = _worse(common, _problem(platform.max_share, False))
+    common = _worse(common, _problem(platform.slice, False))
+    common = _worse(common, _problem(platform.reallocation_s, False))
+    common = _worse(common, _problem(platform.deadband, False))
+    if platform.keep_alive_s != math.inf:
+        common = _worse(common, _problem(platform.keep_alive_s, False))
+    for b in range(packed.state.shape[0]):
         worst = common
-        for k in range(fields.shape[0]):
-            for i in range(fields.shape[2]):
-                worst = _worse(worst, _problem(fields[k, b, i], k in _POSITIVE))
+        for i in range(packed.state.shape[1]):
+            now, agent = packed.state[b, i], packed.agents[b, i]
+            worst = _worse(worst, _problem(now.queue, False))
+            worst = _worse(worst, _problem(now.inflow, False))
+            worst = _worse(worst, _problem(now.rate, False))
+            worst = _worse(worst, _problem(now.share, False))
+            worst = _worse(worst, _problem(now.idle, False))
+            worst = _worse(worst, _problem(now.loading, False))
+            worst = _worse(worst, _problem(now.oldest_age, False))
+            worst = _worse(worst, _problem(agent.throughput, True))
+            worst = _worse(worst, _problem(agent.kappa, False))
+            worst = _worse(worst, _problem(agent.min_share, False))
+            worst = _worse(worst, _problem(agent.priority, True))
+            worst = _worse(worst, _problem(agent.cold_start, False))
+            worst = _worse(worst, _problem(agent.slo, True))
         problems[b] = worst
 
 
 @compiled
-def encode_checked(fields: AnyArray, settings: AnyArray, observation: AnyArray, problems: AnyArray) -> int:
+def encode_checked(packed: Packed, observation: AnyArray, problems: AnyArray) -> int:
     """Write the observations of a packed view, (B, N, F), and note the problems of either, (B,).
 
     Returns:
         How many rows have a problem.
     """
-    encode(fields, settings, observation)
-    check_view(fields, settings, problems)
+    encode_packed(packed, observation)
+    check_view(packed, problems)
     return check_observation(observation, problems)
 
 

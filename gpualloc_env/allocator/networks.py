@@ -1,7 +1,7 @@
 """Exported allocators from plain arrays: a network's outputs, and what makes shares of them."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,8 +19,6 @@ Actions = Callable[[AnyArray, AnyArray, Packed | None], Array]
 """From observations, (B, N, F), outputs, (B, A), and the view behind the observations, where it is
 known, to fractions of the platform, (B, N). The outputs are overwritten."""
 
-_SHARE, _GPUS = OBSERVATION_FEATURES.index("share"), OBSERVATION_FEATURES.index("gpus")
-
 
 def simplex_outputs(agents: int) -> int:
     """A of `simplex`: one for each agent and one for idle capacity."""
@@ -32,7 +30,9 @@ def correction_outputs(agents: int) -> int:
     return agents * len(CORRECTIONS)
 
 
-def mlp(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], shape: tuple[int, int]) -> Network:
+def mlp(
+    settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], agents: int, columns: Sequence[str]
+) -> Network:
     """A multilayer perceptron over the whole observation.
 
     x = clip((observation − mean − mean_rest) · scale, ±clip), then tanh layers and a linear one.
@@ -41,12 +41,13 @@ def mlp(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], shape: tupl
         settings: `layers` (widths, the first N·F) and `clip` (None where nothing is clipped).
         arrays: `mean`, what float32 leaves of it (`mean_rest`, which counts where a feature hardly
             varies) and `scale`, (N·F,), and of layer k `weight_k`, (inputs, outputs), and `bias_k`.
-        shape: (N, F).
+        agents: N.
+        columns: names of the F columns that it reads, in order.
 
     Raises:
         ValueError: the layers do not fit the agents, or the arrays do not fit the layers.
     """
-    agents, features = shape
+    features = len(columns)
     layers = _layers(settings, agents * features, f"{agents} × {features} features")
     expected: dict[str, tuple[int, ...]] = dict.fromkeys(("mean", "mean_rest", "scale"), layers[:1])
     for k, (inputs, outputs) in enumerate(pairwise(layers)):
@@ -68,7 +69,9 @@ def mlp(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], shape: tupl
     return network
 
 
-def shared(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], shape: tuple[int, int]) -> Network:
+def shared(
+    settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], agents: int, columns: Sequence[str]
+) -> Network:
     """One network applied to every agent, in the context of all: equivariant to the order of agents.
 
     Of the row x of agent i, its share in GPUs, h_0 = tanh(x W_0 + b_0). Each further layer is
@@ -82,13 +85,14 @@ def shared(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], shape: t
         settings: `layers` (widths, the first F, the last the outputs of one agent) and `idle`.
         arrays: of layer k `weight_k`, (inputs, outputs), `bias_k`, and but for the first and the
             last `mean_k` and `max_k`, (inputs, outputs); with `idle` `weight_idle` and `bias_idle`.
-        shape: (N, F).
+        agents: N; the network serves any number.
+        columns: names of the F columns that it reads, in order, `share` and `gpus` among them.
 
     Raises:
         ValueError: the layers do not fit the features, or the arrays do not fit the layers.
     """
-    _, features = shape
-    layers = _layers(settings, features, f"{features} features")
+    share, gpus = columns.index("share"), columns.index("gpus")
+    layers = _layers(settings, len(columns), f"{len(columns)} features")
     expected: dict[str, tuple[int, ...]] = {}
     last = len(layers) - 2
     for k, (inputs, outputs) in enumerate(pairwise(layers)):
@@ -105,7 +109,7 @@ def shared(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], shape: t
         count = observation.shape[1]
         outputs = np.empty((len(observation), count * layers[-1] + idle))
         scratch = np.empty((2 * count + 3, widest))
-        _shared(observation, widths, weights, scratch, outputs)
+        _shared(observation, gpus, share, widths, weights, scratch, outputs)
         return outputs
 
     return network
@@ -135,8 +139,8 @@ def simplex(settings: Mapping[str, Any]) -> Actions:
 def corrections(settings: Mapping[str, Any]) -> Actions:
     """Shares as receding-horizon control plans them after bounded corrections of what it assumes.
 
-    The outputs, clipped to ±bound, are the logarithms in `gpualloc_env.receding_horizon.CORRECTIONS`,
-    agent by agent. Outputs of zero make the shares those of the controller itself.
+    The outputs, clipped to ±bound, are the logarithms of `CORRECTIONS`, agent by agent. Outputs of zero
+    make the shares those of the controller itself.
 
     Args:
         settings: `bound`, and `base`, the controller's `Constants` by name.
@@ -196,24 +200,11 @@ def _within(value: float, bound: float) -> float:
     return bound if value > bound else (-bound if value < -bound else value)
 
 
-_SERIES = tuple(1.0 / math.factorial(k) for k in range(10, 0, -1))  # of e^y − 1, from the highest power
-
-
 @compiled
 def _tanh(values: AnyArray) -> None:
-    """Replace numbers by their hyperbolic tangents, to within 10⁻¹⁵, several in one vector instruction.
-
-    With e(y) = e^y − 1, tanh x = e(2x) / (e(2x) + 2) and e(2y) = e(y) (e(y) + 2): seven doublings lead
-    from |y| ≤ 5/16, where ten terms of the series are exact to the last bit, to |2x| ≤ 40.
-    """
+    """Replace numbers by their hyperbolic tangents."""
     for j in range(values.shape[0]):
-        y = _within(float(values[j]), 20.0) / 64.0
-        e = 0.0
-        for coefficient in _SERIES:
-            e = (e + coefficient) * y
-        for _ in range(7):
-            e *= e + 2.0
-        values[j] = e / (e + 2.0)
+        values[j] = math.tanh(float(values[j]))
 
 
 @compiled
@@ -250,9 +241,18 @@ def _mlp(
 
 @compiled
 def _shared(
-    observation: AnyArray, widths: AnyArray, weights: AnyArray, scratch: AnyArray, outputs: AnyArray
+    observation: AnyArray,
+    gpus: int,
+    share: int,
+    widths: AnyArray,
+    weights: AnyArray,
+    scratch: AnyArray,
+    outputs: AnyArray,
 ) -> None:
-    """Write the outputs, (B, A), of observations, (B, N, F); `scratch` has room for (2 N + 3) layers."""
+    """Write the outputs, (B, A), of observations, (B, N, F), in which `share` and `gpus` are columns.
+
+    `scratch` is (2 N + 3, widest layer).
+    """
     count, features, last = observation.shape[1], widths[0], len(widths) - 2
     common, mean, most = scratch[2 * count], scratch[2 * count + 1], scratch[2 * count + 2]
     for b in range(observation.shape[0]):
@@ -260,8 +260,8 @@ def _shared(
         for i in range(count):
             for j in range(features):
                 values[i, j] = observation[b, i, j]
-            gpus = values[i, _GPUS]
-            values[i, _SHARE] *= gpus / max(1.0 - gpus, 1e-6)
+            platform = values[i, gpus]
+            values[i, share] *= platform / max(1.0 - platform, 1e-6)
         start = 0
         for k in range(last + 1):
             inputs, width = widths[k], widths[k + 1]
@@ -327,11 +327,9 @@ def _simplex(outputs: AnyArray, bound: float, idle_bias: float, shares: AnyArray
             row[i] /= total
 
 
-KINDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, AnyArray], tuple[int, int]], Network]] = {
-    "mlp": mlp,
-    "shared": shared,
-}
-"""From `kind`, its settings in the manifest, its arrays and (N, F) to the network."""
+Maker = Callable[[Mapping[str, Any], Mapping[str, AnyArray], int, Sequence[str]], Network]
+KINDS: dict[str, Maker] = {"mlp": mlp, "shared": shared}
+"""From `kind`, its settings in the manifest, its arrays, N and the columns that it reads to the network."""
 
 ACTIONS: dict[str, tuple[Callable[[Mapping[str, Any]], Actions], Callable[[int], int]]] = {
     "simplex": (simplex, simplex_outputs),
@@ -345,13 +343,19 @@ Decider = Callable[[AnyArray, Packed | None], Array]
 the platform, (B, N)."""
 
 
-def decider(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], shape: tuple[int, int]) -> Decider:
+def decider(
+    settings: Mapping[str, Any],
+    arrays: Mapping[str, AnyArray],
+    agents: int,
+    columns: Sequence[str] = OBSERVATION_FEATURES,
+) -> Decider:
     """What decides by a network and the actions that its outputs stand for.
 
     Args:
         settings: of the network, its `kind` a key of `KINDS`, with its `actions`, of a kind in `ACTIONS`.
         arrays: of the network.
-        shape: (N, F).
+        agents: N.
+        columns: names of the columns of the observation that the network reads, in its order.
 
     Raises:
         KeyError: a setting is missing.
@@ -359,12 +363,17 @@ def decider(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], shape: 
     """
     actions = settings["actions"]
     make_actions, outputs = ACTIONS[actions["kind"]]
-    network, act = KINDS[settings["kind"]](settings, arrays, shape), make_actions(actions)
-    width, needed = network(np.zeros((1, *shape), dtype=np.float32)).shape[1], outputs(shape[0])
-    if width != needed:
-        raise ValueError(f"{actions['kind']} for {shape[0]} agents needs {needed} outputs, got {width}")
+    network, act = KINDS[settings["kind"]](settings, arrays, agents, columns), make_actions(actions)
+    width = network(np.zeros((1, agents, len(columns)), dtype=np.float32)).shape[1]
+    if width != outputs(agents):
+        raise ValueError(
+            f"{actions['kind']} for {agents} agents needs {outputs(agents)} outputs, got {width}"
+        )
+    chosen = [OBSERVATION_FEATURES.index(name) for name in columns]
+    everything = tuple(columns) == OBSERVATION_FEATURES
 
     def decide(observation: AnyArray, packed: Packed | None) -> Array:
-        return act(observation, network(observation), packed)
+        read = observation if everything else np.ascontiguousarray(observation[..., chosen])
+        return act(observation, network(read), packed)
 
     return decide

@@ -1,46 +1,22 @@
 """Receding-horizon control: a programme over the next steps, solved anew in every step.
 
-`baselines.receding_horizon` plays it as it is; a learned allocator corrects what it assumes.
+`baselines.online.receding_horizon` plays it as it is; a learned allocator corrects what it assumes.
 """
 
 from math import exp, floor, nan
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpualloc_env.compiled import compiled
+from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulation.curves import fit, speedup
 from gpualloc_env.simulation.fluid import serve
-from gpualloc_env.simulation.observation import (
-    OBSERVATION_FEATURES,
-    PARAMETERS,
-    Packed,
-    View,
-    pack,
-    unbounded,
-)
-from gpualloc_env.simulation.state import (
-    DEADBAND,
-    DT,
-    GPUS,
-    HELD,
-    INFLOW,
-    KAPPA,
-    LOADING,
-    MAX_SHARE,
-    PRIORITY,
-    QUEUE,
-    RATE,
-    REALLOCATION_S,
-    SLICE,
-    THROUGHPUT,
-    AnyArray,
-    Array,
-)
+from gpualloc_env.simulation.observation import Packed, View, pack, unbounded
+from gpualloc_env.simulation.state import OBSERVATION, AnyArray, Array
 
 
 class Constants(NamedTuple):
-    """What the programme assumes of all agents; their meaning is told in `baselines.receding_horizon`."""
+    """What the programme assumes of all agents; described in `baselines.online.receding_horizon`."""
 
     horizon_s: float  # [s]
     inflow_weight: float
@@ -62,33 +38,89 @@ _HALVINGS = 40  # of the price's bracket
 _KEEP = 3  # shares that cost no reallocation: the held one, and those at the deadband's ends
 _ROUNDING = 1e-9  # of the capacity: sums in another order must lead to the same decision
 
+AGENTS = np.dtype(
+    [  # (N,), what is planned from
+        ("queue", np.float64),  # [requests]
+        ("inflow", np.float64),  # [requests] of this step
+        ("rate", np.float64),  # [requests/s] smoothed
+        ("throughput", np.float64),  # [requests/s] on one whole GPU
+        ("kappa", np.float64),  # [GPU]
+        ("weight", np.float64),  # ω
+        ("share", np.float64),  # [GPU] held
+        ("loading", np.float64),  # [s] still needed to load the model
+    ]
+)
+PLATFORM = np.dtype(
+    [  # (1,), on what
+        ("dt", np.float64),  # [s]
+        ("gpus", np.float64),  # [GPU]
+        ("most", np.float64),  # [GPU] that one agent can hold
+        ("slice", np.float64),  # [GPU]; 0 where shares are continuous
+        ("reallocation_s", np.float64),  # [s]
+        ("deadband", np.float64),  # [GPU]
+    ]
+)
+
+
+class Workspace(NamedTuple):
+    """What the plan of one environment is written to on its way."""
+
+    agents: AnyArray  # (N,) of AGENTS
+    platform: AnyArray  # (1,) of PLATFORM
+    kept_share: Array  # (N, _KEEP) [GPU] shares that cost no reallocation
+    costs: Array  # (N + 3, _KEEP + _LEVELS + 1) of those and of each level; then rates, delays and queues
+    moves: Array  # (N,) 1 where an agent changes its share
+    cost: Array  # (N,) of the chosen share
+
+
+def _workspace(count: int) -> Workspace:
+    """Made anew for each call, so that threads can share a policy."""
+    return Workspace(
+        np.empty(count, AGENTS),
+        np.empty(1, PLATFORM),
+        np.empty((count, _KEEP)),
+        np.empty((count + 3, _KEEP + _LEVELS + 1)),
+        np.empty(count),
+        np.empty(count),
+    )
+
+
+class Grid(NamedTuple):
+    """The steps that are predicted, and the shares that an agent can choose from."""
+
+    steps: int
+    dt: float  # [s] of the first step
+    later_dt: float  # [s] of the others
+    levels: int  # shares least, least + quantum, …, least + levels · quantum
+    least: float  # [GPU]
+    quantum: float  # [GPU]
+
+
+class Forecast(NamedTuple):
+    """What is expected of one agent."""
+
+    queue: float  # [requests] now
+    inflow: float  # [requests] that join at the start of the second step
+    persistence: float  # of the inflow, from each step to the next
+    terminal: float  # price of the squared queue at the end
+
 
 @compiled
 def predict_backlogs(
-    queue: float,
-    inflow: float,
-    persistence: float,
-    rates: AnyArray,
-    delays: AnyArray,
-    dt: float,
-    later_dt: float,
-    steps: int,
-    terminal: float,
-    queues: AnyArray,
-    backlogs: AnyArray,
+    forecast: Forecast, grid: Grid, rates: AnyArray, delays: AnyArray, queues: AnyArray, backlogs: AnyArray
 ) -> None:
     """Write the backlog of an agent at each of (K,) service rates, by the fluid model of the environment.
 
-    The first step lasts `dt`, the others `later_dt`. Service starts after a delay, (K,), which is used
-    up. The first step's arrivals are in the queue already; at the start of the next `inflow` requests
-    join, and from then on `persistence` times as many as the step before. `queues` is room for (K,).
+    Service starts after a delay, (K,), which is used up. The first step's arrivals are in the queue
+    already; at the start of the next `inflow` requests join, and from then on `persistence` times as many
+    as the step before. `queues` is scratch, (K,).
 
     A backlog is ∫ q dt over the steps, plus `terminal` q² for the queue at their end [requests s]; it is
     convex and falling in the rate.
     """
-    length, joining = dt, queue
+    length, joining = grid.dt, forecast.queue
     queues[:], backlogs[:] = 0.0, 0.0
-    for step in range(steps):
+    for step in range(grid.steps):
         # The rates side by side, so that several are worked on in one vector instruction.
         for k in range(rates.shape[0]):
             queue = queues[k] + joining
@@ -97,10 +129,10 @@ def predict_backlogs(
             _, served, integral = serve(queue, rates[k], wait, length)
             backlogs[k] += integral
             queues[k] = queue - served
-        length = later_dt
-        joining = inflow if step == 0 else joining * persistence
+        length = grid.later_dt
+        joining = forecast.inflow if step == 0 else joining * forecast.persistence
     for k in range(rates.shape[0]):
-        backlogs[k] += terminal * queues[k] * queues[k]
+        backlogs[k] += forecast.terminal * queues[k] * queues[k]
 
 
 @compiled
@@ -117,274 +149,194 @@ def _best_level(costs: AnyArray, levels: int, price: float) -> int:
 
 
 @compiled
-def _respond(
-    moved: AnyArray,
-    kept: AnyArray,
-    kept_share: AnyArray,
-    levels: int,
-    least: float,
-    quantum: float,
-    price: float,
-    moves: AnyArray,
-    costs: AnyArray,
-    shares: AnyArray,
-) -> float:
+def _respond(work: Workspace, grid: Grid, price: float, shares: AnyArray) -> float:
     """Each agent's best share at a price of a GPU, whether it moves there, and the sum of all shares."""
     total = 0.0
     for i in range(shares.shape[0]):
-        level = _best_level(moved[i], levels, price * quantum)
-        shares[i], moves[i] = least + level * quantum, 1.0
-        cost = moved[i, level] + price * shares[i]
+        kept, moved = work.costs[i, :_KEEP], work.costs[i, _KEEP:]
+        level = _best_level(moved, grid.levels, price * grid.quantum)
+        shares[i], work.moves[i] = grid.least + level * grid.quantum, 1.0
+        cost = moved[level] + price * shares[i]
         for k in range(_KEEP):
-            other = kept[i, k] + price * kept_share[i, k]
+            other = kept[k] + price * work.kept_share[i, k]
             if other <= cost:
-                shares[i], moves[i], cost = kept_share[i, k], 0.0, other
-        costs[i] = cost - price * shares[i]
+                shares[i], work.moves[i], cost = work.kept_share[i, k], 0.0, other
+        work.cost[i] = cost - price * shares[i]
         total += shares[i]
     return total
 
 
 @compiled
-def _hand_out(
-    moved: AnyArray,
-    levels: int,
-    least: float,
-    quantum: float,
-    left: float,
-    moves: AnyArray,
-    costs: AnyArray,
-    shares: AnyArray,
-) -> None:
+def _hand_out(work: Workspace, grid: Grid, left: float, shares: AnyArray) -> None:
     """Give what is left, piece by piece, always where a GPU saves most.
 
     An agent that moves gets to its next level. One that keeps its share pays for a reallocation
     first, so for it all levels within reach are tried.
     """
-    for _ in range(levels * shares.shape[0]):
+    least, quantum = grid.least, grid.quantum
+    for _ in range(grid.levels * shares.shape[0]):
         if left <= 0.0:
             return
         best, steepest, chosen, cost_there = -1, 0.0, 0.0, 0.0
         for i in range(shares.shape[0]):
+            moved = work.costs[i, _KEEP:]
             level = floor((shares[i] - least) / quantum + 1e-6) + 1
-            last = min(levels, level if moves[i] > 0.0 else floor((shares[i] + left - least) / quantum) + 1)
+            last = level if work.moves[i] > 0.0 else floor((shares[i] + left - least) / quantum) + 1
+            last = min(grid.levels, last)
             while level <= last:
-                share, cost = least + level * quantum, moved[i, level]
+                share, cost = least + level * quantum, moved[level]
                 if share > shares[i] + left:
                     part = (share - shares[i] - left) / quantum
-                    share, cost = shares[i] + left, cost + part * (moved[i, level - 1] - cost)
-                slope = (costs[i] - cost) / (share - shares[i])
+                    share, cost = shares[i] + left, cost + part * (moved[level - 1] - cost)
+                slope = (work.cost[i] - cost) / (share - shares[i])
                 if slope > steepest:
                     best, steepest, chosen, cost_there = i, slope, share, cost
                 level += 1
         if best < 0:
             return
         left -= chosen - shares[best]
-        shares[best], costs[best], moves[best] = chosen, cost_there, 1.0
+        shares[best], work.cost[best], work.moves[best] = chosen, cost_there, 1.0
+
+
+@inlined
+def _grid(platform: Any, count: int, constants: AnyArray) -> Grid:
+    """The steps and the shares of a programme for so many agents."""
+    horizon_s, standby = constants[0], constants[5]
+    steps = max(1, floor(min(float(_STEPS), horizon_s / platform.dt) + 0.5))
+    later_dt = (horizon_s - platform.dt) / (steps - 1) if steps > 1 else platform.dt
+    if platform.slice > 0.0:
+        levels = floor(min(float(_LEVELS), platform.most / platform.slice + 1e-6))
+        return Grid(steps, platform.dt, later_dt, levels, 0.0, platform.slice)
+    least = min(standby, 0.5 * min(platform.most, platform.gpus / count))
+    return Grid(steps, platform.dt, later_dt, _LEVELS, least, (platform.most - least) / _LEVELS)
 
 
 @compiled
-def _plan_row(
-    seen: AnyArray,
-    dt: float,
-    gpus: float,
-    most: float,
-    slice_: float,
-    reallocation_s: float,
-    deadband: float,
-    constants: AnyArray,
-    corrections: AnyArray,
-    options: AnyArray,
-    room: AnyArray,
-    shares: AnyArray,
-) -> None:
+def _price_choices(
+    work: Workspace, grid: Grid, i: int, constants: AnyArray, correction: AnyArray, gpu_cost: float
+) -> float:
+    """Write what each choice of an agent is predicted to cost; returns the most that a GPU could save it."""
+    agent, platform = work.agents[i], work.platform[0]
+    choices, count = _KEEP + grid.levels + 1, work.agents.shape[0]
+    rates, delays = work.costs[count, :choices], work.costs[count + 1, :choices]
+    inflow_weight, persistence, terminal = constants[1], constants[2] ** grid.later_dt, constants[3]
+    weight = agent.weight * exp(correction[URGENCY])
+    expected = (inflow_weight * agent.inflow / grid.dt + (1.0 - inflow_weight) * agent.rate) * grid.later_dt
+    expected *= exp(correction[FORECAST])
+    lasting = persistence ** exp(correction[DECAY])
+    change_s = platform.reallocation_s * exp(correction[RELUCTANCE])
+    # A change within the deadband is free, but must not exceed it by rounding.
+    drift = max(0.0, platform.deadband - _ROUNDING) if platform.slice == 0.0 else 0.0
+    for k in range(_KEEP):
+        share = min(platform.most, max(grid.least, agent.share + (1 - k) * drift))
+        work.kept_share[i, k], rates[k] = share, agent.throughput * speedup(share, agent.kappa)
+        delays[k] = agent.loading + (change_s if abs(share - agent.share) > platform.deadband else 0.0)
+    for level in range(grid.levels + 1):
+        share = grid.least + level * grid.quantum
+        rates[_KEEP + level] = agent.throughput * speedup(share, agent.kappa)
+        delays[_KEEP + level] = agent.loading + (change_s if share > 0.0 else 0.0)
+    forecast = Forecast(agent.queue, expected, lasting, terminal / agent.throughput)
+    costs = work.costs[i, :choices]
+    predict_backlogs(forecast, grid, rates, delays, work.costs[count + 2, :choices], costs)
+    steepest = 0.0
+    for k in range(_KEEP):
+        costs[k] = weight * costs[k] + gpu_cost * work.kept_share[i, k]
+    for level in range(grid.levels + 1):
+        costs[_KEEP + level] = weight * costs[_KEEP + level] + gpu_cost * (grid.least + level * grid.quantum)
+    for level in range(grid.levels):
+        saving = (costs[_KEEP + level] - costs[_KEEP + level + 1]) / grid.quantum
+        steepest = max(steepest, saving)
+    for k in range(_KEEP):
+        if work.kept_share[i, k] > grid.least:
+            saving = (costs[_KEEP] - costs[k]) / (work.kept_share[i, k] - grid.least)
+            steepest = max(steepest, saving)
+    return steepest
+
+
+@compiled
+def _plan_row(work: Workspace, constants: AnyArray, corrections: AnyArray, shares: AnyArray) -> None:
     """Write the planned fractions of one environment, (N,).
 
-    `seen` is what it is planned from, (_SEEN, N), `constants` are in the order of `Constants`,
-    `corrections` are (N, CORRECTIONS). `options` is room for N + 3 rows of what an agent can choose
-    from, shares that cost no reallocation and then levels, `room` for (_KEEP + 2, N) numbers.
+    Args:
+        work: its agents and platform, and scratch.
+        constants: in the order of `Constants`.
+        corrections: (N, CORRECTIONS).
+        shares: where to write, (N,).
     """
-    horizon_s, inflow_weight, persistence = constants[0], constants[1], constants[2]
-    terminal, bill, standby = constants[3], constants[4], constants[5]
-    queue, inflow, rate, throughput = seen[0], seen[1], seen[2], seen[3]
-    kappa, weights, held, loading = seen[4], seen[5], seen[6], seen[7]
-    count = shares.shape[0]
-    kept, moved = options[:count, :_KEEP], options[:count, _KEEP:]
-    kept_share, moves, costs = room[:_KEEP].T, room[_KEEP], room[_KEEP + 1]
-    steps = max(1, floor(min(float(_STEPS), horizon_s / dt) + 0.5))
-    later_dt = (horizon_s - dt) / (steps - 1) if steps > 1 else dt
-    persistence = persistence**later_dt
-    least, levels = min(standby, 0.5 * min(most, gpus / count)), _LEVELS
-    quantum = (most - least) / levels
-    # A change within the deadband is free, but must not exceed it by rounding.
-    drift = max(0.0, deadband - _ROUNDING)
-    if slice_ > 0.0:
-        levels = floor(min(float(_LEVELS), most / slice_ + 1e-6))
-        least, quantum, drift = 0.0, slice_, 0.0
-    choices = _KEEP + levels + 1
-    rates, delays, queues = (
-        options[count, :choices],
-        options[count + 1, :choices],
-        options[count + 2, :choices],
-    )
+    count, platform = shares.shape[0], work.platform[0]
+    grid = _grid(platform, count, constants)
     offered = 0.0
     for i in range(count):
-        offered += rate[i] * weights[i]
+        offered += work.agents[i].rate * work.agents[i].weight
     # The objective weighs a second's bill of all GPUs like `bill` seconds of every request's latency.
-    gpu_cost = bill * offered / gpus * (dt + (steps - 1) * later_dt)
+    gpu_cost = constants[4] * offered / platform.gpus * (grid.dt + (grid.steps - 1) * grid.later_dt)
     steepest = 0.0
     for i in range(count):
-        weight, base = weights[i] * exp(corrections[i, URGENCY]), throughput[i]
-        expected = (inflow_weight * inflow[i] / dt + (1.0 - inflow_weight) * rate[i]) * later_dt
-        expected *= exp(corrections[i, FORECAST])
-        lasting = persistence ** exp(corrections[i, DECAY])
-        change_s = reallocation_s * exp(corrections[i, RELUCTANCE])
-        for k in range(_KEEP):
-            share = min(most, max(least, held[i] + (1 - k) * drift))
-            kept_share[i, k], rates[k] = share, base * speedup(share, kappa[i])
-            delays[k] = loading[i] + (change_s if abs(share - held[i]) > deadband else 0.0)
-        for level in range(levels + 1):
-            share = least + level * quantum
-            rates[_KEEP + level] = base * speedup(share, kappa[i])
-            delays[_KEEP + level] = loading[i] + (change_s if share > 0.0 else 0.0)
-        predict_backlogs(
-            queue[i],
-            expected,
-            lasting,
-            rates,
-            delays,
-            dt,
-            later_dt,
-            steps,
-            terminal / base,
-            queues,
-            options[i, : rates.shape[0]],
-        )
-        for k in range(_KEEP):
-            kept[i, k] = weight * kept[i, k] + gpu_cost * kept_share[i, k]
-        for level in range(levels + 1):
-            moved[i, level] = weight * moved[i, level] + gpu_cost * (least + level * quantum)
-        for level in range(levels):
-            steepest = max(steepest, (moved[i, level] - moved[i, level + 1]) / quantum)
-        for k in range(_KEEP):
-            if kept_share[i, k] > least:
-                saving = (moved[i, 0] - kept[i, k]) / (kept_share[i, k] - least)
-                steepest = max(steepest, saving)
-    limit = gpus * (1.0 + _ROUNDING)
-    total = _respond(moved, kept, kept_share, levels, least, quantum, 0.0, moves, costs, shares)
+        steepest = max(steepest, _price_choices(work, grid, i, constants, corrections[i], gpu_cost))
+    limit = platform.gpus * (1.0 + _ROUNDING)
+    total = _respond(work, grid, 0.0, shares)
     if total > limit:
         low, high = 0.0, 2.0 * steepest + 1e-300
         for _ in range(_HALVINGS):
             price = 0.5 * (low + high)
-            total = _respond(moved, kept, kept_share, levels, least, quantum, price, moves, costs, shares)
+            total = _respond(work, grid, price, shares)
             low, high = (price, high) if total > limit else (low, price)
-        total = _respond(moved, kept, kept_share, levels, least, quantum, high, moves, costs, shares)
-        _hand_out(moved, levels, least, quantum, gpus - total, moves, costs, shares)
-    fit(shares, gpus)
+        total = _respond(work, grid, high, shares)
+        _hand_out(work, grid, platform.gpus - total, shares)
+    fit(shares, platform.gpus)
     for i in range(count):
-        shares[i] /= gpus
-
-
-_SEEN = 8  # numbers of an agent that are planned from: those that `_plan_views` copies
+        shares[i] /= platform.gpus
 
 
 @compiled
 def _plan_views(
-    fields: AnyArray,
-    settings: AnyArray,
-    constants: AnyArray,
-    corrections: AnyArray,
-    options: AnyArray,
-    room: AnyArray,
-    fractions: AnyArray,
+    packed: Packed, constants: AnyArray, corrections: AnyArray, work: Workspace, fractions: AnyArray
 ) -> None:
     """Write the planned fractions, (B, N), of a packed view."""
-    seen = room[:_SEEN]
+    settings, platform = packed.settings[0], work.platform[0]
+    platform.dt, platform.gpus, platform.slice = settings.dt, settings.gpus, settings.slice
+    platform.most = min(settings.gpus, settings.max_share)
+    platform.reallocation_s, platform.deadband = settings.reallocation_s, settings.deadband
     for b in range(fractions.shape[0]):
-        state, agents = fields[:, b], fields[PARAMETERS:, b]
         for i in range(fractions.shape[1]):
-            seen[0, i], seen[1, i], seen[2, i] = state[QUEUE, i], state[INFLOW, i], state[RATE, i]
-            seen[3, i], seen[4, i] = agents[THROUGHPUT, i], agents[KAPPA, i]
-            seen[5, i], seen[6, i] = 1.0 / agents[PRIORITY, i], state[HELD, i]
-            seen[7, i] = state[LOADING, i]
-        _plan_row(
-            seen,
-            settings[DT],
-            settings[GPUS],
-            min(settings[GPUS], settings[MAX_SHARE]),
-            settings[SLICE],
-            settings[REALLOCATION_S],
-            settings[DEADBAND],
-            constants,
-            corrections[b],
-            options,
-            room[_SEEN:],
-            fractions[b],
-        )
-
-
-_QUEUE, _INFLOW, _RATE, _SHARE, _LOADING, _THROUGHPUT, _KAPPA, _WEIGHT = (
-    OBSERVATION_FEATURES.index(name)
-    for name in ("queue", "inflow", "rate", "share", "loading", "throughput", "kappa", "priority")
-)
-_GPUS, _DT, _REALLOCATION, _DEADBAND, _MAX_SHARE, _SLICE = (
-    OBSERVATION_FEATURES.index(name)
-    for name in ("gpus", "dt", "reallocation", "deadband", "max_share", "slice")
-)
+            now, agent, own = packed.state[b, i], packed.agents[b, i], work.agents[i]
+            own.queue, own.inflow, own.rate = now.queue, now.inflow, now.rate
+            own.throughput, own.kappa = agent.throughput, agent.kappa
+            own.weight, own.share, own.loading = 1.0 / agent.priority, now.share, now.loading
+        _plan_row(work, constants, corrections[b], fractions[b])
 
 
 @compiled
 def _plan_observations(
-    observation: AnyArray,
-    constants: AnyArray,
-    corrections: AnyArray,
-    options: AnyArray,
-    room: AnyArray,
-    fractions: AnyArray,
+    observation: AnyArray, constants: AnyArray, corrections: AnyArray, work: Workspace, fractions: AnyArray
 ) -> None:
     """Write the planned fractions, (B, N), of observations, (B, N, F), whose columns are undone.
 
     What no environment shows (a step, platform, throughput or weight of nothing) is not a number.
     """
-    seen = room[:_SEEN]
+    rows, platform = observation.view(OBSERVATION), work.platform[0]
     for b in range(observation.shape[0]):
-        rows, shares, sound = observation[b], fractions[b], True
-        dt, gpus = unbounded(float(rows[0, _DT])), unbounded(float(rows[0, _GPUS]))
-        most = min(gpus, unbounded(float(rows[0, _MAX_SHARE])))
-        sound = dt > 0.0 and most > 0.0
-        for i in range(rows.shape[0]):
-            base = 50.0 * unbounded(float(rows[i, _THROUGHPUT]))
-            kappa = float(rows[i, _KAPPA])
-            seen[0, i] = unbounded(float(rows[i, _QUEUE])) * base
-            seen[1, i] = unbounded(float(rows[i, _INFLOW])) * base * dt
-            seen[2, i] = unbounded(float(rows[i, _RATE])) * base
-            seen[3, i], seen[4, i] = base, unbounded(kappa) if kappa < 1.0 else 0.0
-            seen[5, i] = float(rows[i, _WEIGHT])
-            seen[6, i] = float(rows[i, _SHARE]) * gpus
-            seen[7, i] = unbounded(float(rows[i, _LOADING]))
-            sound = sound and base > 0.0 and seen[5, i] > 0.0
+        first, shares = rows[b, 0, 0], fractions[b]
+        platform.dt, platform.gpus = unbounded(float(first.dt)), unbounded(float(first.gpus))
+        platform.most = min(platform.gpus, unbounded(float(first.max_share)))
+        platform.slice, platform.deadband = float(first.slice), float(first.deadband)
+        platform.reallocation_s = float(first.reallocation) * platform.dt
+        sound = platform.dt > 0.0 and platform.most > 0.0
+        for i in range(observation.shape[1]):
+            row, own = rows[b, i, 0], work.agents[i]
+            own.throughput = 50.0 * unbounded(float(row.throughput))
+            own.queue = unbounded(float(row.queue)) * own.throughput
+            own.inflow = unbounded(float(row.inflow)) * own.throughput * platform.dt
+            own.rate = unbounded(float(row.rate)) * own.throughput
+            own.kappa = unbounded(float(row.kappa)) if row.kappa < 1.0 else 0.0
+            own.weight, own.share = float(row.priority), float(row.share) * platform.gpus
+            own.loading = unbounded(float(row.loading))
+            sound = sound and own.throughput > 0.0 and own.weight > 0.0
         if sound:
-            _plan_row(
-                seen,
-                dt,
-                gpus,
-                most,
-                float(rows[0, _SLICE]),
-                float(rows[0, _REALLOCATION]) * dt,
-                float(rows[0, _DEADBAND]),
-                constants,
-                corrections[b],
-                options,
-                room[_SEEN:],
-                shares,
-            )
+            _plan_row(work, constants, corrections[b], shares)
         else:
-            for i in range(rows.shape[0]):
+            for i in range(observation.shape[1]):
                 shares[i] = nan
-
-
-def _room(count: int) -> tuple[Array, Array]:
-    """What a plan for so many agents writes to on its way; made anew, so that threads can share a policy."""
-    return np.empty((count + 3, _KEEP + _LEVELS + 1)), np.empty((_SEEN + _KEEP + 2, count))
 
 
 def plan(view: View, constants: Array, corrections: Array | None = None) -> Array:
@@ -397,15 +349,14 @@ def plan(view: View, constants: Array, corrections: Array | None = None) -> Arra
     """
     packed = pack(view)
     if corrections is None:
-        corrections = np.zeros((*packed.fields.shape[1:], len(CORRECTIONS)))
+        corrections = np.zeros((*packed.state.shape, len(CORRECTIONS)))
     return plan_packed(packed, constants, corrections).reshape(view.queue.shape)
 
 
 def plan_packed(packed: Packed, constants: Array, corrections: Array) -> Array:
     """What `plan` does, for a packed view: fractions of the platform, (B, N)."""
-    shape = packed.fields.shape[1:]
-    fractions = np.empty(shape)
-    _plan_views(*packed, constants, corrections, *_room(shape[1]), fractions)
+    fractions = np.empty(packed.state.shape)
+    _plan_views(packed, constants, corrections, _workspace(fractions.shape[1]), fractions)
     return fractions
 
 
@@ -421,5 +372,5 @@ def plan_observed(observation: AnyArray, constants: Array, corrections: Array) -
         Fractions of the platform, (B, N); not numbers where no environment shows such an observation.
     """
     fractions = np.empty(observation.shape[:2])
-    _plan_observations(observation, constants, corrections, *_room(observation.shape[1]), fractions)
+    _plan_observations(observation, constants, corrections, _workspace(fractions.shape[1]), fractions)
     return fractions

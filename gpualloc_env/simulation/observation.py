@@ -140,34 +140,39 @@ def pack(view: View) -> Packed:
         ValueError: the shapes differ.
     """
     shape = np.shape(view.queue)
-    packed = empty_packed(shape if len(shape) == 2 else (1, *shape))
-    for records, names in zip(packed, (STATE_FIELDS, AGENT_FIELDS, SETTING_FIELDS), strict=True):
-        for name in names:
-            values = getattr(view, name)
-            if np.shape(values) not in ((), shape):
-                raise ValueError(f"{name} has shape {np.shape(values)}, queue has {shape}")
-            records[name] = values
-    derive(packed.settings)
+    for name in ARRAY_FIELDS:
+        if np.shape(getattr(view, name)) != shape:
+            raise ValueError(f"{name} has shape {np.shape(getattr(view, name))}, queue has {shape}")
+    arrays, settings = np.array(view[: len(ARRAY_FIELDS)]), np.array(view[len(ARRAY_FIELDS) :])
+    return packed_from(arrays if arrays.ndim == 3 else arrays[:, None], settings)
+
+
+def packed_from(arrays: AnyArray, settings: AnyArray) -> Packed:
+    """The packed view of the numbers of its fields, in their order: (fields, B, N) and (settings,)."""
+    packed = Packed(
+        np.empty(arrays.shape[1:], STATE), np.empty(arrays.shape[1:], AGENT), np.empty(1, SETTINGS)
+    )
+    columns, states = arrays.transpose(1, 2, 0), len(STATE_FIELDS)
+    # The fields are the first columns of the records.
+    plain(packed.state)[..., :states] = columns[..., :states]
+    plain(packed.agents)[..., : len(AGENT_FIELDS)] = columns[..., states:]
+    plain(packed.settings)[:, : len(SETTING_FIELDS)] = settings
     return packed
 
 
+@compiled
 def derive(settings: AnyArray) -> None:
     """Write the columns of settings, (1,), that follow from the others."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        settings["per_dt"] = 1.0 / settings["dt"]
-        settings["per_gpu"] = 1.0 / settings["gpus"]
-        settings["per_keep_alive"] = 1.0 / np.maximum(settings["keep_alive_s"], settings["dt"])
-
-
-def empty_packed(shape: tuple[int, ...]) -> Packed:
-    """Room for the numbers of a view of (B, N) arrays."""
-    return Packed(np.zeros(shape, STATE), np.zeros(shape, AGENT), np.zeros(1, SETTINGS))
+    one = settings[0]
+    one.per_dt, one.per_gpu = 1.0 / one.dt, 1.0 / one.gpus
+    one.per_keep_alive = 1.0 / max(one.keep_alive_s, one.dt)
 
 
 @compiled
 def encode_packed(packed: Packed, observation: AnyArray) -> None:
     """Write the observations, (B, N, F), of a packed view."""
     rows = observation.view(OBSERVATION)
+    derive(packed.settings)
     encode_agents(packed.agents, packed.settings)
     for b in range(observation.shape[0]):
         for i in range(observation.shape[1]):
@@ -176,7 +181,7 @@ def encode_packed(packed: Packed, observation: AnyArray) -> None:
 
 def observed(packed: Packed) -> AnyArray:
     """The observations of a packed view, (B, N, F) float32."""
-    observation = plain(np.empty(packed.state.shape, OBSERVATION))
+    observation = np.empty((*packed.state.shape, len(OBSERVATION_FEATURES)), dtype=np.float32)
     encode_packed(packed, observation)
     return observation
 

@@ -65,7 +65,8 @@ AGENT = np.dtype(
         ("weight", np.float64),  # ω = 1/P
         ("slo_lag", np.int64),  # whole steps before a request reaches its objective, ⌈slo/dt⌉ − 1
         ("observed", OBSERVATION),  # its row of the observation, the columns that last for the episode
-    ]
+    ],
+    align=True,
 )
 
 OUTCOME = np.dtype(
@@ -127,7 +128,6 @@ SETTINGS = np.dtype(
 )
 
 
-def plain(records: AnyArray) -> AnyArray:
-    """The numbers of records of one type, in the same memory: (…, columns) for (…)."""
-    kind = records.dtype[0]
-    return records.view(kind).reshape(*records.shape, records.dtype.itemsize // kind.itemsize)
+def plain(records: AnyArray) -> Array:
+    """Records whose columns take eight bytes each as float64, (…, columns) for (…), in the same memory."""
+    return records.view(np.float64).reshape(*records.shape, -1)

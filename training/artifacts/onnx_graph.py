@@ -1,16 +1,16 @@
 """An exported network as a graph that any ONNX runtime runs: its arrays and what is done with them.
 
-A file is read only where its graph is what `build` makes of its settings and arrays. Whatever changes
-that graph is therefore a new version of the file's format.
+The graphs are written and never read back: an .npz is this package's own form, an .onnx is for others.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
+from gpualloc_env.allocator.file import MANIFEST, Manifest
 from gpualloc_env.allocator.networks import correction_outputs
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from gpualloc_env.simulation.state import AnyArray
@@ -67,7 +67,7 @@ class Graph:
 
 
 def mlp(graph: Graph, settings: Mapping[str, Any]) -> str:
-    """The operators of `gpualloc_env.networks.mlp`; returns the outputs, (B, A)."""
+    """The operators of `gpualloc_env.allocator.networks.mlp`; returns the outputs, (B, A)."""
     last = len(settings["layers"]) - 2
     values = graph.apply("Sub", graph.apply("Flatten", INPUT), "mean")
     values = graph.apply("Mul", graph.apply("Sub", values, "mean_rest"), "scale")
@@ -79,7 +79,7 @@ def mlp(graph: Graph, settings: Mapping[str, Any]) -> str:
 
 
 def shared(graph: Graph, settings: Mapping[str, Any]) -> str:
-    """The operators of `gpualloc_env.networks.shared`; returns the outputs, (B, A)."""
+    """The operators of `gpualloc_env.allocator.networks.shared`; returns the outputs, (B, A)."""
     last = len(settings["layers"]) - 2
     gpus = graph.apply("Gather", INPUT, [_GPUS], axis=2)
     left = graph.apply("Max", graph.apply("Sub", 1.0, gpus), 1e-6)
@@ -103,7 +103,7 @@ def shared(graph: Graph, settings: Mapping[str, Any]) -> str:
 
 
 def simplex(graph: Graph, settings: Mapping[str, Any], outputs: str) -> None:
-    """The operators of `gpualloc_env.networks.simplex`.
+    """The operators of `gpualloc_env.allocator.networks.simplex`.
 
     e^x_i / (Σ_j e^x_j + N e^idle) is e^x_i / Σ_j (e^x_j + e^idle), for any number of agents.
     """
@@ -147,7 +147,7 @@ def build(
     """The model of a network and its actions.
 
     Args:
-        settings: of both, as `gpualloc_env.networks.decider` takes them.
+        settings: of both, as `gpualloc_env.allocator.networks.decider` takes them.
         arrays: of the network, float32; they are the graph's initializers.
         agents: N; None where any number is served.
         metadata: of the file.
@@ -179,28 +179,14 @@ def build(
     return model
 
 
-def encode(model: ModelProto) -> bytes:
-    """The bytes of a file, after a look at whether ONNX allows the graph."""
-    checker.check_model(model, full_check=True)  # pyright: ignore[reportUnknownMemberType]
-    return model.SerializeToString()
+def write_onnx(path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray]) -> None:
+    """Write a network as a graph for any ONNX runtime, its float32 arrays the initializers.
 
-
-def decode(data: bytes) -> tuple[ModelProto, dict[str, str]]:
-    """The model in the bytes of a file, and its metadata; fails in as many ways as a file has parts."""
-    model = ModelProto.FromString(data)
-    return model, {entry.key: entry.value for entry in model.metadata_props}
-
-
-def arrays_of(model: ModelProto) -> dict[str, AnyArray]:
-    """The initializers of a model's graph by name, which all must be float32 and within the file.
-
-    Raises:
-        ValueError: one is something else.
+    The graph leads from `observation`, (B, N, F) float32, to `shares`, (B, N), or to `corrections`,
+    (B, N · kinds), from which the package makes a plan. The manifest is in the metadata, as JSON. The
+    package itself reads the .npz form of an allocator.
     """
-    arrays: dict[str, AnyArray] = {}
-    for tensor in model.graph.initializer:
-        shape = tuple(tensor.dims)
-        if tensor.data_type != TensorProto.FLOAT or len(tensor.raw_data) != 4 * math.prod(shape):
-            raise ValueError(f"{tensor.name} must be float32 of shape {shape}, in raw bytes")
-        arrays[tensor.name] = np.frombuffer(tensor.raw_data, "<f4").reshape(shape).astype(np.float32)
-    return arrays
+    agents = None if manifest.serves_any_number else len(manifest.agents)
+    model = build(manifest.network, arrays, agents, {MANIFEST: manifest.model_dump_json()})
+    checker.check_model(model, full_check=True)  # pyright: ignore[reportUnknownMemberType]
+    path.write_bytes(model.SerializeToString())

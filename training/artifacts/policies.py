@@ -8,10 +8,7 @@ from pathlib import Path
 from baselines import POLICIES, Policy, policy_for
 from gpualloc_env.allocator.allocator import Allocator
 from gpualloc_env.allocator.file import read
-from gpualloc_env.allocator.networks import Decider
 from gpualloc_env.scenario.scenario import Scenario
-from gpualloc_env.simulation.observation import View, empty_observation, encode, pack
-from gpualloc_env.simulation.state import Array
 from training.learning.action_transform import ActionTransform
 
 
@@ -21,7 +18,7 @@ class AgentsError(ValueError):
 
 MODEL, TRANSFORM, NORMALISER = "model.zip", "transform.json", "normaliser.pkl"
 """Files of a training run."""
-EXPORTED = (".npz", ".onnx")
+EXPORTED = (".npz",)
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,7 +54,7 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
             raise ValueError(f"{directory} holds no finished training run: {file} is missing; train it first")
     from stable_baselines3 import PPO
 
-    from training.learning.trained_network import decider_of
+    from training.learning.trained_network import decider_of, learned_policy
 
     transform = read_transform(directory)
     model = PPO.load(directory / MODEL, device="cpu")
@@ -96,15 +93,3 @@ def load_policies(name: str, scenario: Scenario) -> list[Policy]:
     if name not in POLICIES:
         seeds = sorted(Path(name).glob("seed-*/")) or sorted(Path(name).glob("seed-*.npz"))
     return [load_policy(str(seed), scenario) for seed in seeds] or [load_policy(name, scenario)]
-
-
-def learned_policy(decider: Decider) -> Policy:
-    """The policy of a network: its most likely action, as in training made shares."""
-
-    def policy(view: View) -> Array:
-        packed = pack(view)
-        observation = empty_observation(packed)
-        encode(*packed, observation)
-        return decider(observation, packed).reshape(view.queue.shape)
-
-    return policy

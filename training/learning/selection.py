@@ -8,12 +8,11 @@ from stable_baselines3 import PPO
 
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.scenario import Scenario
-from training.artifacts.policies import learned_policy
 from training.evaluation.evaluate import rollout
 from training.evaluation.held_out import count_episodes
 from training.evaluation.seeds import FIRST_VALIDATION_SEED
 from training.learning.action_transform import ActionTransform
-from training.learning.trained_network import decider_of
+from training.learning.trained_network import decider_of, learned_policy
 
 
 @dataclass

@@ -8,10 +8,12 @@ import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
+from baselines import Policy
 from gpualloc_env.allocator.networks import Decider, decider
-from gpualloc_env.simulation.state import AnyArray
+from gpualloc_env.simulation.observation import View, observed, pack
+from gpualloc_env.simulation.state import AnyArray, Array
 from training.learning.action_transform import ActionTransform
-from training.learning.allocator_policy import FEATURES, AllocatorPolicy, Equivariant, SharedHead
+from training.learning.allocator_policy import AllocatorPolicy, Equivariant, SharedHead
 
 Arrays = dict[str, AnyArray]
 
@@ -40,7 +42,17 @@ def network_of(
 def decider_of(model: PPO, transform: ActionTransform) -> Decider:
     """What decides as a file that is exported from the model would."""
     settings, arrays = network_of(model, transform)
-    return decider(settings, arrays, (transform.num_agents, FEATURES))
+    return decider(settings, arrays, transform.num_agents)
+
+
+def learned_policy(decider: Decider) -> Policy:
+    """The policy of a network: its most likely action, as in training made shares."""
+
+    def policy(view: View) -> Array:
+        packed = pack(view)
+        return decider(observed(packed), packed).reshape(view.queue.shape)
+
+    return policy
 
 
 def _mlp(policy: AllocatorPolicy, normaliser: VecNormalize | None) -> tuple[dict[str, Any], Arrays]:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from math import ceil
 
 import numpy as np
-from gpualloc_env.simulation.lanes import NEGLIGIBLE
 
+from gpualloc_env.simulation.fluid import NEGLIGIBLE
 from gpualloc_env.simulation.state import Array
 from training.reporting.report import estimate
 from training.validation.checks import Check, against_simulator, controlled
