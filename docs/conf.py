@@ -35,6 +35,7 @@ myst_heading_anchors = 3
 myst_dmath_double_inline = True
 
 # Code cells
+highlight_language = "none"
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
@@ -46,6 +47,7 @@ nb_output_stderr = "remove"
 default_role = "literal"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_default_options = {"members": True, "exclude-members": "model_config"}
@@ -55,6 +57,6 @@ html_theme = "furo"
 html_title = "GPUAlloc"
 html_math_renderer = "mathml"
 html_static_path = ["_static"]
-html_css_files = ["tables.css"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 copybutton_exclude = ".linenos, .gp, .go"

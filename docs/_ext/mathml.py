@@ -17,8 +17,6 @@ def _block(translator: Any, node: Any) -> None:
     raise SkipNode  # the equation is written; its LaTeX is not to follow it
 
 
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the renderer under the name `mathml`."""
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
