@@ -1,13 +1,18 @@
-"""numba's nopython compiler with an on-disk cache that follows whole packages: `compiled` and its kin."""
+"""numba's nopython compiler with an on-disk cache that follows whole packages: `compiled` and its kin.
+
+All that is private to numba stands in this file: three options of its compiler, and the stamp and
+the writer of its cache.
+"""
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
-from numba import njit, typeof  # pyright: ignore
+from numba import config, njit, typeof  # pyright: ignore
 from numba.core import event
 from numba.extending import register_jitable
 
@@ -25,16 +30,23 @@ _OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cfunc_wra
 def compiled(function: Function) -> Function:
     """Compile a function at its first call and keep the machine code beside its source.
 
-    Numba drops a cached function when its own file changes, not when a function that it
-    calls does. The kernels here call each other across modules, so the stamp of the cache
-    covers every module of this package and of the function's own folder.
+    Numba drops a cached function when its own file changes, not when a function that it calls
+    does. The kernels here call each other across modules, so the stamp of the cache covers every
+    module of this package and of the function's own. Where no folder can be written, or a disk is
+    full, functions are compiled for this process alone, with one warning.
 
     A compiled function must not allocate. It runs without the interpreter's lock, so that
     threads can share a batch.
     """
-    dispatcher = njit(cache=True, **_OPTIONS)(function)  # pyright: ignore
-    dispatcher._cache._cache_file._source_stamp = _stamp(Path(function.__code__.co_filename).parent)  # pyright: ignore
-    return dispatcher  # pyright: ignore
+    dispatcher: Any = njit(**_OPTIONS)(function)  # pyright: ignore
+    try:
+        dispatcher.enable_caching()
+    except RuntimeError:  # numba found no folder that it can write
+        _warn_uncached("no folder for it can be written")
+        return dispatcher
+    dispatcher._cache._cache_file._source_stamp = _stamp(Path(function.__code__.co_filename))
+    dispatcher._cache.save_overload = _forgiving(dispatcher._cache.save_overload)
+    return dispatcher
 
 
 def inlined(function: Function) -> Function:
@@ -54,8 +66,8 @@ def shared(function: Function) -> Function:
 def resolved(function: Function, *arguments: Any) -> Function:
     """The machine code of a compiled function for arguments of these types, and for no others.
 
-    To call it is to skip the look at the type of each argument, which takes a microsecond for some
-    twenty arrays. Arrays must be of the same type, number of axes and order in memory every time.
+    To call it is to skip the look at the type of each argument, which takes longer than a step of
+    one environment. Arrays must be of the same type, number of axes and order in memory every time.
     """
     dispatcher: Any = function
     signature: tuple[Any, ...] = tuple(typeof(argument) for argument in arguments)  # pyright: ignore
@@ -63,45 +75,84 @@ def resolved(function: Function, *arguments: Any) -> Function:
     return dispatcher.get_overload(signature)
 
 
+def _forgiving(save: Callable[..., None]) -> Callable[..., None]:
+    """Write to the cache, or go on without it."""
+
+    def save_overload(*arguments: Any) -> None:
+        try:
+            save(*arguments)
+        except OSError as error:
+            _warn_uncached(error.strerror or str(error))
+
+    return save_overload
+
+
+def _warn_uncached(reason: str) -> None:
+    _warn_once(
+        f"compiled code is not kept ({reason}), so every new process compiles it again; "
+        "set NUMBA_CACHE_DIR to a folder that can be written"
+    )
+
+
 @lru_cache
-def _stamp(folder: Path) -> tuple[tuple[str, float, int], ...]:
-    """What changes when a module of this package or of another folder does."""
-    sources = sorted({*Path(__file__).parent.glob("*.py"), *folder.glob("*.py")})
+def _warn_once(message: str) -> None:
+    _LOG.warning("%s", message)
+
+
+def _stamp(file: Path) -> tuple[tuple[str, float, int], ...]:
+    """What changes when a module of this package, or of the one that holds a file, does."""
+    folder = file.parent
+    while (folder.parent / "__init__.py").exists():
+        folder = folder.parent
+    return _contents(Path(__file__).parent) + _contents(folder)
+
+
+@lru_cache
+def _contents(folder: Path) -> tuple[tuple[str, float, int], ...]:
+    sources = sorted(folder.rglob("*.py"))
     return tuple((str(path), path.stat().st_mtime, path.stat().st_size) for path in sources)
 
 
 class _Notice(event.Listener):
-    """Says once why nothing seems to happen while this package's functions are being compiled."""
+    """Says why nothing seems to happen while a part of this package is being compiled, once for each."""
 
     def __init__(self) -> None:
         self._nested = 0  # functions being compiled, each for the sake of the one before
-        self._began = self._spent_s = 0.0
-        self._said = False
+        self._began, self._part = 0.0, ""
+        self._spent_s: dict[str, float] = defaultdict(float)
 
     def on_start(self, event: Any) -> None:
         """Begin to compile a function: it is in no cache."""
-        if not _is_ours(event):
+        part = _part(event)
+        if part is None:
             return
-        now = perf_counter()
         if self._nested == 0:
-            self._began = now
+            self._began, self._part = perf_counter(), part
         self._nested += 1
-        if not self._said and self._spent_s + now - self._began > PATIENCE_S:
-            self._said = True
-            _LOG.warning("compiling the simulator, once for this machine; this takes about ten seconds")
+        so_far = self._spent_s[self._part] + perf_counter() - self._began
+        if so_far > PATIENCE_S:
+            self._spent_s[self._part] = -float("inf")  # said
+            _LOG.warning("compiling the %s, once for this machine; this takes some seconds", self._part)
 
     def on_end(self, event: Any) -> None:
         """End to compile a function."""
-        if not _is_ours(event):
+        if _part(event) is None:
             return
         self._nested -= 1
         if self._nested == 0:
-            self._spent_s += perf_counter() - self._began
+            self._spent_s[self._part] += perf_counter() - self._began
 
 
-def _is_ours(compilation: Any) -> bool:
+def _part(compilation: Any) -> str | None:
+    """What of this package a function being compiled belongs to; none where it is another's."""
     module: str = compilation.data["dispatcher"].py_func.__module__
-    return module.startswith(f"{__package__}.")
+    if not module.startswith(f"{__package__}."):
+        return None
+    return "allocators" if module.startswith(f"{__package__}.allocator.") else "simulator"
 
 
+if config.DISABLE_JIT:
+    # Records have no fields without the compiler.
+    config.DISABLE_JIT = 0
+    _warn_once("NUMBA_DISABLE_JIT is ignored: the simulator's kernels run compiled only")
 event.register("numba:compile", _Notice())  # pyright: ignore

@@ -16,7 +16,7 @@ from gpualloc_env.simulation.observation import encode, encode_agent
 from gpualloc_env.simulation.state import OBSERVATION, AnyArray, Array
 
 RATE_TIME_CONSTANT_S = 10.0
-# Requests and shares are real numbers: less than this of one is rounding, not work, a share or a change.
+# Requests and shares are real numbers: less than this of one is rounding, not work or a change.
 NEGLIGIBLE = 1e-9
 # Clocks are sums of dt: a time this close to its limit has reached it.
 CLOCK_TOLERANCE = 1e-9
@@ -148,7 +148,7 @@ def step(
         for i in range(requested.shape[1]):
             agent, now, did = world.agents[own, i], world.state[b, i], world.outcome[b, i]
             share = grant(clip(requested[b, i]) * scale, gpus, settings.max_share, settings.slice)
-            holds = share > NEGLIGIBLE
+            holds = share > 0.0
             # Serve: a change of share and a model that loads delay service, they do not slow it.
             change = abs(share - now.share)
             charged = t > 0 and holds and change > settings.deadband + NEGLIGIBLE
