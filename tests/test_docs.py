@@ -184,11 +184,12 @@ def test_diffs_fit_the_code():
         section
         for _, info, content in FENCE.findall(text)
         if info == "diff"
-        for section in re.split(r"^--- ", content, flags=re.MULTILINE)[1:]
+        for section in re.split(r"^@@ ", content, flags=re.MULTILINE)[1:]
     ]
     assert len(sections) >= 8
     for section in sections:
-        name, *lines = section.split("\n")
+        heading, *lines = section.split("\n")
+        name = heading.removesuffix(" @@")
         kept = [line[1:].strip() for line in lines if line and line[0] in " -"]
         if not kept:
             continue  # a new file, or an addition to a list

@@ -24,7 +24,7 @@ def _after_napoleon(_app: Any, _what: str, _name: str, _object: Any, _options: A
 def _signature(
     _app: Any, _what: str, _name: str, given: Any, _options: Any, _signature: Any, returns: Any
 ) -> tuple[str, Any] | None:
-    """Leave out defaults that are longer than a line, such as a whole platform."""
+    """Leave out long defaults, such as a whole platform."""
     if not (inspect.isclass(given) and issubclass(given, BaseModel)):
         return None
     shown: list[str] = []
