@@ -1,25 +1,18 @@
-"""Classical allocators. A policy is a function from a `View` to fractions of the platform."""
+"""Classical allocators by name.
+
+A policy is a function from a `View` to fractions of the platform. `DEFAULTS` lists those that decide on
+what they see (`baselines.online`), `POLICIES` the same ones with tuned constants, and `PRIVILEGED` those
+that know the future (`baselines.bounds`); a new one is a line of `DEFAULTS`, or a call of `register` from
+outside.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-from baselines.bounds.bound import Bound, bound, lower_bounds
-from baselines.bounds.clairvoyant import Clairvoyant, Schedule, feasible_schedule
-from baselines.online.adaptive import adaptive, adaptive_smoothed
-from baselines.online.autoscaler import Autoscaler
-from baselines.online.cmu import cmu
-from baselines.online.drift_plus_penalty import DriftPlusPenalty
-from baselines.online.generalised_cmu import GeneralisedCmu
-from baselines.online.hysteresis import Hysteresis
-from baselines.online.max_min_fair import MaxMinFair
-from baselines.online.max_weight import max_weight
-from baselines.online.proportional_fair import ProportionalFair
-from baselines.online.queue_aware import QueueAware
-from baselines.online.receding_horizon import RecedingHorizon
-from baselines.online.round_robin import round_robin
-from baselines.online.square_root_staffing import SquareRootStaffing
-from baselines.online.static import static
+from baselines import online
+from baselines.bounds import Bound, Clairvoyant, Schedule, bound, feasible_schedule, lower_bounds
+from baselines.online import adaptive, adaptive_smoothed, round_robin, static
 from baselines.tuned import Constants, tuned
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import View
@@ -39,21 +32,21 @@ class Stateful(Protocol):
 
 
 DEFAULTS: dict[str, Policy] = {
-    "static": static,
-    "round-robin": round_robin,
-    "adaptive": adaptive,
-    "adaptive-smoothed": adaptive_smoothed,
-    "queue-aware": QueueAware(),
-    "cmu": cmu,
-    "generalised-cmu": GeneralisedCmu(),
-    "max-weight": max_weight,
-    "drift-plus-penalty": DriftPlusPenalty(),
-    "max-min-fair": MaxMinFair(),
-    "proportional-fair": ProportionalFair(),
-    "square-root-staffing": SquareRootStaffing(),
-    "autoscaler": Autoscaler(),
-    "hysteresis": Hysteresis(),
-    "receding-horizon": RecedingHorizon(),
+    "static": online.static,
+    "round-robin": online.round_robin,
+    "adaptive": online.adaptive,
+    "adaptive-smoothed": online.adaptive_smoothed,
+    "queue-aware": online.QueueAware(),
+    "cmu": online.cmu,
+    "generalised-cmu": online.GeneralisedCmu(),
+    "max-weight": online.max_weight,
+    "drift-plus-penalty": online.DriftPlusPenalty(),
+    "max-min-fair": online.MaxMinFair(),
+    "proportional-fair": online.ProportionalFair(),
+    "square-root-staffing": online.SquareRootStaffing(),
+    "autoscaler": online.Autoscaler(),
+    "hysteresis": online.Hysteresis(),
+    "receding-horizon": online.RecedingHorizon(),
 }
 """Every policy with the constants that its file declares."""
 
@@ -94,6 +87,19 @@ PRIVILEGED: dict[str, Callable[[Scenario, int, int], Policy]] = {
 They show what could be attained, and are to be labelled as such beside policies that do not know it.
 """
 
+
+def register(name: str, policy: Policy) -> None:
+    """Add a policy to `DEFAULTS`, and to `POLICIES` with the constants that were tuned for it, if any.
+
+    Raises:
+        ValueError: a policy of that name exists.
+    """
+    if name in DEFAULTS or name in PRIVILEGED:
+        raise ValueError(f"there is a policy named {name!r} already; choose another name")
+    DEFAULTS[name] = policy
+    POLICIES[name] = policy_for(name, "serverless")
+
+
 __all__ = [
     "DEFAULTS",
     "POLICIES",
@@ -110,6 +116,7 @@ __all__ = [
     "fresh",
     "lower_bounds",
     "policy_for",
+    "register",
     "round_robin",
     "static",
     "with_constants",

@@ -5,9 +5,9 @@ loaded with the first name that needs them, or with the first environment.
 """
 
 import gymnasium as gym
-import lazy_loader
+import lazy_loader  # pyright: ignore[reportMissingTypeStubs]
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)  # pyright: ignore
 
 __version__ = "0.1.0"
 

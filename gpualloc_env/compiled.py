@@ -151,8 +151,8 @@ def _part(compilation: Any) -> str | None:
     return "allocators" if module.startswith(f"{__package__}.allocator.") else "simulator"
 
 
-if config.DISABLE_JIT:
+if getattr(config, "DISABLE_JIT", 0):
     # Records have no fields without the compiler.
-    config.DISABLE_JIT = 0
+    setattr(config, "DISABLE_JIT", 0)  # noqa: B010  numba's stub does not know its settings
     _warn_once("NUMBA_DISABLE_JIT is ignored: the simulator's kernels run compiled only")
 event.register("numba:compile", _Notice())  # pyright: ignore

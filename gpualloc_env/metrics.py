@@ -13,7 +13,7 @@ import numpy as np
 
 from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulation.fluid import NEGLIGIBLE
-from gpualloc_env.simulation.state import OUTCOME, AnyArray, Array, plain
+from gpualloc_env.simulation.state import OUTCOME, AnyArray, Array, names_of, plain
 
 if TYPE_CHECKING:
     from gpualloc_env.batch import Batch
@@ -123,7 +123,7 @@ def served_within(segments: AnyArray, limit: float) -> float:
 
 
 @compiled
-def _sojourn_metrics(
+def _measure(
     history: AnyArray,
     arrived: AnyArray,
     agents: AnyArray,
@@ -131,8 +131,9 @@ def _sojourn_metrics(
     segments: AnyArray,
     quantiles: AnyArray,
     goodput: AnyArray,
+    paper_latency: AnyArray,
 ) -> None:
-    """What depends on the sojourn times of an episode.
+    """What takes a loop over the steps of an episode.
 
     Args:
         history: the recorded steps, (T, N) of OUTCOME.
@@ -142,14 +143,22 @@ def _sojourn_metrics(
         segments: room for N (2 T + 1) rows of 3 numbers.
         quantiles: sojourn times [s] of each agent's requests and, in the last row, of all, (N + 1, 3).
         goodput: requests that left within their objective, (N,).
+        paper_latency: the paper's estimator, mean of q/(T g) after service, 999 s without a share, (N,) [s].
     """
-    total = 0
+    total, steps = 0, history.shape[0]
     for i in range(agents.shape[0]):
         own = segments[total:]
         own = own[: sojourns(arrived[:, i], history[:, i], dt, own)]
         total += own.shape[0]
         _quantiles(own, quantiles[i])
         goodput[i] = served_within(own, agents[i].slo)
+        estimate = 0.0
+        for t in range(steps):
+            did = history[t, i]
+            # A share of rounding alone is none.
+            held = did.share > NEGLIGIBLE
+            estimate += did.queue / (agents[i].throughput * did.share) if held else PAPER_MAXIMUM_LATENCY_S
+        paper_latency[i] = estimate / steps
     _quantiles(segments[:total], quantiles[agents.shape[0]])
 
 
@@ -173,15 +182,6 @@ def _in_transit(batch: "Batch", b: int) -> float:
     served, capacity, delay = history["served"], history["capacity"], history["delay"]
     serving = np.divide(served * (dt - delay), capacity, out=np.zeros_like(served), where=served > 0)
     return float((served * (dt - delay - 0.5 * serving)).sum(axis=0) @ routing.sum(axis=1))
-
-
-def _paper_latency(history: AnyArray, throughput: Array) -> Array:
-    """The paper's estimator: mean of q/(T g) after service, 999 s where no share is held, (N,) [s]."""
-    share = history["share"]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        estimate = history["queue"] / (throughput * share)
-    estimate[share <= NEGLIGIBLE] = PAPER_MAXIMUM_LATENCY_S
-    return estimate.mean(axis=0)
 
 
 def objectives(batch: "Batch") -> Array:
@@ -214,15 +214,15 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
     history, agents, dt = batch.history[b], batch.agents[b], batch.scenario.dt
     arrived = batch.inflows[:steps, b].cumsum(axis=0)
     quantiles, goodput = np.empty((count + 1, len(PERCENTILES))), np.empty(count)
-    segments = np.empty((count * (2 * steps + 1), 3))
-    _sojourn_metrics(history, arrived, np.ascontiguousarray(agents), dt, segments, quantiles, goodput)
+    segments, estimate = np.empty((count * (2 * steps + 1), 3)), np.empty(count)
+    _measure(history, arrived, np.ascontiguousarray(agents), dt, segments, quantiles, goodput, estimate)
     totals = plain(history).sum(axis=0).view(OUTCOME)[:, 0]
     # Python's own floats: a few numbers at a time are slow as NumPy scalars.
-    sums = {name: totals[name].tolist() for name in OUTCOME.names or ()}
+    sums = {name: totals[name].tolist() for name in names_of(OUTCOME)}
     sums |= {"came": arrived[-1].tolist(), "goodput": goodput.tolist()}
     sums |= {"unfinished": history["queue"][-1].tolist()}
     throughput: list[float] = agents["throughput"].tolist()
-    estimates: list[float] = _paper_latency(history, agents["throughput"]).tolist()
+    estimates: list[float] = estimate.tolist()
     return {
         "objective": float(objectives(batch)[b]),
         **_overall(batch, sums, throughput, _in_transit(batch, b), quantiles[-1].tolist()),

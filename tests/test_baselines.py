@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from views import chosen, random_view, view
 
-from baselines import DEFAULTS, POLICIES, Stateful, adaptive_smoothed, fresh, policy_for
+import baselines
+from baselines import DEFAULTS, POLICIES, Stateful, adaptive_smoothed, fresh, policy_for, register
 from baselines.online import adaptive, round_robin, static
 from gpualloc_env import Batch, load_scenario
 from gpualloc_env.allocator.algorithm_1 import algorithm_1
@@ -277,3 +278,22 @@ def test_constants_belong_to_a_scenario(monkeypatch):
 
 def test_the_registry_has_the_constants_of_the_default_scenario():
     assert POLICIES == {name: policy_for(name, "serverless") for name in DEFAULTS}
+
+
+def test_a_policy_from_elsewhere_can_be_registered_under_a_new_name(monkeypatch):
+    monkeypatch.setattr("baselines.DEFAULTS", dict(DEFAULTS))
+    monkeypatch.setattr("baselines.POLICIES", dict(POLICIES))
+
+    def greedy(view):
+        return (view.queue == view.queue.max(axis=-1, keepdims=True)).astype(float)
+
+    register("greedy", greedy)
+    assert (
+        baselines.DEFAULTS["greedy"]
+        is baselines.POLICIES["greedy"]
+        is policy_for("greedy", "steady")
+        is greedy
+    )
+    for name in ("greedy", "cmu", "clairvoyant"):
+        with pytest.raises(ValueError, match=f"there is a policy named '{name}' already"):
+            register(name, greedy)

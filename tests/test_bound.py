@@ -1,6 +1,7 @@
 """The clairvoyant bound: against hand calculation, exhaustive search, tangents and every policy."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,16 +16,6 @@ from baselines.bounds.drift import drifting_shares
 from baselines.bounds.inner_linearisation import solve
 from baselines.bounds.programme import best_shares, dual_value, serving_gain
 from gpualloc_env import SCENARIOS, Agent, Batch, Objective, Platform, Scenario, Traffic, load_scenario
-from gpualloc_env.simulation.state import (
-    MEAN_RATE,
-    QUEUE_END,
-    REWARD,
-    SERVED,
-    SHARE,
-    SUMS,
-    THROUGHPUT,
-    WEIGHT,
-)
 
 STEPS = {"fleet": 20, "paper-spike": 200, "trace": None}
 ALL_TERMS = {"latency": 1.0, "cost": 0.3, "throughput": 0.4, "slo": 0.7, "shortfall": 0.6}
@@ -38,13 +29,13 @@ def started(scenario, episodes, seed=0):
 
 
 def episode(batch, b=0):
-    return batch.arrivals[:, b], batch.state[b, :, MEAN_RATE].copy(), batch.agents[b]
+    return batch.arrivals[:, b], batch.state[b]["mean_rate"].copy(), batch.agents[b]
 
 
 def played(batch, policy):
     for _ in range(batch.scenario.steps):
         batch.step(policy(batch.view))
-    return -batch.episode[:, SUMS + REWARD] / batch.scenario.steps
+    return -batch.totals["reward"] / batch.scenario.steps
 
 
 def replayed(scenario, schedule, seed=0):
@@ -161,7 +152,7 @@ def test_exhaustive_search_finds_nothing_better_and_comes_close(kappas):
     optimum = bound(scenario, *episode(batch))
     for t in range(scenario.steps):
         batch.step(np.stack([schedules[:, t], 1 - schedules[:, t]], axis=1))
-    best = (-batch.episode[:, SUMS + REWARD] / scenario.steps).min()
+    best = (-batch.totals["reward"] / scenario.steps).min()
     assert optimum.objective <= best <= 1.02 * optimum.objective
     assert replayed(scenario, optimum.shares, seed=4) == pytest.approx(optimum.objective, rel=2e-3)
 
@@ -193,9 +184,9 @@ def test_what_a_policy_does_is_a_point_of_the_programme_that_costs_no_more_there
     generator = np.random.default_rng(0)
     programme = relaxed(scenario, *episode(batch))
     cost = played(batch, lambda view: generator.dirichlet(np.ones(len(scenario.agents)), 1))[0]
-    base = batch.agents[0, :, THROUGHPUT] * scenario.dt
-    history = batch.history[0].transpose(1, 0, 2)
-    share, work, left = history[SHARE], history[SERVED] / base, history[QUEUE_END] / base
+    base = batch.agents[0]["throughput"] * scenario.dt
+    history = batch.history[0]
+    share, work, left = history["share"], history["served"] / base, history["queue"] / base
     inflow = programme.arrivals.copy()
     inflow[1:] += left[:-1] + (work[:-1] @ programme.routing.T if programme.routing.size else 0.0)
     assert left + work == pytest.approx(inflow, abs=1e-9)
@@ -288,18 +279,18 @@ def test_tangents_find_the_same_optimum(name):
 def test_the_cmu_rule_attains_it_under_end_of_step_holding_cost(seed):
     scenario = load_scenario("steady", objective={"latency": 1.0, "cost": 0.0, "throughput": 0.0})
     batch = started(scenario, 1, seed)
-    mean_rate, agents = batch.state[0, :, MEAN_RATE].copy(), batch.agents[0]
-    order = np.argsort(-agents[:, WEIGHT] * agents[:, THROUGHPUT])
+    mean_rate, agents = batch.state[0]["mean_rate"].copy(), batch.agents[0]
+    order = np.argsort(-agents["weight"] * agents["throughput"])
     held = 0.0
     for _ in range(scenario.steps):
-        wanted = batch.view.queue[0] / (agents[:, THROUGHPUT] * scenario.dt)
+        wanted = batch.view.queue[0] / (agents["throughput"] * scenario.dt)
         # Each takes what empties its queue of what those before it have left.
         before = np.cumsum(wanted[order]) - wanted[order]
         shares = np.zeros(4)
         shares[order] = np.clip(1 - before, 0, wanted[order])
         batch.step(shares[None])
-        held += agents[:, WEIGHT] @ batch.outcome[0, :, QUEUE_END]
-    cost = held / (agents[:, WEIGHT] @ mean_rate) / scenario.steps
+        held += agents["weight"] @ batch.outcome[0]["queue"]
+    cost = held / (agents["weight"] @ mean_rate) / scenario.steps
     least = bound(scenario, batch.arrivals[:, 0], mean_rate, agents, holding="end-of-step").objective
     assert least <= cost <= least + 1e-6
 
@@ -360,6 +351,25 @@ def test_it_can_be_computed_in_processes_and_says_how_far_it_is():
     assert lower_bounds(scenario, 3, 20, workers=2).tobytes() == here.tobytes()
     batch = started(scenario, 3, 20)
     assert [bound(scenario, *episode(batch, b)).objective for b in range(3)] == here.tolist()
+
+
+def test_what_the_progress_raises_ends_the_processes_work_and_later_work_goes_on():
+    scenario = load_scenario("serverless", steps=10)
+
+    def enough(done):
+        raise RuntimeError(f"enough after {done}")
+
+    with pytest.raises(RuntimeError, match="enough after 1"):
+        lower_bounds(scenario, 6, 20, workers=2, progress=enough)
+    assert len(lower_bounds(scenario, 2, 20, workers=2)) == 2
+
+
+def test_two_threads_can_use_processes_at_once_each_as_many_as_it_likes():
+    scenario = load_scenario("serverless", steps=10)
+    with ThreadPoolExecutor(1) as thread:
+        other = thread.submit(lower_bounds, scenario, 8, 20, workers=3)
+        mine = lower_bounds(scenario, 4, 20, workers=2)
+        assert other.result()[:4].tobytes() == mine.tobytes()
 
 
 def test_an_episode_in_which_nothing_arrives_costs_nothing():

@@ -2,17 +2,25 @@
 
 import numpy as np
 import pytest
+from views import view
 
-from baselines.online.water_filling import LOGARITHM, MINIMUM, THROUGHPUT, fill, spread
+from baselines.online.water_filling import CLAIM, LOGARITHM, MINIMUM, THROUGHPUT, fill, spread
 from gpualloc_env.simulation.curves import needed_share, share_to_empty, speedup, whole_slices
+from gpualloc_env.simulation.observation import pack
 
 
 def filled(utility, weight, kappa, capacity=1.0, least=0.0, most=1.0, floor=0.0):
-    weight, kappa = np.array(weight, dtype=float), np.array(kappa, dtype=float)
-    bounds = [np.full(weight.shape, float(bound)) for bound in (least, most)]
-    shares = np.empty(weight.shape)
-    price = fill(utility, weight, kappa, *bounds, float(capacity), float(floor), shares)
+    claims, shares = np.empty(len(weight), CLAIM), np.empty(len(weight))
+    claims["weight"], claims["kappa"], claims["least"], claims["most"] = weight, kappa, least, most
+    price = fill(utility, claims, float(capacity), float(floor), shares)
     return shares, price
+
+
+def needed(queue, max_share=1.0, **agent):
+    """What an agent of 10 requests/s needs where a change of its share takes a tenth of a step."""
+    seen = view(queue=[queue], max_share=max_share, reallocation_s=0.1, deadband=0.02, **agent)
+    packed = pack(seen)
+    return share_to_empty(packed.state[0, 0], packed.agents[0, 0], packed.settings[0])
 
 
 def curve(share, kappa):
@@ -51,13 +59,12 @@ def test_needs_are_rounded_up_to_whole_slices():
     ],
 )
 def test_the_share_that_empties_a_queue_in_what_is_left_of_the_step(held, loading, share):
-    needed = share_to_empty(4.5, 10.0, 0.0, held, loading, 1.0, 1.0, 0.0, 0.1, 0.02)
-    assert needed == pytest.approx(share)
+    assert needed(4.5, share=held, loading=loading) == pytest.approx(share)
 
 
 def test_an_empty_queue_needs_nothing_and_no_agent_more_than_it_can_hold():
-    assert share_to_empty(0.0, 10.0, 1.0, 0.5, 0.0, 1.0, 1.0, 0.0, 0.1, 0.02) == 0.0
-    assert share_to_empty(1e9, 10.0, 1.0, 0.5, 0.0, 1.0, 0.75, 0.0, 0.1, 0.02) == 0.75
+    assert needed(0.0, kappa=1.0, share=0.5) == 0.0
+    assert needed(1e9, kappa=1.0, share=0.5, max_share=0.75) == 0.75
 
 
 def test_equal_marginal_throughput_by_hand():

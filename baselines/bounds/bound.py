@@ -2,7 +2,7 @@
 
 All arrivals of the episode are known. Whatever a policy does, its shares g(t), its work x(t) (in
 GPU steps) and what it leaves waiting are a point of the convex programme in
-`baselines.programme`, and the programme's objective there is at most what the episode cost:
+`baselines.bounds.programme`, and the programme's objective there is at most what the episode cost:
 
 - Service: x = min(queue, f(g) · time in service) is at most the queue and at most f(g), because
   reallocation and loading only shorten the time in service. Serving less is allowed besides.
@@ -19,7 +19,7 @@ The least value of that programme is not computed but bounded from below, so tha
 a solver enters: for any price of a GPU p(t) ≥ 0 and any worth of finished work y(t) the Lagrangian
 falls apart into single agents and steps, each a minimum in closed form, and weak duality makes
 their sum a bound. The prices are multipliers of linear programmes that HiGHS solves
-(`baselines.inner_linearisation`): the bound is within some 0.1 % of the programme's optimum, 0.4 %
+(`baselines.bounds.inner_linearisation`): the bound is within some 0.1 % of the programme's optimum, 0.4 %
 with thousands of agents and steps.
 Without frictions, slices and routing that optimum can be attained.
 """
@@ -85,11 +85,10 @@ def relaxed(
     if holding not in ("within-step", "end-of-step"):
         raise ValueError(f"holding must be 'within-step' or 'end-of-step', got {holding!r}")
     objective, platform = scenario.objective, scenario.platform
-    weight = np.ascontiguousarray(agents["weight"])
-    base = agents["throughput"] * dt
+    weight, base, minima = agents["weight"], agents["throughput"] * dt, agents["min_share"]
+    # A contiguous copy of the weights would change the product, and with it every bound, in the last bit.
     weighted, total = float(weight @ mean_rate), float(mean_rate.sum())
     waiting = weight * base * (objective.latency / weighted if weighted > 0 else 0.0)
-    minima = agents["min_share"]
     shortfall = objective.shortfall / minima.sum() if minima.any() else 0.0
     # Rounding to whole slices can lift a share by the tolerance of the rounding.
     room = 1.0 + SLICE_TOLERANCE if platform.slice else 1.0
@@ -126,7 +125,9 @@ def lower_bounds(
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Array:
-    """Bounds of the episodes with seeds `seed`, `seed` + 1, …, (E,), as `training.evaluate` plays them.
+    """Bounds of the episodes with seeds `seed`, `seed` + 1, …, (E,).
+
+    These are the episodes that `training.evaluation.evaluate` plays.
 
     Args:
         scenario: what is played.

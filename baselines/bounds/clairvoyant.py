@@ -1,7 +1,7 @@
 """The best schedule that can be found for an episode whose arrivals are all known.
 
 Its J is what knowing the future can attain at least, so the optimum of an episode lies between
-the bound of `baselines.bound` and this. Schedules are only ever judged by playing them in a
+the bound of `baselines.bounds.bound` and this. Schedules are only ever judged by playing them in a
 `Batch`, all candidates of an episode side by side.
 """
 
@@ -55,7 +55,7 @@ def feasible_schedule(scenario: Scenario, seed: int, rounds: int = ROUNDS) -> Sc
 
     Args:
         scenario: what is played.
-        seed: seed of the episode, as in `training.evaluate`.
+        seed: seed of the episode, as in `training.evaluation.evaluate`.
         rounds: rounds of the search.
     """
     episode = _episodes(scenario, 1, seed)

@@ -1,5 +1,7 @@
 """Shares that follow the traffic by changes too small to be charged, but for chosen jumps."""
 
+from typing import Any
+
 import numpy as np
 
 from baselines.bounds.programme import Programme
@@ -27,48 +29,15 @@ def drifting_shares(
         Shares [GPU], work [GPU steps], and what a GPU more of change would have saved, (T, N)
         each; none where HiGHS found no solution.
     """
-    # Only this search needs scipy.
+    # Only the bound and the clairvoyant search need scipy.
     from scipy import sparse
     from scipy.optimize import linprog
 
     steps, count = p.arrivals.shape
     size = steps * count
     ready = np.where(jumps, 1.0 - lost, 1.0)
-    one, none = sparse.identity(size, format="csr"), sparse.csr_matrix((size, size))
-    before = sparse.eye(size, k=-count, format="csr")
-    routed = none
-    if p.routing.size:
-        routed = sparse.kron(sparse.eye(steps, k=-1), sparse.csr_matrix(p.routing), format="csr")
     # Columns: share, work, left, and half the square of the work over f(g).
-    flow = sparse.hstack([none, one - routed, one - before, none])
-    capacity = sparse.kron(sparse.identity(steps), np.ones((1, count)))
-    change = (one - before)[count:]
-    limit = np.where(jumps[1:].ravel(), p.max_share, step)
-    rows = [_shares_only(part, size) for part in (change, -change, capacity)]
-    limits = [limit, limit, np.full(steps, p.gpus)]
-
-    def bound_work(share: Array) -> None:
-        f, slope = _curve(p, share)
-        rows.append(sparse.hstack([-sparse.diags((ready * slope).ravel()), one, none, none]))
-        limits.append((ready * (f - slope * share)).ravel())
-
-    def bound_square(work: Array, share: Array) -> None:
-        f, slope = _curve(p, share)
-        busy = work / f
-        by_share = sparse.diags((0.5 * busy**2 * slope).ravel())
-        rows.append(sparse.hstack([-by_share, sparse.diags(busy.ravel()), none, -one]))
-        limits.append((0.5 * busy * work - 0.5 * busy**2 * slope * share).ravel())
-
-    for fraction in TANGENTS:
-        bound_work(np.full((steps, count), fraction * p.max_share))
-    for work, share in around:
-        near = np.maximum(share, 1e-3 * p.max_share)
-        for factor in (0.5, 0.8, 1.0, 1.25):
-            place = np.minimum(factor * near, p.max_share)
-            bound_work(place)
-            bound_square(np.minimum(work, _curve(p, near)[0]), place)
-        for busy in (0.5, 1.0):
-            bound_square(busy * _curve(p, near)[0], near)
+    rows, limits = zip(*_share_limits(p, jumps, step), *_tangents(p, ready, around), strict=True)
     price = np.full((steps, count), p.price)
     credit = -p.credit + p.within * (1.0 - ready)
     costs = [price, credit, np.tile(p.holding, (steps, 1)), np.tile(p.within, (steps, 1))]
@@ -77,7 +46,7 @@ def drifting_shares(
         np.concatenate([cost.ravel() for cost in costs]),
         A_ub=sparse.vstack(rows, format="csr"),
         b_ub=np.concatenate(limits),
-        A_eq=flow.tocsr(),
+        A_eq=_flow(p),
         b_eq=p.arrivals.ravel(),
         bounds=np.column_stack([np.zeros(4 * size), most]),
         method="highs-ds",
@@ -90,10 +59,69 @@ def drifting_shares(
     return share, work, saved
 
 
-def _shares_only(matrix, size: int):
+def _flow(p: Programme) -> Any:
+    """What comes, is worked on and is left in each step: (T N, 4 T N), of the arrivals."""
     from scipy import sparse
 
-    return sparse.hstack([matrix, sparse.csr_matrix((matrix.shape[0], 3 * size))])
+    steps, count = p.arrivals.shape
+    size = steps * count
+    one, none = sparse.identity(size, format="csr"), sparse.csr_matrix((size, size))
+    before = sparse.eye(size, k=-count, format="csr")
+    routed = none
+    if p.routing.size:
+        routed = sparse.kron(sparse.eye(steps, k=-1), sparse.csr_matrix(p.routing), format="csr")
+    return sparse.hstack([none, one - routed, one - before, none]).tocsr()
+
+
+def _share_limits(p: Programme, jumps: AnyArray, step: float) -> list[tuple[Any, Array]]:
+    """Rows and limits of the changes of a share, upwards and downwards, and of the capacity."""
+    from scipy import sparse
+
+    steps, count = p.arrivals.shape
+    size = steps * count
+    change = (sparse.identity(size, format="csr") - sparse.eye(size, k=-count, format="csr"))[count:]
+    limit = np.where(jumps[1:].ravel(), p.max_share, step)
+    capacity = sparse.kron(sparse.identity(steps), np.ones((1, count)))
+    parts = [(change, limit), (-change, limit), (capacity, np.full(steps, p.gpus))]
+    return [
+        (sparse.hstack([rows, sparse.csr_matrix((rows.shape[0], 3 * size))]), bound) for rows, bound in parts
+    ]
+
+
+def _tangents(p: Programme, ready: Array, around: list[tuple[Array, Array]]) -> list[tuple[Any, Array]]:
+    """Rows and limits that keep the work below f(g) and its square over f(g) above; as of `drifting_shares`.
+
+    `ready` is the part of a step in which an agent is served, (T, N).
+    """
+    from scipy import sparse
+
+    size, shape = p.arrivals.size, p.arrivals.shape
+    one, none = sparse.identity(size, format="csr"), sparse.csr_matrix((size, size))
+    tangents: list[tuple[Any, Array]] = []
+
+    def bound_work(share: Array) -> None:
+        f, slope = _curve(p, share)
+        row = sparse.hstack([-sparse.diags((ready * slope).ravel()), one, none, none])
+        tangents.append((row, (ready * (f - slope * share)).ravel()))
+
+    def bound_square(work: Array, share: Array) -> None:
+        f, slope = _curve(p, share)
+        busy = work / f
+        by_share = sparse.diags((0.5 * busy**2 * slope).ravel())
+        row = sparse.hstack([-by_share, sparse.diags(busy.ravel()), none, -one])
+        tangents.append((row, (0.5 * busy * work - 0.5 * busy**2 * slope * share).ravel()))
+
+    for fraction in TANGENTS:
+        bound_work(np.full(shape, fraction * p.max_share))
+    for work, share in around:
+        near = np.maximum(share, 1e-3 * p.max_share)
+        for factor in (0.5, 0.8, 1.0, 1.25):
+            place = np.minimum(factor * near, p.max_share)
+            bound_work(place)
+            bound_square(np.minimum(work, _curve(p, near)[0]), place)
+        for busy in (0.5, 1.0):
+            bound_square(busy * _curve(p, near)[0], near)
+    return tangents
 
 
 def _curve(p: Programme, share: Array) -> tuple[Array, Array]:

@@ -1,9 +1,9 @@
-"""The relaxed programme of `baselines.bound` by inner linearisation: linear programmes for HiGHS.
+"""The relaxed programme of `baselines.bounds.bound` by inner linearisation: linear programmes for HiGHS.
 
 An agent in a step chooses a point (g, b), its share and the part b of the step in which it serves
 x = b f(g) at the cost within·b² f(g)/2. A linear programme mixes a few such points, its columns,
 so its optimum is a feasible point of the convex programme, and its multipliers make a bound
-(`baselines.programme.dual_value`): how far apart the two are is known. The columns are a grid
+(`baselines.bounds.programme.dual_value`): how far apart the two are is known. The columns are a grid
 first, then a finer one around each agent's point in the optimum before.
 
 Inner linearisation and its relation to Dantzig and Wolfe's decomposition: Geoffrion, Management
@@ -11,7 +11,7 @@ Science 16 (1970) 652; refining the grid: Bradley, Hax and Magnanti, Applied Mat
 Programming (1977), chapter 13.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from baselines.bounds.programme import (
     serving_worth,
     speedup,
 )
+from gpualloc_env.simulation.fluid import NEGLIGIBLE
 from gpualloc_env.simulation.state import Array
 
 SHARES = (0.04, 0.08, 0.16, 0.4, 1.0)  # of the first grid [max_share]
@@ -108,8 +109,8 @@ def _finer(p: Programme, at: _Mixture, spread: float) -> Columns:
     """Columns around an optimum; around what its multipliers ask for where it holds and serves nothing."""
     worth = serving_worth(p, at.value)
     wanted = best_shares(p, serving_gain(worth, p.within), at.price)
-    share = np.where(at.share > 1e-9, at.share, wanted)
-    busy = np.divide(at.work, at.room, out=best_busy(worth, p.within), where=at.work > 1e-9)
+    share = np.where(at.share > NEGLIGIBLE, at.share, wanted)
+    busy = np.divide(at.work, at.room, out=best_busy(worth, p.within), where=at.work > NEGLIGIBLE)
     along, across = (spread * axis.ravel()[:, None, None] for axis in np.meshgrid(POINTS, POINTS))
     linear = 2 * spread * np.linspace(-1.0, 1.0, len(along))[:, None, None]
     share = np.maximum(share, SMALLEST * p.max_share) * np.exp(along)
@@ -135,7 +136,6 @@ def _mixed(p: Programme, columns: Columns) -> _Mixture | None:
     Variables: the weight of each column, (K, T, N), and what is left, (T, N).
     """
     # Only the bound and the clairvoyant search need scipy.
-    from scipy import sparse
     from scipy.optimize import linprog
 
     share, busy = columns
@@ -156,19 +156,13 @@ def _mixed(p: Programme, columns: Columns) -> _Mixture | None:
     step = np.broadcast_to(np.arange(steps)[:, None], share.shape)
     limits = [(share, step, column), (np.ones(share.shape), steps + cell, column)]
 
-    def matrix(parts: list[tuple[Array, ...]], rows: int):
-        data, row, col = (
-            np.concatenate([each.ravel() for each in part]) for part in zip(*parts, strict=True)
-        )
-        return sparse.csr_array((data, (row, col)), shape=(rows, share.size + cells))
-
     variables = np.zeros((share.size + cells, 2))
     variables[: share.size, 1], variables[share.size :, 1] = 1.0, np.inf
     programme = {
         "c": np.concatenate([cost.ravel(), np.tile(p.holding, steps)]) / scale,
-        "A_ub": matrix(limits, steps + cells),
+        "A_ub": _matrix(limits, steps + cells, share.size + cells),
         "b_ub": np.concatenate([np.full(steps, p.gpus), np.ones(cells)]),
-        "A_eq": matrix(entries, cells),
+        "A_eq": _matrix(entries, cells, share.size + cells),
         "b_eq": p.arrivals.ravel(),
         "bounds": variables,
     }
@@ -192,3 +186,13 @@ def _mixed(p: Programme, columns: Columns) -> _Mixture | None:
         value=scale * result.eqlin.marginals.reshape(p.arrivals.shape),
         price=-scale * result.ineqlin.marginals[:steps],
     )
+
+
+def _matrix(parts: list[tuple[Array, ...]], rows: int, columns: int) -> Any:
+    """A sparse matrix of parts: entries, their rows and their columns, each in arrays of one shape."""
+    from scipy import sparse
+
+    entry, row, column = (
+        np.concatenate([each.ravel() for each in part]) for part in zip(*parts, strict=True)
+    )
+    return sparse.csr_array((entry, (row, column)), shape=(rows, columns))

@@ -1,12 +1,16 @@
 """Episodes shared among processes."""
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from typing import TypeVar
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from threading import Lock
+from typing import Any, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+# joblib keeps one pool of processes, and two threads that want it in different sizes can wait forever.
+_POOL = Lock()
 
 
 def in_processes(
@@ -18,22 +22,28 @@ def in_processes(
     """Results of a function for each task, in the order of the tasks for any number of processes.
 
     Args:
-        function: what to compute; other processes must be able to import it.
+        function: what to compute.
         tasks: what to compute it for.
         workers: processes; 1 computes in this one, none means one for each core.
-        progress: called with the number of results after each of them.
+        progress: called with the number of results after each of them; what it raises ends all.
     """
+    # Only the bound and the clairvoyant search need joblib.
+    from joblib import Parallel, delayed
 
-    def collected(stream: Iterable[Result]) -> list[Result]:
-        results: list[Result] = []
-        for result in stream:
-            results.append(result)
-            if progress is not None:
-                progress(len(results))
-        return results
-
-    if workers == 1 or len(tasks) == 1:
-        return collected(map(function, tasks))
-    # A fork would copy the threads of a batch as dead ones.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return collected(pool.map(function, tasks))
+    here = workers == 1 or len(tasks) == 1
+    pool = Parallel(n_jobs=1 if here else -1 if workers is None else workers, return_as="generator")
+    results: list[Result] = []
+    with nullcontext() if here else _POOL:
+        stream: Any = pool(delayed(function)(task) for task in tasks)
+        try:
+            for result in stream:
+                results.append(result)
+                if progress is not None:
+                    progress(len(results))
+        except BaseException:
+            with warnings.catch_warnings():
+                # That the other tasks are given up is what was asked for.
+                warnings.simplefilter("ignore")
+                stream.close()
+            raise
+    return results

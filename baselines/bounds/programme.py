@@ -1,4 +1,4 @@
-"""The relaxed programme of `baselines.bound`, and the closed form of its Lagrangian's least value."""
+"""The relaxed programme of `baselines.bounds.bound`, and the closed form of its Lagrangian's least value."""
 
 from typing import NamedTuple
 

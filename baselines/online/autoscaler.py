@@ -7,8 +7,9 @@ import numpy as np
 from baselines.online.rows import decide
 from baselines.tunable import tunable
 from gpualloc_env.compiled import compiled
-from gpualloc_env.simulation.curves import fit, needed_share, speedup
-from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.curves import fit, largest_share, needed_share, speedup
+from gpualloc_env.simulation.fluid import NEGLIGIBLE
+from gpualloc_env.simulation.observation import Packed, View
 from gpualloc_env.simulation.state import AnyArray, Array
 
 TOLERANCE = 0.1  # deviation from the target utilisation that changes nothing
@@ -16,39 +17,36 @@ TOLERANCE = 0.1  # deviation from the target utilisation that changes nothing
 
 @compiled
 def _scale(
-    queue: AnyArray,
-    rate: AnyArray,
-    throughput: AnyArray,
-    kappa: AnyArray,
-    held: AnyArray,
-    gpus: float,
-    most: float,
-    horizon_s: float,
+    packed: Packed,
     target: float,
+    horizon_s: float,
     standby: float,
     recommended: AnyArray,
     step: int,
     granted: AnyArray,
 ) -> None:
-    """Write the shares, (B, N) [GPU], and this step's recommendation into the window, (W, B, N)."""
-    window = recommended.shape[0]
-    count = queue.shape[1]
-    for b in range(queue.shape[0]):
-        for i in range(count):
-            demand, share = rate[b, i] + queue[b, i] / horizon_s, held[b, i]
-            if share > 0.0:
-                ratio = demand / (throughput[b, i] * speedup(share, kappa[b, i])) / target
+    """Write the shares, (B, N) [GPU], and this step's recommendation into the window, (W, B, N) [GPU]."""
+    window, platform = recommended.shape[0], packed.settings[0]
+    most = largest_share(platform)
+    least = min(standby, most)
+    for b in range(granted.shape[0]):
+        for i in range(granted.shape[1]):
+            now, agent = packed.state[b, i], packed.agents[b, i]
+            demand, share = now.rate + now.queue / horizon_s, now.share
+            if share > NEGLIGIBLE:
+                utilisation = demand / (agent.throughput * speedup(share, agent.kappa))
+                ratio = utilisation / target
                 desired = share if abs(ratio - 1.0) <= TOLERANCE else share * ratio
             else:
-                desired = needed_share(demand / (throughput[b, i] * target), kappa[b, i])
-            desired = min(most, max(standby, desired))
+                desired = needed_share(demand / (agent.throughput * target), agent.kappa)
+            desired = min(most, max(least, desired))
             recommended[step % window, b, i] = desired
             if desired < share:
                 for w in range(min(window, step + 1)):
                     desired = max(desired, recommended[w, b, i])
                 desired = min(desired, share)
             granted[b, i] = desired
-        fit(granted[b], gpus)
+        fit(granted[b], platform.gpus)
 
 
 @dataclass
@@ -96,12 +94,9 @@ class Autoscaler:
         fractions = decide(
             _scale,
             view,
-            (view.queue, view.rate, view.throughput, view.kappa, view.share),
-            view.gpus,
-            min(view.gpus, view.max_share),
-            self.horizon_s,
             self.target,
-            min(self.standby, view.gpus, view.max_share),
+            self.horizon_s,
+            self.standby,
             memory.recommended,
             memory.steps,
         )

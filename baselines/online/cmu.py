@@ -5,49 +5,23 @@ import numpy as np
 from baselines.online.rows import decide
 from baselines.online.water_filling import spread
 from gpualloc_env.compiled import compiled
-from gpualloc_env.simulation.curves import share_to_empty
-from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.curves import largest_share, share_to_empty
+from gpualloc_env.simulation.observation import Packed, View
 from gpualloc_env.simulation.state import AnyArray, Array
 
 
 @compiled
-def serve_in_order(
-    index: AnyArray,
-    queue: AnyArray,
-    throughput: AnyArray,
-    kappa: AnyArray,
-    held: AnyArray,
-    loading: AnyArray,
-    dt: float,
-    gpus: float,
-    most: float,
-    slice_: float,
-    reallocation_s: float,
-    deadband: float,
-    need: AnyArray,
-    granted: AnyArray,
-) -> None:
+def serve_in_order(packed: Packed, index: AnyArray, need: AnyArray, granted: AnyArray) -> None:
     """Write the shares, (B, N) [GPU], that empty the queues in falling order of `index`, (B, N).
 
     Agents with equal indices are served together, in proportion to their needs. `need` is room
     for (N,) numbers. O(N²) for each row.
     """
-    count = index.shape[1]
+    count, platform = index.shape[1], packed.settings[0]
     for b in range(index.shape[0]):
         for i in range(count):
-            need[i] = share_to_empty(
-                queue[b, i],
-                throughput[b, i],
-                kappa[b, i],
-                held[b, i],
-                loading[b, i],
-                dt,
-                most,
-                slice_,
-                reallocation_s,
-                deadband,
-            )
-        shares, left, bound = granted[b], gpus, np.inf
+            need[i] = share_to_empty(packed.state[b, i], packed.agents[b, i], platform)
+        shares, left, bound = granted[b], platform.gpus, np.inf
         for i in range(count):
             shares[i] = 0.0
         while left > 0.0:
@@ -64,28 +38,16 @@ def serve_in_order(
                     shares[i] = part * need[i]
             left -= part * wanted
             bound = first
-        spread(shares, gpus, most)
+        spread(shares, platform.gpus, largest_share(platform))
 
 
 def in_order(index: Array, view: View) -> Array:
-    """Serve the agents in falling order of `index`, each by its need.
+    """Serve the agents in falling order of `index`, shaped as `view.queue`, each by its need.
 
     Returns:
         Fractions of the platform, shaped as `view.queue`.
     """
-    columns = (index, view.queue, view.throughput, view.kappa, view.share, view.loading)
-    return decide(
-        serve_in_order,
-        view,
-        columns,
-        view.dt,
-        view.gpus,
-        min(view.gpus, view.max_share),
-        view.slice,
-        view.reallocation_s,
-        view.deadband,
-        np.empty(view.queue.shape[-1]),
-    )
+    return decide(serve_in_order, view, np.atleast_2d(index), np.empty(index.shape[-1]))
 
 
 def cmu(view: View) -> Array:

@@ -4,49 +4,45 @@ from dataclasses import dataclass
 
 from baselines.online.rows import decide
 from baselines.tunable import tunable
-from gpualloc_env.compiled import compiled
-from gpualloc_env.simulation.curves import fit, needed_share
-from gpualloc_env.simulation.observation import View
+from gpualloc_env.compiled import compiled, inlined
+from gpualloc_env.simulation.curves import fit, largest_share, needed_share
+from gpualloc_env.simulation.fluid import NEGLIGIBLE
+from gpualloc_env.simulation.observation import Packed, View
 from gpualloc_env.simulation.state import AnyArray, Array
 
 
+@inlined
+def _near(held: float, share: float, threshold: float) -> bool:
+    """Whether a share is held that is within the threshold of another, all [GPU]."""
+    return held > NEGLIGIBLE and abs(share - held) <= threshold
+
+
 @compiled
-def _hold_or_move(
-    queue: AnyArray,
-    rate: AnyArray,
-    throughput: AnyArray,
-    kappa: AnyArray,
-    held: AnyArray,
-    gpus: float,
-    most: float,
-    horizon_s: float,
-    threshold: float,
-    granted: AnyArray,
-) -> None:
+def _hold_or_move(packed: Packed, horizon_s: float, threshold: float, granted: AnyArray) -> None:
     """Write the held and the changed shares, (B, N) [GPU]."""
-    count = queue.shape[1]
-    for b in range(queue.shape[0]):
-        shares = granted[b]
-        total = 0.0
-        for i in range(count):
-            demand = rate[b, i] + queue[b, i] / horizon_s
-            shares[i] = min(most, needed_share(demand / throughput[b, i], kappa[b, i]))
+    platform = packed.settings[0]
+    gpus, most = platform.gpus, largest_share(platform)
+    for b in range(granted.shape[0]):
+        shares, total = granted[b], 0.0
+        for i in range(granted.shape[1]):
+            now, agent = packed.state[b, i], packed.agents[b, i]
+            demand = now.rate + now.queue / horizon_s
+            shares[i] = min(most, needed_share(demand / agent.throughput, agent.kappa))
             total += shares[i]
         scale = gpus / total if total > 0.0 else 0.0
         kept = wanted = 0.0
-        for i in range(count):
+        for i in range(granted.shape[1]):
+            held = packed.state[b, i].share
             shares[i] = min(most, scale * shares[i])
-            if held[b, i] > 0.0 and abs(shares[i] - held[b, i]) <= threshold:
-                kept += held[b, i]
+            if _near(held, shares[i], threshold):
+                kept += held
             else:
                 wanted += shares[i]
         room = max(0.0, gpus - kept)
         part = min(1.0, room / wanted) if wanted > 0.0 else 0.0
-        for i in range(count):
-            if held[b, i] > 0.0 and abs(shares[i] - held[b, i]) <= threshold:
-                shares[i] = held[b, i]
-            else:
-                shares[i] *= part
+        for i in range(granted.shape[1]):
+            held = packed.state[b, i].share
+            shares[i] = held if _near(held, shares[i], threshold) else shares[i] * part
         fit(shares, gpus)
 
 
@@ -66,12 +62,4 @@ class Hysteresis:
 
     def __call__(self, view: View) -> Array:
         """Fractions of the platform, shaped as `view.queue`."""
-        return decide(
-            _hold_or_move,
-            view,
-            (view.queue, view.rate, view.throughput, view.kappa, view.share),
-            view.gpus,
-            min(view.gpus, view.max_share),
-            self.horizon_s,
-            self.threshold,
-        )
+        return decide(_hold_or_move, view, self.horizon_s, self.threshold)

@@ -5,36 +5,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from baselines.online.rows import decide
-from baselines.online.water_filling import MINIMUM, fill, spread
+from baselines.online.water_filling import CLAIM, MINIMUM, fill, spread
 from baselines.tunable import tunable
 from gpualloc_env.compiled import compiled
-from gpualloc_env.simulation.curves import needed_share
-from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.curves import largest_share, needed_share
+from gpualloc_env.simulation.observation import Packed, View
 from gpualloc_env.simulation.state import AnyArray, Array
 
 
 @compiled
-def _fill_up(
-    queue: AnyArray,
-    rate: AnyArray,
-    throughput: AnyArray,
-    kappa: AnyArray,
-    priority: AnyArray,
-    gpus: float,
-    most: float,
-    horizon_s: float,
-    room: AnyArray,
-    granted: AnyArray,
-) -> None:
-    """Write the max-min fair shares, (B, N) [GPU]; `room` is for (3, N) numbers."""
-    weight, least, need = room[0], room[1], room[2]
-    count = queue.shape[1]
-    for b in range(queue.shape[0]):
-        for i in range(count):
-            demand = rate[b, i] + queue[b, i] / horizon_s
-            weight[i], least[i] = 1.0 / priority[b, i], 0.0
-            need[i] = min(most, needed_share(demand / throughput[b, i], kappa[b, i]))
-        fill(MINIMUM, weight, kappa[b], least, need, gpus, 0.0, granted[b])
+def _fill_up(packed: Packed, horizon_s: float, claims: AnyArray, granted: AnyArray) -> None:
+    """Write the max-min fair shares, (B, N) [GPU]; `claims` is room for (N,) of CLAIM."""
+    platform = packed.settings[0]
+    gpus, most = platform.gpus, largest_share(platform)
+    for b in range(granted.shape[0]):
+        for i in range(granted.shape[1]):
+            now, agent, claim = packed.state[b, i], packed.agents[b, i], claims[i]
+            demand = now.rate + now.queue / horizon_s
+            claim.weight, claim.kappa, claim.least = 1.0 / agent.priority, agent.kappa, 0.0
+            claim.most = min(most, needed_share(demand / agent.throughput, agent.kappa))
+        fill(MINIMUM, claims, gpus, 0.0, granted[b])
         spread(granted[b], gpus, most)
 
 
@@ -52,12 +42,4 @@ class MaxMinFair:
 
     def __call__(self, view: View) -> Array:
         """Fractions of the platform, shaped as `view.queue`."""
-        return decide(
-            _fill_up,
-            view,
-            (view.queue, view.rate, view.throughput, view.kappa, view.priority),
-            view.gpus,
-            min(view.gpus, view.max_share),
-            self.horizon_s,
-            np.empty((3, view.queue.shape[-1])),
-        )
+        return decide(_fill_up, view, self.horizon_s, np.empty(view.queue.shape[-1], CLAIM))

@@ -3,83 +3,42 @@
 import numpy as np
 
 from baselines.online.rows import decide
-from baselines.online.water_filling import THROUGHPUT, fill, spread
+from baselines.online.water_filling import CLAIM, THROUGHPUT, fill, spread
 from gpualloc_env.compiled import compiled
-from gpualloc_env.simulation.curves import share_to_empty
-from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.curves import largest_share, share_to_empty
+from gpualloc_env.simulation.observation import Packed, View
 from gpualloc_env.simulation.state import AnyArray, Array
 
 
 @compiled
 def relieve(
-    queue: AnyArray,
-    throughput: AnyArray,
-    kappa: AnyArray,
-    priority: AnyArray,
-    held: AnyArray,
-    loading: AnyArray,
-    dt: float,
-    gpus: float,
-    most: float,
-    slice_: float,
-    reallocation_s: float,
-    deadband: float,
-    price: float,
-    standby: float,
-    share_the_rest: bool,
-    room: AnyArray,
-    granted: AnyArray,
+    packed: Packed, price: float, standby: float, share_the_rest: bool, claims: AnyArray, granted: AnyArray
 ) -> None:
     """Write the shares, (B, N) [GPU], that maximise Σ ω q T f(g) − price Σ g, standby ≤ g ≤ need.
 
-    `room` is for (3, N) numbers. O(N) for each halving of the multiplier's bracket.
+    `claims` is room for (N,) of CLAIM. O(N) for each halving of the multiplier's bracket.
     """
-    weight, least, need = room[0], room[1], room[2]
-    count = queue.shape[1]
-    for b in range(queue.shape[0]):
-        for i in range(count):
-            weight[i] = queue[b, i] / priority[b, i] * throughput[b, i]
-            least[i] = min(standby, most)
-            wanted = share_to_empty(
-                queue[b, i],
-                throughput[b, i],
-                kappa[b, i],
-                held[b, i],
-                loading[b, i],
-                dt,
-                most,
-                slice_,
-                reallocation_s,
-                deadband,
-            )
-            need[i] = max(least[i], wanted)
-        fill(THROUGHPUT, weight, kappa[b], least, need, gpus, price, granted[b])
+    platform = packed.settings[0]
+    most = largest_share(platform)
+    for b in range(granted.shape[0]):
+        for i in range(granted.shape[1]):
+            now, agent, claim = packed.state[b, i], packed.agents[b, i], claims[i]
+            claim.weight, claim.kappa = now.queue / agent.priority * agent.throughput, agent.kappa
+            claim.least = min(standby, most)
+            claim.most = max(claim.least, share_to_empty(now, agent, platform))
+        fill(THROUGHPUT, claims, platform.gpus, price, granted[b])
         if share_the_rest:
-            spread(granted[b], gpus, most)
+            spread(granted[b], platform.gpus, most)
 
 
 def relieved(view: View, price: float, standby: float, share_the_rest: bool) -> Array:
-    """Shares of the platform that maximise the weighted service less its price.
+    """Shares of the platform that maximise the weighted service less its price; arguments as of `relieve`.
 
     Returns:
         Fractions of the platform, shaped as `view.queue`.
     """
-    columns = (view.queue, view.throughput, view.kappa, view.priority, view.share, view.loading)
-    return decide(
-        relieve,
-        view,
-        columns,
-        view.dt,
-        view.gpus,
-        min(view.gpus, view.max_share),
-        view.slice,
-        view.reallocation_s,
-        view.deadband,
-        price,
-        standby,
-        share_the_rest,
-        np.empty((3, view.queue.shape[-1])),
-    )
+    claims = np.empty(view.queue.shape[-1], CLAIM)
+    return decide(relieve, view, price, standby, share_the_rest, claims)
 
 
 def max_weight(view: View) -> Array:

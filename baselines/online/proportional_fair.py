@@ -5,33 +5,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from baselines.online.rows import decide
-from baselines.online.water_filling import LOGARITHM, fill
+from baselines.online.water_filling import CLAIM, LOGARITHM, fill
 from baselines.tunable import tunable
 from gpualloc_env.compiled import compiled
-from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.curves import largest_share
+from gpualloc_env.simulation.observation import Packed, View
 from gpualloc_env.simulation.state import AnyArray, Array
 
 
 @compiled
-def _divide(
-    queue: AnyArray,
-    rate: AnyArray,
-    kappa: AnyArray,
-    priority: AnyArray,
-    gpus: float,
-    most: float,
-    horizon_s: float,
-    room: AnyArray,
-    granted: AnyArray,
-) -> None:
-    """Write the proportionally fair shares, (B, N) [GPU]; `room` is for (3, N) numbers."""
-    weight, least, limit = room[0], room[1], room[2]
-    count = queue.shape[1]
-    for b in range(queue.shape[0]):
-        for i in range(count):
-            weight[i] = (queue[b, i] + horizon_s * rate[b, i]) / priority[b, i]
-            least[i], limit[i] = 0.0, most
-        fill(LOGARITHM, weight, kappa[b], least, limit, gpus, 0.0, granted[b])
+def _divide(packed: Packed, horizon_s: float, claims: AnyArray, granted: AnyArray) -> None:
+    """Write the proportionally fair shares, (B, N) [GPU]; `claims` is room for (N,) of CLAIM."""
+    platform = packed.settings[0]
+    most = largest_share(platform)
+    for b in range(granted.shape[0]):
+        for i in range(granted.shape[1]):
+            now, agent, claim = packed.state[b, i], packed.agents[b, i], claims[i]
+            claim.weight = (now.queue + horizon_s * now.rate) / agent.priority
+            claim.kappa, claim.least, claim.most = agent.kappa, 0.0, most
+        fill(LOGARITHM, claims, platform.gpus, 0.0, granted[b])
 
 
 @dataclass(frozen=True)
@@ -48,12 +40,4 @@ class ProportionalFair:
 
     def __call__(self, view: View) -> Array:
         """Fractions of the platform, shaped as `view.queue`."""
-        return decide(
-            _divide,
-            view,
-            (view.queue, view.rate, view.kappa, view.priority),
-            view.gpus,
-            min(view.gpus, view.max_share),
-            self.horizon_s,
-            np.empty((3, view.queue.shape[-1])),
-        )
+        return decide(_divide, view, self.horizon_s, np.empty(view.queue.shape[-1], CLAIM))

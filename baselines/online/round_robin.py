@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from gpualloc_env.simulation.fluid import NEGLIGIBLE
 from gpualloc_env.simulation.observation import View
 from gpualloc_env.simulation.state import Array
 
@@ -15,5 +16,5 @@ def round_robin(view: View) -> Array:
         Fractions of the platform, shaped as `view.queue`.
     """
     agents = view.queue.shape[-1]
-    turn = np.where(view.share.max(axis=-1) > 0, (view.share.argmax(axis=-1) + 1) % agents, 0)
+    turn = np.where(view.share.max(axis=-1) > NEGLIGIBLE, (view.share.argmax(axis=-1) + 1) % agents, 0)
     return (np.arange(agents) == np.asarray(turn)[..., None]).astype(np.float64)

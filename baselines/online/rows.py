@@ -4,25 +4,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.observation import View, pack
 from gpualloc_env.simulation.state import AnyArray, Array
 
 
-def decide(
-    kernel: Callable[..., None], view: View, numbers: tuple[AnyArray, ...], *settings: float | AnyArray
-) -> Array:
-    """Fractions of the platform, shaped as `view.queue`, whose shares a kernel writes for (B, N) agents.
+def decide(kernel: Callable[..., None], view: View, *constants: float | AnyArray) -> Array:
+    """Fractions of the platform, shaped as `view.queue`, from the shares that a kernel writes.
 
     Args:
-        kernel: called as kernel(*numbers, *settings, shares) with arrays of (B, N), shares in GPU.
+        kernel: called as kernel(packed, *constants, shares): it reads the records of the view, `Packed`,
+            and writes shares, (B, N) [GPU], where B is 1 for a view of (N,) arrays.
         view: what is decided on.
-        numbers: the columns of the view that the kernel reads, each (N,) or (B, N).
-        settings: all else that the kernel reads, handed on as it is.
+        constants: all else that the kernel reads, and room that it needs; handed on as they are.
     """
-    shares = np.empty(view.queue.shape)
-    if shares.ndim == 1:
-        kernel(*[column[None] for column in numbers], *settings, shares[None])
-    else:
-        kernel(*numbers, *settings, shares)
+    packed = pack(view)
+    shares = np.empty(packed.state.shape)
+    kernel(packed, *constants, shares)
     shares /= view.gpus
-    return shares
+    return shares.reshape(view.queue.shape)

@@ -6,31 +6,23 @@ from math import sqrt
 from baselines.online.rows import decide
 from baselines.tunable import tunable
 from gpualloc_env.compiled import compiled
-from gpualloc_env.simulation.curves import fit, needed_share, whole_slices
-from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.curves import fit, largest_share, needed_share, whole_slices
+from gpualloc_env.simulation.observation import Packed, View
 from gpualloc_env.simulation.state import AnyArray, Array
 
 
 @compiled
-def _staff(
-    rate: AnyArray,
-    throughput: AnyArray,
-    kappa: AnyArray,
-    gpus: float,
-    most: float,
-    slice_: float,
-    safety: float,
-    granted: AnyArray,
-) -> None:
+def _staff(packed: Packed, safety: float, granted: AnyArray) -> None:
     """Write the staffed shares, (B, N) [GPU]."""
-    count = rate.shape[1]
-    for b in range(rate.shape[0]):
-        shares = granted[b]
-        for i in range(count):
-            staffed = rate[b, i] + safety * sqrt(rate[b, i])
-            share = needed_share(staffed / throughput[b, i], kappa[b, i])
-            shares[i] = min(most, whole_slices(share, slice_))
-        fit(shares, gpus)
+    platform = packed.settings[0]
+    most = largest_share(platform)
+    for b in range(granted.shape[0]):
+        for i in range(granted.shape[1]):
+            rate, agent = packed.state[b, i].rate, packed.agents[b, i]
+            staffed = rate + safety * sqrt(rate)
+            share = needed_share(staffed / agent.throughput, agent.kappa)
+            granted[b, i] = min(most, whole_slices(share, platform.slice))
+        fit(granted[b], platform.gpus)
 
 
 @dataclass(frozen=True)
@@ -47,6 +39,4 @@ class SquareRootStaffing:
 
     def __call__(self, view: View) -> Array:
         """Fractions of the platform, shaped as `view.queue`."""
-        columns = (view.rate, view.throughput, view.kappa)
-        most = min(view.gpus, view.max_share)
-        return decide(_staff, view, columns, view.gpus, most, view.slice, self.safety)
+        return decide(_staff, view, self.safety)

@@ -1,8 +1,11 @@
 """Water-filling: one concave programme over shares, solved by bisection on its multiplier."""
 
 from math import inf, sqrt
+from typing import Any
 
-from gpualloc_env.compiled import compiled
+import numpy as np
+
+from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulation.curves import needed_share
 from gpualloc_env.simulation.state import AnyArray
 
@@ -11,18 +14,27 @@ THROUGHPUT = 0  # Σ w f(g)
 LOGARITHM = 1  # Σ w log f(g): proportional fairness
 MINIMUM = 2  # the least f(g)/w, then the next: max-min fairness
 
+CLAIM = np.dtype(
+    [  # (N,), on what an agent's share depends
+        ("weight", np.float64),  # w; who weighs nothing gets the least share
+        ("kappa", np.float64),  # κ [GPU] of the saturating curve; 0 where throughput is linear
+        ("least", np.float64),  # [GPU]
+        ("most", np.float64),  # [GPU]
+    ]
+)
+
 _BRACKET = 16.0  # factor by which the bracket of the multiplier grows
 _HALVINGS = 46  # of the bracket: its relative width ends near 1e-13
 
 
 @compiled
-def share_at(utility: int, weight: float, kappa: float, price: float, least: float, most: float) -> float:
-    """The share at which the marginal utility of an agent is `price`, between `least` and `most`."""
-    if weight <= 0.0 or most <= least:
-        return least
+def share_at(utility: int, claim: Any, price: float) -> float:
+    """The share [GPU] at which the marginal utility of a claim is `price`, between its least and most."""
+    if claim.weight <= 0.0 or claim.most <= claim.least:
+        return claim.least
     if price <= 0.0:
-        return most
-    ratio = weight / price
+        return claim.most
+    kappa, ratio = claim.kappa, claim.weight / price
     if utility == MINIMUM:
         share = needed_share(ratio, kappa)
     elif utility == LOGARITHM:
@@ -32,33 +44,50 @@ def share_at(utility: int, weight: float, kappa: float, price: float, least: flo
             root = 4.0 * ratio / kappa
             share = inf if root == inf else 0.5 * kappa * (root / (1.0 + sqrt(1.0 + root)))
     elif kappa == 0.0:
-        share = most if ratio > 1.0 else least
+        share = claim.most if ratio > 1.0 else claim.least
     else:
         share = sqrt(ratio * (1.0 + kappa) * kappa) - kappa
-    return min(most, max(least, share))
+    return min(claim.most, max(claim.least, share))
 
 
 @compiled
-def _total(
-    utility: int, weight: AnyArray, kappa: AnyArray, price: float, least: AnyArray, most: AnyArray
-) -> float:
+def _total(utility: int, claims: AnyArray, price: float) -> float:
+    """Sum of the shares [GPU] of (N,) claims at a price."""
     total = 0.0
-    for i in range(weight.shape[0]):
-        total += share_at(utility, weight[i], kappa[i], price, least[i], most[i])
+    for i in range(claims.shape[0]):
+        total += share_at(utility, claims[i], price)
     return total
 
 
+@inlined
+def _clearing_prices(
+    utility: int, claims: AnyArray, capacity: float, floor: float, heaviest: float
+) -> tuple[float, float]:
+    """Prices next to each other: at the lower one the claims, (N,), exceed the capacity [GPU].
+
+    At the higher one they do not. The two are one price, the floor, where they fit already at that.
+    """
+    low = high = floor
+    if _total(utility, claims, floor) > capacity:
+        high = max(floor, heaviest)
+        while _total(utility, claims, high) > capacity:
+            high *= _BRACKET
+        low = high / _BRACKET
+        while low > floor and _total(utility, claims, low) <= capacity:
+            high = low
+            low /= _BRACKET
+        low = max(low, floor)
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            if _total(utility, claims, middle) > capacity:
+                low = middle
+            else:
+                high = middle
+    return low, high
+
+
 @compiled
-def fill(
-    utility: int,
-    weight: AnyArray,
-    kappa: AnyArray,
-    least: AnyArray,
-    most: AnyArray,
-    capacity: float,
-    floor: float,
-    shares: AnyArray,
-) -> float:
+def fill(utility: int, claims: AnyArray, capacity: float, floor: float, shares: AnyArray) -> float:
     """Maximise the utility of the shares, (N,) [GPU], with Σ g ≤ capacity and least ≤ g ≤ most.
 
     The Karush-Kuhn-Tucker conditions leave one unknown, the price ν of a GPU: every share is
@@ -69,10 +98,7 @@ def fill(
 
     Args:
         utility: THROUGHPUT, LOGARITHM or MINIMUM.
-        weight: w, (N,); who weighs nothing gets the least share.
-        kappa: κ, (N,) [GPU].
-        least: (N,) [GPU].
-        most: (N,) [GPU].
+        claims: (N,) of CLAIM.
         capacity: [GPU].
         floor: lower bound of ν, the price at which a GPU is billed.
         shares: room for the result, (N,).
@@ -80,44 +106,30 @@ def fill(
     Returns:
         ν.
     """
-    count = weight.shape[0]
+    count = claims.shape[0]
     guaranteed = heaviest = 0.0
     for i in range(count):
-        guaranteed += least[i]
-        heaviest = max(heaviest, weight[i])
+        guaranteed += claims[i].least
+        heaviest = max(heaviest, claims[i].weight)
     if guaranteed > capacity:
         for i in range(count):
-            shares[i] = least[i] * (capacity / guaranteed)
+            shares[i] = claims[i].least * (capacity / guaranteed)
         return inf
-    low = high = floor
-    if _total(utility, weight, kappa, floor, least, most) > capacity:
-        high = max(floor, heaviest)
-        while _total(utility, weight, kappa, high, least, most) > capacity:
-            high *= _BRACKET
-        low = high / _BRACKET
-        while low > floor and _total(utility, weight, kappa, low, least, most) <= capacity:
-            high = low
-            low /= _BRACKET
-        low = max(low, floor)
-        for _ in range(_HALVINGS):
-            middle = 0.5 * (low + high)
-            if _total(utility, weight, kappa, middle, least, most) > capacity:
-                low = middle
-            else:
-                high = middle
-    above = _total(utility, weight, kappa, high, least, most)
-    below = _total(utility, weight, kappa, low, least, most)
+    low, high = _clearing_prices(utility, claims, capacity, floor, heaviest)
+    above, below = _total(utility, claims, high), _total(utility, claims, low)
     mix = (capacity - above) / (below - above) if below > capacity else 0.0
     for i in range(count):
-        share = share_at(utility, weight[i], kappa[i], high, least[i], most[i])
-        more = share_at(utility, weight[i], kappa[i], low, least[i], most[i])
+        share, more = share_at(utility, claims[i], high), share_at(utility, claims[i], low)
         shares[i] = share + mix * (more - share)
     return high
 
 
 @compiled
 def spread(shares: AnyArray, capacity: float, most: float) -> None:
-    """Give what is left of the capacity to all agents in equal parts, each up to `most`; scale an excess."""
+    """Give what is left of the capacity to all agents in equal parts, each up to `most`; scale an excess.
+
+    Shares are (N,) [GPU].
+    """
     count = shares.shape[0]
     total = 0.0
     for i in range(count):

@@ -356,7 +356,7 @@ def plan(view: View, constants: Array, corrections: Array | None = None) -> Arra
 def plan_packed(packed: Packed, constants: Array, corrections: Array) -> Array:
     """What `plan` does, for a packed view: fractions of the platform, (B, N)."""
     fractions = np.empty(packed.state.shape)
-    _plan_views(packed, constants, corrections, _workspace(fractions.shape[1]), fractions)
+    _plan_views(packed, constants, corrections, _workspace(len(corrections[0])), fractions)
     return fractions
 
 
@@ -372,5 +372,5 @@ def plan_observed(observation: AnyArray, constants: Array, corrections: Array) -
         Fractions of the platform, (B, N); not numbers where no environment shows such an observation.
     """
     fractions = np.empty(observation.shape[:2])
-    _plan_observations(observation, constants, corrections, _workspace(fractions.shape[1]), fractions)
+    _plan_observations(observation, constants, corrections, _workspace(len(corrections[0])), fractions)
     return fractions

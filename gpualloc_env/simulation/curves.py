@@ -1,6 +1,7 @@
 """Throughput curves and their inverses, and the share that an agent needs; all closed forms, O(1)."""
 
 from math import ceil, inf
+from typing import Any
 
 from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulation.state import AnyArray
@@ -35,34 +36,30 @@ def whole_slices(share: float, slice_: float) -> float:
     return ceil(share / slice_ - 1e-6) * slice_
 
 
-@compiled
-def share_to_empty(
-    queue: float,
-    throughput: float,
-    kappa: float,
-    held: float,
-    loading: float,
-    dt: float,
-    most: float,
-    slice_: float,
-    reallocation_s: float,
-    deadband: float,
-) -> float:
-    """The share with which the queue is just empty at the end of the step, at most `most`.
+@inlined
+def largest_share(platform: Any) -> float:
+    """The most that one agent can hold [GPU], from SETTINGS."""
+    return min(platform.gpus, platform.max_share)
 
-    A change by more than the deadband costs its time first. While the model is loading for
-    longer than the step a foothold is all that is of use.
+
+@compiled
+def share_to_empty(now: Any, agent: Any, platform: Any) -> float:
+    """The share [GPU] with which a queue is just empty at the end of the step; STATE, AGENT, SETTINGS.
+
+    At most what one agent can hold. A change by more than the deadband costs its time first. While
+    the model is loading for longer than the step a foothold is all that is of use.
     """
-    if queue <= 0.0:
+    if now.queue <= 0.0:
         return 0.0
-    time = dt - loading
+    most, time = largest_share(platform), platform.dt - now.loading
     if time > 0.0:
-        share = whole_slices(needed_share(queue / (throughput * time), kappa), slice_)
-        if abs(min(share, most) - held) > deadband:
-            time -= reallocation_s
+        share = whole_slices(needed_share(now.queue / (agent.throughput * time), agent.kappa), platform.slice)
+        if abs(min(share, most) - now.share) > platform.deadband:
+            time -= platform.reallocation_s
     if time <= 0.0:
-        return min(most, whole_slices(FOOTHOLD, slice_))
-    return min(most, whole_slices(needed_share(queue / (throughput * time), kappa), slice_))
+        return min(most, whole_slices(FOOTHOLD, platform.slice))
+    share = needed_share(now.queue / (agent.throughput * time), agent.kappa)
+    return min(most, whole_slices(share, platform.slice))
 
 
 @inlined

@@ -5,7 +5,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpualloc_env.compiled import compiled, inlined, shared
-from gpualloc_env.simulation.state import AGENT, OBSERVATION, SETTINGS, STATE, AnyArray, Array, plain
+from gpualloc_env.simulation.state import (
+    AGENT,
+    OBSERVATION,
+    SETTINGS,
+    STATE,
+    AnyArray,
+    Array,
+    names_of,
+    plain,
+)
 
 
 class View(NamedTuple):
@@ -38,7 +47,7 @@ class View(NamedTuple):
 
 
 def _seen(records: np.dtype[Any]) -> tuple[str, ...]:
-    return tuple(name for name in records.names or () if name in View._fields)
+    return tuple(name for name in names_of(records) if name in View._fields)
 
 
 STATE_FIELDS, AGENT_FIELDS, SETTING_FIELDS = _seen(STATE), _seen(AGENT), _seen(SETTINGS)
@@ -49,21 +58,23 @@ ARRAY_FIELDS = STATE_FIELDS + AGENT_FIELDS
 
 def view_of(state: AnyArray, agents: AnyArray, settings: AnyArray) -> View:
     """View of records, (B, N) for a batch or (N,) for one environment, and of settings, (1,)."""
-    return View(
-        *(state[name] for name in STATE_FIELDS),
-        *(agents[name] for name in AGENT_FIELDS),
-        *(float(settings[name][0]) for name in SETTING_FIELDS),
+    return View._make(
+        (
+            *(state[name] for name in STATE_FIELDS),
+            *(agents[name] for name in AGENT_FIELDS),
+            *(float(settings[name][0]) for name in SETTING_FIELDS),
+        )
     )
 
 
-OBSERVATION_FEATURES: tuple[str, ...] = OBSERVATION.names or ()
+OBSERVATION_FEATURES = names_of(OBSERVATION)
 """Columns of the observation. Those without a natural bound enter as x / (1 + x)."""
 
 
 @inlined
 def _squash(value: float, unit: float) -> float:
     """Map x = value / unit from [0, ∞) to [0, 1): x / (1 + x)."""
-    return np.float32(value) / np.float32(unit + value)
+    return np.float32(value) / np.float32(unit + value)  # pyright: ignore[reportReturnType]
 
 
 @inlined
@@ -140,11 +151,19 @@ def pack(view: View) -> Packed:
         ValueError: the shapes differ.
     """
     shape = np.shape(view.queue)
-    for name in ARRAY_FIELDS:
-        if np.shape(getattr(view, name)) != shape:
-            raise ValueError(f"{name} has shape {np.shape(getattr(view, name))}, queue has {shape}")
-    arrays, settings = np.array(view[: len(ARRAY_FIELDS)]), np.array(view[len(ARRAY_FIELDS) :])
-    return packed_from(arrays if arrays.ndim == 3 else arrays[:, None], settings)
+    rows = shape if len(shape) == 2 else (1, *shape)
+    packed = Packed(np.empty(rows, STATE), np.empty(rows, AGENT), np.empty(1, SETTINGS))
+    columns = (
+        *((packed.state, name) for name in STATE_FIELDS),
+        *((packed.agents, name) for name in AGENT_FIELDS),
+    )
+    for (records, name), values in zip(columns, view, strict=False):
+        if values.shape != shape:
+            raise ValueError(f"{name} has shape {values.shape}, queue has {shape}")
+        records[name] = values
+    for name, value in zip(SETTING_FIELDS, view[len(ARRAY_FIELDS) :], strict=True):
+        packed.settings[name] = value
+    return packed
 
 
 def packed_from(arrays: AnyArray, settings: AnyArray) -> Packed:

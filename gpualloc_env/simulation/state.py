@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 AnyArray = NDArray[Any]
 
+
+def names_of(records: np.dtype[Any]) -> tuple[str, ...]:
+    """Names of the columns of records, in order."""
+    return records.names or ()
+
+
 STATE = np.dtype(
     [  # (B, N), after the arrivals of a step and before its decision
         ("queue", np.float64),  # [requests] waiting, this step's arrivals included
@@ -84,7 +90,7 @@ OUTCOME = np.dtype(
         ("cold_start", np.float64),  # 1 where the loading of a model began
     ]
 )
-INFO = OUTCOME.names[:6]  # pyright: ignore[reportOptionalSubscript]
+INFO = names_of(OUTCOME)[:6]
 """Columns of the outcome that `info` shows."""
 
 TERMS = ("latency", "cost", "throughput", "slo", "shortfall")
