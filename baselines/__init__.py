@@ -56,7 +56,8 @@ def policy_for(name: str, scenario: str) -> Policy:
 
     Args:
         name: a name in `POLICIES`.
-        scenario: the name of a scenario; for one that was never tuned for, the constants are the defaults.
+        scenario: the `key` of a scenario, the name of a registered one; for one that was never tuned
+            for, the constants are the defaults.
     """
     constants = tuned().get(scenario, {}).get(name)
     return with_constants(DEFAULTS[name], constants) if constants else DEFAULTS[name]

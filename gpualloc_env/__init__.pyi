@@ -6,6 +6,7 @@ from .scenario import Agent as Agent
 from .scenario import Burst as Burst
 from .scenario import Cycle as Cycle
 from .scenario import Objective as Objective
+from .scenario import Overrides as Overrides
 from .scenario import Platform as Platform
 from .scenario import Scenario as Scenario
 from .scenario import ScenarioError as ScenarioError
@@ -28,6 +29,7 @@ __all__ = [
     "Burst",
     "Cycle",
     "Objective",
+    "Overrides",
     "Platform",
     "Scenario",
     "ScenarioError",

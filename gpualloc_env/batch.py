@@ -6,9 +6,11 @@ from collections.abc import Callable
 import numpy as np
 
 from gpualloc_env.compiled import resolved
+from gpualloc_env.listing import listed
+from gpualloc_env.memory import check_memory
 from gpualloc_env.scenario import Scenario
 from gpualloc_env.simulation import fluid
-from gpualloc_env.simulation.arrivals import TABULATED
+from gpualloc_env.simulation.arrivals import TABULATED, Source
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, derive, encode_agents, view_of
 from gpualloc_env.simulation.random import seed_generator
 from gpualloc_env.simulation.state import (
@@ -34,7 +36,9 @@ class Batch:
     bit, in a batch of any size. Call `reset` before the first `step`.
     """
 
-    def __init__(self, scenario: Scenario, num_envs: int, *, record: bool = False) -> None:
+    def __init__(
+        self, scenario: Scenario, num_envs: int, *, record: bool = False, source: Source | None = None
+    ) -> None:
         """Allocate the arrays.
 
         Args:
@@ -42,12 +46,14 @@ class Batch:
             num_envs: B.
             record: keep every step of the running episodes in `history`, as metrics need it:
                 80 bytes for each agent and step.
+            source: what episodes are drawn from; by default the scenario's, which reads its log.
         """
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+        check_memory(scenario, num_envs, record=record)
         count, steps = len(scenario.agents), scenario.steps
         self.scenario, self.num_envs, self.num_agents = scenario, num_envs, count
-        self.source = scenario.source()
+        self.source = scenario.source() if source is None else source
         self._nominal = _agent_records(scenario)
         routing = scenario.routing_matrix
         elapsed = scenario.dt * np.arange(1, steps + 2) / fluid.RATE_TIME_CONSTANT_S
@@ -83,14 +89,14 @@ class Batch:
         self._step: Callable[..., int] | None = None
         self._all = np.ones(num_envs, dtype=np.bool_)
 
-    def __getstate__(self) -> tuple[Scenario, int, bool, tuple[AnyArray, ...]]:
+    def __getstate__(self) -> tuple[Scenario, int, bool, Source, tuple[AnyArray, ...]]:
         """What a copy or a pickle needs: the arrays; those that are views of others are made anew."""
-        return self.scenario, self.num_envs, self.history.shape[1] > 0, self._contents
+        return self.scenario, self.num_envs, self.history.shape[1] > 0, self.source, self._contents
 
-    def __setstate__(self, kept: tuple[Scenario, int, bool, tuple[AnyArray, ...]]) -> None:
+    def __setstate__(self, kept: tuple[Scenario, int, bool, Source, tuple[AnyArray, ...]]) -> None:
         """Build the batch again and fill its arrays."""
-        scenario, num_envs, record, contents = kept
-        self.__init__(scenario, num_envs, record=record)
+        scenario, num_envs, record, source, contents = kept
+        self.__init__(scenario, num_envs, record=record, source=source)
         for array, content in zip(self._contents, contents, strict=True):
             array[...] = content
 
@@ -155,13 +161,17 @@ class Batch:
 
     def seed(self, seed: int, mask: AnyArray | None = None) -> None:
         """Seed environment k with `seed` + k, or only those of a (B,) bool mask."""
-        for k in np.flatnonzero(self._all if mask is None else self._checked(mask)).tolist():
+        for k in np.flatnonzero(self._all if mask is None else self.checked_mask(mask)).tolist():
             word = (int(seed) + k) % 2**64
             seed_generator(self.world.generators[k, 0], np.uint64(word))
             self.world.windows[k] = word % 2**62
 
-    def _checked(self, mask: AnyArray) -> AnyArray:
-        """The mask as a contiguous array; the compiled code would not notice a wrong one."""
+    def checked_mask(self, mask: AnyArray) -> AnyArray:
+        """A (B,) bool mask as a contiguous array; the compiled code would not notice a wrong one.
+
+        Raises:
+            ValueError: it has another shape or type.
+        """
         if getattr(mask, "dtype", None) != np.bool_ or mask.shape != (self.num_envs,):
             raise ValueError(
                 f"a mask must be an array of bool of shape ({self.num_envs},), one for each environment, "
@@ -171,7 +181,7 @@ class Batch:
 
     def reset(self, mask: AnyArray | None = None) -> None:
         """Start the next episode in all environments, or in those of a (B,) bool mask."""
-        mask = self._all if mask is None else self._checked(mask)
+        mask = self._all if mask is None else self.checked_mask(mask)
         # Callers may keep what the last step has shown them.
         observation = np.empty_like(self.observation)
 
@@ -201,14 +211,15 @@ class Batch:
             active: which environments to advance.
 
         Raises:
-            ValueError: the shares have the wrong shape or hold a NaN. Nothing has changed then.
+            TypeError: the shares are no real numbers.
+            ValueError: they have the wrong shape or hold a NaN. Nothing has changed then.
             RuntimeError: an episode is over and has not been reset. Nothing has changed then.
         """
-        requested = np.ascontiguousarray(shares, np.float64)
+        requested = np.ascontiguousarray(real_numbers("shares", shares), np.float64)
         if requested.shape != (self.num_envs, self.num_agents):
             raise ValueError(
                 f"shares must have shape {(self.num_envs, self.num_agents)}, one fraction of the platform "
-                f"for each agent ({', '.join(self.scenario.agent_names)}), got shape {requested.shape}"
+                f"for each agent ({listed(self.scenario.agent_names)}), got shape {requested.shape}"
             )
         self.advance(requested, active)
 
@@ -219,7 +230,7 @@ class Batch:
         if active is None:
             active = self._all
         else:
-            active = self._checked(active)
+            active = self.checked_mask(active)
             self.worth[~active] = 0.0
         arguments = (requested, active, self.world, info, observation)
         step = self._step
@@ -246,6 +257,20 @@ class Batch:
         raise RuntimeError(
             f"the episode is over after {self.scenario.steps} steps, or was never started: call reset()"
         )
+
+
+def real_numbers(name: str, values: object) -> AnyArray:
+    """An argument as an array, unless it holds what NumPy would make numbers of in silence.
+
+    Raises:
+        TypeError: complex numbers, texts, dates, objects, or an array with a mask.
+    """
+    array = np.asarray(values)
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} must have a number in every place, got an array with a mask; fill it first")
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}; give an array of float32")
+    return array
 
 
 def _setting_records(scenario: Scenario) -> AnyArray:

@@ -6,14 +6,18 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from numpy import ndarray
 
-from gpualloc_env.batch import Batch
+from gpualloc_env.batch import Batch, real_numbers
+from gpualloc_env.listing import listed
 from gpualloc_env.metrics import episode_metrics
 from gpualloc_env.rendering import render_rgb, render_text
 from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, view_of
 from gpualloc_env.simulation.state import AnyArray, plain
-from gpualloc_env.traces.log import Split
+
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def single_spaces(num_agents: int) -> tuple[spaces.Box, spaces.Box]:
@@ -35,30 +39,22 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
 
     def __init__(
         self,
-        scenario: str | Path = "serverless",
+        scenario: str | Path | Scenario = "serverless",
         *,
-        steps: int | None = None,
-        dt: float | None = None,
-        load: float | None = None,
-        agents: int | None = None,
-        trace: str | Path | None = None,
-        split: Split | None = None,
-        objective: dict[str, float] | None = None,
         render_mode: str | None = None,
+        **changes: Any,
     ) -> None:
-        """Build the environment; `load_scenario` describes the arguments."""
+        """Build the environment.
+
+        Args:
+            scenario: a name in `SCENARIOS`, the path of a `.toml` file, or a scenario itself.
+            render_mode: `ansi`, `rgb_array` or None.
+            changes: the fields of `Overrides` by name: `steps`, `dt`, `load`, `agents`, `trace`,
+                `split` and `objective`.
+        """
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode must be 'ansi', 'rgb_array' or None, got {render_mode!r}")
-        self.scenario = load_scenario(
-            scenario,
-            steps=steps,
-            dt=dt,
-            load=load,
-            agents=agents,
-            trace=trace,
-            split=split,
-            objective=objective,
-        )
+        self.scenario = load_scenario(scenario, **changes)
         self.render_mode = render_mode
         self._batch = Batch(self.scenario, 1, record=True)
         self._steps = self.scenario.steps
@@ -96,13 +92,21 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         return self._batch.observation[0], {}
 
     def step(self, action: AnyArray) -> tuple[AnyArray, float, bool, bool, dict[str, Any]]:
-        """Hold the shares that `action`, (N,) fractions of the platform, asks for during one step."""
+        """Hold the shares that `action`, (N,) fractions of the platform, asks for during one step.
+
+        Raises:
+            TypeError: it holds no real numbers.
+            ValueError: it has the wrong shape or holds a NaN.
+            RuntimeError: the episode is over, or was never started.
+        """
         batch = self._batch
-        action = np.asarray(action)
+        # The full look at what an action holds takes a tenth of a step.
+        if type(action) is not ndarray or (action.dtype is not FLOAT32 and action.dtype is not FLOAT64):
+            action = real_numbers("action", action)
         if action.shape != self._action.shape:
             raise ValueError(
                 f"action must have shape {(batch.num_agents,)}, one fraction of the platform for each "
-                f"agent ({', '.join(self.scenario.agent_names)}), got shape {action.shape}"
+                f"agent ({listed(self.scenario.agent_names)}), got shape {action.shape}"
             )
         self._action[:] = action
         batch.advance(self._requested)

@@ -7,6 +7,7 @@ segments. What has not left by the end is a segment of its age.
 """
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,49 @@ LATENCIES = ("latency_p50_s", "latency_p95_s", "latency_p99_s")
 PERCENTILES = (0.50, 0.95, 0.99)
 PAPER_MAXIMUM_LATENCY_S = 999.0
 Sums = dict[str, list[float]]
+BUILT_IN = (
+    "objective",
+    "latency_mean_s",
+    *LATENCIES,
+    "task_latency_mean_s",
+    "slo_attainment",
+    "throughput_rps",
+    "goodput_rps",
+    "backlog_end",
+    "unfinished",
+    "arrived",
+    "gpu_utilisation",
+    "gpu_seconds",
+    "cost_usd",
+    "cost_usd_per_1k",
+    "fairness_jain",
+    "min_share_shortfall",
+    "reallocations",
+    "cold_starts",
+    "paper_latency_s",
+    "paper_throughput_rps",
+    "paper_latency_std_s",
+)
+"""Names of the metrics of an episode over all agents, in their order."""
+
+REGISTERED: "dict[str, Callable[[Batch, int], float]]" = {}
+"""Metrics from outside this package, by name."""
+
+
+def register(name: str, function: "Callable[[Batch, int], float]") -> None:
+    """Add a metric to those of every episode, and so to the tables and files of every command.
+
+    Args:
+        name: with its unit, as `queue_maximum_requests`.
+        function: called with a batch and the index b of an environment whose episode is over;
+            `batch.history[b]`, (T, N) of OUTCOME, holds its steps. NaN where nothing was measured.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in BUILT_IN or name in REGISTERED or name == "per_agent":
+        raise ValueError(f"metric {name!r} is there already; give it another name")
+    REGISTERED[name] = function
 
 
 @compiled
@@ -230,6 +274,7 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
         "reallocations": sum(sums["reallocated"]),
         "cold_starts": sum(sums["cold_start"]),
         **_paper_estimators(estimates, throughput, sums["share"], steps),
+        **{name: float(function(batch, b)) for name, function in REGISTERED.items()},
         "per_agent": _per_agent(batch, sums, estimates, quantiles.tolist()),
     }
 

@@ -11,9 +11,9 @@ from gpualloc_env.batch import Batch
 from gpualloc_env.env import single_spaces
 from gpualloc_env.metrics import episode_metrics
 from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import View
 from gpualloc_env.simulation.state import INFO, TERMS, AnyArray
-from gpualloc_env.traces.log import Split
 
 # Names of `info` and of Gymnasium's masks beside them.
 _INFO, _TERMS = (tuple((name, f"_{name}") for name in names) for names in (INFO, TERMS))
@@ -34,46 +34,26 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
     def __init__(
         self,
         num_envs: int = 1,
-        scenario: str | Path = "serverless",
+        scenario: str | Path | Scenario = "serverless",
         *,
-        steps: int | None = None,
-        dt: float | None = None,
-        load: float | None = None,
-        agents: int | None = None,
-        trace: str | Path | None = None,
-        split: Split | None = None,
-        objective: dict[str, float] | None = None,
         episode_metrics: bool = False,
         render_mode: str | None = None,
+        **changes: Any,
     ) -> None:
-        """Build the batch; `load_scenario` describes the arguments.
+        """Build the batch.
 
         Args:
             num_envs: B.
-            scenario: a name or the path of a TOML file; so are the next seven as in `load_scenario`.
-            steps: steps of an episode.
-            dt: length of a step [s].
-            load: ρ to which the traffic is rescaled.
-            agents: how many: the scenario's own, in turn, on GPUs in proportion.
-            trace: a request log that replaces the scenario's traffic.
-            split: windows of the log to play.
-            objective: weights by the name of their term.
+            scenario: a name in `SCENARIOS`, the path of a `.toml` file, or a scenario itself.
             episode_metrics: add `info["episode_metrics"]` at the end of an episode. It needs
                 every step of every episode in memory and costs more than stepping does.
             render_mode: must be None; render the single environment instead.
+            changes: the fields of `Overrides` by name: `steps`, `dt`, `load`, `agents`, `trace`,
+                `split` and `objective`.
         """
         if render_mode is not None:
             raise ValueError(f"a batch is not rendered; got render_mode={render_mode!r}, make the single env")
-        self.scenario = load_scenario(
-            scenario,
-            steps=steps,
-            dt=dt,
-            load=load,
-            agents=agents,
-            trace=trace,
-            split=split,
-            objective=objective,
-        )
+        self.scenario = load_scenario(scenario, **changes)
         self.num_envs = num_envs
         self.render_mode = None
         self._batch = Batch(self.scenario, num_envs, record=episode_metrics)
@@ -100,20 +80,28 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
         if isinstance(seed, list):
             raise ValueError(f"seed must be one integer, environment k gets seed + k; got the list {seed}")
         super().reset(seed=seed)
+        mask = self._reset_mask(options)
+        if not self._seeded:
+            self._batch.seed(int(self.np_random.integers(2**62)))
+            self._seeded = True
+        if seed is not None:
+            self._batch.seed(seed, mask)
+        self._batch.reset(mask)
+        self._over = self._batch.done
+        return self._batch.observation, {}
+
+    def _reset_mask(self, options: dict[str, Any] | None) -> AnyArray | None:
+        """Which environments to reset; None for all."""
         mask = (options or {}).get("reset_mask")
-        if mask is not None and not np.any(mask):
-            raise ValueError(f"options['reset_mask'] must select at least one environment, got {mask!r}")
+        if mask is None:
+            return None
         try:
-            if not self._seeded:
-                self._batch.seed(int(self.np_random.integers(2**62)))
-                self._seeded = True
-            if seed is not None:
-                self._batch.seed(seed, mask)
-            self._batch.reset(mask)
-            self._over = self._batch.done
+            mask = self._batch.checked_mask(mask)
         except ValueError as error:
             raise ValueError(f"options['reset_mask']: {error}") from None
-        return self._batch.observation, {}
+        if not mask.any():
+            raise ValueError(f"options['reset_mask'] must select at least one environment, got {mask!r}")
+        return mask
 
     def step(self, actions: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray, AnyArray, dict[str, Any]]:
         """Advance the running episodes by one step, and start the next where one had ended."""

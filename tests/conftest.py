@@ -1,6 +1,6 @@
 import pytest
-from log_samples import log_lines, write_log
-from trained_run import TRAINED
+from support.log_samples import log_lines, write_log
+from support.trained_run import TRAINED
 
 
 @pytest.fixture(scope="session")

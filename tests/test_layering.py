@@ -2,11 +2,10 @@ import ast
 import graphlib
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 FOLDERS = ("gpualloc_env", "baselines", "training")
 
 

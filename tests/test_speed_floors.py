@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from stepping import SINGLE_STEPS, Reference, cartpole, ratios, single, whole_episodes
+from support.stepping import SINGLE_STEPS, Reference, cartpole, ratios, single, whole_episodes
 
 from gpualloc_env.simulation.threads import VARIABLE
 

@@ -12,17 +12,18 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.simulation.state import Array
-from training.artifacts.policies import load_policy
+from training.artifacts.policies import policy_of
 from training.cli import fail
 from training.compare import named
 from training.evaluation.evaluate import Evaluation, evaluate
-from training.evaluation.held_out import held_out_scenario
+from training.evaluation.held_out import count_episodes, held_out_scenario
 from training.reporting.figure_style import AGENT_COLOURS, STYLE
 
 
 @dataclass(frozen=True)
-class BurstFigureConfig:
+class BurstFigureConfig(Overrides):
     """Draw what allocators do in the same burst."""
 
     policies: tuple[str, ...]
@@ -32,7 +33,8 @@ class BurstFigureConfig:
     seed: int = 10000
     """Seed of the first episode to choose from."""
     episodes: int = 20
-    """Episodes to choose from: where the last policy gains most on the first, the window is drawn."""
+    """Episodes to choose from, of a log at most its windows: where the last policy gains most on the first,
+    the window is drawn."""
     seconds: float = 60.0
     """Length of the window [s]."""
     out: Path = Path("burst.png")
@@ -44,11 +46,13 @@ def main(config: BurstFigureConfig) -> None:
     try:
         if config.episodes < 1 or config.seconds <= 0:
             raise ValueError("episodes must be at least 1 and seconds above 0")
-        scenario = held_out_scenario(config.scenario)
-        played = [
-            evaluate(name, load_policy(given, scenario), scenario, config.episodes, config.seed)
+        scenario = held_out_scenario(config.scenario, config)
+        episodes = count_episodes(config.episodes, scenario)
+        made = {
+            name: policy_of(given, scenario, episodes, config.seed)
             for name, given in named(config.policies).items()
-        ]
+        }
+        played = [evaluate(name, policy, scenario, episodes, config.seed) for name, policy in made.items()]
         steps = min(scenario.steps, max(1, round(config.seconds / scenario.dt)))
         episode, start = window(played[0], played[-1], steps)
         draw(config.out, played, episode, start, steps)

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import track
 
 from baselines import POLICIES, PRIVILEGED, Policy
+from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario
-from gpualloc_env.traces.log import Split
-from training.artifacts.policies import AgentsError, load_policy
+from training.artifacts.policies import AgentsError, kind_of, load_policy, policy_of
 from training.cli import fail
 from training.evaluation.evaluate import Evaluation, evaluate
-from training.evaluation.held_out import count_episodes, held_out_scenario
+from training.evaluation.held_out import count_episodes, held_out_among_others, held_out_scenario
 from training.files.provenance import write_config
 from training.files.staging import staged
 from training.reporting.event_files import write_runs
@@ -40,31 +40,23 @@ ENTRIES = ("summary.json", "episodes.csv", "config.json", "comparison.png", "ten
 
 
 @dataclass(frozen=True)
-class CompareConfig:
+class CompareConfig(Overrides):
     """Compare allocators on the same held-out workloads."""
 
     scenario: str = "serverless"
     """A registered scenario, the path of a .toml file, or `all` registered scenarios one after another."""
     policies: tuple[str, ...] = ("static", "round-robin", "adaptive")
-    """Names of baselines, exported allocators (.npz or .onnx), and directories of training runs."""
+    """Names of baselines, exported allocators (.npz), and directories of training runs.
+
+    `clairvoyant` searches a good schedule for every episode with its arrivals known, which takes
+    seconds an episode; it shows what could be attained and is labelled as knowing the future.
+    """
     episodes: int = 100
     """Held-out episodes that every policy plays; of a log, at most its windows."""
     seed: int = 10000
     """Seed of the first episode; the others follow it."""
     out: Path = Path("runs/compare")
     """Directory for the results; those of an earlier comparison in it are replaced."""
-    steps: int | None = None
-    """Steps of an episode; default: the scenario's."""
-    dt: float | None = None
-    """Length of a step [s]; default: the scenario's."""
-    load: float | None = None
-    """Load to which the traffic is rescaled, 1.0 being the platform's capacity; default: the scenario's."""
-    agents: int | None = None
-    """How many: the scenario's own, in turn as often as it takes, on GPUs in proportion."""
-    trace: Path | None = None
-    """A request log that replaces the scenario's traffic."""
-    split: Split | None = None
-    """Windows of the log to play; default: those kept for evaluation."""
 
 
 def main(config: CompareConfig) -> None:
@@ -102,7 +94,10 @@ class Contest:
     """One scenario, and the policies that play the same episodes of it."""
 
     scenario: Scenario
-    policies: dict[str, Policy]
+    policies: dict[str, Policy | None]
+    """By the names under which they appear; None for one that is made as the episodes are played."""
+    given: dict[str, str]
+    """What each was asked for as."""
     episodes: int
 
     @classmethod
@@ -116,10 +111,11 @@ class Contest:
             skip_misfits: leave out a policy that was trained for other agents, and say so.
         """
         scenario = make_scenario(config, name)
-        policies: dict[str, Policy] = {}
-        for label, given in named(config.policies).items():
+        policies: dict[str, Policy | None] = {}
+        asked = named(config.policies)
+        for label, given in asked.items():
             try:
-                policies[label] = load_policy(given, scenario)
+                policies[label] = None if given in PRIVILEGED else load_policy(given, scenario)
             except AgentsError as error:
                 if not skip_misfits:
                     raise
@@ -132,24 +128,29 @@ class Contest:
                     f"Split {scenario.trace.split!r} has {episodes} windows: each is played once instead of "
                     f"{config.episodes} episodes, because repeated windows are not independent samples"
                 )
-        return cls(scenario, policies, episodes)
+        return cls(scenario, policies, asked, episodes)
 
     def run(self, directory: Path, config: CompareConfig, status: Console) -> list[Evaluation]:
         """Play the episodes and write the results."""
         directory.mkdir(exist_ok=True)
         evaluations = [
-            evaluate(name, policy, self.scenario, self.episodes, config.seed)
-            for name, policy in track(
-                self.policies.items(), f"Evaluating on {self.scenario.name}", console=status
-            )
+            self.evaluation(name, config.seed)
+            for name in track(self.policies, f"Evaluating on {self.scenario.name}", console=status)
         ]
-        kinds = {name: "online" if name in POLICIES else "learned" for name in self.policies}
         write_json(directory / "summary.json", summary(evaluations, config.seed))
         write_episodes(directory / "episodes.csv", evaluations, config.seed)
         write_config(directory / "config.json", asdict(config))
         draw(directory / "comparison.png", evaluations, config.seed)
-        write_runs(directory / "tensorboard", evaluations, kinds, directory / "comparison.png")
+        write_runs(directory / "tensorboard", evaluations, directory / "comparison.png")
         return evaluations
+
+    def evaluation(self, name: str, seed: int) -> Evaluation:
+        """What one policy does in the episodes, the first seeded `seed`."""
+        given = self.given[name]
+        policy = self.policies[name]
+        if policy is None:
+            policy = policy_of(given, self.scenario, self.episodes, seed)
+        return evaluate(name, policy, self.scenario, self.episodes, seed, kind=kind_of(given))
 
 
 def all_scenarios(config: CompareConfig, status: Console) -> list[str]:
@@ -162,17 +163,7 @@ def all_scenarios(config: CompareConfig, status: Console) -> list[str]:
 
 def make_scenario(config: CompareConfig, name: str) -> Scenario:
     """The held-out scenario of a name, with the changes asked for."""
-    replays = config.scenario != ALL or SCENARIOS[name].trace is not None
-    trace, split = (config.trace, config.split) if replays else (None, None)
-    return held_out_scenario(
-        name,
-        trace=trace,
-        split=split,
-        steps=config.steps,
-        dt=config.dt,
-        load=config.load,
-        agents=config.agents,
-    )
+    return (held_out_among_others if config.scenario == ALL else held_out_scenario)(name, config)
 
 
 def named(policies: Sequence[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ import json
 import shlex
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -15,21 +16,27 @@ import numpy as np
 import torch
 import tyro
 from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import VecNormalize
 
 from gpualloc_env.allocator.allocator import Allocator
 from gpualloc_env.allocator.file import Manifest, Validation, write_npz
+from gpualloc_env.listing import listed
+from gpualloc_env.scenario.overrides import NAMES
+from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.artifacts.onnx_graph import write_onnx
 from training.artifacts.policies import MODEL, NORMALISER, TRANSFORM, read_transform
-from training.cli import fail
+from training.cli import fail, options
 from training.evaluation.evaluate import evaluate
 from training.evaluation.held_out import count_episodes, held_out_scenario
 from training.files.atomic import UNFINISHED
 from training.files.run_directory import CONFIG
+from training.learning.action_transform import ActionTransform
 from training.learning.allocator_policy import AllocatorPolicy
 from training.learning.trained_network import load_normaliser, network_of
 
+Shares = Callable[[AnyArray], Array]
 WRITERS = {".npz": write_npz, ".onnx": write_onnx}
 COMPARED_OBSERVATIONS = 10_000
 LARGEST_DIFFERENCE = 1e-6
@@ -59,14 +66,16 @@ def main(config: ExportConfig) -> None:
         fail(error)
     result = manifest.validation
     assert result is not None
-    print(f"{config.out}: {config.out.stat().st_size / 1024:.0f} KiB, for {', '.join(manifest.agents)}")
+    print(f"{config.out}: {config.out.stat().st_size / 1024:.0f} KiB, for {listed(manifest.agents)}")
     print(
         f"Within {result.largest_difference:.0e} of the trained allocator on {result.compared_observations} "
         f"observations; J = {result.objective:.4g} on {result.scenario}, {result.episodes} held-out "
         f"episodes, seeds {result.first_seed} to {result.last_seed}"
     )
-    compare = f"python -m training.compare --scenario {result.scenario} --policies adaptive {config.out}"
-    print(f"Compare it with: {compare}")
+    trained = manifest.training["config"]
+    asked = {name: trained.get(name) for name in ("scenario", *NAMES) if name != "split"}
+    words = options({**asked, "policies": ("adaptive", config.out)})
+    print(f"Compare it with: {shlex.join(['python', '-m', 'training.compare', *words])}")
 
 
 def export(config: ExportConfig) -> Manifest:
@@ -78,36 +87,24 @@ def export(config: ExportConfig) -> Manifest:
     """
     check(config)
     record = json.loads((config.run / CONFIG).read_text(encoding="utf-8"))
-    asked = {name: record["config"].get(name) for name in ("steps", "dt", "load", "trace")}
-    scenario = held_out_scenario(record["config"]["scenario"], **asked)
-    episodes = count_episodes(config.episodes, scenario)
+    trained = record["config"]
+    asked = {name: trained.get(name) for name in NAMES if name != "split"}
+    scenario = held_out_scenario(trained["scenario"], **asked)
     model = PPO.load(config.run / MODEL, device="cpu")
     transform = read_transform(config.run)
     normaliser = load_normaliser(config.run / NORMALISER)
-    shape = (len(scenario.agents), len(OBSERVATION_FEATURES))
-    if transform.num_agents != shape[0]:
+    if transform.num_agents != len(scenario.agents):
         raise ValueError(
             f"{config.run} was trained for {transform.num_agents} agents; scenario {scenario.name!r} has "
-            f"{shape[0]} in this version of gpualloc_env: train it again"
+            f"{len(scenario.agents)} in this version of gpualloc_env: train it again"
         )
     settings, arrays = network_of(model, transform, normaliser)
     manifest = Manifest(
-        agents=tuple(agent.name for agent in scenario.agents),
+        agents=scenario.agent_names,
         features=OBSERVATION_FEATURES,
         network=settings,
-        training={"command": command(record["config"]), **record},
+        training={"command": command(trained), **record},
     )
-
-    policy = cast(AllocatorPolicy, model.policy)
-    if policy.network == "shared":
-        policy.double()  # as the exported file decides
-
-    def trained(observation: AnyArray) -> Array:
-        seen = observation if normaliser is None else normaliser.normalize_obs(observation)
-        with torch.no_grad():
-            actions = policy.most_likely(torch.as_tensor(np.asarray(seen)).to(policy.log_std.dtype))
-        return transform(observation, actions.numpy())
-
     try:
         staging = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=config.out.parent))
     except OSError as error:
@@ -116,23 +113,8 @@ def export(config: ExportConfig) -> Manifest:
         # What decides is the .npz; an .onnx is the same arrays for other runtimes.
         own = staging / "allocator.npz"
         write_npz(own, manifest, arrays)
-        allocator = Allocator.load(own)
-        generator = np.random.default_rng(config.seed)
-        seen = generator.random((COMPARED_OBSERVATIONS, *shape), dtype=np.float32)
-        difference = float(np.abs(allocator(seen) - trained(seen)).max())
-        if difference > LARGEST_DIFFERENCE:
-            raise ValueError(f"the exported shares differ from the trained ones by up to {difference:.1e}")
-        played = evaluate("exported", allocator.decide, scenario, episodes, config.seed)
-        validation = Validation(
-            scenario=record["config"]["scenario"],
-            split=scenario.trace.split if scenario.trace else None,
-            episodes=episodes,
-            first_seed=config.seed,
-            last_seed=config.seed + episodes - 1,
-            objective=float(played.objective.mean()),
-            compared_observations=COMPARED_OBSERVATIONS,
-            largest_difference=difference,
-        )
+        trained_shares = shares_of(model, transform, normaliser)
+        validation = validated(config, trained["scenario"], scenario, Allocator.load(own), trained_shares)
         manifest = manifest.model_copy(update={"validation": validation})
         unfinished = staging / config.out.name
         WRITERS[config.out.suffix](unfinished, manifest, arrays)
@@ -140,6 +122,49 @@ def export(config: ExportConfig) -> Manifest:
     finally:
         shutil.rmtree(staging)
     return manifest
+
+
+def shares_of(model: PPO, transform: ActionTransform, normaliser: VecNormalize | None) -> Shares:
+    """What the trained model decides for observations, (B, N, F): shares, (B, N)."""
+    policy = cast(AllocatorPolicy, model.policy)
+    if policy.network == "shared":
+        policy.double()  # as the exported file decides
+
+    def shares(observation: AnyArray) -> Array:
+        seen = observation if normaliser is None else normaliser.normalize_obs(observation)
+        with torch.no_grad():
+            actions = policy.most_likely(torch.as_tensor(np.asarray(seen)).to(policy.log_std.dtype))
+        return transform(observation, actions.numpy())
+
+    return shares
+
+
+def validated(
+    config: ExportConfig, name: str, scenario: Scenario, allocator: Allocator, trained: Shares
+) -> Validation:
+    """Hold the file against the trained model, and play its held-out episodes.
+
+    Raises:
+        ValueError: it decides otherwise than the model.
+    """
+    episodes = count_episodes(config.episodes, scenario)
+    generator = np.random.default_rng(config.seed)
+    shape = (COMPARED_OBSERVATIONS, len(scenario.agents), len(OBSERVATION_FEATURES))
+    seen = generator.random(shape, dtype=np.float32)
+    difference = float(np.abs(allocator(seen) - trained(seen)).max())
+    if difference > LARGEST_DIFFERENCE:
+        raise ValueError(f"the exported shares differ from the trained ones by up to {difference:.1e}")
+    played = evaluate("exported", allocator.decide, scenario, episodes, config.seed)
+    return Validation(
+        scenario=name,
+        split=scenario.trace.split if scenario.trace else None,
+        episodes=episodes,
+        first_seed=config.seed,
+        last_seed=config.seed + episodes - 1,
+        objective=float(played.objective.mean()),
+        compared_observations=COMPARED_OBSERVATIONS,
+        largest_difference=difference,
+    )
 
 
 def check(config: ExportConfig) -> None:
@@ -159,14 +184,7 @@ def check(config: ExportConfig) -> None:
 
 def command(trained: dict[str, Any]) -> str:
     """The command that repeats a training run."""
-    words = ["python", "-m", "training.train"]
-    for name, value in trained.items():
-        option = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{option}" if value else f"--no-{option}")
-        elif value is not None:
-            words += [f"--{option}", *(str(item) for item in (value if isinstance(value, list) else [value]))]
-    return shlex.join(words)
+    return shlex.join(["python", "-m", "training.train", *options(trained)])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ python -m training.fit AzureLLMInferenceTrace_code.csv --out my-scenario.toml
 
 import shlex
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.progress import track
 
 from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.traces.formats import read_log
-from training.cli import fail
+from training.cli import fail, options
 from training.fitting.drawn_log import drawn_times
 from training.fitting.fit_report import Comparison, notes, table, table_of_agents, verdicts
 from training.fitting.fitted_scenario import check_out, fitted_scenario, write_scenario
@@ -28,7 +29,7 @@ from training.reporting.report import markdown_table, rich_table
 
 
 @dataclass(frozen=True)
-class FitConfig:
+class FitConfig(Overrides):
     """Fit a synthetic scenario to a request log."""
 
     log: tyro.conf.Positional[Path]
@@ -50,7 +51,8 @@ def main(config: FitConfig) -> None:
         if config.draws < 2:
             raise ValueError(f"draws must be at least 2, to show how much they differ, got {config.draws}")
         check_out(config.out)
-        base = load_scenario(config.scenario)
+        check_changes(config)
+        base = load_scenario(config.scenario, config)
         log = read_log(config.log)
         streams = request_streams(log, base.agent_names)
     except (ValueError, OSError) as error:
@@ -94,6 +96,16 @@ def main(config: FitConfig) -> None:
     console.print(f"Scenario in {config.out}; try: {again}", soft_wrap=True)
 
 
+def check_changes(config: FitConfig) -> None:
+    """Refuse changes to the traffic, which the log tells."""
+    for name in ("load", "trace", "split"):
+        if name in config.changes:
+            raise ValueError(
+                f"--{name} has no meaning where the traffic is fitted to a whole log; give it to the command "
+                "that plays the fitted scenario"
+            )
+
+
 def drawn_streams(scenario: Scenario, streams: RequestStreams, seed: int) -> RequestStreams:
     """A log drawn from the scenario, as long as the given one and told by the same clock."""
     times = drawn_times(scenario, streams.span_s, seed)
@@ -107,9 +119,9 @@ def by_agent(streams: RequestStreams) -> list[Statistics]:
 
 def arguments(config: FitConfig) -> list[str]:
     """The command line that asks for this."""
-    given = [(field.name, getattr(config, field.name)) for field in fields(config)[2:]]
-    options = [f"--{name}={value}" for name, value in given if value != getattr(FitConfig, name)]
-    return [str(config.log), "--out", str(config.out), *options]
+    usual = asdict(FitConfig(config.log, config.out))
+    changed = {name: value for name, value in asdict(config).items() if value != usual[name]}
+    return [str(config.log), *options({"out": config.out, **changed})]
 
 
 if __name__ == "__main__":

@@ -17,15 +17,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from baselines import POLICIES, PRIVILEGED, Policy, lower_bounds
+from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import Array
-from training.artifacts.policies import AgentsError, load_policies
+from training.artifacts.policies import AgentsError, kind_of, load_policies, policy_of
 from training.cli import fail
 from training.compare import named
-from training.evaluation.evaluate import evaluate
-from training.evaluation.held_out import count_episodes, held_out_scenario
-from training.evaluation.verdicts import Entry, Kind
+from training.evaluation.evaluate import Kind, evaluate
+from training.evaluation.held_out import count_episodes, held_out_among_others, held_out_scenario
+from training.evaluation.verdicts import Entry
 from training.files.provenance import write_config
 from training.files.staging import staged
 from training.reporting.leaderboard_figures import draw_headroom, draw_power, draw_profiles
@@ -45,11 +46,12 @@ SYNTHETIC = tuple(name for name, scenario in SCENARIOS.items() if scenario.trace
 
 
 @dataclass(frozen=True)
-class LeaderboardConfig:
+class LeaderboardConfig(Overrides):
     """Run every policy on every scenario, and say what was left to gain and who wins."""
 
     scenarios: tuple[str, ...] = SYNTHETIC
-    """Registered scenarios, or paths of .toml files."""
+    """Registered scenarios, or paths of .toml files. A log given with `--trace` replaces the traffic of a
+    single scenario; of several it goes to those that replay one."""
     policies: tuple[str, ...] = (ALL,)
     """Names of baselines, exported allocators, and directories of training runs.
 
@@ -64,8 +66,6 @@ class LeaderboardConfig:
     """Seed of the first episode; the others follow it."""
     out: Path = Path("runs/leaderboard")
     """Directory for the results; those of an earlier leaderboard in it are replaced."""
-    trace: Path | None = None
-    """The request log of a scenario that replays one; its windows for evaluation are played."""
     workers: int | None = None
     """Processes that compute bounds; default: one for each core."""
 
@@ -105,8 +105,8 @@ def main(config: LeaderboardConfig) -> None:
 
 def contest(config: LeaderboardConfig, name: str) -> tuple[Scenario, int]:
     """A scenario, and how many episodes of it are played."""
-    trace = config.trace if name in SCENARIOS and SCENARIOS[name].trace is not None else None
-    scenario = held_out_scenario(name, trace=trace)
+    several = len(config.scenarios) > 1
+    scenario = (held_out_among_others if several else held_out_scenario)(name, config)
     return scenario, count_episodes(config.episodes, scenario) if scenario.varies else 1
 
 
@@ -167,8 +167,8 @@ def play(
 def contestants(given: str, scenario: Scenario, episodes: int, seed: int) -> tuple[Kind, list[Policy]]:
     """The kind of a policy, and the policy, or one for each of its training seeds."""
     if given in PRIVILEGED:
-        return "privileged", [PRIVILEGED[given](scenario, episodes, seed)]
-    return "online" if given in POLICIES else "learned", load_policies(given, scenario)
+        return kind_of(given), [policy_of(given, scenario, episodes, seed)]
+    return kind_of(given), load_policies(given, scenario)
 
 
 @contextmanager

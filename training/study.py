@@ -21,8 +21,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
-from training.cli import fail
+from training.cli import fail, options
+from training.evaluation.seeds import check_run_seeds
 from training.files.run_directory import RESULT, claimed
 from training.learning.callbacks import Boundaries, CriticFirst
 from training.learning.defaults import DEFAULTS, AllocatorKind, default_settings
@@ -30,7 +32,7 @@ from training.learning.selection import Selection, validation_objective
 from training.reporting.report import rich_table
 from training.search.search_space import SPACE, distributions, make_study, rounded
 from training.search.trial_table import Trial, read_trials, write_trials
-from training.search.tuned_file import Table, read_tables, write_tables
+from training.search.tuned_file import Table, read_tables, refuse_changed, write_tables
 from training.train import TrainConfig, make_learner, progress_display, train
 
 HEADER = """\
@@ -39,12 +41,13 @@ HEADER = """\
 # it, and J of the former settings and of the best ones.
 """
 TRIALS, CONFIRMATION = "trials.csv", "confirmation"
+RESULTS = Path(__file__).with_name("results")
 PLACES = ("out", "file", "results", "progress")  # they change nothing that is found
 DECIMALS = 6  # of J, so that a study continued from its table goes on as if it had never stopped
 
 
 @dataclass(frozen=True)
-class StudyConfig:
+class StudyConfig(Overrides):
     """Search the settings that PPO is trained with, and keep what fresh seeds confirm."""
 
     allocator: AllocatorKind = "ppo"
@@ -73,7 +76,7 @@ class StudyConfig:
     """Directory for the trials so far and the runs of the comparison; the same command continues it."""
     file: Path = DEFAULTS
     """File for the settings; its other tables stay as they are."""
-    results: Path = DEFAULTS.parent / "results"
+    results: Path = RESULTS
     """Folder for the table of all trials."""
     progress: bool = True
     """Show progress bars."""
@@ -85,7 +88,9 @@ def main(config: StudyConfig) -> None:
     with ExitStack() as lock:
         try:
             check(config)
-            scenario = load_scenario(config.scenario)
+            files = {"file": config.file, "results": config.results / "any"}
+            refuse_changed(config, config.scenario, files, DEFAULTS.parents[1])
+            scenario = load_scenario(config.scenario, config)
             scenario.source()
             read_tables(config.file)
             lock.enter_context(claimed(config.out, asked(config)))
@@ -104,11 +109,11 @@ def main(config: StudyConfig) -> None:
         adopted = best if best and fmean(trials[best].fresh) < fmean(trials[0].fresh) else 0
         settings = as_trained(trials[adopted].settings)
         remark = f"# {command(config)}: {finding(config, trials, best, adopted)}"
-        table = config.results / f"study-{scenario.name}-{config.allocator}.csv"
+        table = config.results / f"study-{scenario.key}-{config.allocator}.csv"
         try:
             config.results.mkdir(parents=True, exist_ok=True)
             write_trials(table, trials)
-            write_tables(config.file, {(scenario.name, config.allocator): Table(remark, settings)}, HEADER)
+            write_tables(config.file, {(scenario.key, config.allocator): Table(remark, settings)}, HEADER)
         except (ValueError, OSError) as error:
             fail(error)
     console = Console(width=None if sys.stdout.isatty() else 130, markup=False, highlight=False)
@@ -124,6 +129,8 @@ def check(config: StudyConfig) -> None:
     for name, bound in least.items():
         if getattr(config, name) < bound:
             raise ValueError(f"{name} must be at least {bound}, got {getattr(config, name)}")
+    check_run_seeds(config.seed, config.seeds, TrainConfig.num_envs)
+    check_run_seeds(config.confirm_seed, config.confirm_seeds, TrainConfig.num_envs)
     first, last = config.confirm_seed, config.confirm_seed + config.confirm_seeds - 1
     if first < config.seed + config.seeds and config.seed <= last:
         raise ValueError(
@@ -144,7 +151,7 @@ def search(config: StudyConfig, scenario: Scenario, trials: list[Trial], progres
     others = [allocator for allocator in get_args(AllocatorKind) if allocator != config.allocator]
     known: list[dict[str, Any]] = []
     for allocator in (config.allocator, *others):
-        settings = as_searched(default_settings(allocator, scenario.name))
+        settings = as_searched(default_settings(allocator, scenario.key))
         known += [settings] if settings not in known else []
     while len(trials) < config.trials:
         study = make_study(config.seed + len(trials))
@@ -231,6 +238,7 @@ def confirmed(
 def training(config: StudyConfig, settings: Mapping[str, Any], seed: int, total_steps: int) -> TrainConfig:
     """A training run with the settings of a trial."""
     return TrainConfig(
+        **config.changes,
         scenario=config.scenario,
         allocator=config.allocator,
         total_steps=total_steps,
@@ -256,10 +264,7 @@ def as_searched(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def command(config: StudyConfig) -> str:
     """The command that repeats the study."""
-    words = [
-        word for name, value in asked(config).items() for word in (f"--{name.replace('_', '-')}", str(value))
-    ]
-    return shlex.join(["python", "-m", "training.study", *words])
+    return shlex.join(["python", "-m", "training.study", *options(asked(config))])
 
 
 def finding(config: StudyConfig, trials: list[Trial], best: int, adopted: int) -> str:

@@ -3,6 +3,7 @@
 python -m training.train --scenario serverless --allocator ppo --total-steps 1000000 --out runs/my-ppo
 """
 
+import shlex
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,11 +18,11 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from baselines import policy_for
 from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
-from gpualloc_env.traces.log import Split
 from training.artifacts.policies import MODEL
-from training.cli import fail
-from training.evaluation.seeds import FIRST_TRAINING_SEED
+from training.cli import fail, options
+from training.evaluation.seeds import FIRST_TRAINING_SEED, check_run_seeds, first_seed_of_run
 from training.files.run_directory import CHECKPOINT, CONFIG, RESULT, TENSORBOARD, claimed
 from training.learning.action_transform import ActionTransform, corrections, simplex
 from training.learning.allocator_policy import AllocatorPolicy
@@ -37,7 +38,7 @@ from training.learning.selection import Selection, validation_objective
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Overrides):
     """Train a PPO allocator on the native batch."""
 
     scenario: str = "serverless"
@@ -49,21 +50,11 @@ class TrainConfig:
     total_steps: int = 1_000_000
     """Steps of experience, over all environments."""
     seed: int = 0
-    """Seeds the environments, the network and its exploration."""
+    """Seeds the environments, the network and its exploration; 0 to 2**24 − 2."""
     seeds: int = 1
     """Runs to train, seeded `seed`, `seed` + 1, …; several stand in `out`/seed-0, `out`/seed-1, …"""
     out: Path = Path("runs/my-ppo")
     """Directory for the model, checkpoint, configuration and TensorBoard run."""
-    load: float | None = None
-    """Load to which the traffic is rescaled, 1.0 being the platform's capacity; default: the scenario's."""
-    steps: int | None = None
-    """Steps of an episode; default: the scenario's."""
-    dt: float | None = None
-    """Length of a step [s]; default: the scenario's."""
-    trace: Path | None = None
-    """A request log that replaces the scenario's traffic; its training windows are played."""
-    split: Split | None = None
-    """Windows of the log to play; default: `train`."""
     num_envs: int = 128
     """Environments advanced side by side."""
     domains: int = 1
@@ -106,16 +97,9 @@ def main(config: TrainConfig) -> None:
     torch.set_num_threads(1)
     with ExitStack() as locks:
         try:
-            scenario = load_scenario(
-                config.scenario,
-                steps=config.steps,
-                dt=config.dt,
-                load=config.load,
-                trace=config.trace,
-                split=config.split,
-            )
+            scenario = load_scenario(config.scenario, config)
             scenario.source()
-            config = with_defaults(config, scenario.name)
+            config = with_defaults(config, scenario.key)
             check(config)
             runs = runs_of(config)
             for run in runs:
@@ -129,17 +113,26 @@ def main(config: TrainConfig) -> None:
             for run, show in zip(runs, shows, strict=True):
                 train(run, scenario, progress, show)
                 print(f"Allocator in {run.out}; curves with: tensorboard --logdir {run.out / TENSORBOARD}")
-                compare = (
-                    f"python -m training.compare --scenario {run.scenario} --policies adaptive {run.out}"
-                )
-                print(f"Compare it with: {compare}")
+                print(f"Compare it with: {compare_command(run)}")
 
 
 def with_defaults(config: TrainConfig, scenario: str) -> TrainConfig:
-    """The configuration with the allocator's settings wherever nothing else is asked for."""
+    """The configuration with the allocator's settings wherever nothing else is asked for.
+
+    Args:
+        config: what is asked for.
+        scenario: the key of the scenario.
+    """
     asked = asdict(config)
     settings = default_settings(config.allocator, scenario)
     return replace(config, **{name: value for name, value in settings.items() if asked[name] is None})
+
+
+def compare_command(run: TrainConfig) -> str:
+    """The command that judges a run on the scenario on which it was trained."""
+    changes = {name: value for name, value in run.changes.items() if name != "split"}
+    words = options({"scenario": run.scenario, **changes, "policies": ("adaptive", run.out)})
+    return shlex.join(["python", "-m", "training.compare", *words])
 
 
 def runs_of(config: TrainConfig) -> list[TrainConfig]:
@@ -208,13 +201,13 @@ def make_learner(config: TrainConfig, scenario: Scenario) -> tuple[PPO, ActionTr
     env = make_environments(config, scenario, transform)
     assert config.gamma is not None
     model = make_ppo(config, VecNormalize(env, norm_obs=False, gamma=config.gamma))
-    env.seed(FIRST_TRAINING_SEED * (1 + config.seed))  # PPO has seeded the environments with its own
+    env.seed(first_seed_of_run(config.seed))  # PPO has seeded the environments with its own
     return model, transform
 
 
 def make_environments(config: TrainConfig, scenario: Scenario, transform: ActionTransform) -> DomainVecEnv:
     """Environments beside their twins, of the scenario or of variants of it."""
-    reference = policy_for("receding-horizon", scenario.name)
+    reference = policy_for("receding-horizon", scenario.key)
     each = config.num_envs // config.domains
     return DomainVecEnv(
         [
@@ -227,7 +220,7 @@ def make_environments(config: TrainConfig, scenario: Scenario, transform: Action
 def make_transform(config: TrainConfig, scenario: Scenario) -> ActionTransform:
     """From the allocator's actions to shares."""
     if config.allocator == "ppo-residual":
-        return corrections(len(scenario.agents), scenario.name)
+        return corrections(len(scenario.agents), scenario.key)
     return simplex(len(scenario.agents))
 
 
@@ -276,6 +269,7 @@ def check(config: TrainConfig) -> None:
     for name, bound in least.items():
         if getattr(config, name) < bound:
             raise ValueError(f"{name} must be at least {bound}, got {getattr(config, name)}")
+    check_run_seeds(config.seed, config.seeds, config.num_envs, config.domains)
     if config.start_from is not None and not (config.start_from / MODEL).is_file():
         raise ValueError(f"{config.start_from} holds no finished training run: {MODEL} is missing")
     if config.patience and not config.validate_every:

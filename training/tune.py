@@ -19,13 +19,14 @@ from baselines.tunable import ranges
 from baselines.tuned import TUNED, Constants
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
-from training.cli import fail
+from training.cli import fail, options
 from training.evaluation.evaluate import rollout
 from training.evaluation.seeds import END_OF_SEEDS, FIRST_TRAINING_SEED
 from training.reporting.report import rich_table
 from training.search.search_space import distributions, make_study, rounded
-from training.search.tuned_file import Table, write_tables
+from training.search.tuned_file import Table, refuse_changed, write_tables
 
 HEADER = """\
 # Constants of the baselines by scenario and policy, found by training.tune on training seeds.
@@ -35,7 +36,7 @@ TUNABLE = tuple(name for name, policy in DEFAULTS.items() if ranges(policy))
 
 
 @dataclass(frozen=True)
-class TuneConfig:
+class TuneConfig(Overrides):
     """Tune the constants of the baselines on a scenario's training seeds."""
 
     scenario: str = "serverless"
@@ -49,7 +50,7 @@ class TuneConfig:
     seed: int = FIRST_TRAINING_SEED
     """Seed of the first episode, the others follow it; also of the search. At least 2⁴⁰."""
     out: Path = TUNED
-    """File for the constants; its other tables stay as they are."""
+    """File for the constants; its other tables stay as they are. Give another one for a changed scenario."""
 
 
 def main(config: TuneConfig) -> None:
@@ -58,7 +59,8 @@ def main(config: TuneConfig) -> None:
     status = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     try:
         check(config)
-        scenario = load_scenario(config.scenario)
+        refuse_changed(config, config.scenario, {"out": config.out}, TUNED.parent)
+        scenario = load_scenario(config.scenario, config)
         scenario.source()
         found: dict[tuple[str, str], Table] = {}
         rows: list[dict[str, str]] = []
@@ -69,7 +71,7 @@ def main(config: TuneConfig) -> None:
                 best, before = study.best_trial, study.trials[0]
                 constants: Constants = best.user_attrs["constants"]
                 remark = f"# {command(config, name)}: J {before.value:.4f} -> {best.value:.4f}"
-                found[scenario.name, name] = Table(remark, constants)
+                found[scenario.key, name] = Table(remark, constants)
                 text = ", ".join(f"{key} = {value:g}" for key, value in constants.items())
                 rows.append(
                     {
@@ -130,9 +132,9 @@ def search(name: str, scenario: Scenario, config: TuneConfig, after_trial: Any) 
 
 def command(config: TuneConfig, name: str) -> str:
     """The command that finds the constants of one policy again."""
-    words = ["--scenario", config.scenario, "--policies", name, "--trials", config.trials]
-    words += ["--episodes", config.episodes, "--seed", config.seed]
-    return shlex.join(["python", "-m", "training.tune", *map(str, words)])
+    given = {"scenario": config.scenario, **config.changes, "policies": name, "trials": config.trials}
+    words = options({**given, "episodes": config.episodes, "seed": config.seed})
+    return shlex.join(["python", "-m", "training.tune", *words])
 
 
 if __name__ == "__main__":

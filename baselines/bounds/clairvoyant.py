@@ -136,7 +136,7 @@ def _decided_online(scenario: Scenario, seed: int) -> Array:
 
     Where the relaxed optimum cannot be followed, as in whole slices, these are better to begin with.
     """
-    constants = tuned().get(scenario.name, {}).get("receding-horizon", {})
+    constants = tuned().get(scenario.key, {}).get("receding-horizon", {})
     policies = (cmu, max_weight, RecedingHorizon(**constants))
     decided = np.empty((len(policies), scenario.steps, len(scenario.agents)))
     for shares, policy in zip(decided, policies, strict=True):

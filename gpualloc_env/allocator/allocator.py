@@ -4,13 +4,15 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
+from threading import Lock, local
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpualloc_env.allocator.algorithm_1 import ALGORITHM_1_COLUMNS, algorithm_1, algorithm_1_of
-from gpualloc_env.allocator.file import AllocatorError, Manifest, read
+from gpualloc_env.allocator.file import AllocatorError, Manifest, checked_names, read
 from gpualloc_env.allocator.guardrails import (
     BAD_DECISION,
     NOT_FINITE,
@@ -22,6 +24,7 @@ from gpualloc_env.allocator.guardrails import (
 )
 from gpualloc_env.allocator.networks import Decider
 from gpualloc_env.allocator.shadow import Shadow
+from gpualloc_env.listing import listed
 from gpualloc_env.simulation.observation import (
     AGENT_FIELDS,
     ARRAY_FIELDS,
@@ -61,7 +64,9 @@ class Allocator:
     Algorithm 1 decides that row from the inflow; where what that needs is unusable too (inflow,
     minimum shares, priorities, G, and of an observation the throughput), all agents get equal
     shares. The first fallback of each kind is logged as a warning, all are counted. Input of the
-    wrong shape is a mistake of the caller: a `ValueError`.
+    wrong shape, or under a name that there is no field of, is a mistake of the caller: a `ValueError`.
+
+    Threads can share an allocator: the counts are those of all, `last` is each one's own.
     """
 
     def __init__(
@@ -81,7 +86,7 @@ class Allocator:
             min_shares: fractions of the platform that agents get at least, (N,); none by default.
         """
         self.manifest = manifest
-        self.agents = manifest.agents if agents is None else tuple(agents)
+        self.agents = manifest.agents if agents is None else checked_names(agents)
         """For whom it decides, in the order of the rows."""
         count = len(self.agents)
         self.min_shares: Array = np.zeros(count)
@@ -91,8 +96,7 @@ class Allocator:
         """Decisions taken, one for each row of a batch."""
         self.fallbacks: Counter[Fallback] = Counter()
         """How many of them the network did not take, and why."""
-        self.last: Fallback | None = None
-        """The first fallback in the last call; None where the network took every decision."""
+        self._own, self._lock, self._implausible = local(), Lock(), False
         self._decider = decider
         self._shape = (count, len(OBSERVATION_FEATURES))
         # What is compiled at its first call is compiled now, the fallbacks included.
@@ -104,6 +108,18 @@ class Allocator:
         ones = np.ones((1, count))
         algorithm_1(ones, ones, ones, 1.0)
 
+    @property
+    def last(self) -> Fallback | None:
+        """The first fallback in this thread's last call; None where the network took every decision."""
+        return getattr(self._own, "last", None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy holds: all but the lock, and what each thread knows for itself."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_own", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _own=local(), _lock=Lock())
+
     @classmethod
     def load(
         cls,
@@ -112,19 +128,21 @@ class Allocator:
         agents: Sequence[str] | None = None,
         min_shares: Sequence[float] | Array | None = None,
     ) -> "Allocator":
-        """Read an allocator that `python -m training.export` wrote, .npz or .onnx.
+        """Read an allocator that `python -m training.export` wrote, an .npz.
 
         Args:
             path: of the file.
             agents: names of those for whom it is to decide, by default those it was trained for; a
-                `ppo-shared` or `ppo-residual` allocator serves any others, however many.
+                `ppo-shared` or `ppo-residual` allocator serves any others, however many, a `ppo` one those
+                alone, in the order of its training.
             min_shares: fractions of the platform that agents get at least, (N,); none by default.
 
         Raises:
-            AllocatorError: the file is damaged, something else or of another version, or an .onnx
-                that needs the package onnx, which is not installed.
+            AllocatorError: the file is damaged, something else or of another version, or it was trained
+                for other agents.
             OSError: it cannot be read.
         """
+        agents = None if agents is None else checked_names(agents)
         return cls(*read(path, agents), agents=agents, min_shares=min_shares)
 
     def __call__(self, observation: AnyArray) -> Array:
@@ -155,14 +173,17 @@ class Allocator:
         """Shares for raw queues, arrivals and shares, shaped as `view.queue`, (N,) or (B, N).
 
         Args:
-            view: a `View`, or a mapping of its fields. A field that is absent or None counts as
-                missing: Algorithm 1 decides, and the warning names the field.
+            view: a `View`, or a mapping of its fields, in which what there is of each agent can also be a
+                mapping by the agents' names. A field that is absent or None counts as missing: Algorithm 1
+                decides, and the warning names the field.
 
         Raises:
-            ValueError: a field does not fit the agents, or holds no numbers.
+            ValueError: an unknown field, or one that does not fit the agents or holds no numbers.
         """
         single, packed, missing = self._packed(view)
         rows, shares, problems = self._viewed(packed)
+        if not self._implausible:
+            self._doubt(packed)
         if self._sound(shares, problems):
             return shares[0] if single else shares
 
@@ -197,7 +218,7 @@ class Allocator:
         if given.shape[-2:] != self._shape or given.ndim > 3:
             raise ValueError(
                 f"observation must have shape {self._shape} or (B, {self._shape[0]}, {self._shape[1]}), "
-                f"a row for each of {', '.join(self.agents)}, got shape {given.shape}"
+                f"a row for each of {listed(self.agents)}, got shape {given.shape}"
             )
         # A fresh array of one type, for which the kernels are compiled already.
         rows = np.empty((1, *self._shape) if given.ndim == 2 else given.shape, dtype=np.float32)
@@ -234,7 +255,7 @@ class Allocator:
 
     def _packed(self, view: View | Mapping[str, Any]) -> tuple[bool, Packed, list[str]]:
         """Whether a view stands alone, its numbers, and the fields that it lacks."""
-        values: tuple[Any, ...] = view if isinstance(view, View) else tuple(map(view.get, View._fields))
+        values: tuple[Any, ...] = view if isinstance(view, View) else self._by_field(view)
         try:
             arrays, settings = np.array(values[: len(ARRAY_FIELDS)]), np.array(values[len(ARRAY_FIELDS) :])
         except (TypeError, ValueError, OverflowError):
@@ -246,6 +267,47 @@ class Allocator:
             if arrays.ndim == 3 and arrays.shape[2] == self._shape[0]:
                 return False, packed_from(arrays, settings), []
         return self._completed(values)
+
+    def _by_field(self, view: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The fields of a mapping in the order of a view, None where one is missing."""
+        if not isinstance(view, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"decide takes a View or a mapping of its fields, got {type(view).__name__}")
+        for name in view:
+            if name not in View._fields:
+                close = get_close_matches(str(name), View._fields, n=1)
+                hint = f"did you mean {close[0]!r}? " if close else ""
+                raise ValueError(f"unknown field {name!r}; {hint}The fields are {', '.join(View._fields)}")
+        return tuple(self._in_order(name, view.get(name)) for name in View._fields)
+
+    def _in_order(self, field: str, given: Any) -> Any:
+        """What a mapping by the agents' names holds, in their order; anything else as it is."""
+        if not isinstance(given, Mapping):
+            return given
+        by_name: Mapping[str, Any] = given  # pyright: ignore[reportUnknownVariableType]
+        if set(by_name) != set(self.agents):
+            raise ValueError(
+                f"{field} must have a number for each of {listed(self.agents)}, got {dict(by_name)!r:.80}"
+            )
+        return [by_name[name] for name in self.agents]
+
+    def _doubt(self, packed: Packed) -> None:
+        """Warn once of ages that hardly fit the queues, as they are where they come in milliseconds.
+
+        First come, first served: what arrived after the oldest request waits behind it.
+        """
+        state, dt = packed.state, packed.settings["dt"][0]
+        hardly_any = state["queue"] <= 2.0 * (state["inflow"] + state["rate"] * dt)
+        old = state["oldest_age"] > 50.0 * packed.agents["slo"]
+        if (hardly_any & old).any():
+            self._implausible = True
+            b, i = np.argwhere(hardly_any & old)[0]
+            age, queue = state["oldest_age"][b, i], state["queue"][b, i]
+            _LOG.warning(
+                "oldest_age of %s is %g s although only %g requests wait; is it in milliseconds?",
+                self.agents[i],
+                age,
+                queue,
+            )
 
     def _completed(self, values: tuple[Any, ...]) -> tuple[bool, Packed, list[str]]:
         """What `_packed` returns, of fields that are to be converted, repeated or refused one by one."""
@@ -270,7 +332,7 @@ class Allocator:
         if len(found) > 2 or found[-1:] != (count,) or (len(found) == len(shape) == 2):
             raise ValueError(
                 f"{name} must have shape ({count},) or (B, {count}) as the others have, a number for each of "
-                f"{', '.join(self.agents)}, got {found}"
+                f"{listed(self.agents)}, got {found}"
             )
         return max(found, shape, key=len)
 
@@ -282,8 +344,9 @@ class Allocator:
 
     def _sound(self, shares: Array, problems: AnyArray) -> bool:
         """Count the decisions, hold the shares, (B, N), to the limits, in place, and say if all are sound."""
-        self.decisions += len(shares)
-        self.last = None
+        with self._lock:
+            self.decisions += len(shares)
+        self._own.last = None
         return enforce(shares, self.min_shares, problems) == 0
 
     def _recover(
@@ -306,12 +369,14 @@ class Allocator:
         reasons = [_MISSING if incomplete else _REASONS[code] for code in problems[bad].tolist()]
         sources = np.where(held, "equal shares", "Algorithm 1").tolist()
         events = [Fallback(*event) for event in zip(reasons, sources, strict=True)]
-        self.last = events[0]
+        self._own.last = events[0]
         for event, times in Counter(events).items():
-            if event not in self.fallbacks:
+            with self._lock:
+                known = event in self.fallbacks
+                self.fallbacks[event] += times
+            if not known:
                 first = describe(int(bad[events.index(event)]))
                 _LOG.warning("%s%s: decided by %s; the next are only counted", event.reason, first, event.by)
-            self.fallbacks[event] += times
 
 
 def _numbers(name: str, given: Any) -> AnyArray:
@@ -326,10 +391,10 @@ def _numbers(name: str, given: Any) -> AnyArray:
 
 
 def _checked_minimum(given: Sequence[float] | Array, agents: tuple[str, ...]) -> Array:
-    least = np.array(given, dtype=np.float64)
+    least = _numbers("min_shares", given)
     if least.shape != (len(agents),):
         raise ValueError(
-            f"min_shares must hold {len(agents)} fractions, of {', '.join(agents)}, got shape {least.shape}"
+            f"min_shares must hold {len(agents)} fractions, of {listed(agents)}, got shape {least.shape}"
         )
     if not ((least >= 0) & (least <= 1)).all() or least.sum() > 1 + 1e-9:
         raise ValueError(

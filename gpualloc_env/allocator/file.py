@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from gpualloc_env.allocator.networks import ACTIONS, KINDS, Decider, decider
-from gpualloc_env.scenario.agents import Model
+from gpualloc_env.listing import listed
+from gpualloc_env.scenario.model import Model
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from gpualloc_env.simulation.state import AnyArray
 
@@ -116,13 +117,37 @@ def _decider(
 
 def _count(path: Path, manifest: Manifest, agents: Sequence[str] | None) -> int:
     """N of the observations on which it is to decide."""
-    count = len(manifest.agents if agents is None else agents)
+    names = manifest.agents if agents is None else tuple(agents)
+    count = len(names)
+    if names != manifest.agents and count == len(manifest.agents) and not manifest.serves_any_number:
+        raise AllocatorError(
+            f"{path} was trained for the agents {listed(manifest.agents)}, in this order, and cannot decide "
+            f"for {listed(names)}; train one for them, or a ppo-shared or ppo-residual one, which can"
+        )
     if count != len(manifest.agents) and not manifest.serves_any_number:
         raise AllocatorError(
-            f"{path} was trained for {len(manifest.agents)} agents, {', '.join(manifest.agents)}, and "
+            f"{path} was trained for {len(manifest.agents)} agents, {listed(manifest.agents)}, and "
             f"cannot decide for {count}; train one for them, or a ppo-shared or ppo-residual one, which can"
         )
     return count
+
+
+def checked_names(agents: Sequence[str]) -> tuple[str, ...]:
+    """Names of agents, one for each.
+
+    Raises:
+        AllocatorError: no list of different names.
+    """
+    names: tuple[Any, ...] = (
+        (agents,) if isinstance(agents, str) or not isinstance(agents, Iterable) else tuple(agents)
+    )
+    if isinstance(agents, str) or not all(isinstance(name, str) for name in names):
+        raise AllocatorError(
+            f"agents must be a list of names, such as ['router', 'writer'], got {agents!r:.80}"
+        )
+    if not names or len(set(names)) < len(names):
+        raise AllocatorError(f"agents must be different names, at least one, got {list(names)!r:.80}")
+    return names
 
 
 def _damaged(path: Path, error: object) -> AllocatorError:

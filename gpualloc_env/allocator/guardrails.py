@@ -6,6 +6,7 @@ from gpualloc_env.compiled import compiled
 from gpualloc_env.simulation.observation import Packed, encode_packed
 from gpualloc_env.simulation.state import AnyArray
 
+TOLERANCE = 1e-6  # of shares that are rounded
 SOUND, NOT_FINITE, OUT_OF_RANGE, BAD_DECISION = 0, 1, 2, 3
 
 
@@ -37,8 +38,8 @@ def check_view(packed: Packed, problems: AnyArray) -> None:
     """Note in (B,) problems which of a packed view's rows hold numbers that are not finite or negative.
 
     Throughput, priority, service objective, dt and G must be above 0; a model that is never unloaded
-    is kept alive for an infinite time. The observation cannot tell: it shows a share that is not a
-    number as a whole one.
+    is kept alive for an infinite time. Shares, which are in GPUs, must not exceed what one agent can
+    hold, nor G in sum. The observation cannot tell: it shows a share that is no number as a whole one.
     """
     platform = packed.settings[0]
     common = _worse(_problem(platform.dt, True), _problem(platform.gpus, True))
@@ -49,13 +50,16 @@ def check_view(packed: Packed, problems: AnyArray) -> None:
     if platform.keep_alive_s != math.inf:
         common = _worse(common, _problem(platform.keep_alive_s, False))
     for b in range(packed.state.shape[0]):
-        worst = common
+        worst, held = common, 0.0
         for i in range(packed.state.shape[1]):
             now, agent = packed.state[b, i], packed.agents[b, i]
             worst = _worse(worst, _problem(now.queue, False))
             worst = _worse(worst, _problem(now.inflow, False))
             worst = _worse(worst, _problem(now.rate, False))
             worst = _worse(worst, _problem(now.share, False))
+            held += now.share
+            if now.share > min(platform.max_share, platform.gpus) * (1.0 + TOLERANCE):
+                worst = _worse(worst, OUT_OF_RANGE)
             worst = _worse(worst, _problem(now.idle, False))
             worst = _worse(worst, _problem(now.loading, False))
             worst = _worse(worst, _problem(now.oldest_age, False))
@@ -65,6 +69,8 @@ def check_view(packed: Packed, problems: AnyArray) -> None:
             worst = _worse(worst, _problem(agent.priority, True))
             worst = _worse(worst, _problem(agent.cold_start, False))
             worst = _worse(worst, _problem(agent.slo, True))
+        if held > platform.gpus * (1.0 + TOLERANCE):
+            worst = _worse(worst, OUT_OF_RANGE)
         problems[b] = worst
 
 

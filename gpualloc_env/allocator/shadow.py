@@ -2,9 +2,12 @@
 
 import json
 import logging
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from logging.handlers import WatchedFileHandler
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Protocol
@@ -26,14 +29,26 @@ class _Decider(Protocol):
     def decide(self, view: View | Mapping[str, Any]) -> Array: ...
 
 
+class _Lines(WatchedFileHandler):
+    """Appends lines to a file, which another program may move or delete meanwhile."""
+
+    def __init__(self, path: Path, report: Callable[[BaseException | None], None]) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._report = report
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Count what goes wrong, such as a full disk, in place of printing it."""
+        self._report(sys.exc_info()[1])
+
+
 class Shadow:
     """Log an allocator's decisions beside those that were taken, one JSON object a line.
 
     `time` (UTC), `shares` (its own), `live`, `distance` = Σ |shares − live| (of a batch the mean
     over its rows), `latency_us` of its decision, and `fallback`, the reason where its network did
-    not decide. A call returns nothing and raises nothing: what goes wrong is counted in `errors`,
-    logged as a warning the first time, and, where the file can still be written, stands in a line
-    of its own as `error`.
+    not decide. A call returns nothing and raises nothing, nor does closing: what goes wrong is counted
+    in `errors`, logged as a warning the first time, and, where the file can still be written, stands in a
+    line of its own as `error`. Threads can share it, and the file can be rotated.
     """
 
     def __init__(self, allocator: _Decider, path: str | Path) -> None:
@@ -44,7 +59,8 @@ class Shadow:
         """
         self.errors = 0
         self._allocator = allocator
-        self._file = Path(path).open("a", encoding="utf-8", buffering=1)
+        self._lock = Lock()
+        self._lines: _Lines | None = _Lines(Path(path), self._count)
 
     def __call__(self, state: View | Mapping[str, Any] | AnyArray, live: AnyArray) -> None:
         """Log one decision.
@@ -78,22 +94,35 @@ class Shadow:
         }
 
     def _write(self, line: dict[str, Any]) -> None:
+        if self._lines is None:
+            raise ValueError("the log is closed")
         now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
-        self._file.write(json.dumps({"time": now, **line}, allow_nan=False) + "\n")
+        text = json.dumps({"time": now, **line}, allow_nan=False)
+        self._lines.handle(logging.LogRecord("shadow", logging.INFO, "", 0, text, None, None))
 
     def _report(self, error: Exception) -> None:
-        self.errors += 1
+        self._count(error)
         try:
-            if self.errors == 1:
-                _LOG.warning("shadow: %s; the next errors are only counted, in Shadow.errors", error)
             self._write({"error": f"{type(error).__name__}: {error}"})
         except Exception:
             # The log itself is gone, and the live path must not notice.
             return
 
+    def _count(self, error: BaseException | None) -> None:
+        with self._lock:
+            self.errors += 1
+            first = self.errors == 1
+        if first:
+            _LOG.warning("shadow: %s; the next errors are only counted, in Shadow.errors", error)
+
     def close(self) -> None:
         """Close the log; calls after this are counted as errors."""
-        self._file.close()
+        lines, self._lines = self._lines, None
+        try:
+            if lines is not None:
+                lines.close()
+        except Exception as error:
+            self._count(error)
 
     def __enter__(self) -> "Shadow":
         return self

@@ -3,10 +3,12 @@ from .agents import SATURATING_AGENTS as SATURATING_AGENTS
 from .agents import Agent as Agent
 from .loading import load_scenario as load_scenario
 from .objective import Objective as Objective
+from .overrides import Overrides as Overrides
 from .platform import FRICTIONLESS as FRICTIONLESS
 from .platform import SERVERLESS as SERVERLESS
 from .platform import Platform as Platform
 from .registry import SCENARIOS as SCENARIOS
+from .registry import register as register
 from .scenario import Scenario as Scenario
 from .scenario import ScenarioError as ScenarioError
 from .trace import Trace as Trace
@@ -25,6 +27,7 @@ __all__ = [
     "Burst",
     "Cycle",
     "Objective",
+    "Overrides",
     "Platform",
     "Scenario",
     "ScenarioError",
@@ -32,4 +35,5 @@ __all__ = [
     "Trace",
     "Traffic",
     "load_scenario",
+    "register",
 ]

@@ -1,65 +1,28 @@
-"""The agents that share the GPUs, and how their throughput grows with their share."""
+"""The agents that share the GPUs."""
 
-from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class Model(BaseModel):
-    """Base of every configuration object: frozen, keyword-only, no unknown key accepted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """Throughput in proportion to the share, f(g) = g: the paper's assumption."""
-
-    def __call__(self, share: float) -> float:
-        """Fraction of the base throughput reached with `share` GPUs."""
-        return share
-
-
-@dataclass(frozen=True, slots=True)
-class Saturating:
-    """Concave throughput, f(g) = g (1 + κ) / (g + κ), so that f(0) = 0 and f(1) = 1.
-
-    Small kernels cannot fill a whole GPU: measured profiles rise steeply at first, and the
-    smaller κ [GPU] is, the earlier they flatten.
-    """
-
-    kappa: float
-
-    def __call__(self, share: float) -> float:
-        """Fraction of the base throughput reached with `share` GPUs."""
-        return share * (1 + self.kappa) / (share + self.kappa)
+from gpualloc_env.scenario.model import LARGEST, MOST_RPS, Model, Number, PositiveSeconds, Weight, Whole
 
 
 class Agent(Model):
     """One model server, described as in Table I of arXiv 2512.22149."""
 
-    name: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$")]
-    model_mb: NonNegative
+    name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.-]+$")]
+    model_mb: Weight
     """Size of the weights [MB]; sets the time of a cold start."""
-    throughput_rps: Positive
+    throughput_rps: Annotated[Number, Field(gt=0, le=MOST_RPS)]
     """Base throughput T_i [requests/s] on one whole GPU."""
-    min_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    min_share: Annotated[Number, Field(ge=0, le=1)] = 0.0
     """Guaranteed share R_i [GPU]: measured and priced, never enforced."""
-    priority: Annotated[int, Field(ge=1)] = 1
+    priority: Annotated[Whole, Field(ge=1, le=10**6)] = 1
     """P_i: 1 high, 2 medium, 3 low. Its weight in the objective is ω_i = 1/P_i."""
-    kappa: Positive | None = None
-    """κ of the saturating curve [GPU]; none means that throughput is linear in the share."""
-    slo_s: Positive = 2.0
+    kappa: Annotated[Number, Field(gt=0, le=LARGEST)] | None = None
+    """κ of the saturating curve f(g) = g (1 + κ)/(g + κ) [GPU]; none: throughput is linear in the share."""
+    slo_s: PositiveSeconds = 2.0
     """Service objective: a request should leave within so many seconds."""
-
-    @property
-    def curve(self) -> Linear | Saturating:
-        """The throughput curve f_i, a function of the share in GPUs."""
-        return Linear() if self.kappa is None else Saturating(self.kappa)
 
 
 PAPER_AGENTS = (

@@ -2,6 +2,7 @@
 
 import difflib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,117 +10,189 @@ from pydantic import BaseModel, ValidationError
 
 from gpualloc_env.scenario.agents import Agent
 from gpualloc_env.scenario.objective import Objective
+from gpualloc_env.scenario.overrides import NAMES, Overrides
 from gpualloc_env.scenario.platform import Platform
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario, ScenarioError
 from gpualloc_env.scenario.trace import Trace
 from gpualloc_env.scenario.traffic import Burst, Cycle, Surge, Traffic
-from gpualloc_env.traces.log import Split
+from gpualloc_env.traces.log import Split, TimeUnit
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+REMEDIES = {
+    "load": "; 1.0 is the platform's full capacity",
+    "objective": "; give weights by the name of their term, as {'latency': 1.0}",
+    "trace": "; give the path of a request log",
+}
+"""What else to say of a value that is out of range, by its key."""
+
 
 def load_scenario(
-    scenario: str | Path = "serverless",
-    *,
-    steps: int | None = None,
-    dt: float | None = None,
-    load: float | None = None,
-    agents: int | None = None,
-    trace: str | Path | None = None,
-    split: Split | None = None,
-    objective: dict[str, float] | None = None,
+    scenario: str | Path | Scenario = "serverless", overrides: Overrides | None = None, **changes: Any
 ) -> Scenario:
-    """Return a registered scenario or one read from a TOML file, with the given changes.
+    """Return a scenario with the given changes.
 
     Args:
-        scenario: a name in `SCENARIOS` or the path of a `.toml` file.
-        steps: steps of an episode.
-        dt: length of a step [s], 0.01 to 10; the law of the traffic stays the same.
-        load: ρ in (0, 10] to which the traffic is rescaled; 1.0 is the platform's full capacity.
-        agents: how many: the scenario's own, in turn as often as it takes, on GPUs in proportion.
-        trace: a request log that replaces the scenario's traffic.
-        split: windows of the log to play: `train`, `eval` or `all`.
-        objective: weights that replace the scenario's, by the name of their term.
+        scenario: a name in `SCENARIOS`, the path of a `.toml` file, or a scenario itself.
+        overrides: the changes.
+        changes: the same by name, `steps=100`, `load=1.2` and so on: the fields of `Overrides`. They
+            come before those of `overrides`.
 
     Raises:
         ScenarioError: unknown name, or a value that no scenario can have.
         TraceError: a log that cannot be used.
     """
-    if str(scenario).endswith(".toml"):
-        base, place = _read_toml(Path(scenario)), str(scenario)
-    elif scenario in SCENARIOS:
-        base, place = SCENARIOS[str(scenario)], f"scenario {scenario!r}"
-    else:
-        close = difflib.get_close_matches(str(scenario), SCENARIOS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+    base, place = _found(scenario)
+    asked = {**(overrides.changes if overrides is not None else {}), **_given(changes)}
+    asked = _overrides(asked, place).changes
+    return _changed(base, place, **asked).with_key_of(base) if asked else base
+
+
+def _found(scenario: object) -> tuple[Scenario, str]:
+    """The scenario that is meant, and how messages call it."""
+    if isinstance(scenario, Scenario):
+        return scenario, f"scenario {scenario.name!r}"
+    if not isinstance(scenario, str | Path):
         raise ScenarioError(
-            f"unknown scenario {str(scenario)!r}; {hint}"
-            f"Give one of {', '.join(SCENARIOS)}, or the path of a .toml file"
+            f"a scenario is a name, the path of a .toml file or a Scenario, got {scenario!r}; "
+            f"names are {', '.join(SCENARIOS)}"
         )
-    if load is not None and not 0 < load <= 10:
-        raise ScenarioError(f"load must be in (0, 10], got {load}; 1.0 is the platform's full capacity")
-    data = base.model_dump()
+    name = str(scenario)
+    if name.endswith(".toml"):
+        read = _read_toml(Path(name))
+        return read.with_key_of(read), name
+    if name in SCENARIOS:
+        return SCENARIOS[name], f"scenario {name!r}"
+    raise ScenarioError(
+        f"unknown scenario {name!r}; {_hint(name, SCENARIOS)}"
+        f"Give one of {', '.join(SCENARIOS)}, or the path of a .toml file"
+    )
+
+
+def _given(changes: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in changes.items() if value is not None}
+
+
+def _overrides(changes: dict[str, Any], place: str) -> Overrides:
+    """The changes to a scenario, validated."""
+    for name in changes:
+        if name not in NAMES:
+            raise ScenarioError(
+                f"{place} cannot be changed by {name!r}; {_hint(name, NAMES)}What can be changed is "
+                f"{', '.join(NAMES)}"
+            )
+    try:
+        return Overrides(**changes)
+    except ValidationError as error:
+        raise _refusal(error, place) from None
+
+
+def _changed(
+    base: Scenario,
+    place: str,
+    *,
+    agents: int | None = None,
+    trace: Path | None = None,
+    split: Split | None = None,
+    time_unit: TimeUnit | None = None,
+    load: float | None = None,
+    objective: dict[str, float] | None = None,
+    **numbers: float,
+) -> Scenario:
+    """A scenario with changes that are sound in themselves."""
+    data: dict[str, Any] = {**base.model_dump(), **numbers}
     if agents is not None:
         _resize(data, agents, place)
     if trace is not None:
         data["traffic"], data["trace"] = None, {**(data["trace"] or {}), "path": trace}
-    if split is not None and data["trace"] is None:
-        raise ScenarioError(f"{place} draws its traffic, so split={split!r} has no meaning; give a trace too")
-    changes: dict[str, dict[str, Any]] = {
-        "": {"steps": steps, "dt": dt},
-        "traffic" if data["trace"] is None else "trace": {"load": load},
-        "objective": dict(objective or {}),
-    }
-    if split is not None:
-        changes["trace"]["split"] = split
-    for table, values in changes.items():
-        target = data[table] if table else data
-        target.update({key: value for key, value in values.items() if value is not None})
-    return _validated(data, place)
+    for name, value in (("split", split), ("time_unit", time_unit)):
+        if value is not None:
+            if data["trace"] is None:
+                raise ScenarioError(
+                    f"{place} draws its traffic, so {name}={value!r} has no meaning; give a trace too"
+                )
+            data["trace"][name] = value
+    if load is not None:
+        data["traffic" if data["trace"] is None else "trace"]["load"] = load
+    data["objective"].update(objective or {})
+    return validated(data, place)
 
 
 def _resize(data: dict[str, Any], count: int, place: str) -> None:
     """Give a scenario's data so many agents, each with its own rate, and GPUs in proportion."""
-    if count < 1:
-        raise ScenarioError(f"agents must be at least 1, got {count}")
     own, traffic = data["agents"], data["traffic"]
     if traffic is None or traffic["surges"] or data["routing"] is not None:
         raise ScenarioError(
             f"{place} has a log, surges or routing for its {len(own)} agents, so agents = {count} has no "
             "meaning; write a scenario of its own as a .toml file"
         )
-    rounds = [divmod(k, len(own)) for k in range(count)]
-    data["agents"] = [
-        {**own[i], "name": f"{own[i]['name']}-{lap + 1}" if lap else own[i]["name"]} for lap, i in rounds
-    ]
+    order = [k % len(own) for k in range(count)]
+    names = _distinct([own[i]["name"] for i in order])
+    data["agents"] = [{**own[i], "name": name} for i, name in zip(order, names, strict=True)]
     data["platform"]["gpus"] *= count / len(own)
     if traffic["rates_rps"] is not None:
-        traffic["rates_rps"] = [traffic["rates_rps"][i] for _, i in rounds]
+        traffic["rates_rps"] = [traffic["rates_rps"][i] for i in order]
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Names that are repeated with the next number that makes no other name: nlp, nlp-2, nlp-3."""
+    taken, number, made = set(names), dict.fromkeys(names, 1), list[str]()
+    for name in names:
+        distinct = name
+        while number[name] > 1 and distinct in taken:
+            distinct = f"{name}-{number[name]}"
+            number[name] += 1
+        number[name] = max(2, number[name])
+        taken.add(distinct)
+        made.append(distinct)
+    return made
 
 
 def _read_toml(path: Path) -> Scenario:
     if not path.is_file():
         raise ScenarioError(f"{path}: no such file; registered scenarios are {', '.join(SCENARIOS)}")
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Some editors begin a file with a mark of its byte order.
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path}: not valid TOML: {error}") from None
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from None
     log = data.get("trace", {}).get("path") if isinstance(data.get("trace"), dict) else None
     if isinstance(log, str):
         data["trace"]["path"] = path.parent / log
-    return _validated({"name": path.stem, **data}, str(path))
+    return validated({"name": path.stem, **data}, str(path))
 
 
-def _validated(data: dict[str, Any], place: str) -> Scenario:
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
+def validated(data: dict[str, Any], place: str) -> Scenario:
+    """A scenario of nested tables, as TOML has them.
+
+    Args:
+        data: the tables.
+        place: where they stand, for messages.
+
+    Raises:
+        ScenarioError: all that is wrong with them, a line each.
+    """
     try:
         return Scenario.model_validate(data)
     except ValidationError as error:
-        problems = [_explain(dict(problem)) for problem in error.errors()]
-        raise ScenarioError("\n".join(f"{place}: {problem}" for problem in problems)) from None
+        raise _refusal(error, place) from None
+
+
+def _refusal(error: ValidationError, place: str) -> ScenarioError:
+    """All that is wrong, a line each."""
+    problems = [_explain(dict(problem)) for problem in error.errors()]
+    return ScenarioError("\n".join(f"{place}: {problem}" for problem in problems))
 
 
 def _explain(problem: dict[str, Any]) -> str:
@@ -127,15 +200,20 @@ def _explain(problem: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = _known_keys(problem["loc"][:-1])
-        close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = _hint(str(problem["loc"][-1]), known)
         return f"unknown key {key!r}; {hint}Known keys here: {', '.join(known)}"
     if problem["type"] == "missing":
         return f"key {key!r} is missing; add it"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    return f"{key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    remedy = REMEDIES.get(str(problem["loc"][-1]), "")
+    return f"{key} = {_short(problem['input'])}: {message[0].lower()}{message[1:]}{remedy}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:80] + "…"
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:

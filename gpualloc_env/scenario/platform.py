@@ -6,29 +6,29 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from gpualloc_env.scenario.agents import Model, NonNegative, Positive
+from gpualloc_env.scenario.model import Gpus, Model, PositiveGpus, Seconds, Unbounded, Weight
 
 
 class Platform(Model):
     """`gpus` identical GPUs. The defaults are the paper's: one T4 without any friction."""
 
-    gpus: Positive = 1.0
+    gpus: PositiveGpus = 1.0
     """G, the capacity that all agents share [GPU]."""
-    max_share: Positive = 1.0
-    """The most that one agent can hold [GPU]."""
-    slice: Positive | None = None
+    max_share: PositiveGpus = 1.0
+    """Maximum share of one agent [GPU]."""
+    slice: PositiveGpus | None = None
     """Granularity of a share [GPU], such as 1/7 under MIG; none means that shares are continuous."""
-    reallocation_s: NonNegative = 0.0
+    reallocation_s: Seconds = 0.0
     """Service time lost when an agent's share changes by more than `deadband` [s]."""
-    deadband: NonNegative = 0.0
+    deadband: Gpus = 0.0
     """Largest change of a share that costs nothing [GPU]."""
-    container_start_s: NonNegative = 0.0
+    container_start_s: Seconds = 0.0
     """Fixed part of a cold start [s]."""
-    load_mb_per_s: Annotated[float, Field(gt=0)] = inf
+    load_mb_per_s: Annotated[Unbounded, Field(gt=0)] = inf
     """Speed at which weights reach the GPU [MB/s]; infinite means at once."""
-    keep_alive_s: Annotated[float, Field(ge=0)] = inf
+    keep_alive_s: Annotated[Unbounded, Field(ge=0)] = inf
     """Idle time after which a model is unloaded [s]; infinite means never."""
-    usd_per_gpu_hour: NonNegative = 0.72
+    usd_per_gpu_hour: Weight = 0.72
     """Price of one GPU for an hour [$]."""
 
     @field_validator("slice", mode="before")

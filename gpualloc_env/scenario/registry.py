@@ -1,8 +1,8 @@
-"""The registered scenarios, by name."""
+"""The registered scenarios, by name, and how to add one."""
 
 from gpualloc_env.scenario.agents import SATURATING_AGENTS
 from gpualloc_env.scenario.platform import SERVERLESS
-from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.scenario.scenario import Scenario, ScenarioError
 from gpualloc_env.scenario.trace import Trace
 from gpualloc_env.scenario.traffic import Burst, Cycle, Surge, Traffic
 
@@ -15,7 +15,7 @@ _FLEET = tuple(
 )
 
 SCENARIOS = {
-    scenario.name: scenario
+    scenario.name: scenario.as_registered()
     for scenario in (
         Scenario(
             name="paper",
@@ -106,3 +106,22 @@ SCENARIOS = {
         ),
     )
 }
+
+
+def register(scenario: Scenario) -> Scenario:
+    """Add a scenario to `SCENARIOS`, so that its name stands for it in every call and command.
+
+    A command knows it once the module that registers it is imported.
+
+    Returns:
+        What was registered. Constants that are tuned for it are kept under its name.
+
+    Raises:
+        ScenarioError: the name is taken, or would be read as the path of a file.
+    """
+    if scenario.name in SCENARIOS:
+        raise ScenarioError(f"scenario {scenario.name!r} is registered already; give it another name")
+    if scenario.name.endswith(".toml"):
+        raise ScenarioError(f"scenario {scenario.name!r} would be read as a file; leave out the .toml")
+    SCENARIOS[scenario.name] = scenario.as_registered()
+    return SCENARIOS[scenario.name]

@@ -1,19 +1,28 @@
 """`Scenario`: what the agents, the GPUs, the traffic and the objective are."""
 
+import hashlib
+from collections import Counter
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
-from gpualloc_env.scenario.agents import PAPER_AGENTS, Agent, Model, NonNegative
+from gpualloc_env.listing import listed
+from gpualloc_env.scenario.agents import PAPER_AGENTS, Agent
+from gpualloc_env.scenario.model import MOST_AGENTS, Model, Number, StepLength, Steps
 from gpualloc_env.scenario.objective import Objective
 from gpualloc_env.scenario.platform import FRICTIONLESS, Platform
 from gpualloc_env.scenario.trace import Trace
 from gpualloc_env.scenario.traffic import Traffic
 from gpualloc_env.simulation.arrivals import CONSTANT, NO_REPLAY, POISSON, WINDOWS, Source
 from gpualloc_env.simulation.state import Array
-from gpualloc_env.traces.log import Windows, cut
+from gpualloc_env.traces.log import Log, TimeUnit, Windows, cut
+
+MOST_VISITS = 1e6
+# Rounding leaves the radius of a stochastic matrix, which is 1, a little below as often as above.
+LARGEST_RADIUS = 1 - 1e-9
 
 
 class ScenarioError(ValueError):
@@ -23,28 +32,39 @@ class ScenarioError(ValueError):
 class Scenario(Model):
     """A complete, frozen description of one environment."""
 
-    name: str
+    name: Annotated[str, Field(min_length=1)]
     description: str = ""
-    agents: Annotated[tuple[Agent, ...], Field(min_length=1)] = PAPER_AGENTS
+    agents: Annotated[tuple[Agent, ...], Field(min_length=1, max_length=MOST_AGENTS)] = PAPER_AGENTS
     platform: Platform = FRICTIONLESS
     objective: Objective = Objective()
     traffic: Traffic | None = None
     """Synthetic traffic; a scenario has either this or a `trace`."""
     trace: Trace | None = None
-    routing: tuple[tuple[NonNegative, ...], ...] | None = None
+    routing: tuple[tuple[Annotated[Number, Field(ge=0, le=MOST_VISITS)], ...], ...] | None = None
     """W: requests that agent j finishes become routing[j][i] requests of agent i."""
-    agent_spread: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    agent_spread: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Each episode draws every agent's base throughput, model size and κ within this fraction of its own."""
-    steps: Annotated[int, Field(ge=1)] = 300
-    dt: Annotated[float, Field(ge=0.01, le=10)] = 1.0
+    steps: Steps = 300
+    """Steps of an episode."""
+    dt: StepLength = 1.0
+    """Length of a step [s]."""
     warm: bool = True
     """Whether all models are loaded at reset."""
 
+    _digest: str | None = PrivateAttr(None)
+    """Of the scenario that this one was made from; empty where that is registered."""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both describe the same, wherever they come from."""
+        return isinstance(other, Scenario) and self.__dict__ == other.__dict__
+
     @model_validator(mode="after")
     def _check(self) -> "Scenario":
-        names = self.agent_names
-        if len(set(names)) < len(names):
-            raise ValueError(f"agents must have different names, got {', '.join(names)}")
+        name, count = Counter(self.agent_names).most_common(1)[0]
+        if count > 1:
+            raise ValueError(
+                f"agents must have different names, got {name!r} {count} times; rename the others"
+            )
         if (self.traffic is None) == (self.trace is None):
             raise ValueError("give either traffic, to draw requests, or trace, to replay a log")
         if self.routing is not None:
@@ -58,24 +78,60 @@ class Scenario(Model):
         if traffic.rates_rps is not None and len(traffic.rates_rps) != len(names):
             raise ValueError(
                 f"traffic.rates_rps needs one rate for each of the {len(names)} agents "
-                f"({', '.join(names)}), got {len(traffic.rates_rps)}"
+                f"({listed(names)}), got {len(traffic.rates_rps)}"
             )
         for surge in traffic.surges:
             if surge.agent not in names:
                 raise ValueError(
-                    f"traffic.surges names agent {surge.agent!r}; the agents are {', '.join(names)}"
+                    f"traffic.surges names agent {surge.agent!r}; the agents are {listed(names)}"
                 )
 
     def _check_routing(self, routing: tuple[tuple[float, ...], ...]) -> None:
         count = len(self.agents)
         if [len(row) for row in routing] != [count] * count:
             raise ValueError(f"routing must have {count} rows of {count} numbers, one for each agent")
-        radius = max(abs(np.linalg.eigvals(np.array(routing))))
-        if radius >= 1:
+        matrix = np.array(routing)
+        radius = max(abs(np.linalg.eigvals(matrix)))
+        if radius > LARGEST_RADIUS:
             raise ValueError(
                 f"routing has spectral radius {radius:.3f}: tasks would never end; "
                 "lower its numbers until the radius is below 1"
             )
+        visits = np.abs(np.linalg.inv(np.eye(count) - matrix.T)).max()
+        if visits > MOST_VISITS:
+            raise ValueError(
+                f"routing sends a task to one agent up to {visits:.3g} times, more than {MOST_VISITS:g}; "
+                "lower its numbers"
+            )
+
+    @property
+    def key(self) -> str:
+        """Under which constants that were tuned for this scenario are kept, whatever it was changed to.
+
+        The name of a registered scenario; of any other its name and a digest of what it was
+        before it was changed, so that a file that is called like a registered scenario has nothing
+        of its constants, and a file that is edited has none of before.
+        """
+        digest = self._own_digest() if self._digest is None else self._digest
+        return f"{self.name}-{digest}" if digest else self.name
+
+    def _own_digest(self) -> str:
+        """Of the whole description but the texts, and the name of the log without its folder."""
+        log = self.trace.path.name if self.trace is not None and self.trace.path is not None else ""
+        content = self.model_dump_json(exclude={"name": True, "description": True, "trace": {"path"}})
+        return hashlib.sha256(f"{log} {content}".encode()).hexdigest()[:8]
+
+    def with_key_of(self, origin: "Scenario") -> "Scenario":
+        """The same scenario, made from another one of the same name by changing it."""
+        made = self.model_copy()
+        made._digest = origin._own_digest() if origin._digest is None else origin._digest
+        return made
+
+    def as_registered(self) -> "Scenario":
+        """The same scenario, whose key is its name."""
+        made = self.model_copy()
+        made._digest = ""
+        return made
 
     @property
     def agent_names(self) -> tuple[str, ...]:
@@ -118,8 +174,7 @@ class Scenario(Model):
                 f"scenario {self.name!r} replays a request log: give its path, as trace='my-log.csv' "
                 "or --trace my-log.csv"
             )
-        stamp = self.trace.path.stat() if self.trace.path.is_file() else None
-        return _cut_log(self, stamp and (stamp.st_mtime_ns, stamp.st_size))  # pyright: ignore[reportArgumentType]
+        return _cut_log(self, _stamp(self.trace.path))
 
     def source(self) -> Source:
         """Everything that the compiled draw of an episode reads."""
@@ -163,14 +218,28 @@ class Scenario(Model):
         )
 
 
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file does; None of what is no file, such as a pipe, which is read but once."""
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
 @lru_cache(maxsize=4)
-def _cut_log(scenario: Scenario, stamp: tuple[int, int] | None) -> Windows:
-    """The windows of a scenario's log, read again when the stamp of the file has changed."""
+def _read_log(path: Path, time_unit: TimeUnit | None, stamp: tuple[int, int] | None) -> Log:
+    """A log, read again when the stamp of the file has changed."""
     # Only a log needs polars, which takes longer to load than all else here.
     from gpualloc_env.traces.formats import read_log
 
+    return read_log(path, time_unit)
+
+
+@lru_cache(maxsize=4)
+def _cut_log(scenario: Scenario, stamp: tuple[int, int] | None) -> Windows:
+    """The windows of a scenario's log with that stamp."""
     assert scenario.trace is not None and scenario.trace.path is not None
-    log = read_log(scenario.trace.path)
+    log = _read_log(scenario.trace.path, scenario.trace.time_unit, stamp)
     return cut(
         log,
         scenario.agent_names,

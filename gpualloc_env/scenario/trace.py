@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gpualloc_env.scenario.agents import Model
-from gpualloc_env.traces.log import Assignment, Split
+from gpualloc_env.scenario.model import Load, Model, Number
+from gpualloc_env.traces.log import Assignment, Split, TimeUnit
 
 
 class Trace(Model):
@@ -17,12 +17,14 @@ class Trace(Model):
 
     path: Path | None = None
     """The log; none is a scenario that waits for one."""
-    load: Annotated[float, Field(gt=0, le=10)] = 0.8
+    load: Load = 0.8
     """ρ = Σ λ̄_i/T_i / G over the whole log."""
-    eval_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    eval_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.3
     """The last part of the windows, kept for evaluation."""
     split: Split = "train"
     """Which windows are played: `train`, the later `eval` ones, or `all`."""
+    time_unit: TimeUnit | None = None
+    """Unit of the log's times where they are numbers; none decides by its format and its times."""
     assignment: Assignment = "coordinator-and-specialist"
     """The agents that a request visits; a log that names the agent of each request overrules it.
 

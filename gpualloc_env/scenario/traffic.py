@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from gpualloc_env.scenario.agents import Model, NonNegative, Positive
+from gpualloc_env.scenario.model import (
+    LARGEST,
+    Load,
+    Model,
+    Number,
+    PositiveSeconds,
+    Rate,
+    Seconds,
+    Weight,
+    Whole,
+)
 from gpualloc_env.simulation.state import Array
 
 
@@ -19,9 +29,9 @@ class Burst(Model):
 
     common: bool = False
     """Whether one process drives all agents; otherwise each has an independent one of its own."""
-    ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 4.0
-    on_s: Positive = 10.0
-    off_s: Positive = 50.0
+    ratio: Annotated[Number, Field(ge=1, le=LARGEST)] = 4.0
+    on_s: PositiveSeconds = 10.0
+    off_s: PositiveSeconds = 50.0
 
     @property
     def off_factor(self) -> float:
@@ -32,10 +42,10 @@ class Burst(Model):
 class Cycle(Model):
     """A sinusoidal factor on all rates, day and night: 1 + amplitude · cos(2π (t − peak_s) / period_s)."""
 
-    amplitude: Annotated[float, Field(ge=0, le=1)]
+    amplitude: Annotated[Number, Field(ge=0, le=1)]
     """Peak over mean, less one."""
-    period_s: Positive
-    peak_s: NonNegative = 0.0
+    period_s: PositiveSeconds
+    peak_s: Seconds = 0.0
     """Time of a peak, from the start of the episode [s]."""
 
     def factors(self, edges: Array) -> Array:
@@ -50,9 +60,9 @@ class Surge(Model):
     """The rate of one agent is multiplied by `factor` from `start_s` to `end_s`."""
 
     agent: str
-    factor: NonNegative
-    start_s: NonNegative
-    end_s: Positive
+    factor: Weight
+    start_s: Seconds
+    end_s: PositiveSeconds
 
     @model_validator(mode="after")
     def _check(self) -> "Surge":
@@ -66,14 +76,14 @@ class Traffic(Model):
 
     law: Literal["constant", "poisson"] = "poisson"
     """`constant`: rate × dt requests in every step, fractions included. `poisson`: random counts."""
-    rates_rps: tuple[NonNegative, ...] | None = None
+    rates_rps: tuple[Rate, ...] | None = None
     """Mean rate of each agent [requests/s], in the order of the agents, before any surge."""
-    load: Annotated[float, Field(gt=0, le=10)] | None = None
+    load: Load | None = None
     """ρ = Σ λ̄_i/T_i / G to which all rates are scaled; none leaves them as they are.
 
     Surges count as they fall into the episode, a cycle with its mean over a period.
     """
-    mix_concentration: Annotated[int, Field(ge=1)] | None = None
+    mix_concentration: Annotated[Whole, Field(ge=1, le=10_000)] | None = None
     """Draw each episode's mix of rates from a symmetric Dirichlet law of this concentration."""
     burst: Burst | None = None
     cycle: Cycle | None = None

@@ -2,6 +2,10 @@
 
 import gzip
 import io
+import os
+import pickle
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,16 +14,17 @@ from typing import IO, NamedTuple
 import numpy as np
 import polars
 
-from gpualloc_env.simulation.state import AnyArray, Array
+from gpualloc_env.simulation.state import AnyArray
 from gpualloc_env.traces.lines import BLOCK, CSV, JSON_LINES, Block, Layout, block, blocks
-from gpualloc_env.traces.log import Log, TraceError
+from gpualloc_env.traces.log import UNITS_S, Log, TimeUnit, TraceError
+from gpualloc_env.traces.stamps import clock, spread
 
 # No model reads or writes this many tokens, and sums of them stay exact.
 MOST_TOKENS = MOST_WORK = 10**9
 # Some 30 million years in seconds, 30 thousand in milliseconds: what comes later is a mistake.
 LATEST = 10**15
-# Coarse stamps miss the multiples of their quantum by some milliseconds.
-JITTER_MS = 10
+# More requests a second than this, and the times are not in the unit that they were taken for.
+PLAUSIBLE_RPS = 1000.0
 
 
 class Column(NamedTuple):
@@ -40,7 +45,7 @@ class Format(NamedTuple):
     layout: Layout
     columns: dict[str, Column]
     unit_s: float = 1.0  # [s] of the values of `time`
-    quantised: bool = False  # whether requests share a stamp because stamps are coarse
+    in_seconds: tuple[str, ...] = ()  # other columns of logs whose times are in seconds all the same
 
     @property
     def required(self) -> list[str]:
@@ -51,7 +56,11 @@ class Format(NamedTuple):
 def _dates(texts: polars.Series) -> polars.Series:
     # The logs of 2024 name their offset from UTC, always zero; those of 2023 do not.
     utc = texts.str.strip_suffix("+00:00")
-    return utc.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="ns", strict=False).cast(polars.Int64)
+    dates = utc.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
+    known = dates.dt.year().is_between(1970, 2261).fill_null(False)
+    # Nanoseconds of other years do not fit into 64 bits.
+    stamps = utc.set(~known, None).str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="ns", strict=False)
+    return stamps.cast(polars.Int64)
 
 
 def _numbers(
@@ -81,7 +90,7 @@ FORMATS = {
     "Azure": Format(
         CSV,
         {
-            "time": Column("TIMESTAMP", _dates, "a time like 2023-11-16 18:17:03.97996"),
+            "time": Column("TIMESTAMP", _dates, "a time like 2023-11-16 18:17:03.97996, from 1970 to 2261"),
             "prompt": _tokens("ContextTokens"),
             "output": _tokens("GeneratedTokens"),
         },
@@ -103,7 +112,8 @@ FORMATS = {
             "output": _tokens("output_length"),
         },
         unit_s=1e-3,
-        quantised=True,
+        # The Qwen-Bailian logs have Mooncake's keys beside these.
+        in_seconds=("chat_id", "parent_chat_id"),
     ),
     "plain": Format(
         CSV,
@@ -121,21 +131,59 @@ FORMATS = {
 }
 
 
-def read_log(path: Path) -> Log:
+def register(name: str, form: Format) -> None:
+    """Add a format to `FORMATS`, so that every scenario and command reads logs of it.
+
+    Of the formats whose required columns a log has, the one that requires most is taken.
+
+    Args:
+        name: of the format, for messages.
+        form: its layout, `CSV` or `JSON_LINES`, and the columns that tell the time and either the
+            agent or the tokens of a request.
+
+    Raises:
+        TraceError: the name is taken, a column is lacking, or another format has the same ones.
+    """
+    if name in FORMATS:
+        raise TraceError(f"format {name!r} is registered already; give it another name")
+    roles = set(form.columns)
+    if "time" not in roles or not ({"agent"} <= roles or {"prompt", "output"} <= roles):
+        raise TraceError(
+            f"format {name!r} has columns for {', '.join(form.columns)}; it needs time, and agent or both "
+            "prompt and output"
+        )
+    for other, known in FORMATS.items():
+        if known.layout is form.layout and set(known.required) == set(form.required):
+            raise TraceError(
+                f"format {name!r} requires the same columns as {other!r}; no log could be told from its own"
+            )
+    FORMATS[name] = form
+
+
+def read_log(path: Path, time_unit: TimeUnit | None = None) -> Log:
     """Read a request log in one of `FORMATS`, plain or gzipped; its first line says which.
+
+    Args:
+        path: a file, a pipe, or `-` for standard input.
+        time_unit: of its times where they are numbers; by default what the format and the times say.
 
     Raises:
         TraceError: the file is missing, empty, truncated, of another format, out of order, or
             has a bad field; the message names the line and the field.
     """
-    if not path.is_file():
+    if path.is_dir():
+        raise TraceError(f"{path} is a folder; give the path of a request log in it")
+    if str(path) != "-" and not path.exists():
         raise TraceError(f"{path}: no such file; give the path of a request log")
+    if _FORKED:
+        return _read_elsewhere(path, time_unit)
     try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
+        with sys.stdin.buffer if str(path) == "-" else path.open("rb") as raw:
+            file = io.BufferedReader(raw, BLOCK) if isinstance(raw, io.RawIOBase) else raw
+            packed = file.peek(2)[:2] == b"\x1f\x8b"
             # The buffer makes the lines of a gzip file as cheap as those of a plain one.
-            return _read(path, io.BufferedReader(gzip.GzipFile(fileobj=file)) if packed else file)
+            lines = io.BufferedReader(gzip.GzipFile(fileobj=file)) if packed else file
+            return _read(path, lines, time_unit)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         problem = f"{path}: the gzip file is truncated or damaged ({error}); fetch it again"
     except OSError as error:
@@ -143,7 +191,35 @@ def read_log(path: Path) -> Log:
     raise TraceError(problem)
 
 
-def _read(path: Path, file: IO[bytes]) -> Log:
+_FORKED: list[bool] = []  # whether this process was forked from one whose reader's threads are not in it
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _FORKED.append(True))
+
+
+def _read_elsewhere(path: Path, time_unit: TimeUnit | None) -> Log:
+    """Read a log in a new process: the reader would wait for its threads, which do not survive a fork."""
+    program = "import pickle, sys; from gpualloc_env.traces.formats import answer; answer()"
+    asked = pickle.dumps((path, time_unit))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", program, asked.hex()]
+    run = subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=True)
+    log = pickle.loads(run.stdout)
+    if isinstance(log, TraceError):
+        raise log
+    return log
+
+
+def answer() -> None:
+    """Write the log that is asked for on the command line, or the error, to standard output."""
+    path, time_unit = pickle.loads(bytes.fromhex(sys.argv[1]))
+    try:
+        log: Log | TraceError = read_log(path, time_unit)
+    except TraceError as error:
+        log = error
+    sys.stdout.buffer.write(pickle.dumps(log))
+
+
+def _read(path: Path, file: IO[bytes], time_unit: TimeUnit | None) -> Log:
     start = file.readline(BLOCK).removeprefix(b"\xef\xbb\xbf")
     if not start.strip():
         if any(line.strip() for line in file):
@@ -169,7 +245,32 @@ def _read(path: Path, file: IO[bytes]) -> Log:
                 parts[role].append(series.to_numpy())
     if not parts["time"]:
         raise TraceError(f"{path}: 0 requests at one moment; a log has one on each line after its header")
-    return _log(path, form, {role: np.concatenate(arrays) for role, arrays in parts.items()}, agents)
+    columns_of = {role: np.concatenate(arrays) for role, arrays in parts.items()}
+    unit_s, notes = _unit(form, header, columns_of["time"], time_unit)
+    return _log(path, form, columns_of, agents, unit_s, notes)
+
+
+def _unit(
+    form: Format, header: list[str], time: AnyArray, asked: TimeUnit | None
+) -> tuple[float, tuple[str, ...]]:
+    """The unit of a log's times [s], and what was decided about it.
+
+    Times that the format has in milliseconds are seconds where they have fractions, where another
+    column says so, or where they would mean more requests a second than any service gets.
+    """
+    if asked is not None and form.unit_s >= 1e-3:
+        return UNITS_S[asked], (f"times are read as {asked}, as asked",)
+    if form.unit_s != UNITS_S["ms"]:
+        return form.unit_s, ()
+    reasons = [f"it has the key {name!r}" for name in form.in_seconds if name in header]
+    if (time != np.floor(time)).any():
+        reasons.append("they have fractions")
+    span_s = float(time[-1] - time[0]) * form.unit_s
+    if len(time) > PLAUSIBLE_RPS * span_s > 0:
+        reasons.append(f"as milliseconds they would be {len(time) / span_s:,.0f} requests/s")
+    if not reasons:
+        return form.unit_s, ()
+    return 1.0, (f"times are read as seconds, because {reasons[0]}; --time-unit ms overrules this",)
 
 
 def _recognise(first: Block) -> tuple[Format, list[str]]:
@@ -177,12 +278,13 @@ def _recognise(first: Block) -> tuple[Format, list[str]]:
     layout = JSON_LINES if first.text.lstrip().startswith(b"{") else CSV
     header = layout.header(first)
     candidates = [form for form in FORMATS.values() if form.layout is layout]
-    for form in candidates:
-        if set(form.required) <= set(header):
-            for column in form.columns.values():
-                if header.count(column.name) > 1:
-                    raise first.error(0, f": column {column.name!r} stands there twice; rename one of them")
-            return form, header
+    fitting = [form for form in candidates if set(form.required) <= set(header)]
+    if fitting:
+        form = max(fitting, key=lambda form: len(form.required))
+        for column in form.columns.values():
+            if header.count(column.name) > 1:
+                raise first.error(0, f": column {column.name!r} stands there twice; rename one of them")
+        return form, header
     nearest = max(candidates, key=lambda form: len(set(form.required) & set(header)))
     missing = [name for name in nearest.required if name not in header]
     noun = "column" if layout is CSV else "key"
@@ -227,36 +329,33 @@ def _check(
         raise lines.error(row, f", field {name}: {text!r} should be {expected}")
 
 
-def _log(path: Path, form: Format, values: dict[str, AnyArray], agents: dict[str, int]) -> Log:
+def _log(
+    path: Path,
+    form: Format,
+    values: dict[str, AnyArray],
+    agents: dict[str, int],
+    unit_s: float,
+    notes: tuple[str, ...],
+) -> Log:
     time = values["time"]
     if len(time) < 2 or time[0] == time[-1]:
         raise TraceError(f"{path}: {len(time)} requests at one moment; a log needs a span of time")
-    elapsed = time - time[0]
-    time_s = (spread(elapsed) if form.quantised else elapsed) * form.unit_s
-    quantum_s = quantum(elapsed) * form.unit_s if form.quantised else 0.0
+    time_s, quantum_s = (time - time[0]) * unit_s, 0.0
+    if not np.diff(time).all():
+        quantum_s, odd = clock(time_s)
+        time_s = spread(time_s, quantum_s)
+        if len(odd):
+            lines = ", ".join(str(row + 1 + form.layout.has_header) for row in odd[:3])
+            more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+            notes = (*notes, f"stamps are multiples of {quantum_s:g} s but for those of lines {lines}{more}")
     if "agent" in values:
         work = values.get("work", np.ones(len(time)))
         if not work.any():
             raise TraceError(f"{path}, field work: 0 in every line; no load can be made of it")
-        return Log(path, time_s, work, agent=values["agent"], agent_names=tuple(agents))
+        names = tuple(agents)
+        return Log(
+            path, time_s, work, agent=values["agent"], agent_names=names, quantum_s=quantum_s, notes=notes
+        )
     tokens = (values["prompt"] + values["output"]).astype(np.float64)
     work = tokens / tokens.mean() if tokens.any() else np.ones(len(tokens))
-    return Log(path, time_s, work, prompt_tokens=values["prompt"], quantum_s=quantum_s)
-
-
-def quantum(stamp: Array) -> float:
-    """Greatest common divisor of the stamps' differences [ms], each to the nearest of `JITTER_MS`."""
-    return float(JITTER_MS * np.gcd.reduce(np.rint(np.diff(stamp) / JITTER_MS).astype(np.int64)))
-
-
-def spread(stamp: Array) -> Array:
-    """Spread the requests of each stamp [ms] evenly over the quantum of the stamps, (n,).
-
-    No request moves beyond the next stamp.
-    """
-    first = np.flatnonzero(np.diff(stamp, prepend=-1.0))
-    requests = np.diff(first, append=len(stamp))
-    gaps = np.diff(stamp[first])
-    room = np.minimum(np.append(gaps, quantum(stamp)), quantum(stamp))
-    rank = np.arange(len(stamp)) - np.repeat(first, requests)
-    return stamp + rank / np.repeat(requests, requests) * np.repeat(room, requests)
+    return Log(path, time_s, work, prompt_tokens=values["prompt"], quantum_s=quantum_s, notes=notes)

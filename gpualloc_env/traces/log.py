@@ -7,11 +7,14 @@ from typing import Literal
 
 import numpy as np
 
+from gpualloc_env.listing import listed
 from gpualloc_env.simulation.arrivals import Replay
 from gpualloc_env.simulation.state import AnyArray, Array
 
 Split = Literal["train", "eval", "all"]
 Assignment = Literal["coordinator-and-specialist", "by-length", "first-agent"]
+TimeUnit = Literal["s", "ms"]
+UNITS_S: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e-3}
 
 
 class TraceError(ValueError):
@@ -28,7 +31,8 @@ class Log:
     prompt_tokens: AnyArray | None = None  # (n,)
     agent: AnyArray | None = None  # (n,) index in `agent_names`
     agent_names: tuple[str, ...] = ()
-    quantum_s: float = 0.0  # [s] over which the requests of one stamp were spread; 0 where they were not
+    quantum_s: float = 0.0  # [s] over which the requests of one stamp were spread; 0 where none share one
+    notes: tuple[str, ...] = ()  # what was decided while reading, for people
 
     @property
     def span_s(self) -> float:
@@ -77,7 +81,7 @@ def cut(
         dt: length of a step [s].
 
     Raises:
-        TraceError: the log names an agent that there is not, or is too short for the windows that
+        TraceError: the log names an unknown agent, or is too short for the windows that
             the split needs.
     """
     agents = _assign(log, assignment, agent_names)
@@ -85,13 +89,7 @@ def cut(
     for visit in agents.T:
         work += np.bincount(visit, weights=log.work, minlength=len(work))
     span = gpu_seconds(work) / load
-    if span / dt >= 2**53:
-        raise TraceError(
-            f"{log.path}: at load {load:g} the log lasts {span:g} s, more steps of {dt:g} s than can "
-            "be counted; ask for a higher load"
-        )
-    position = (log.time_s * (span / log.span_s) / dt).astype(np.int64)
-
+    position = _positions(log, span, load, dt)
     windows = int(span / (steps * dt))
     training = windows - int(np.ceil(windows * eval_fraction))
     first, last = {"train": (0, training), "eval": (training, windows), "all": (0, windows)}[split]
@@ -100,12 +98,12 @@ def cut(
             f"{log.path}: at load {load:g} the log lasts {span:.1f} s, {windows} windows of "
             f"{steps * dt:g} s, none of them for split {split!r}; ask for fewer steps"
         )
-    before_evaluation, before_remainder = np.searchsorted(position, [training * steps, windows * steps])
-    accounting = (
-        f"{len(position)} requests over {log.span_s:.0f} s, stretched to {span:.1f} s for load "
-        f"{load:g}: {before_evaluation} in {training} training windows, "
-        f"{before_remainder - before_evaluation} in {windows - training} evaluation windows, "
-        f"{len(position) - before_remainder} in the remainder of {span - windows * steps * dt:.1f} s"
+    ends = np.searchsorted(position, [training * steps, windows * steps, position[-1] + 1])
+    in_training, in_evaluation, rest = np.diff(ends, prepend=0)
+    went = (
+        f"{len(position)} requests over {log.span_s:.0f} s, stretched to {span:.1f} s for load {load:g}: "
+        f"{in_training} in {training} training windows, {in_evaluation} in {windows - training} evaluation "
+        f"windows, {rest} in the remainder of {span - windows * steps * dt:.1f} s"
     )
     played = slice(*np.searchsorted(position, [first * steps, last * steps]))
     visits = agents.shape[1]
@@ -115,7 +113,17 @@ def cut(
         requests=np.repeat(log.work[played], visits),
         episodes=last - first,
     )
-    return Windows(replay, accounting)
+    return Windows(replay, "; ".join((went, *log.notes)))
+
+
+def _positions(log: Log, span: float, load: float, dt: float) -> AnyArray:
+    """The step in which each request arrives where the log is stretched to a span [s], (n,) int64."""
+    if span / dt >= 2**53:
+        raise TraceError(
+            f"{log.path}: at load {load:g} the log lasts {span:g} s, more steps of {dt:g} s than can "
+            "be counted; ask for a higher load"
+        )
+    return (log.time_s * (span / log.span_s) / dt).astype(np.int64)
 
 
 def _assign(log: Log, assignment: Assignment, agent_names: tuple[str, ...]) -> AnyArray:
@@ -129,7 +137,7 @@ def _assign(log: Log, assignment: Assignment, agent_names: tuple[str, ...]) -> A
         # One request stands on each line, after the header.
         raise TraceError(
             f"{log.path}, line {stranger + 2}, field agent: {log.agent_names[log.agent[stranger]]!r} is no "
-            f"agent of the scenario; name one of {', '.join(agent_names)}"
+            f"agent of the scenario; name one of {listed(agent_names)}"
         )
     return agent[:, np.newaxis]
 

@@ -5,14 +5,14 @@ A benchmark hands its result to one of two tables: steps per second as multiples
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from speed_report import markdown, report
-from stepping import Reference, cartpole, ratios
+from support.places import ROOT
+from support.speed_report import markdown, report
+from support.stepping import Reference, cartpole, ratios
 
-OUT = Path(__file__).parents[2] / "runs" / "bench"
+OUT = ROOT / "runs" / "bench"
 
 
 @pytest.fixture

@@ -3,22 +3,19 @@
 A benchmark measures; nothing here fails because a machine is slow.
 """
 
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import pytest
-from npz_contents import contents
 from stable_baselines3 import PPO
+from support.places import PRETRAINED
 
 from gpualloc_env import Batch, load_scenario
 from gpualloc_env.allocator.allocator import Allocator
-from gpualloc_env.allocator.file import write_onnx
 from training.artifacts.policies import read_transform
 
 STATES, DECISIONS = 50, 500
 """States of an episode that are decided in turn, and decisions in a chunk."""
-PRETRAINED = Path(__file__).parents[2] / "training" / "pretrained"
 SHARED = {
     "ppo-shared": PRETRAINED / "ppo-shared-serverless" / "seed-0.npz",
     "ppo-residual": PRETRAINED / "ppo-residual-serverless" / "seed-0.npz",
@@ -26,14 +23,9 @@ SHARED = {
 
 
 @pytest.fixture(scope="module")
-def files(exported, tmp_path_factory):
-    """Exported allocators by name and form: the tests' own `ppo`, and those of the repository."""
-    made = {("ppo", form): path for form, path in exported.items()}
-    for name, path in SHARED.items():
-        made[name, "npz"] = path
-        made[name, "onnx"] = tmp_path_factory.mktemp("onnx") / f"{name}.onnx"
-        write_onnx(made[name, "onnx"], Allocator.load(path).manifest, contents(path)[1])
-    return made
+def files(exported):
+    """Exported allocators by name: the tests' own `ppo`, and those of the repository."""
+    return {"ppo": exported["npz"], **SHARED}
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +62,8 @@ def quiet(chunks):
 
 
 @pytest.mark.parametrize("state", ["observation", "view"])
-@pytest.mark.parametrize("form", ["npz", "onnx"])
 @pytest.mark.parametrize("name", ["ppo", *SHARED])
-def test_one_decision(benchmark, record, files, trained_run, played, name, form, state):
+def test_one_decision(benchmark, record, files, trained_run, played, name, state):
     observations, views = played
     model, transform = PPO.load(trained_run / "model.zip", device="cpu"), read_transform(trained_run)
     hidden_from_it = np.zeros((1, 4, model.observation_space.shape[1] - observations[0].shape[1]))
@@ -80,7 +71,7 @@ def test_one_decision(benchmark, record, files, trained_run, played, name, form,
         np.concatenate([observation[None], hidden_from_it], axis=-1, dtype=np.float32)
         for observation in observations
     ]
-    allocator = Allocator.load(files[name, form])
+    allocator = Allocator.load(files[name])
     taken, states = (allocator, observations) if state == "observation" else (allocator.decide, views)
 
     def trained(rows):
@@ -101,7 +92,7 @@ def test_one_decision(benchmark, record, files, trained_run, played, name, form,
     reference, own = quiet(chunks["trained"][1:]), quiet(chunks["taken"][1:])
     record(
         "One decision of an exported allocator for four agents",
-        f"`{name}`, `.{form}`, from {'an' if state == 'observation' else 'a'} {state}",
+        f"`{name}`, from {'an' if state == 'observation' else 'a'} {state}",
         own[0],
         "µs",
         f"p99 {own[1]:.0f} µs; {reference[0] / own[0]:.1f} times faster than stable-baselines3's `predict`, "

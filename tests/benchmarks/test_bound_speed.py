@@ -5,9 +5,8 @@ A benchmark measures; nothing here fails because a machine is slow.
 
 import pytest
 
-from baselines.bounds import bound
+from baselines import bound
 from gpualloc_env import Batch, load_scenario
-from gpualloc_env.simulation.state import MEAN_RATE
 
 
 @pytest.mark.parametrize("name", ["serverless", "steady", "workflow", "paper-spike", "fleet"])
@@ -16,7 +15,7 @@ def test_bound_of_an_episode(benchmark, record, name):
     batch = Batch(scenario, 1)
     batch.seed(10000)
     batch.reset()
-    episode = batch.arrivals[:, 0], batch.state[0, :, MEAN_RATE].copy(), batch.agents[0]
+    episode = batch.arrivals[:, 0], batch.state["mean_rate"][0].copy(), batch.agents[0]
     rounds = 3 if name == "fleet" else 30
     least = benchmark.pedantic(bound, (scenario, *episode), rounds=rounds, warmup_rounds=1)
     record("The bound of an episode", f"`{name}`", benchmark.stats.stats.median, "s")

@@ -10,7 +10,7 @@ import sys
 from functools import lru_cache
 
 import pytest
-from log_samples import log_lines, write_log
+from support.log_samples import log_lines, write_log
 
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import _cut_log

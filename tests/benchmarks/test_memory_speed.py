@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from test_speed import bytes_per_step
+from support.memory import bytes_per_step
 
 from gpualloc_env import load_scenario
 

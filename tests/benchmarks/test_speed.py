@@ -5,43 +5,15 @@ A benchmark measures; nothing here fails because a machine is slow.
 
 import os
 
-import numpy as np
 import pytest
-from stepping import SINGLE_STEPS, single, vector, whole_episodes
+from support.memory import bytes_per_env
+from support.stepping import SINGLE_STEPS, single, vector, whole_episodes
 
-from gpualloc_env import SCENARIOS, Batch, load_scenario
+from gpualloc_env import SCENARIOS, load_scenario
 from gpualloc_env.simulation.threads import VARIABLE
 
 MANY = 262_144
 PARTS = 7  # of the 301 calls of a serverless episode
-
-
-def size(scenario, num_envs, record=False):
-    """Bytes of all arrays of a batch; one that is a part of another's memory counts once."""
-    batch = Batch(scenario, num_envs, record=record)
-    values = [*vars(batch).values(), *batch._arrays]
-    arrays = [value for value in values if isinstance(value, np.ndarray)]
-    owners = {}
-    for array in arrays:
-        while isinstance(array.base, np.ndarray):
-            array = array.base
-        owners[id(array)] = array.nbytes
-    return sum(owners.values())
-
-
-def bytes_per_env(scenario, record=False):
-    """What one more environment takes."""
-    return size(scenario, 3, record) - size(scenario, 2, record)
-
-
-def bytes_per_step(scenario):
-    """What a step of one environment reads or writes, each byte counted once.
-
-    That is everything but the arrays over time, of which it is one row.
-    """
-    longer = scenario.model_copy(update={"steps": scenario.steps + 1})
-    per_row = bytes_per_env(longer) - bytes_per_env(scenario)
-    return bytes_per_env(scenario) - scenario.steps * per_row
 
 
 def described(name, scenario, num_envs, threads, record=False):

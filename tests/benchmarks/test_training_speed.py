@@ -11,7 +11,7 @@ import pytest
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
-from stepping import Loop, Reference
+from support.stepping import Loop, Reference
 
 from gpualloc_env import load_scenario
 from training.learning.sb3_vec_env import BatchVecEnv

@@ -5,10 +5,12 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from baselines import POLICIES, Policy, policy_for
+from baselines import POLICIES, PRIVILEGED, Policy, policy_for
 from gpualloc_env.allocator.allocator import Allocator
 from gpualloc_env.allocator.file import read
+from gpualloc_env.listing import listed
 from gpualloc_env.scenario.scenario import Scenario
+from training.evaluation.evaluate import Kind
 from training.learning.action_transform import ActionTransform
 
 
@@ -37,12 +39,17 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
         OSError: the file cannot be read.
     """
     if name in POLICIES:
-        return policy_for(name, scenario.name)
+        return policy_for(name, scenario.key)
     if name.endswith(EXPORTED) and not Path(name).is_dir():
-        manifest, decider = read(name)
-        if not manifest.serves_any_number:
-            _check_agents(name, len(manifest.agents), scenario)
-        return Allocator(manifest, decider, agents=scenario.agent_names).decide
+        manifest, _ = read(name)
+        if not manifest.serves_any_number and manifest.agents != scenario.agent_names:
+            raise AgentsError(
+                f"{name} was trained for the agents {listed(manifest.agents)}, scenario {scenario.name!r} "
+                f"has {listed(scenario.agent_names)}; train one for it"
+            )
+        return Allocator.load(name, agents=scenario.agent_names).decide
+    if name in PRIVILEGED:
+        raise ValueError(f"{name!r} knows the future: it is made for a set of episodes, not for a scenario")
     directory = Path(name)
     if not directory.is_dir():
         raise ValueError(
@@ -68,6 +75,18 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
     if model.policy.network != "shared":
         _check_agents(name, transform.num_agents, scenario)
     return learned_policy(decider_of(model, replace(transform, num_agents=count)))
+
+
+def policy_of(name: str, scenario: Scenario, episodes: int, seed: int) -> Policy:
+    """As `load_policy`, or a policy that knows the future of the episodes, the first seeded `seed`."""
+    return PRIVILEGED[name](scenario, episodes, seed) if name in PRIVILEGED else load_policy(name, scenario)
+
+
+def kind_of(name: str) -> Kind:
+    """How a policy decides, by its name, file or directory."""
+    if name in PRIVILEGED:
+        return "privileged"
+    return "online" if name in POLICIES else "learned"
 
 
 def read_transform(directory: Path) -> ActionTransform:

@@ -1,6 +1,7 @@
 """The one rollout loop: a policy on held-out episodes, all of them side by side."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import Array
 
 Metrics = dict[str, float]
+Kind = Literal["online", "learned", "privileged"]
+"""Whether a policy is a baseline, was trained, or knows the future."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Evaluation:
     """Metrics of each episode over all agents."""
     per_agent: list[dict[str, Metrics]]
     """Metrics of each episode by agent."""
+    kind: Kind = "online"
 
     @property
     def objective(self) -> Array:
@@ -52,7 +56,9 @@ def rollout(policy: Policy, scenario: Scenario, episodes: int, seed: int, *, rec
     return batch
 
 
-def evaluate(name: str, policy: Policy, scenario: Scenario, episodes: int, seed: int) -> Evaluation:
+def evaluate(
+    name: str, policy: Policy, scenario: Scenario, episodes: int, seed: int, *, kind: Kind = "online"
+) -> Evaluation:
     """Run a policy on the episodes with seeds `seed`, `seed` + 1, …, `seed` + `episodes` − 1.
 
     Every policy that is given the same scenario and seed meets exactly the same arrivals.
@@ -64,4 +70,4 @@ def evaluate(name: str, policy: Policy, scenario: Scenario, episodes: int, seed:
         overall = dict(episode_metrics(batch, b))
         per_agent.append(overall.pop("per_agent"))  # pyright: ignore
         metrics.append(overall)  # pyright: ignore
-    return Evaluation(name, batch, metrics, per_agent)
+    return Evaluation(name, batch, metrics, per_agent, kind)

@@ -1,27 +1,31 @@
 """The episodes on which policies are judged: those that no policy was trained on."""
 
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
-from gpualloc_env.traces.log import Split
 
 
 def held_out_scenario(
-    name: str,
-    *,
-    trace: Path | None = None,
-    split: Split | None = None,
-    steps: int | None = None,
-    dt: float | None = None,
-    load: float | None = None,
-    agents: int | None = None,
+    scenario: str | Path | Scenario, overrides: Overrides | None = None, **changes: Any
 ) -> Scenario:
-    """A scenario with the changes asked for; of a log, the windows kept for evaluation by default."""
-    changed = partial(load_scenario, name, steps=steps, dt=dt, load=load, agents=agents, trace=trace)
-    scenario = changed(split=split)
-    return changed(split="eval") if scenario.trace is not None and split is None else scenario
+    """A scenario with the changes asked for; of a log, the windows kept for evaluation by default.
+
+    Arguments as of `load_scenario`.
+    """
+    changed = load_scenario(scenario, overrides, **changes)
+    asked = changes.get("split") or (overrides.split if overrides is not None else None)
+    return load_scenario(changed, split="eval") if changed.trace is not None and asked is None else changed
+
+
+def held_out_among_others(scenario: str, overrides: Overrides) -> Scenario:
+    """A held-out scenario of several: the log that is asked for goes to those that replay one."""
+    if load_scenario(scenario).trace is None:
+        overrides = replace(overrides, trace=None, split=None, time_unit=None)
+    return held_out_scenario(scenario, overrides)
 
 
 def count_episodes(asked: int, scenario: Scenario) -> int:

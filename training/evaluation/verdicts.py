@@ -9,9 +9,9 @@ import numpy as np
 from scipy.stats import bootstrap, norm, trim_mean
 
 from gpualloc_env.simulation.state import Array
+from training.evaluation.evaluate import Kind
 from training.reporting.report import Estimate
 
-Kind = Literal["online", "learned", "privileged"]
 Verdict = Literal["wins", "ties", "loses"]
 LEVEL = 0.95
 RESAMPLES = 20_000

@@ -7,7 +7,6 @@ import numpy as np
 from gpualloc_env.simulation.state import Array
 
 WINDOWS_S = (1.0, 10.0, 60.0)  # the highest count is taken in windows of the last
-CLOCK_S = 1e-6  # finest resolution at which time stamps are told apart
 
 
 class Statistics(NamedTuple):
@@ -46,12 +45,6 @@ def counts(times: Array, span_s: float, window_s: float) -> Array:
 def dispersion(count: Array) -> float:
     """Index of dispersion of counts: their variance over their mean."""
     return float(count.var(ddof=1) / count.mean()) if len(count) > 1 and count.any() else np.nan
-
-
-def quantum(times: Array) -> float:
-    """Resolution of the clock [s]: the greatest common divisor of the differences of the stamps."""
-    ticks = np.unique(np.round(np.diff(times) / CLOCK_S).astype(np.int64))
-    return float(np.gcd.reduce(ticks) * CLOCK_S)
 
 
 def spread(times: Array, quantum_s: float, generator: np.random.Generator) -> Array:

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpualloc_env.listing import listed
 from gpualloc_env.simulation.state import Array
 from gpualloc_env.traces.log import Log, TraceError
-from training.fitting.log_statistics import quantum, spread
+from gpualloc_env.traces.stamps import JITTER_S
+from training.fitting.log_statistics import spread
 
 FEWEST_REQUESTS = 100
 SHORTEST_S = 600.0  # ten windows of the longest for which counts are compared
 SEED = 0  # of the places within coarse stamps
-# Coarse stamps miss the multiples of their quantum by some milliseconds.
-JITTER_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def request_streams(log: Log, agent_names: Sequence[str]) -> RequestStreams:
     are spread over the time that a stamp stands for.
 
     Raises:
-        TraceError: the log is too short, or names an agent that there is not.
+        TraceError: the log is too short, or names an unknown agent.
     """
     count, span = len(log.time_s), log.span_s
     if count < FEWEST_REQUESTS or span < SHORTEST_S:
@@ -51,12 +51,12 @@ def request_streams(log: Log, agent_names: Sequence[str]) -> RequestStreams:
         if strangers:
             raise TraceError(
                 f"{log.path}: agent {strangers[0]!r} is not in the scenario, whose agents are "
-                f"{', '.join(agent_names)}; rename it in the log, or give --scenario a file that has it"
+                f"{listed(agent_names)}; rename it in the log, or give --scenario a file that has it"
             )
         owner = np.array([list(agent_names).index(name) for name in log.agent_names])[log.agent]
-    step = log.quantum_s or quantum(log.time_s)
+    step = log.quantum_s
     streams = [log.time_s[owner == i] for i in range(len(agent_names))]
-    if not log.quantum_s and np.diff(log.time_s).all():
+    if not step:
         return RequestStreams(streams, span, 0.0)
     span = step * (1 + int((log.time_s[-1] + JITTER_S) / step))
     return rounded(RequestStreams(streams, span, step), SEED)

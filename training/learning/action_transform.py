@@ -52,7 +52,7 @@ def simplex(num_agents: int) -> ActionTransform:
 
 
 def corrections(num_agents: int, scenario: str) -> ActionTransform:
-    """Bounded corrections of receding-horizon control with its constants for a scenario.
+    """Bounded corrections of receding-horizon control with its constants for a scenario, given by its key.
 
     Each assumption can be multiplied by up to e² and divided by as much.
     """

@@ -12,7 +12,12 @@ AllocatorKind = Literal["ppo", "ppo-shared", "ppo-residual"]
 
 
 def default_settings(allocator: AllocatorKind, scenario: str) -> dict[str, Any]:
-    """The settings of an allocator on a scenario, by the names of the command line of `training.train`."""
+    """The settings of an allocator on a scenario, by the names of the command line of `training.train`.
+
+    Args:
+        allocator: its kind.
+        scenario: the `key` of the scenario, the name of a registered one.
+    """
     tables: dict[str, dict[str, Any]] = {**read_tuned(DEFAULTS)}
     table = tables.get(scenario, {}).get(allocator) or tables[USUAL][allocator]
     return {**table, "hidden": tuple(table["hidden"])}

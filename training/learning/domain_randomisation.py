@@ -1,23 +1,25 @@
 """Variants of a scenario, trained on side by side, so that an allocator does not depend on its details."""
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
+from gpualloc_env.scenario.loading import validated
+from gpualloc_env.scenario.model import MOST_LOAD, MOST_RPS
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import AnyArray
+from training.evaluation.seeds import SEEDS_PER_DOMAIN
 from training.learning.joint_vec_env import JointVecEnv
 from training.learning.paired_vec_env import PairedVecEnv
-
-SEEDS_PER_DOMAIN = 2**20
-"""Between the first seeds of two domains: more than anyone has environments in one."""
 
 _LOAD = (0.5, 1.2)  # least and greatest factor
 _RATE = (0.5, 2.0)
 _FRICTION = (0.5, 2.0)
 _DT = (0.25, 0.5, 1.0, 2.0)
+_FRICTIONS = ("reallocation_s", "container_start_s", "keep_alive_s")
 
 
 def variants(scenario: Scenario, count: int, seed: int) -> list[Scenario]:
@@ -25,36 +27,40 @@ def variants(scenario: Scenario, count: int, seed: int) -> list[Scenario]:
 
     Every rate is multiplied by a factor from ½ to 2 (a drawn mix has a concentration from 1 to 4), the
     load by one from 0.5 to 1.2, the times of reallocation, cold start and keep-alive by factors
-    from ½ to 2, and dt by ¼, ½, 1 or 2. A log keeps its mix.
+    from ½ to 2, and dt by ¼, ½, 1 or 2, each as far as a scenario may have it; an episode takes the
+    same time in all. A log keeps its mix.
+
+    Raises:
+        ScenarioError: a variant would have more steps than a scenario may have.
     """
     generator = np.random.default_rng(seed)
+    return [scenario, *(_variant(scenario, generator) for _ in range(count - 1))]
 
+
+def _variant(scenario: Scenario, generator: np.random.Generator) -> Scenario:
     def factor(bounds: tuple[float, float]) -> float:
         return float(np.exp(generator.uniform(*np.log(bounds))))
 
-    made = [scenario]
-    while len(made) < count:
-        platform, traffic, trace = scenario.platform, scenario.traffic, scenario.trace
-        load = factor(_LOAD)
-        frictions = ("reallocation_s", "container_start_s", "keep_alive_s")
-        changes: dict[str, Any] = {
-            "platform": platform.model_copy(
-                update={name: getattr(platform, name) * factor(_FRICTION) for name in frictions}
-            ),
-            "dt": float(np.clip(scenario.dt * generator.choice(_DT), 0.01, 10.0)),
-        }
-        if traffic is not None:
-            mix: dict[str, Any] = {"load": traffic.load * load if traffic.load is not None else None}
-            if traffic.rates_rps is not None:
-                rest = load if traffic.load is None else 1.0
-                mix["rates_rps"] = tuple(rate * rest * factor(_RATE) for rate in traffic.rates_rps)
-            else:
-                mix["mix_concentration"] = int(generator.integers(1, 5))
-            changes["traffic"] = traffic.model_copy(update=mix)
-        if trace is not None:
-            changes["trace"] = trace.model_copy(update={"load": min(10.0, trace.load * load)})
-        made.append(scenario.model_copy(update=changes))
-    return made
+    load = factor(_LOAD)
+    data: dict[str, Any] = scenario.model_dump()
+    platform, traffic, trace = data["platform"], data["traffic"], data["trace"]
+    for name in _FRICTIONS:
+        platform[name] = platform[name] * factor(_FRICTION)
+    data["dt"] = float(np.clip(scenario.dt * generator.choice(_DT), 0.01, 10.0))
+    # A surge late in the episode must fall into every variant of it.
+    data["steps"] = max(1, ceil(scenario.steps * scenario.dt / data["dt"] - 1e-9))
+    if traffic is not None:
+        if traffic["rates_rps"] is not None:
+            rest = load if traffic["load"] is None else 1.0
+            traffic["rates_rps"] = tuple(
+                min(MOST_RPS, rate * rest * factor(_RATE)) for rate in traffic["rates_rps"]
+            )
+        else:
+            traffic["mix_concentration"] = int(generator.integers(1, 5))
+    for source in (traffic, trace):
+        if source is not None and source["load"] is not None:
+            source["load"] = min(MOST_LOAD, source["load"] * load)
+    return validated(data, f"a variant of scenario {scenario.name!r}").with_key_of(scenario)
 
 
 class DomainVecEnv(JointVecEnv):

@@ -1,7 +1,7 @@
 """TensorBoard runs of a comparison: one for each policy, so that policies overlay in every chart."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,22 +54,19 @@ def _with_total(values: Array) -> Array:
     return np.hstack([values, values.sum(axis=1, keepdims=True)])
 
 
-def write_runs(
-    directory: Path, evaluations: Sequence[Evaluation], kinds: Mapping[str, str], figure: Path
-) -> None:
+def write_runs(directory: Path, evaluations: Sequence[Evaluation], figure: Path) -> None:
     """Write a run for each policy, and a run `comparison` with the figure and the tables.
 
     Args:
         directory: of all runs.
-        evaluations: one for each policy.
-        kinds: how each policy came to be, by its name; a hyperparameter in the HParams table.
+        evaluations: one for each policy; its kind is a hyperparameter in the HParams table.
         figure: the PNG.
     """
     ranking = sorted(evaluations, key=lambda evaluation: evaluation.objective.mean())
     for evaluation in evaluations:
         with SummaryWriter(str(directory / evaluation.policy)) as writer:
             _write_curves(writer, evaluation)
-            _write_summary(writer, evaluation, kinds[evaluation.policy], rank=1 + ranking.index(evaluation))
+            _write_summary(writer, evaluation, rank=1 + ranking.index(evaluation))
     with SummaryWriter(str(directory / "comparison")) as writer:
         writer.add_image("comparison", np.round(255 * imread(figure)).astype(np.uint8), dataformats="HWC")
         writer.add_text("comparison", page(evaluations))
@@ -103,13 +100,14 @@ def _write_curves(writer: SummaryWriter, evaluation: Evaluation) -> None:
         _add(writer, Summary(value=points), step=t, walltime=start + t * scenario.dt)
 
 
-def _write_summary(writer: SummaryWriter, evaluation: Evaluation, kind: str, rank: int) -> None:
+def _write_summary(writer: SummaryWriter, evaluation: Evaluation, rank: int) -> None:
     """Write the mean metrics, and one row of the HParams table that refers to them."""
     metrics = {"rank": float(rank), **mean_metrics(evaluation.metrics)}
     defined = {name: value for name, value in metrics.items() if not np.isnan(value)}
     for name, value in defined.items():
         writer.add_scalar(f"summary/{name}", value)
-    row = {"policy": evaluation.policy, "kind": kind, "scenario": evaluation.batch.scenario.name}
+    row = {"policy": evaluation.policy, "kind": evaluation.kind}
+    row |= {"scenario": evaluation.batch.scenario.name}
     columns = {f"summary/{name}": defined[name] for name in COLUMNS if name in defined}
     # SummaryWriter.add_hparams would open a run of its own below this one, and with it a second row.
     for summary in hparams(row, columns):

@@ -1,17 +1,23 @@
 """The file of tuned constants: one table for each scenario and policy, under the command that found it."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from baselines.tuned import read_tuned
+from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.overrides import Overrides
+from training.cli import options
 from training.files.atomic import write_atomically
 
 _TABLE = re.compile(
     r"^(?P<remark>#[^\n]*\n)\[(?P<scenario>[^\n]+)\.(?P<policy>[\w-]+)\]\n(?P<body>(?:\w[^\n]*\n)*)",
     re.MULTILINE,
 )
+
+LOG = ("trace", "split")
 
 
 class Table(NamedTuple):
@@ -20,6 +26,30 @@ class Table(NamedTuple):
     remark: str
     """A comment that stands above the table."""
     constants: Mapping[str, Any]
+
+
+def refuse_changed(changed: Overrides, scenario: str, files: Mapping[str, Path], package: Path) -> None:
+    """Refuse to keep what was found on a changed scenario as if it had been found on the scenario itself.
+
+    A log that a scenario waits for, and the choice of its windows, are no changes.
+
+    Args:
+        changed: the changes to the scenario.
+        scenario: its name, or the path of its file.
+        files: where the results are to stand, by the option that says so.
+        package: the folder of the results that every command reads.
+
+    Raises:
+        ValueError: the scenario is changed, and a file is in that folder.
+    """
+    waits = load_scenario(scenario).trace is not None
+    changes = {name: each for name, each in changed.changes.items() if not (waits and name in LOG)}
+    for option, file in files.items():
+        if changes and package.resolve() in file.resolve().parents:
+            raise ValueError(
+                f"{file} keeps what suits {scenario} as it is, not with {shlex.join(options(changes))}; "
+                f"give another --{option}, or leave the changes out"
+            )
 
 
 def write_tables(path: Path, found: Mapping[tuple[str, str], Table], header: str) -> None:

@@ -1,0 +1,50 @@
+"""Whether the arrays of a batch fit into the memory of this machine."""
+
+import os
+
+from gpualloc_env.scenario.scenario import Scenario, ScenarioError
+from gpualloc_env.simulation.state import AGENT, OBSERVATION, OUTCOME, STATE
+
+
+def check_memory(scenario: Scenario, num_envs: int, *, record: bool) -> None:
+    """Refuse a batch that no memory of this machine can hold, before anything is allocated.
+
+    Raises:
+        ScenarioError: it needs more than the machine has; the message names what to lower.
+    """
+    needed, there = bytes_needed(scenario, num_envs, record=record), physical_memory()
+    if there is None or needed <= there:
+        return
+    one, two = (bytes_needed(scenario, count, record=record) for count in (1, 2))
+    most = 1 + (there - one) // (two - one)
+    remedy = f"lower num_envs to {most}" if most >= 1 else "lower steps"
+    agents = f" and {len(scenario.agents)} agents" if len(scenario.agents) > 1 else ""
+    raise ScenarioError(
+        f"scenario {scenario.name!r}: num_envs = {num_envs}, steps = {scenario.steps}{agents} need "
+        f"{needed / 1e9:,.3g} GB of memory, and this machine has {there / 1e9:.3g} GB; {remedy}, or agents"
+        + (", or record no episodes" if record and num_envs > 1 else "")
+    )
+
+
+def bytes_needed(scenario: Scenario, num_envs: int, *, record: bool) -> int:
+    """Bytes of the arrays of a batch and of what its episodes are drawn from."""
+    agents, steps = len(scenario.agents), scenario.steps + 1
+    number, step = 8, 8 * (1 if scenario.routing is None else 2)
+    once = STATE.itemsize + 2 * (OUTCOME.itemsize + OBSERVATION.itemsize)
+    if scenario.agent_spread > 0:
+        once += AGENT.itemsize
+    if record:
+        step += OUTCOME.itemsize
+    profile = 3 * number * steps * agents if scenario.traffic is not None else 0
+    return profile + num_envs * agents * (once + step * steps)
+
+
+def physical_memory() -> int | None:
+    """Bytes of memory of this machine; None where the system does not say.
+
+    What is free at the moment says less: the system gives up its caches where memory is asked for.
+    """
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None

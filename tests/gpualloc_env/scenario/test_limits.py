@@ -1,0 +1,92 @@
+"""Limits of a scenario's numbers, and routing under which no task would end."""
+
+import math
+
+import numpy as np
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from gpualloc_env import Agent, Objective, Platform, Scenario, Trace, Traffic
+from gpualloc_env.scenario.traffic import Burst, Cycle, Surge
+
+UNLIMITED = {"load_mb_per_s", "keep_alive_s"}  # infinite by default
+NEEDED = {
+    Agent: {"name": "a", "model_mb": 1, "throughput_rps": 1},
+    Platform: {},
+    Objective: {},
+    Trace: {},
+    Burst: {},
+    Cycle: {"amplitude": 0.5, "period_s": 60},
+    Surge: {"agent": "a", "factor": 2, "start_s": 0, "end_s": 1},
+    Traffic: {"mix_concentration": 2, "load": 0.5},
+    Scenario: {"name": "a", "traffic": Traffic(rates_rps=(1, 1, 1, 1))},
+}
+
+
+def numbers(model: type[BaseModel]):
+    return [
+        name for name, field in model.model_fields.items() if "float" in str(field) or "int" in str(field)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (model, name)
+        for model in NEEDED
+        for name in numbers(model)
+        if name not in UNLIMITED | {"rates_rps", "routing", "slice"}
+    ],
+)
+@pytest.mark.parametrize("value", [10**19, 1e19, math.inf, math.nan, "1", True, -1])
+def test_every_number_has_limits_and_is_a_number(model, name, value):
+    with pytest.raises(ValidationError):
+        model(**{**NEEDED[model], name: value})
+
+
+@pytest.mark.parametrize("name", sorted(UNLIMITED))
+@pytest.mark.parametrize("value", [math.nan, "1", True, -1])
+def test_what_may_be_infinite_is_a_number_still(name, value):
+    with pytest.raises(ValidationError):
+        Platform(**{name: value})
+    assert getattr(Platform(**{name: math.inf}), name) == math.inf
+
+
+@pytest.mark.parametrize("value", [10**19, 1e19, math.inf, math.nan, "nan", True, -1])
+def test_a_slice_is_a_number_or_a_fraction(value):
+    with pytest.raises(ValidationError):
+        Platform(slice=value)
+    assert Platform(slice="1/7").slice == 1 / 7
+
+
+def test_a_rate_and_a_weight_of_routing_have_limits():
+    with pytest.raises(ValidationError, match="less than or equal to 1000000"):
+        Traffic(rates_rps=(1e7,))
+    with pytest.raises(ValidationError, match="less than or equal to 1000000"):
+        routed(((0.0, 1e7), (0.0, 0.0)))
+
+
+def routed(routing):
+    agents = [Agent(name=f"agent-{k}", model_mb=1, throughput_rps=5) for k in range(len(routing))]
+    traffic = Traffic(rates_rps=(1,) * len(agents))
+    return Scenario(name="routed", agents=agents, traffic=traffic, routing=routing)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_routing_that_loses_no_task_is_refused(seed):
+    matrix = np.random.default_rng(seed).random((4, 4))
+    matrix /= matrix.sum(axis=1, keepdims=True)
+    with pytest.raises(ValidationError, match=r"routing has spectral radius 1\.000: tasks would never end"):
+        routed(tuple(map(tuple, matrix.tolist())))
+
+
+def test_routing_with_endless_visits_is_refused():
+    with pytest.raises(ValidationError, match=r"sends a task to one agent up to 1e\+07 times"):
+        routed(((1 - 1e-7,),))
+    assert routed(((1 - 1e-5,),)).visits == pytest.approx(1e5)
+
+
+def test_agents_that_share_a_name_are_named_in_a_short_message():
+    agents = [Agent(name=f"agent-{k}", model_mb=1, throughput_rps=5) for k in [*range(200), 7]]
+    with pytest.raises(ValidationError, match="'agent-7' 2 times; rename the others"):
+        Scenario(name="a", agents=agents, traffic=Traffic(load=0.5, mix_concentration=1))

@@ -1,0 +1,79 @@
+"""Arrays that a caller keeps from `reset` and `step` never change later."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from support.episodes import started
+
+from gpualloc_env import load_scenario
+
+STEPS = 5
+CALLS = 3 * (STEPS + 1)
+
+
+class Kept:
+    """Arrays, and what they held when they were given."""
+
+    def __init__(self):
+        self.arrays = []
+
+    def keep(self, results):
+        """Keep every array in what `reset` or `step` has returned."""
+        if isinstance(results, dict):
+            results = results.values()
+        elif isinstance(results, np.ndarray):
+            self.arrays.append((results, results.copy()))
+            return
+        elif not isinstance(results, tuple):
+            return
+        for result in results:
+            self.keep(result)
+
+    def unchanged(self):
+        return all(np.array_equal(array, copy, equal_nan=True) for array, copy in self.arrays)
+
+
+def test_of_the_single_environment():
+    env, kept = gym.make("GPUAlloc-v0", steps=STEPS), Kept()
+    actions = np.random.default_rng(0).random((CALLS, 4))
+    kept.keep(env.reset(seed=0))
+    over = False
+    for action in actions:
+        results = env.reset() if over else env.step(action)
+        over = len(results) == 5 and results[3]
+        kept.keep(results)
+    # The observation of each call, and six arrays of each step.
+    assert len(kept.arrays) == 1 + CALLS + 6 * 3 * STEPS and kept.unchanged()
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 512])
+def test_of_the_vector_environment(num_envs):
+    env, kept = gym.make_vec("GPUAlloc-v0", num_envs=num_envs, steps=STEPS), Kept()
+    actions = np.random.default_rng(0).random((CALLS, num_envs, 4))
+    kept.keep(env.reset(seed=0))
+    for action in actions:
+        kept.keep(env.step(action))
+    # Some environments are reset in mid-episode, and the others show what they showed.
+    kept.keep(env.reset(options={"reset_mask": np.arange(num_envs) % 2 == 0}))
+    for action in actions:
+        kept.keep(env.step(action))
+    # The first call of an episode but the first has no `info`, and four arrays; the others have the six
+    # arrays and five terms, each with its mask, and the mask of all terms besides.
+    assert len(kept.arrays) > 2 * CALLS * 4 + 2 * 3 * STEPS * 20 and kept.unchanged()
+
+
+@pytest.mark.parametrize("num_envs", [1, 4096])
+def test_of_a_batch(num_envs):
+    batch, kept = started(load_scenario("serverless", steps=STEPS), num_envs), Kept()
+    mask = np.arange(num_envs) % 2 == 0
+    for episode in range(2):
+        kept.keep(batch.observation)
+        for t in range(STEPS):
+            shares = np.random.default_rng(t).random((num_envs, 4))
+            batch.step(shares, mask if episode and t == 0 else None)
+            kept.keep((batch.observation, batch.info, batch.reward))
+            if episode and t == 0:
+                batch.step(shares, ~mask)
+        batch.reset(mask if episode else None)
+    batch.reset()
+    assert len(kept.arrays) == 2 * (1 + 3 * STEPS) and kept.unchanged()

@@ -1,0 +1,142 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import data_equivalence
+from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers.vector import NormalizeReward, RecordEpisodeStatistics
+
+from gpualloc_env import SCENARIOS
+from gpualloc_env.vector_env import GPUAllocVectorEnv
+
+
+def make(num_envs=3, **options):
+    return gym.make_vec("GPUAlloc-v0", num_envs=num_envs, **options)
+
+
+def actions_of(env, calls, seed=0):
+    return np.random.default_rng(seed).uniform(0, 1, (calls, *env.action_space.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_native_batch_equals_the_synchronous_one_step_by_step(name, scenario_arguments):
+    # Heavy load: every agent has requests, so that no metric is undefined (NaN equals nothing).
+    arguments = {**scenario_arguments[name], "steps": 6, "load": 5.0}
+    native = make(episode_metrics=True, **arguments)
+    synchronous = gym.make_vec("GPUAlloc-v0", num_envs=3, vectorization_mode="sync", **arguments)
+    assert isinstance(native.unwrapped, GPUAllocVectorEnv)
+    assert data_equivalence(native.reset(seed=9), synchronous.reset(seed=9))
+    for action in actions_of(native, 3 * 7 + 2):
+        ours, theirs = native.step(action), synchronous.step(action)
+        assert data_equivalence(ours[:4], theirs[:4])
+        assert set(ours[4]) == set(theirs[4])
+        for key, value in theirs[4].items():
+            assert data_equivalence(ours[4][key], value), key
+
+
+def test_metrics_of_episodes_are_left_out_unless_asked_for():
+    env = make(steps=2)
+    env.reset(seed=0)
+    env.step(actions_of(env, 1)[0])
+    *_, truncated, info = env.step(actions_of(env, 1)[0])
+    assert truncated.all() and "episode_metrics" not in info
+
+
+def test_the_call_after_the_end_starts_the_next_episode_and_ignores_its_action():
+    env, other = make(steps=3), make(steps=3)
+    env.reset(seed=0)
+    other.reset(seed=0)
+    action = actions_of(env, 1)[0]
+    for call in range(3):
+        *_, truncated, _ = env.step(action)
+        other.step(action)
+        assert truncated.all() == (call == 2)
+    observation, reward, terminated, truncated, info = env.step(action)
+    assert (reward == 0).all() and not terminated.any() and not truncated.any() and info == {}
+    assert (observation == other.step(np.full_like(action, np.nan))[0]).all()
+    assert (env.step(action)[0] == other.step(action)[0]).all()
+
+
+def test_metadata_declares_next_step_autoreset():
+    assert make().metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+
+
+def test_a_reset_mask_starts_some_environments_anew_and_leaves_the_others():
+    env = make()
+    env.reset(seed=0)
+    before = [env.step(action)[0] for action in actions_of(env, 2)][-1]
+    after, _ = env.reset(options={"reset_mask": np.array([False, True, False])})
+    assert (after[[0, 2]] == before[[0, 2]]).all() and (after[1] != before[1]).any()
+    assert env.unwrapped._batch.clock.tolist() == [2, 0, 2]
+
+
+def test_a_seed_with_a_reset_mask_seeds_only_those_environments():
+    env, synchronous = make(steps=2), gym.make_vec("GPUAlloc-v0", 3, vectorization_mode="sync", steps=2)
+    options = {"reset_mask": np.array([False, True, False])}
+    for each in (env, synchronous):
+        each.reset(seed=0)
+        each.step(actions_of(env, 1)[0])
+        each.reset(seed=70, options=dict(options))
+    for action in actions_of(env, 9):
+        assert (env.step(action)[0] == synchronous.step(action)[0]).all()
+
+
+@pytest.mark.parametrize("mask", [np.ones(2, bool), np.ones(5, bool), np.zeros(3, bool), [True, False, True]])
+def test_a_reset_mask_that_gymnasium_refuses_is_refused(mask):
+    env = make()
+    env.reset(seed=0)
+    with pytest.raises((ValueError, AssertionError), match="reset_mask"):
+        env.reset(options={"reset_mask": mask})
+
+
+def test_a_list_of_seeds_is_refused_with_the_remedy():
+    with pytest.raises(ValueError, match=r"one integer, environment k gets seed \+ k"):
+        make().reset(seed=[1, 2, 3])
+
+
+def test_a_render_mode_is_refused_with_the_remedy():
+    with pytest.raises(ValueError, match=r"a batch is not rendered.*single env"):
+        GPUAllocVectorEnv(2, render_mode="ansi")
+
+
+def test_a_nan_from_a_running_environment_is_refused_by_its_number():
+    env = make()
+    env.reset(seed=0)
+    action = actions_of(env, 1)[0]
+    action[2, 0] = np.nan
+    with pytest.raises(ValueError, match=r"'coordinator' is NaN in environment 2 at step 0"):
+        env.step(action)
+
+
+def test_spaces_and_spec_are_those_of_gymnasium():
+    env = make(5, scenario="paper", steps=4)
+    single = gym.make("GPUAlloc-v0", scenario="paper")
+    assert env.num_envs == 5
+    assert env.single_action_space == single.action_space
+    assert env.single_observation_space == single.observation_space
+    assert env.observation_space.shape == (5, *single.observation_space.shape)
+    assert env.spec.id == "GPUAlloc-v0" and env.spec.kwargs["steps"] == 4
+    observation, _ = env.reset(seed=0)
+    assert env.observation_space.contains(observation)
+
+
+def test_wrappers_record_lengths_and_returns_of_episodes():
+    env = RecordEpisodeStatistics(make(steps=4))
+    env.reset(seed=0)
+    total = np.zeros(3)
+    for action in actions_of(env, 4):
+        _, reward, _, truncated, info = env.step(action)
+        total += reward
+    assert truncated.all()
+    assert info["episode"]["l"].tolist() == [4, 4, 4]
+    assert info["episode"]["r"] == pytest.approx(total)
+    NormalizeReward(make(steps=2)).reset(seed=0)
+
+
+def test_a_seedless_reset_continues_the_sequence_of_episodes():
+    env, other = make(steps=2), make(steps=2)
+    env.reset(seed=3)
+    second, _ = env.reset()
+    other.reset(seed=3)
+    again, _ = other.reset()
+    assert (second == again).all()
+    assert (env.reset(seed=3)[0] != second).any()

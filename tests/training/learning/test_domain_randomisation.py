@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from support.trained_run import TRAINED, interrupt
+
+from baselines import POLICIES
+from gpualloc_env import SCENARIOS, Scenario, load_scenario
+from training.evaluation.seeds import FIRST_TRAINING_SEED
+from training.learning.action_transform import corrections
+from training.learning.checkpoint import load
+from training.learning.domain_randomisation import SEEDS_PER_DOMAIN, DomainVecEnv, variants
+from training.learning.paired_vec_env import PairedVecEnv
+from training.learning.sb3_vec_env import BatchVecEnv
+from training.train import TrainConfig, main
+
+
+@pytest.mark.parametrize("name", [name for name, each in SCENARIOS.items() if each.trace is None])
+def test_variants_are_sound_scenarios_around_the_first(name):
+    scenario = load_scenario(name)
+    made = variants(scenario, 12, seed=0)
+    assert made[0] == scenario and len(made) == 12 and made == variants(scenario, 12, seed=0)
+    assert made[1:] != variants(scenario, 12, seed=1)[1:]
+    assert len({each.dt for each in made}) > 2
+    for each in made:
+        assert Scenario.model_validate(each.model_dump()) == each
+        assert each.agents == scenario.agents and each.steps == scenario.steps
+        assert 0.25 <= each.dt / scenario.dt <= 2
+    frictions = {each.platform.reallocation_s for each in made}
+    assert len(frictions) == (12 if scenario.platform.reallocation_s else 1)
+    traffic = [(each.traffic.load, each.traffic.rates_rps, each.traffic.mix_concentration) for each in made]
+    assert len(set(traffic)) == 12
+
+
+def test_a_log_is_stretched(azure_log):
+    scenario = load_scenario("trace", trace=azure_log)
+    loads = {each.trace.load for each in variants(scenario, 6, seed=0)}
+    assert len(loads) == 6 and all(0.4 - 1e-9 <= load <= 0.96 + 1e-9 for load in loads)
+
+
+def test_each_domain_is_what_it_would_be_alone():
+    made = variants(load_scenario("serverless", steps=9), 3, seed=4)
+    reference, transform = POLICIES["receding-horizon"], corrections(4, "serverless")
+
+    def environments():
+        return [PairedVecEnv(BatchVecEnv(each, 2, 0, transform), reference) for each in made]
+
+    joined, alone = DomainVecEnv(environments()), environments()
+    joined.seed(FIRST_TRAINING_SEED)
+    for k, env in enumerate(alone):
+        env.seed(FIRST_TRAINING_SEED + k * SEEDS_PER_DOMAIN)
+    seen, parts = joined.reset(), [env.reset() for env in alone]
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        assert (seen == np.concatenate(parts)).all()
+        actions = rng.normal(size=(6, 16)).astype(np.float32)
+        seen, rewards, dones, infos = joined.step(actions)
+        results = [env.step(actions[2 * k : 2 * k + 2]) for k, env in enumerate(alone)]
+        parts = [result[0] for result in results]
+        assert (rewards == np.concatenate([result[1] for result in results])).all()
+        assert len(infos) == 6 and dones.all() == ("episode" in infos[5])
+
+
+def test_a_run_on_several_domains_goes_on_as_if_it_had_not_been_interrupted(tmp_path):
+    config = {**TRAINED, "allocator": "ppo-residual", "total_steps": 1024, "domains": 4}
+    config |= {"checkpoint_every": 256, "critic_updates": 1}
+    main(TrainConfig(**config, out=tmp_path / "whole"))
+    interrupt(TrainConfig(**config, out=tmp_path / "cut"), checkpoints=2)
+    main(TrainConfig(**config, out=tmp_path / "cut"))
+    weights = [load(tmp_path / name / "checkpoint.pt")["policy"] for name in ("whole", "cut")]
+    assert all((weights[0][key] == weights[1][key]).all() for key in weights[0])
+    assert weights[0]["action_net.own.weight"].abs().max() > 0
+
+
+def test_domains_must_share_the_environments_evenly(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(TrainConfig(**TRAINED, domains=3, out=tmp_path / "run"))
+    assert "domains must divide num_envs = 8, got 3" in capsys.readouterr().err

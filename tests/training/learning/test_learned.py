@@ -1,0 +1,313 @@
+"""The allocators that share a network: of any number of agents, in any order, exported as they are."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import VecNormalize
+from support.graph_runs import graph_outputs
+from support.trained_run import TRAINED, torch_policy, torch_shares
+
+from baselines import POLICIES, policy_for
+from gpualloc_env import OBSERVATION_FEATURES, SCENARIOS, Batch, load_scenario
+from gpualloc_env.allocator.allocator import Allocator, AllocatorError
+from gpualloc_env.allocator.networks import decider
+from gpualloc_env.allocator.receding_horizon import CORRECTIONS, RELUCTANCE, Constants, plan, plan_observed
+from gpualloc_env.simulation.observation import pack
+from training.artifacts.policies import load_policy
+from training.evaluation.evaluate import evaluate
+from training.export import ExportConfig
+from training.export import main as export
+from training.learning.action_transform import corrections
+from training.learning.paired_vec_env import PairedVecEnv
+from training.learning.sb3_vec_env import BatchVecEnv
+from training.learning.trained_network import decider_of, learned_policy, network_of
+from training.train import TrainConfig, make_ppo, make_transform, with_defaults
+from training.train import main as train
+
+KINDS = ("ppo-shared", "ppo-residual")
+FORMS = ("npz", "onnx")
+BASE = np.array([getattr(POLICIES["receding-horizon"], name) for name in Constants._fields])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A short run of each, whose last layer is then made steep, so that it matters."""
+    out = tmp_path_factory.mktemp("learned")
+    for kind in KINDS:
+        train(TrainConfig(**{**TRAINED, "allocator": kind, "learning_rate": 3e-3}, out=out / kind))
+    return {kind: out / kind for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def files(runs):
+    made = {}
+    for kind, run in runs.items():
+        for form in FORMS:
+            made[kind, form] = run.parent / f"{kind}.{form}"
+            export(ExportConfig(run, made[kind, form], episodes=4))
+    return made
+
+
+def fresh(allocator, scenario="serverless"):
+    """An untrained model, and what makes shares of its actions."""
+    config = with_defaults(TrainConfig(allocator=allocator), scenario)
+    scenario = load_scenario(scenario)
+    transform = make_transform(config, scenario)
+    env = PairedVecEnv(BatchVecEnv(scenario, 2, 0, transform), POLICIES["receding-horizon"])
+    model = make_ppo(replace(config, num_envs=2, batch_size=64), VecNormalize(env, norm_obs=False))
+    return model, transform
+
+
+def lively(allocator):
+    """An untrained model whose outputs differ from zero."""
+    model, transform = fresh(allocator)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.policy.action_net.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+    return model, transform
+
+
+def played(scenario, episodes=20, steps=40):
+    """A batch in the middle of its episodes, under equal shares."""
+    batch = Batch(load_scenario(scenario), episodes)
+    batch.seed(5)
+    batch.reset()
+    for _ in range(steps):
+        batch.step(np.full((episodes, batch.num_agents), 1.0 / batch.num_agents))
+    return batch
+
+
+@pytest.mark.parametrize("scenario", ["serverless", "steady", "bursty"])
+def test_an_untrained_correction_is_its_base_bit_for_bit(scenario):
+    model, transform = fresh("ppo-residual", scenario)
+    short = load_scenario(scenario, steps=60)
+    base = evaluate("base", policy_for("receding-horizon", scenario), short, 10, 3)
+    own = evaluate("own", learned_policy(decider_of(model, transform)), short, 10, 3)
+    assert (own.batch.history == base.batch.history).all()
+
+
+@pytest.mark.parametrize("allocator", KINDS)
+def test_the_order_of_the_agents_changes_nothing(allocator):
+    model, transform = lively(allocator)
+    decide = decider_of(model, transform)
+    batch, order = played("serverless"), np.array([2, 0, 3, 1])
+    shares = decide(batch.observation, pack(batch.view))
+    moved = batch.view._replace(
+        **{name: field[:, order] for name, field in batch.view._asdict().items() if np.ndim(field)}
+    )
+    again = decide(np.ascontiguousarray(batch.observation[:, order]), pack(moved))
+    assert again == pytest.approx(shares[:, order], abs=1e-9)
+    assert np.ptp(shares, axis=0).min() > 0.05
+
+
+@pytest.mark.parametrize("allocator", KINDS)
+def test_torch_explores_and_values_without_regard_to_order(allocator):
+    model, _ = lively(allocator)
+    policy, order = model.policy, torch.tensor([2, 0, 3, 1])
+    seen = torch.rand((7, *model.observation_space.shape))
+    seen = (seen, seen[:, order])
+    normal = [policy.get_distribution(rows).distribution for rows in seen]
+    each = normal[0].mean.shape[1] // 4
+    for one, two in zip(*((each.mean, each.stddev) for each in normal), strict=True):
+        rows = one[:, : 4 * each].reshape(7, 4, each)[:, order]
+        assert torch.allclose(rows, two[:, : 4 * each].reshape(7, 4, each), atol=1e-5)
+        assert torch.allclose(one[:, 4 * each :], two[:, 4 * each :], atol=1e-5)
+    values = [policy.predict_values(rows) for rows in seen]
+    assert torch.allclose(*values, atol=1e-5)
+
+
+@pytest.mark.parametrize("allocator", KINDS)
+def test_it_decides_as_the_trained_model_on_ten_thousand_observations(runs, files, allocator):
+    batch = Batch(load_scenario("serverless"), 250)
+    batch.seed(3)
+    batch.reset()
+    seen = []
+    for _ in range(20):
+        seen.append(batch.observation)
+        batch.step(np.full((250, 4), 0.25))
+    random = np.random.default_rng(0).random((5000, 4, len(OBSERVATION_FEATURES)), dtype=np.float32)
+    seen = np.concatenate([*seen, random])
+    taken = Allocator.load(files[allocator, "npz"])
+    assert np.abs(taken(seen) - torch_shares(runs[allocator], seen)).max() <= 1e-6
+    assert not taken.fallbacks and taken.decisions == 10_000
+    if allocator == "ppo-shared":
+        shares = torch_shares(runs[allocator], seen)
+        assert np.abs(graph_outputs(files[allocator, "onnx"], seen) - shares).max() <= 1e-6
+
+
+@pytest.mark.parametrize("allocator", KINDS)
+def test_a_loaded_allocator_acts_as_the_trained_one(runs, files, allocator):
+    scenario = load_scenario("serverless", steps=60)
+    trained = evaluate("trained", torch_policy(runs[allocator]), scenario, 8, 7)
+    for name in (str(files[allocator, "npz"]), str(runs[allocator])):
+        taken = evaluate("taken", load_policy(name, scenario), scenario, 8, 7)
+        assert taken.objective == pytest.approx(trained.objective, rel=1e-6)
+
+
+def among(count):
+    """`serverless` with so many agents on a platform that grows with them."""
+    base = SCENARIOS["serverless"]
+    agents = tuple(
+        base.agents[k % 4].model_copy(update={"name": f"agent-{k}", "min_share": 0.25 / count})
+        for k in range(count)
+    )
+    platform = base.platform.model_copy(update={"gpus": max(1.0, count / 4)})
+    return base.model_copy(
+        update={"name": f"of-{count}", "agents": agents, "platform": platform, "steps": 40}
+    )
+
+
+@pytest.mark.parametrize("allocator", KINDS)
+@pytest.mark.parametrize("count", [2, 8, 16, 64])
+def test_trained_on_four_it_serves_any_number(files, runs, allocator, count):
+    scenario = among(count)
+    allocators = [load_policy(str(place), scenario) for place in (files[allocator, "npz"], runs[allocator])]
+    results = [evaluate("one", policy, scenario, 3, 11) for policy in allocators]
+    assert results[0].objective == pytest.approx(results[1].objective, rel=1e-6)
+    assert results[0].batch.history["served"].sum() > 0
+    taken = Allocator.load(files[allocator, "npz"], agents=scenario.agent_names)
+    shares = taken(np.full((5, count, 19), 0.5, dtype=np.float32))
+    assert shares.shape == (5, count) and (shares.sum(axis=1) <= 1 + 1e-12).all()
+    assert taken.agents == scenario.agent_names and len(taken.manifest.agents) == 4
+
+
+def test_one_that_is_not_shared_serves_its_own_number_alone(exported):
+    with pytest.raises(AllocatorError, match=r"was trained for 4 agents, .* and cannot decide for 2"):
+        Allocator.load(exported["npz"], agents=("a", "b"))
+
+
+@pytest.mark.parametrize("allocator", KINDS)
+def test_the_limits_hold_on_a_hundred_thousand_fuzzed_observations(files, allocator):
+    taken = Allocator.load(files[allocator, "npz"], min_shares=[0.1, 0.3, 0.2, 0.0])
+    rng = np.random.default_rng(0)
+    bad = [np.nan, np.inf, -np.inf, -1.0, 1.0000002, 1e300, 0.0, 1.0, 1.0 - 2.0**-24, 1e-30]
+    for _ in range(20):
+        seen = rng.random((5000, 4, len(OBSERVATION_FEATURES)))
+        chance = rng.choice([0.0, 0.01, 0.1, 0.5, 1.0], (5000, 1, 1))
+        # In half of the rows only extremes that are still in range.
+        kinds = np.where(
+            rng.random((5000, 1, 1)) < 0.5, rng.choice(bad, seen.shape), rng.choice(bad[6:], seen.shape)
+        )
+        shares = taken(np.where(rng.random(seen.shape) < chance, kinds, seen))
+        assert np.isfinite(shares).all() and (shares >= [0.1, 0.3, 0.2, 0.0]).all()
+        assert (shares <= 1).all() and (shares.sum(axis=1) <= 1 + 1e-12).all()
+    assert taken.decisions == 100_000 and 0 < sum(taken.fallbacks.values()) < 90_000
+
+
+@pytest.mark.parametrize("allocator", KINDS)
+def test_extreme_views_are_decided_too(files, allocator):
+    taken = Allocator.load(files[allocator, "npz"])
+    rng = np.random.default_rng(1)
+    fields = played("serverless", 1).view._asdict()
+    extremes = [0.0, 1e-300, 1e-12, 1e12, 1e300, np.nan, np.inf, -1.0, 1.0]
+    for _ in range(2000):
+        view = {
+            name: np.array(value[0]) if np.ndim(value) else float(value) for name, value in fields.items()
+        }
+        for name in rng.choice(list(view), 3):
+            value = rng.choice(extremes)
+            if np.ndim(view[name]):
+                view[name][rng.integers(4)] = value
+            else:
+                view[name] = value
+        shares = taken.decide(view)
+        assert np.isfinite(shares).all() and (shares >= 0).all() and shares.sum() <= 1 + 1e-12
+
+
+@pytest.mark.parametrize("scenario", ["serverless", "steady", "paper", "fleet"])
+def test_a_plan_from_the_observation_is_the_plan_from_the_view(scenario):
+    batch = played(scenario, episodes=50 if scenario != "fleet" else 4)
+    logarithms = np.random.default_rng(0).uniform(-1, 1, (*batch.view.queue.shape, len(CORRECTIONS)))
+    exact = plan(batch.view, BASE, logarithms)
+    seen = plan_observed(batch.observation, BASE, logarithms)
+    # Rounding to float32 can turn a choice between two nearly equal shares.
+    assert np.quantile(np.abs(seen - exact), 0.9) < 1e-4
+    assert np.abs(seen.sum(axis=1) - exact.sum(axis=1)).max() < 0.05
+
+
+def test_reluctance_keeps_what_is_held():
+    batch = played("serverless")
+    logarithms = np.zeros((20, 4, len(CORRECTIONS)))
+    moved = np.abs(plan(batch.view, BASE, logarithms) - batch.view.share) > 0.021
+    logarithms[..., RELUCTANCE] = 2.0
+    moved_less = np.abs(plan(batch.view, BASE, logarithms) - batch.view.share) > 0.021
+    assert moved_less.sum() < moved.sum()
+
+
+def test_rewards_are_the_gain_on_the_reference_and_nothing_before_anything_is_learned():
+    scenario, reference = load_scenario("serverless", steps=30), POLICIES["receding-horizon"]
+    env = PairedVecEnv(BatchVecEnv(scenario, 6, 2**41, corrections(4, "serverless")), reference)
+    seen = env.reset()
+    assert env.observation_space.contains(seen[0]) and seen.shape == (6, 4, 27)
+    for _ in range(65):
+        seen, rewards, _, _ = env.step(np.zeros((6, 16), dtype=np.float32))
+        assert (rewards == 0).all()
+    env = PairedVecEnv(BatchVecEnv(scenario, 6, 2**41, corrections(4, "serverless")), reference)
+    env.reset()
+    rng, total = np.random.default_rng(0), np.zeros(6)
+    for _ in range(30):
+        _, rewards, dones, infos = env.step(rng.uniform(-2, 2, (6, 16)).astype(np.float32))
+        total += rewards
+    assert dones.all() and not any(info["TimeLimit.truncated"] for info in infos)
+    base = evaluate("base", reference, scenario, 6, 2**41)
+    latency = base.batch.totals["latency"] / 30
+    gained = base.objective - [info["objective"] for info in infos]
+    assert total / 30 == pytest.approx(gained / (latency + 0.2), abs=1e-6)
+
+
+def test_the_critic_sees_the_arrivals_to_come():
+    scenario = load_scenario("serverless", steps=12)
+    env = PairedVecEnv(BatchVecEnv(scenario, 3, 9, corrections(4, "serverless")), POLICIES["static"])
+    seen = env.reset()
+    throughput = np.array([agent.throughput_rps for agent in scenario.agents])
+    for t in range(3):
+        load = env.env.batch.arrivals[t + 1 : t + 4].sum(axis=0) / (3 * throughput)
+        assert seen[:, :, 20] == pytest.approx(load / (1 + load), abs=1e-6)
+        seen = env.step(np.zeros((3, 16), dtype=np.float32))[0]
+    assert seen[0, 0, 26] == pytest.approx(9 / 39)
+
+
+def test_the_actor_sees_none_of_it():
+    model, _ = lively("ppo-residual")
+    seen = torch.rand((5, *model.observation_space.shape))
+    other = seen.clone()
+    other[:, :, len(OBSERVATION_FEATURES) :] = 0.0
+    means = [model.policy.get_distribution(each).distribution.mean for each in (seen, other)]
+    assert torch.equal(*means)
+    assert not torch.equal(model.policy.predict_values(seen), model.policy.predict_values(other))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"actions": {"kind": "simplex", "bound": 6.0, "idle_bias": 0.0}},
+            "simplex for 4 agents needs 5 outputs",
+        ),
+        ({"layers": [18, 32, 32, 4]}, "must begin with 19 features"),
+        ({"idle": True}, "the arrays must be"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changes, words):
+    settings, arrays = network_of(*fresh("ppo-residual"))
+    with pytest.raises(ValueError, match=words):
+        decider(settings | changes, arrays, 4)
+
+
+def test_a_run_can_start_from_the_weights_of_another_one_on_other_agents(runs, tmp_path, capsys):
+    config = {**TRAINED, "allocator": "ppo-residual", "scenario": "fleet", "total_steps": 256}
+    config |= {"validation_episodes": 2, "validate_every": 256, "critic_updates": 1}
+    train(TrainConfig(**config, start_from=runs["ppo-residual"], out=tmp_path / "fleet"))
+    models = [PPO.load(run / "model.zip", device="cpu") for run in (runs["ppo-residual"], tmp_path / "fleet")]
+    weights = [model.policy.state_dict() for model in models]
+    assert all((weights[0][key] == weights[1][key]).all() for key in weights[0] if "actor" in key)
+    with pytest.raises(SystemExit):
+        train(TrainConfig(**config, hidden=(8,), start_from=runs["ppo-residual"], out=tmp_path / "other"))
+    assert "holds another network" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        train(TrainConfig(**config, start_from=tmp_path, out=tmp_path / "none"))
+    assert "holds no finished training run" in capsys.readouterr().err

@@ -1,0 +1,115 @@
+"""The allocators that the repository brings along load, say how to repeat them, and do what they say."""
+
+import shutil
+
+import numpy as np
+import pytest
+from support.places import PRETRAINED
+
+from baselines import policy_for
+from gpualloc_env import SCENARIOS, Batch, ScenarioError
+from gpualloc_env.allocator.allocator import Allocator
+from training.artifacts.policies import load_policies, load_policy
+from training.burst_figure import BurstFigureConfig
+from training.burst_figure import main as draw_burst
+from training.compare import named
+from training.evaluation.evaluate import evaluate
+from training.evaluation.held_out import held_out_scenario
+from training.evaluation.seeds import FIRST_VALIDATION_SEED
+
+FILES = sorted(PRETRAINED.rglob("*.npz"))
+SERVERLESS = PRETRAINED / "ppo-residual-serverless"
+
+
+def name_of(path):
+    return str(path.relative_to(PRETRAINED))
+
+
+# One seed of each allocator is played every time, the others where everything is checked.
+EVERY_FILE = [
+    pytest.param(path, id=name_of(path), marks=() if path.stem == "seed-0" else pytest.mark.slow)
+    for path in FILES
+]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_the_manifest_says_where_the_file_comes_from(path):
+    manifest = Allocator.load(path).manifest
+    assert path.stat().st_size < 60_000
+    config, command = manifest.training["config"], manifest.training["command"]
+    assert command.startswith(f"python -m training.train --scenario {config['scenario']} ")
+    allocator, _, scenario = path.parent.name.rpartition("-")
+    assert (config["allocator"], config["scenario"]) == (allocator, scenario)
+    assert f"seed-{config['seed']}" == path.stem and not manifest.training["git_commit"].endswith("-dirty")
+    validation = manifest.validation
+    assert validation.scenario == scenario and validation.episodes >= 1
+    assert validation.largest_difference <= 1e-6 and validation.compared_observations == 10_000
+    assert validation.last_seed == validation.first_seed + validation.episodes - 1
+
+
+@pytest.mark.parametrize("path", EVERY_FILE)
+def test_the_file_repeats_what_its_manifest_says(path):
+    manifest = Allocator.load(path).manifest
+    validation, config = manifest.validation, manifest.training["config"]
+    asked = {name: config[name] for name in ("steps", "dt", "load")}
+    if config["trace"] is not None:
+        # The log does not come along, so that nobody can play its windows again.
+        assert path.parent.name == "ppo-residual-trace" and SCENARIOS[validation.scenario].trace is not None
+        assert validation.split == "eval" and np.isfinite(validation.objective)
+        with pytest.raises(ScenarioError, match="replays a request log: give its path"):
+            Batch(held_out_scenario(validation.scenario, **asked), 1)
+        return
+    scenario = held_out_scenario(validation.scenario, **asked)
+    policy = load_policy(str(path), scenario)
+    again = evaluate("again", policy, scenario, validation.episodes, validation.first_seed)
+    # The numbers of one machine are not to be expected to the last bit on another.
+    assert again.objective.mean() == pytest.approx(validation.objective, rel=1e-3)
+
+
+def test_those_for_serverless_beat_the_best_baseline():
+    scenario = held_out_scenario("serverless")
+    base = evaluate("base", policy_for("receding-horizon", "serverless"), scenario, 60, FIRST_VALIDATION_SEED)
+    policies = load_policies(str(SERVERLESS), scenario)
+    assert len(policies) == 5
+    for policy in policies:
+        own = evaluate("own", policy, scenario, 60, FIRST_VALIDATION_SEED)
+        assert own.objective.mean() < 0.99 * base.objective.mean()
+
+
+@pytest.mark.parametrize("name", ["bursty", "diurnal", "workflow"])
+def test_those_for_another_scenario_beat_its_best_baseline(name):
+    scenario = held_out_scenario(name)
+    base = evaluate("base", policy_for("receding-horizon", name), scenario, 30, FIRST_VALIDATION_SEED)
+    policies = load_policies(str(PRETRAINED / f"ppo-residual-{name}"), scenario)
+    own = [evaluate("own", policy, scenario, 30, FIRST_VALIDATION_SEED).objective for policy in policies]
+    assert len(own) == 5
+    assert np.mean(own) < base.objective.mean()
+
+
+def test_those_trained_on_four_agents_beat_algorithm_1_on_sixty_four():
+    scenario = held_out_scenario("fleet")
+    algorithm_1 = evaluate("adaptive", policy_for("adaptive", "fleet"), scenario, 3, FIRST_VALIDATION_SEED)
+    policies = load_policies(str(PRETRAINED / "ppo-shared-serverless"), scenario)
+    assert len(policies) == 5
+    for policy in policies:
+        own = evaluate("own", policy, scenario, 3, FIRST_VALIDATION_SEED)
+        assert (own.objective < 0.8 * algorithm_1.objective).all()
+
+
+def test_a_seed_is_named_with_what_it_is_a_seed_of():
+    assert list(named(["adaptive", "runs/my-ppo/seed-0", "pretrained/shared.npz"])) == [
+        "adaptive",
+        "my-ppo/seed-0",
+        "shared.npz",
+    ]
+
+
+def test_the_figure_of_a_burst(tmp_path, capsys):
+    shutil.copy(SERVERLESS / "seed-0.npz", tmp_path / "learned.npz")
+    policies = ("receding-horizon", str(tmp_path / "learned.npz"))
+    draw_burst(BurstFigureConfig(policies=policies, episodes=3, seconds=20.0, out=tmp_path / "burst.png"))
+    assert (tmp_path / "burst.png").stat().st_size > 10_000
+    assert "seed 1000" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        draw_burst(BurstFigureConfig(policies=policies, episodes=0))
+    assert "episodes must be at least 1" in capsys.readouterr().err
