@@ -4,6 +4,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import tyro
 
 import gpualloc_env
 from gpualloc_env import load_scenario
+from gpualloc_env.metrics import BUILT_IN
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -127,10 +129,9 @@ def test_the_example_scenario_loads(tmp_path):
 
 def test_the_keys_of_a_scenario_are_all_described():
     text = (ROOT / "docs" / "your-own-scenario.md").read_text(encoding="utf-8")
-    models = (gpualloc_env.Agent, gpualloc_env.Platform, gpualloc_env.Traffic, gpualloc_env.Objective)
-    for model in models:
-        for key in model.model_fields:
-            assert f"`{key}`" in text, f"{model.__name__}.{key}"
+    for name in ("Agent", "Platform", "Traffic", "Trace", "Objective"):
+        for key in getattr(gpualloc_env, name).model_fields:
+            assert f"`{key}`" in text, f"{name}.{key}"
 
 
 def test_the_columns_of_the_observation_are_all_described():
@@ -138,6 +139,19 @@ def test_the_columns_of_the_observation_are_all_described():
     rows = re.findall(r"^\| `(\w+)` \|", text[text.index("| column |") :].split("\n\n")[0], re.MULTILINE)
     assert tuple(rows) == gpualloc_env.OBSERVATION_FEATURES
     assert f"Box(0, 1, (N, {len(rows)}), float32)" in text
+
+
+def test_the_arguments_of_an_environment_are_all_described():
+    text = (ROOT / "docs" / "environment.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|", text[text.index("| argument |") :].split("\n\n")[0], re.MULTILINE)
+    changes = (field.name for field in fields(gpualloc_env.Overrides))
+    assert set(rows) == {"scenario", *changes, "render_mode"}
+
+
+def test_the_metrics_of_an_episode_are_all_described():
+    text = (ROOT / "docs" / "environment.md").read_text(encoding="utf-8")
+    table = text[text.index("| metric |") :].split("\n\n")[0]
+    assert [name for name in BUILT_IN if f"`{name}`" not in table] == []
 
 
 def test_the_code_of_the_deployment_page_runs(tmp_path, monkeypatch, capsys):
@@ -160,8 +174,11 @@ def test_the_code_of_the_deployment_page_runs(tmp_path, monkeypatch, capsys):
 EXTENSIONS = {
     "scenario": ('register(Scenario(name="calm"', "assert gpualloc_env.load_scenario('calm').steps == 120"),
     "policy": ("baselines.register(", "assert metrics_of('longest-queue')['objective'] > 0"),
-    "metric": ("metrics.register(", "assert metrics_of('static')['longest_queue'] > 0"),
-    "log format": ("FORMATS[", "assert FORMATS['gateway'].required == ['ts', 'tokens_in', 'tokens_out']"),
+    "metric": ("metrics.register(", "assert metrics_of('static')['longest_queue_requests'] > 0"),
+    "log format": (
+        'register("gateway"',
+        "assert FORMATS['gateway'].required == ['ts', 'tokens_in', 'tokens_out']",
+    ),
 }
 PLAY = """
 import gymnasium as gym
