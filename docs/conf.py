@@ -50,7 +50,7 @@ napoleon_use_rtype = False
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-autodoc_default_options = {"members": True, "exclude-members": "model_config"}
+autodoc_default_options = {"members": True, "exclude-members": "model_config, model_post_init"}
 
 # Site
 html_theme = "furo"
