@@ -13,6 +13,14 @@ from gpualloc_env.simulation import fluid
 from gpualloc_env.simulation.arrivals import TABULATED, Source
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, derive, encode_agents, view_of
 from gpualloc_env.simulation.random import seed_generator
+from gpualloc_env.simulation.shares import (
+    CLOCK_TOLERANCE,
+    NOT_A_NUMBER,
+    OK,
+    RATE_TIME_CONSTANT_S,
+    World,
+    check,
+)
 from gpualloc_env.simulation.state import (
     AGENT,
     EPISODE,
@@ -57,10 +65,10 @@ class Batch:
         self.source = scenario.source() if source is None else source
         self._nominal = _agent_records(scenario)
         routing = scenario.routing_matrix
-        elapsed = scenario.dt * np.arange(1, steps + 2) / fluid.RATE_TIME_CONSTANT_S
+        elapsed = scenario.dt * np.arange(1, steps + 2) / RATE_TIME_CONSTANT_S
         # Time first, so that a step reads and writes in order of memory.
         arrivals = np.zeros((steps + 1, num_envs, count))
-        self.world = fluid.World(
+        self.world = World(
             settings=_setting_records(scenario),
             # One row serves all environments where no episode draws agents of its own.
             agents=np.tile(self._nominal, (num_envs if scenario.agent_spread > 0 else 1, 1)),
@@ -241,15 +249,15 @@ class Batch:
             problem = step(0, self.num_envs, *arguments)
         else:
             # No range may advance before all of them are known to be sound.
-            problem = fluid.check(0, self.num_envs, requested, active, self.world)
-            if problem == fluid.OK:
+            problem = check(0, self.num_envs, requested, active, self.world)
+            if problem == OK:
                 self._steppers.run(lambda first, last: step(first, last, *arguments))
-        if problem != fluid.OK:
+        if problem != OK:
             self._refuse(problem, requested)
         self.info, self.observation = info, observation
 
     def _refuse(self, problem: int, requested: Array) -> None:
-        if problem == fluid.NOT_A_NUMBER:
+        if problem == NOT_A_NUMBER:
             b, i = np.argwhere(np.isnan(requested))[0]
             raise ValueError(
                 f"the share asked for agent {self.scenario.agent_names[i]!r} is NaN in environment {b} at "
@@ -296,6 +304,6 @@ def _agent_records(scenario: Scenario) -> AnyArray:
         record["min_share"], record["priority"] = agent.min_share, agent.priority
         record["cold_start"] = scenario.platform.cold_start_s(agent.model_mb)
         record["slo"], record["weight"] = agent.slo_s, 1.0 / agent.priority
-        lag = math.ceil(agent.slo_s / scenario.dt - fluid.CLOCK_TOLERANCE) - 1
+        lag = math.ceil(agent.slo_s / scenario.dt - CLOCK_TOLERANCE) - 1
         record["slo_lag"] = min(max(0, lag), scenario.steps + 1)  # no request of an episode is older
     return agents

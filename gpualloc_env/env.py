@@ -111,7 +111,7 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         self._action[:] = action
         batch.advance(self._requested)
         rows = batch.info[:, 0]
-        latency, cost, throughput, slo, shortfall, reward = self._worth.tolist()
+        latency, cost, throughput, slo, shortfall, task, reward = self._worth.tolist()
         info: dict[str, Any] = {
             "arrivals": rows[0],
             "queue": rows[1],
@@ -125,6 +125,7 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
                 "throughput": throughput,
                 "slo": slo,
                 "shortfall": shortfall,
+                "task": task,
             },
         }
         truncated = self._clock.item(0) >= self._steps

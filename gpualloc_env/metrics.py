@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpualloc_env.compiled import compiled, inlined
-from gpualloc_env.simulation.fluid import NEGLIGIBLE
+from gpualloc_env.simulation.shares import NEGLIGIBLE
 from gpualloc_env.simulation.state import OUTCOME, AnyArray, Array, names_of, plain
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ from baselines.bounds.processes import in_processes
 from baselines.bounds.programme import Programme
 from gpualloc_env.batch import Batch
 from gpualloc_env.scenario.scenario import Scenario
-from gpualloc_env.simulation.fluid import SLICE_TOLERANCE
+from gpualloc_env.simulation.shares import SLICE_TOLERANCE
 from gpualloc_env.simulation.state import AnyArray, Array
 
 Holding = Literal["within-step", "end-of-step"]
