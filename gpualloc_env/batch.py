@@ -7,10 +7,11 @@ import numpy as np
 
 from gpualloc_env.compiled import resolved
 from gpualloc_env.listing import listed
-from gpualloc_env.memory import check_memory
+from gpualloc_env.memory import check_calls, check_memory, most_calls
 from gpualloc_env.scenario import Scenario
-from gpualloc_env.simulation import fluid
+from gpualloc_env.simulation import fluid, requests
 from gpualloc_env.simulation.arrivals import TABULATED, Source
+from gpualloc_env.simulation.calls import Service, Tasks, new_service, row_of
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, derive, encode_agents, view_of
 from gpualloc_env.simulation.random import seed_generator
 from gpualloc_env.simulation.shares import (
@@ -34,6 +35,7 @@ from gpualloc_env.simulation.state import (
     Array,
     names_of,
 )
+from gpualloc_env.simulation.tasks import TaskLaw, draw_episode, new_scratch
 from gpualloc_env.simulation.threads import Threads
 
 
@@ -46,7 +48,7 @@ class Batch:
     """
 
     def __init__(
-        self, scenario: Scenario, num_envs: int, *, record: bool = False, source: Source | None = None
+        self, scenario: Scenario, num_envs: int, *, record: bool = False, source: Source | TaskLaw | None = None
     ) -> None:
         """Allocate the arrays.
 
@@ -64,6 +66,9 @@ class Batch:
         self.scenario, self.num_envs, self.num_agents = scenario, num_envs, count
         self.source = scenario.source() if source is None else source
         self._nominal = _agent_records(scenario)
+        calls = isinstance(self.source, TaskLaw)
+        if isinstance(self.source, TaskLaw):
+            self.source = self.source._replace(nominal=self._nominal, most=most_calls(self.source.most))
         routing = scenario.routing_matrix
         elapsed = scenario.dt * np.arange(1, steps + 2) / RATE_TIME_CONSTANT_S
         # Time first, so that a step reads and writes in order of memory.
@@ -80,10 +85,11 @@ class Batch:
             routing=routing,
             rate_gain=np.expm1(-elapsed[0]) / np.expm1(-elapsed),
             arrivals=arrivals,
-            inflows=np.zeros_like(arrivals) if routing.size else arrivals,
+            inflows=np.zeros_like(arrivals) if routing.size or calls else arrivals,
             generators=np.zeros((num_envs, 3, 4), dtype=np.uint64),
             windows=np.zeros(num_envs, dtype=np.int64),
         )
+        self._service = new_service(num_envs, count, 1, 1) if calls else None
         encode_agents(self.world.agents, self.world.settings)
         self.world.episode["clock"] = steps
         self._shapes = (len(INFO), num_envs, count), (num_envs, count, len(OBSERVATION_FEATURES))
@@ -98,20 +104,23 @@ class Batch:
         self._step: Callable[..., int] | None = None
         self._all = np.ones(num_envs, dtype=np.bool_)
 
-    def __getstate__(self) -> tuple[Scenario, int, bool, Source, tuple[AnyArray, ...]]:
+    def __getstate__(self) -> tuple[Scenario, int, bool, Source | TaskLaw, tuple[AnyArray, ...]]:
         """What a copy or a pickle needs: the arrays; those that are views of others are made anew."""
         return self.scenario, self.num_envs, self.history.shape[1] > 0, self.source, self._contents
 
-    def __setstate__(self, kept: tuple[Scenario, int, bool, Source, tuple[AnyArray, ...]]) -> None:
+    def __setstate__(self, kept: tuple[Scenario, int, bool, Source | TaskLaw, tuple[AnyArray, ...]]) -> None:
         """Build the batch again and fill its arrays."""
         scenario, num_envs, record, source, contents = kept
         self.__init__(scenario, num_envs, record=record, source=source)
+        if self._service is not None:
+            # Its rows are as long as the tasks that were drawn.
+            self._service = Service._make(content.copy() for content in contents[-len(self._service) :])
         for array, content in zip(self._contents, contents, strict=True):
             array[...] = content
 
     @property
     def _contents(self) -> tuple[AnyArray, ...]:
-        return (*self.world, self.info, self.observation)
+        return (*self.world, self.info, self.observation, *(self._service or ()))
 
     @property
     def state(self) -> AnyArray:
@@ -194,21 +203,57 @@ class Batch:
         # Callers may keep what the last step has shown them.
         observation = np.empty_like(self.observation)
 
-        def draw(first: int, last: int) -> None:
-            fluid.reset(
-                first,
-                last,
-                mask,
-                self.source,
-                self._nominal,
-                self.world,
-                np.empty((2, TABULATED)),
-                observation,
-            )
+        source = self.source
+        if isinstance(source, TaskLaw):
+            self._draw_tasks(source, mask, observation)
+        else:
 
-        self._drawers.run(draw)
+            def draw(first: int, last: int) -> None:
+                tables = np.empty((2, TABULATED))
+                fluid.reset(first, last, mask, source, self._nominal, self.world, tables, observation)
+
+            self._drawers.run(draw)
         self.outcome[mask] = 0.0
         self.observation = observation
+
+    def _draw_tasks(self, law: TaskLaw, mask: AnyArray, observation: AnyArray) -> None:
+        """Draw the tasks of new episodes, and make room where there are more than before.
+
+        Raises:
+            ScenarioError: no memory holds them; the episodes asked for have not begun then.
+        """
+        while mask.any():
+            service = self.service
+
+            def draw(first: int, last: int, mask: AnyArray = mask, service: Service = service) -> None:
+                scratch = new_scratch(self.num_agents, law)
+                draw_episode(first, last, mask, law, self.world, service, scratch, observation)
+
+            self._drawers.run(draw)
+            tasks, calls = service.run["tasks"], service.run["calls"]
+            mask = mask & ((tasks > service.tasks.shape[1]) | (calls > service.calls.shape[1]))
+            if mask.any():
+                most = int(tasks[mask].max()), int(calls[mask].max())
+                check_calls(self.scenario, self.num_envs, *most, law.most)
+                self._service = service.widened(*most)
+
+    @property
+    def service(self) -> Service:
+        """The tasks, calls and servers of the running episodes.
+
+        Raises:
+            ValueError: the scenario's agents serve a fluid.
+        """
+        if self._service is None:
+            raise ValueError(
+                f"scenario {self.scenario.name!r} serves a fluid of requests and has no tasks; one with "
+                "service = 'requests' has"
+            )
+        return self._service
+
+    def tasks(self, b: int) -> Tasks:
+        """The tasks of the running episode of environment b, all of which are drawn at its reset."""
+        return row_of(self.service, b)
 
     def step(self, shares: AnyArray, active: AnyArray | None = None) -> None:
         """Advance all environments, or those of a (B,) bool mask, by one step.
@@ -241,10 +286,15 @@ class Batch:
         else:
             active = self.checked_mask(active)
             self.worth[~active] = 0.0
-        arguments = (requested, active, self.world, info, observation)
         step = self._step
-        if step is None:
-            step = self._step = resolved(fluid.step, 0, self.num_envs, *arguments)
+        if self._service is None:
+            arguments = (requested, active, self.world, info, observation)
+            if step is None:
+                step = self._step = resolved(fluid.step, 0, self.num_envs, *arguments)
+        else:
+            arguments = (requested, active, self.world, self._service, info, observation)
+            if step is None:
+                step = self._step = resolved(requests.step, 0, self.num_envs, *arguments)
         if self._steppers.count == 1:
             problem = step(0, self.num_envs, *arguments)
         else:
@@ -304,6 +354,10 @@ def _agent_records(scenario: Scenario) -> AnyArray:
         record["min_share"], record["priority"] = agent.min_share, agent.priority
         record["cold_start"] = scenario.platform.cold_start_s(agent.model_mb)
         record["slo"], record["weight"] = agent.slo_s, 1.0 / agent.priority
+        record["max_batch"], record["kv_tokens"] = agent.max_batch, agent.kv_tokens
+        if scenario.service == "requests":
+            record["iteration"], record["iteration_per_call"] = agent.iteration_s, agent.iteration_s_per_call
+            record["prefill_per_token"] = agent.prefill_s_per_token
         lag = math.ceil(agent.slo_s / scenario.dt - CLOCK_TOLERANCE) - 1
         record["slo_lag"] = min(max(0, lag), scenario.steps + 1)  # no request of an episode is older
     return agents

@@ -14,6 +14,7 @@ from gpualloc_env.metrics import episode_metrics
 from gpualloc_env.rendering import render_rgb, render_text
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.simulation.calls import Tasks
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, view_of
 from gpualloc_env.simulation.state import AnyArray, plain
 
@@ -79,6 +80,15 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
     def view(self) -> View:
         """What a policy may know, in raw units; live, so the next step overwrites it."""
         return self._view
+
+    @property
+    def tasks(self) -> Tasks:
+        """The tasks of the episode, where agents serve calls: all of them are drawn at its reset.
+
+        Raises:
+            ValueError: the scenario's agents serve a fluid.
+        """
+        return self._batch.tasks(0)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

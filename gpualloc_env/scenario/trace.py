@@ -8,17 +8,21 @@ from pydantic import Field
 from gpualloc_env.scenario.model import Load, Model, Number
 from gpualloc_env.traces.log import Assignment, Split, TimeUnit
 
+DEFAULT_LOAD = 0.8
+"""Of a fluid's log where none is asked for."""
+
 
 class Trace(Model):
     """Traffic replayed from a request log.
 
-    Time is stretched until the load is the one asked for; no request is dropped.
+    Time is stretched until the load is the one asked for; no request is dropped. Where agents serve calls
+    and no load is asked for, requests come at the log's own times.
     """
 
     path: Path | None = None
     """The log; none is a scenario that waits for one."""
-    load: Load = 0.8
-    """ρ = Σ λ̄_i/T_i / G over the whole log."""
+    load: Load | None = None
+    """ρ = Σ λ̄_i/T_i / G over the whole log; none is 0.8 for a fluid, and the log's own times for calls."""
     eval_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.3
     """The last part of the windows, kept for evaluation."""
     split: Split = "train"
