@@ -52,8 +52,8 @@ def main(config: FitConfig) -> None:
             raise ValueError(f"draws must be at least 2, to show how much they differ, got {config.draws}")
         check_out(config.out)
         check_changes(config)
-        base = load_scenario(config.scenario, config)
-        log = read_log(config.log)
+        base = load_scenario(config.scenario, replace(config, time_unit=None))
+        log = read_log(config.log, config.time_unit)
         streams = request_streams(log, base.agent_names)
     except (ValueError, OSError) as error:
         fail(error)

@@ -17,7 +17,7 @@ _TABLE = re.compile(
     re.MULTILINE,
 )
 
-LOG = ("trace", "split")
+LOG = ("trace", "split", "time_unit")
 
 
 class Table(NamedTuple):
