@@ -54,24 +54,32 @@ def main(config: BurstFigureConfig) -> None:
         }
         played = [evaluate(name, policy, scenario, episodes, config.seed) for name, policy in made.items()]
         steps = min(scenario.steps, max(1, round(config.seconds / scenario.dt)))
-        episode, start = window(played[0], played[-1], steps)
+        episode, start, gain = window(played[0], played[-1], steps)
         draw(config.out, played, episode, start, steps)
     except (ValueError, OSError) as error:
         fail(error)
     first = start * scenario.dt
+    if gain <= 0:
+        print(f"{played[-1].policy} gains nowhere on {played[0].policy}: this is where it loses least")
     print(f"{config.out}: seed {config.seed + episode}, {first:g} s to {first + steps * scenario.dt:g} s")
 
 
-def window(first: Evaluation, last: Evaluation, steps: int) -> tuple[int, int]:
-    """The episode and the step from which on `last` has the least weighted backlog relative to `first`."""
+def window(first: Evaluation, last: Evaluation, steps: int) -> tuple[int, int, float]:
+    """Where `last` gains most on `first`: the episode, the first step, and the gain.
+
+    The gain is the part of `first`'s weighted backlog that `last` does not have; below zero where it
+    gains nowhere. Windows with less backlog than half of all have are left out, since their ratios
+    say little.
+    """
     sums: list[Array] = []
     for each in (first, last):
         weighted = (each.batch.history["backlog"] / priorities(each)).sum(axis=2)
         total = np.cumsum(np.pad(weighted, ((0, 0), (1, 0))), axis=1)
         sums.append(total[:, steps:] - total[:, :-steps])
     gain = (sums[0] - sums[1]) / (sums[0] + 1e-9)
-    episode, start = np.unravel_index(np.argmax(gain * (sums[0] > np.median(sums[0]))), gain.shape)
-    return int(episode), int(start)
+    busy = np.where(sums[0] >= np.median(sums[0]), gain, -np.inf)
+    episode, start = np.unravel_index(np.argmax(busy), gain.shape)
+    return int(episode), int(start), float(gain[episode, start])
 
 
 def priorities(evaluation: Evaluation) -> Array:

@@ -1,14 +1,110 @@
-"""What every command does alike: how it ends where it cannot go on, and how it is written down."""
+"""How a command starts, speaks and ends, and how it is written down."""
 
+import os
+import signal
 import sys
-from collections.abc import Mapping
-from typing import Any, NoReturn
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from training.limits import check_limits, with_limits_in_help
+
+Config = TypeVar("Config")
+Item = TypeVar("Item")
+MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143
+
+
+def run(main: Callable[[Config], None], config: type[Config], args: Sequence[str] | None = None) -> None:
+    """Read the command line and run the command; whatever happens, it ends with at most one line."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that has no minus sign or no box drawing gets question marks, not a traceback.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    call(main, tyro.cli(with_limits_in_help(config), args=args))
+
+
+def call(main: Callable[[Config], None], config: Config) -> None:
+    """Run a command: check the numbers first, then do the work; mistakes end with status 2 and one line."""
+    try:
+        with terminable():
+            check_limits(config)
+            main(config)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough. Python would complain again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except (ValueError, OSError) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def fail(error: Exception) -> NoReturn:
     """End with the message that names the mistake and its remedy."""
     print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(MISTAKE)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """End on SIGTERM as on an interruption, so that unfinished files are removed on the way out."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> NoReturn:
+        print("terminated", file=sys.stderr)
+        sys.exit(TERMINATED)
+
+    former = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def status_console() -> Console:
+    """Where a command says what it is doing. Names are shown as they are, whatever brackets they hold."""
+    return Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+
+
+def results_console(width: int = 130) -> Console:
+    """Where a command prints its results, so wide where the output is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else width, markup=False, highlight=False)
+
+
+def progress_bars(console: Console, *, counted: bool = False, shown: bool = True, width: int = 0) -> Progress:
+    """A bar for each task of a command.
+
+    Args:
+        console: where to.
+        counted: show how much is done of how much, and the time left, instead of the time so far.
+        shown: whether anything is shown.
+        width: letters of a description, so that the bars stand below each other.
+    """
+    columns: list[ProgressColumn] = [TextColumn(f"{{task.description:<{width}}}", markup=False), BarColumn()]
+    columns += [MofNCompleteColumn(), TimeRemainingColumn()] if counted else [TimeElapsedColumn()]
+    return Progress(*columns, console=console, disable=not shown)
+
+
+def track(items: Sequence[Item], description: str, console: Console) -> Iterable[Item]:
+    """The items, with a bar that shows how many have been taken."""
+    with progress_bars(console) as progress:
+        yield from progress.track(items, description=description)
 
 
 def options(given: Mapping[str, Any]) -> list[str]:

@@ -37,6 +37,8 @@ from training.reporting.report import (
 
 ALL = "all"
 ENTRIES = ("summary.json", "episodes.csv", "config.json", "comparison.png", "tensorboard")
+OWNED = (*ENTRIES, "heatmap.png", *SCENARIOS)
+"""What a comparison of one scenario or of all may write."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,7 @@ def main(config: CompareConfig) -> None:
     console = Console(width=None if sys.stdout.isatty() else 130, markup=False, highlight=False)
     try:
         contests = [Contest.of(config, name, status, skip_misfits=everything) for name in names]
-        entries = (*names, "summary.json", "config.json", "heatmap.png") if everything else ENTRIES
-        with staged(config.out, entries) as directory:
+        with staged(config.out, OWNED, mark="summary.json") as directory:
             summaries: dict[str, Summary] = {}
             for name, contest in zip(names, contests, strict=True):
                 target = directory / name if everything else directory

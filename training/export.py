@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import tyro
 from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import VecNormalize
 
 from gpualloc_env.allocator.allocator import Allocator
 from gpualloc_env.allocator.file import Manifest, Validation, write_npz
@@ -26,15 +25,15 @@ from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.artifacts.onnx_graph import write_onnx
-from training.artifacts.policies import MODEL, NORMALISER, TRANSFORM, read_transform
+from training.artifacts.policies import read_transform
 from training.cli import fail, options
 from training.evaluation.evaluate import evaluate
 from training.evaluation.held_out import count_episodes, held_out_scenario
 from training.files.atomic import UNFINISHED
-from training.files.run_directory import CONFIG
+from training.files.run_directory import CONFIG, MODEL, TRANSFORM
 from training.learning.action_transform import ActionTransform
 from training.learning.allocator_policy import AllocatorPolicy
-from training.learning.trained_network import load_normaliser, network_of
+from training.learning.trained_network import NETWORKS, network_of
 
 Shares = Callable[[AnyArray], Array]
 WRITERS = {".npz": write_npz, ".onnx": write_onnx}
@@ -92,13 +91,12 @@ def export(config: ExportConfig) -> Manifest:
     scenario = held_out_scenario(trained["scenario"], **asked)
     model = PPO.load(config.run / MODEL, device="cpu")
     transform = read_transform(config.run)
-    normaliser = load_normaliser(config.run / NORMALISER)
     if transform.num_agents != len(scenario.agents):
         raise ValueError(
             f"{config.run} was trained for {transform.num_agents} agents; scenario {scenario.name!r} has "
             f"{len(scenario.agents)} in this version of gpualloc_env: train it again"
         )
-    settings, arrays = network_of(model, transform, normaliser)
+    settings, arrays = network_of(model, transform)
     manifest = Manifest(
         agents=scenario.agent_names,
         features=OBSERVATION_FEATURES,
@@ -113,7 +111,7 @@ def export(config: ExportConfig) -> Manifest:
         # What decides is the .npz; an .onnx is the same arrays for other runtimes.
         own = staging / "allocator.npz"
         write_npz(own, manifest, arrays)
-        trained_shares = shares_of(model, transform, normaliser)
+        trained_shares = shares_of(model, transform)
         validation = validated(config, trained["scenario"], scenario, Allocator.load(own), trained_shares)
         manifest = manifest.model_copy(update={"validation": validation})
         unfinished = staging / config.out.name
@@ -124,16 +122,14 @@ def export(config: ExportConfig) -> Manifest:
     return manifest
 
 
-def shares_of(model: PPO, transform: ActionTransform, normaliser: VecNormalize | None) -> Shares:
+def shares_of(model: PPO, transform: ActionTransform) -> Shares:
     """What the trained model decides for observations, (B, N, F): shares, (B, N)."""
     policy = cast(AllocatorPolicy, model.policy)
-    if policy.network == "shared":
-        policy.double()  # as the exported file decides
+    policy.to(NETWORKS[policy.network].precision)
 
     def shares(observation: AnyArray) -> Array:
-        seen = observation if normaliser is None else normaliser.normalize_obs(observation)
         with torch.no_grad():
-            actions = policy.most_likely(torch.as_tensor(np.asarray(seen)).to(policy.log_std.dtype))
+            actions = policy.most_likely(torch.as_tensor(observation).to(policy.log_std.dtype))
         return transform(observation, actions.numpy())
 
     return shares

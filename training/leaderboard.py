@@ -24,7 +24,7 @@ from gpualloc_env.simulation.state import Array
 from training.artifacts.policies import AgentsError, kind_of, load_policies, policy_of
 from training.cli import fail
 from training.compare import named
-from training.evaluation.evaluate import Kind, evaluate
+from training.evaluation.evaluate import Kind, evaluate, mean_metrics
 from training.evaluation.held_out import count_episodes, held_out_among_others, held_out_scenario
 from training.evaluation.verdicts import Entry
 from training.files.provenance import write_config
@@ -38,9 +38,11 @@ from training.reporting.leaderboard_report import (
     write_csv,
     write_markdown,
 )
-from training.reporting.report import mean_metrics, rich_table, write_json
+from training.reporting.report import rich_table, write_json
 
 FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "headroom.png", "power.png", "config.json")
+OWNED = (*FILES, "profiles.png")
+"""Performance profiles are drawn where a policy was learned."""
 ALL = "all"
 SYNTHETIC = tuple(name for name, scenario in SCENARIOS.items() if scenario.trace is None)
 
@@ -80,13 +82,19 @@ def main(config: LeaderboardConfig) -> None:
         if "adaptive" not in policies:
             raise ValueError("policies must include 'adaptive': the headroom is measured from it")
         contests = {name: contest(config, name) for name in config.scenarios}
-        with staged(config.out, FILES) as directory, progress_bar(status) as progress:
+        with (
+            staged(config.out, OWNED, mark="leaderboard.json") as directory,
+            progress_bar(status) as progress,
+        ):
             with bounds_meanwhile(config, contests, progress) as bounds:
                 entries = {
                     name: play(config, policies, scenario, episodes, progress, status)
                     for name, (scenario, episodes) in contests.items()
                 }
-                boards = {name: Board(bounds[name].result(), played) for name, played in entries.items()}
+                boards = {
+                    name: Board(bounds[name].result(), played, varies=contests[name][0].varies)
+                    for name, played in entries.items()
+                }
             write_json(directory / "leaderboard.json", boards_json(boards))
             write_csv(directory / "leaderboard.csv", boards)
             write_markdown(directory / "leaderboard.md", boards, config.seed)

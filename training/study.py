@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from time import perf_counter
-from typing import Any, get_args
+from typing import Annotated, Any
 
 import optuna
 import torch
@@ -27,7 +27,8 @@ from training.cli import fail, options
 from training.evaluation.seeds import check_run_seeds
 from training.files.run_directory import RESULT, claimed
 from training.learning.callbacks import Boundaries, CriticFirst
-from training.learning.defaults import DEFAULTS, AllocatorKind, default_settings
+from training.learning.defaults import DEFAULTS, default_settings
+from training.learning.kinds import KINDS, help_text, kind_of
 from training.learning.selection import Selection, validation_objective
 from training.reporting.report import rich_table
 from training.search.search_space import SPACE, distributions, make_study, rounded
@@ -50,8 +51,7 @@ DECIMALS = 6  # of J, so that a study continued from its table goes on as if it 
 class StudyConfig(Overrides):
     """Search the settings that PPO is trained with, and keep what fresh seeds confirm."""
 
-    allocator: AllocatorKind = "ppo"
-    """The allocator to train."""
+    allocator: Annotated[str, tyro.conf.arg(metavar="|".join(KINDS), help=help_text())] = "ppo"
     scenario: str = "serverless"
     """A registered scenario, or the path of a .toml file."""
     trials: int = 40
@@ -124,6 +124,7 @@ def main(config: StudyConfig) -> None:
 
 def check(config: StudyConfig) -> None:
     """Refuse numbers that leave nothing to do."""
+    kind_of(config.allocator)
     numbers = ("trials", "total_steps", "seeds", "validate_every", "validation_episodes")
     least = dict.fromkeys((*numbers, "confirm_steps", "confirm_seeds"), 1) | {"seed": 0, "confirm_seed": 0}
     for name, bound in least.items():
@@ -148,7 +149,7 @@ def search(config: StudyConfig, scenario: Scenario, trials: list[Trial], progres
     """Play the trials that are missing; each is proposed from nothing but those before it."""
     trials = list(trials)
     bar = progress.add_task("trials", total=config.trials, completed=len(trials))
-    others = [allocator for allocator in get_args(AllocatorKind) if allocator != config.allocator]
+    others = [allocator for allocator in KINDS if allocator != config.allocator]
     known: list[dict[str, Any]] = []
     for allocator in (config.allocator, *others):
         settings = as_searched(default_settings(allocator, scenario.key))

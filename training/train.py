@@ -7,12 +7,11 @@ import shlex
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -20,21 +19,32 @@ from baselines import policy_for
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
-from training.artifacts.policies import MODEL
-from training.cli import fail, options
-from training.evaluation.seeds import FIRST_TRAINING_SEED, check_run_seeds, first_seed_of_run
-from training.files.run_directory import CHECKPOINT, CONFIG, RESULT, TENSORBOARD, claimed
-from training.learning.action_transform import ActionTransform, corrections, simplex
+from training.cli import options, progress_bars, run, status_console
+from training.evaluation.seeds import FIRST_TRAINING_SEED, LAST_RUN_SEED, check_run_seeds, first_seed_of_run
+from training.files.run_directory import (
+    CHECKPOINT,
+    CONFIG,
+    MODEL,
+    RESULT,
+    TENSORBOARD,
+    check_claim,
+    claimed,
+)
+from training.learning.action_transform import ActionTransform
 from training.learning.allocator_policy import AllocatorPolicy
 from training.learning.callbacks import Boundaries, CriticFirst, EpisodeLog
 from training.learning.checkpoint import load, restore, save
 from training.learning.curves import Curves
-from training.learning.defaults import AllocatorKind, default_settings
+from training.learning.defaults import default_settings
 from training.learning.domain_randomisation import DomainVecEnv, variants
+from training.learning.kinds import KINDS, help_text, kind_of
 from training.learning.outcome import write_outcome
 from training.learning.paired_vec_env import PairedVecEnv
 from training.learning.sb3_vec_env import BatchVecEnv
 from training.learning.selection import Selection, validation_objective
+from training.limits import Limits, check_limits
+
+AllocatorName = Annotated[str, tyro.conf.arg(metavar="|".join(KINDS), help=help_text())]
 
 
 @dataclass(frozen=True)
@@ -43,49 +53,46 @@ class TrainConfig(Overrides):
 
     scenario: str = "serverless"
     """A registered scenario, or the path of a .toml file."""
-    allocator: AllocatorKind = "ppo-residual"
-    """`ppo`: a multilayer perceptron over the whole observation, actions on the simplex. `ppo-shared`:
-    one network for every agent, so that it serves any number of them. `ppo-residual`: the same, and
-    its actions correct what receding-horizon control assumes, from whose decisions it starts."""
-    total_steps: int = 1_000_000
-    """Steps of experience, over all environments."""
-    seed: int = 0
-    """Seeds the environments, the network and its exploration; 0 to 2**24 − 2."""
-    seeds: int = 1
+    allocator: AllocatorName = "ppo-residual"
+    total_steps: Annotated[int, Limits(1)] = 1_000_000
+    """Steps of experience, over all environments, rounded up to whole rollouts."""
+    seed: Annotated[int, Limits(0, LAST_RUN_SEED)] = 0
+    """Seeds the environments, the network and its exploration."""
+    seeds: Annotated[int, Limits(1, 1000)] = 1
     """Runs to train, seeded `seed`, `seed` + 1, …; several stand in `out`/seed-0, `out`/seed-1, …"""
     out: Path = Path("runs/my-ppo")
     """Directory for the model, checkpoint, configuration and TensorBoard run."""
-    num_envs: int = 128
+    num_envs: Annotated[int, Limits(1)] = 128
     """Environments advanced side by side."""
-    domains: int = 1
+    domains: Annotated[int, Limits(1)] = 1
     """Variants of the scenario (mix, load, platform, dt) that share the environments; 1: itself alone."""
-    rollout_steps: int | None = None
+    rollout_steps: Annotated[int | None, Limits(1)] = None
     """Steps of each environment between two updates; default: the allocator's."""
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, Limits(2)] = None
     """Transitions in a gradient step; default: the allocator's."""
-    epochs: int | None = None
+    epochs: Annotated[int | None, Limits(1, 1000)] = None
     """Passes over the transitions of an update; default: the allocator's."""
-    learning_rate: float | None = None
-    """Of Adam at the start; it falls linearly to zero; default: the allocator's."""
-    gamma: float | None = None
+    learning_rate: Annotated[float | None, Limits(0, 1, open_low=True)] = None
+    """Of Adam at the start; it falls linearly to zero at the end; default: the allocator's."""
+    gamma: Annotated[float | None, Limits(0, 1)] = None
     """Discount of a step; default: the allocator's."""
-    gae_lambda: float | None = None
+    gae_lambda: Annotated[float | None, Limits(0, 1)] = None
     """λ of generalised advantage estimation; default: the allocator's."""
     start_from: Path | None = None
     """A finished run whose weights to start from; its network must fit, its scenario may be another."""
-    critic_updates: int = 3
+    critic_updates: Annotated[int, Limits(0)] = 3
     """Updates at the start that train the value function alone."""
-    initial_std: float | None = None
+    initial_std: Annotated[float | None, Limits(0, 10, open_low=True)] = None
     """Of the exploration; default: the allocator's."""
-    hidden: tuple[int, ...] | None = None
+    hidden: Annotated[tuple[int, ...] | None, Limits(1, 4096)] = None
     """Units of the hidden layers, of the policy and of the value function each; default: the allocator's."""
-    checkpoint_every: int = 100_000
+    checkpoint_every: Annotated[int, Limits(1)] = 100_000
     """Steps between two checkpoints, of which the last is kept."""
-    validate_every: int = 100_000
+    validate_every: Annotated[int, Limits(0)] = 100_000
     """Steps between two validations, by which the best policy is chosen; 0 keeps the last policy."""
-    validation_episodes: int = 200
+    validation_episodes: Annotated[int, Limits(1)] = 200
     """Episodes of a validation, the same every time; of a log, at most its windows."""
-    patience: int = 0
+    patience: Annotated[int, Limits(0)] = 0
     """Validations without a gain after which training stops; 0 for never."""
     progress: bool = True
     """Show a progress bar."""
@@ -95,25 +102,26 @@ def main(config: TrainConfig) -> None:
     """Train each run to its end, from the beginning or from its last checkpoint."""
     # Networks this small are faster on one thread than on several.
     torch.set_num_threads(1)
-    with ExitStack() as locks:
-        try:
-            scenario = load_scenario(config.scenario, config)
-            scenario.source()
-            config = with_defaults(config, scenario.key)
-            check(config)
-            runs = runs_of(config)
-            for run in runs:
-                locks.enter_context(claimed(run.out, asdict(run)))
-        except (ValueError, OSError) as error:
-            fail(error)
-        with progress_display(config.progress) as progress:
-            shows = [
-                progress.add_task(f"seed {run.seed}", total=run.total_steps, start=False) for run in runs
-            ]
-            for run, show in zip(runs, shows, strict=True):
-                train(run, scenario, progress, show)
-                print(f"Allocator in {run.out}; curves with: tensorboard --logdir {run.out / TENSORBOARD}")
-                print(f"Compare it with: {compare_command(run)}")
+    scenario = load_scenario(config.scenario, config)
+    scenario.source()
+    config = with_defaults(config, scenario.key)
+    check(config, scenario)
+    runs = runs_of(config)
+    for each in runs:
+        check_claim(each.out, asdict(each))
+    if whole_steps(config) != config.total_steps:
+        print(
+            f"{config.total_steps} steps become {whole_steps(config)}: training takes whole rollouts of "
+            f"{rollout_size(config)}"
+        )
+    with ExitStack() as locks, progress_display(config.progress) as progress:
+        for each in runs:
+            locks.enter_context(claimed(each.out, asdict(each)))
+        bars = [progress.add_task(f"seed {each.seed}", total=whole_steps(each), start=False) for each in runs]
+        for each, bar in zip(runs, bars, strict=True):
+            train(each, scenario, progress, bar)
+            print(f"Allocator in {each.out}; curves with: tensorboard --logdir {each.out / TENSORBOARD}")
+            print(f"Compare it with: {compare_command(each)}")
 
 
 def with_defaults(config: TrainConfig, scenario: str) -> TrainConfig:
@@ -145,10 +153,21 @@ def runs_of(config: TrainConfig) -> list[TrainConfig]:
     ]
 
 
+def rollout_size(config: TrainConfig) -> int:
+    """Steps between two updates, over all environments."""
+    assert config.rollout_steps is not None
+    return config.num_envs * config.rollout_steps
+
+
+def whole_steps(config: TrainConfig) -> int:
+    """The steps that training takes: those asked for, rounded up to whole rollouts."""
+    return -(-config.total_steps // rollout_size(config)) * rollout_size(config)
+
+
 def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any) -> None:
     """Train one run, then write the allocator and what it was chosen by."""
     if (config.out / RESULT).exists():
-        progress.update(task, completed=config.total_steps)
+        progress.update(task, completed=whole_steps(config))
         print(f"The run in {config.out} is complete; nothing to do")
         return
     model, transform = make_learner(config, scenario)
@@ -162,10 +181,7 @@ def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any
     model.set_logger(curves.logger())
     selection = contents["selection"] if contents else Selection()
     if contents:
-        try:
-            restore(model, contents)
-        except ValueError as error:
-            fail(error)
+        restore(model, contents)
         print(f"Continuing the run in {config.out} from step {step}")
     progress.start_task(task)
     boundaries = Boundaries(
@@ -181,18 +197,22 @@ def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any
     progress.update(task, completed=step)
     # The counters are the run's own, so that `learn` is told what is left, not what was asked for.
     callbacks = [EpisodeLog(), CriticFirst(config.critic_updates), boundaries]
-    model.learn(config.total_steps - step, callback=callbacks, reset_num_timesteps=False)
+    model.learn(whole_steps(config) - step, callback=callbacks, reset_num_timesteps=False)
     curves.close()
     write_outcome(config.out, model, transform, selection, stopped_early=boundaries.stopped)
 
 
 def take_weights(model: PPO, run: Path) -> None:
-    """Start from the weights of a run's model, which is unpickled: give only runs that you trust."""
+    """Start from the weights of a run's model, which is unpickled: give only runs that you trust.
+
+    Raises:
+        ValueError: its network is another.
+    """
     weights = PPO.load(run / MODEL, device="cpu").policy.state_dict()
     try:
         model.policy.load_state_dict(weights)
     except RuntimeError:
-        fail(ValueError(f"{run} holds another network; give its --allocator and --hidden too"))
+        raise ValueError(f"{run} holds another network; give its --allocator and --hidden too") from None
 
 
 def make_learner(config: TrainConfig, scenario: Scenario) -> tuple[PPO, ActionTransform]:
@@ -219,30 +239,30 @@ def make_environments(config: TrainConfig, scenario: Scenario, transform: Action
 
 def make_transform(config: TrainConfig, scenario: Scenario) -> ActionTransform:
     """From the allocator's actions to shares."""
-    if config.allocator == "ppo-residual":
-        return corrections(len(scenario.agents), scenario.key)
-    return simplex(len(scenario.agents))
+    return kind_of(config.allocator).transform(len(scenario.agents), scenario.key)
 
 
 def make_ppo(config: TrainConfig, env: VecNormalize) -> PPO:
     """A fresh learner; the configuration has all its settings."""
-    highest, residual = config.learning_rate, config.allocator == "ppo-residual"
+    highest, kind = config.learning_rate, kind_of(config.allocator)
     assert highest is not None and config.rollout_steps is not None and config.batch_size is not None
     assert config.epochs is not None and config.gamma is not None and config.gae_lambda is not None
+    # An update comes at the end of its rollout, the last one where nothing is left: half a rollout's part.
+    least = 0.5 * rollout_size(config) / whole_steps(config)
     return PPO(
         AllocatorPolicy,
         env,
-        learning_rate=lambda remaining: highest * remaining,
+        learning_rate=lambda remaining: highest * max(remaining, least),
         n_steps=config.rollout_steps,
         batch_size=config.batch_size,
         n_epochs=config.epochs,
         gamma=config.gamma,
         gae_lambda=config.gae_lambda,
         policy_kwargs={
-            "network": "mlp" if config.allocator == "ppo" else "shared",
+            "network": kind.network,
             "hidden": config.hidden,
             "initial_std": config.initial_std,
-            "initial_gain": 0.0 if residual else 0.01,
+            "initial_gain": kind.initial_gain,
         },
         seed=config.seed,
         device="cpu",
@@ -251,40 +271,32 @@ def make_ppo(config: TrainConfig, env: VecNormalize) -> PPO:
 
 def progress_display(shown: bool) -> Progress:
     """One bar for each run."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not shown,
-    )
+    return progress_bars(status_console(), counted=True, shown=shown)
 
 
-def check(config: TrainConfig) -> None:
-    """Refuse numbers that stable-baselines3 would stumble over later."""
-    positive = ("total_steps", "seeds", "num_envs", "domains", "rollout_steps", "batch_size", "epochs")
-    least = dict.fromkeys((*positive, "checkpoint_every", "validation_episodes"), 1)
-    least |= dict.fromkeys(("seed", "validate_every", "patience", "critic_updates"), 0)
-    for name, bound in least.items():
-        if getattr(config, name) < bound:
-            raise ValueError(f"{name} must be at least {bound}, got {getattr(config, name)}")
+def check(config: TrainConfig, scenario: Scenario) -> None:
+    """Refuse what would fail later, before anything is made."""
+    check_limits(config)
     check_run_seeds(config.seed, config.seeds, config.num_envs, config.domains)
-    if config.start_from is not None and not (config.start_from / MODEL).is_file():
-        raise ValueError(f"{config.start_from} holds no finished training run: {MODEL} is missing")
+    if config.hidden is not None and not config.hidden:
+        raise ValueError("hidden needs the units of at least one layer; leave it out for the allocator's own")
     if config.patience and not config.validate_every:
         raise ValueError("patience counts validations; give a validate_every above 0 with it")
     if config.seeds > 1 and (config.out / CONFIG).exists():
         raise ValueError(f"{config.out} holds a single run; give another --out for {config.seeds} seeds")
     if config.num_envs % config.domains:
         raise ValueError(f"domains must divide num_envs = {config.num_envs}, got {config.domains}")
-    assert config.rollout_steps is not None and config.batch_size is not None
-    if (config.num_envs * config.rollout_steps) % config.batch_size:
+    assert config.batch_size is not None
+    if rollout_size(config) % config.batch_size:
         raise ValueError(
-            f"batch_size must divide num_envs × rollout_steps = {config.num_envs * config.rollout_steps}, "
+            f"batch_size must divide num_envs × rollout_steps = {rollout_size(config)}, "
             f"got {config.batch_size}"
         )
+    if config.start_from is not None:
+        if not (config.start_from / MODEL).is_file():
+            raise ValueError(f"{config.start_from} holds no finished training run: {MODEL} is missing")
+        take_weights(make_learner(config, scenario)[0], config.start_from)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(TrainConfig))
+    run(main, TrainConfig)

@@ -59,7 +59,7 @@ def main(config: ValidateConfig) -> None:
     by_burst: list[Parting] = []
     by_step: list[Parting] = []
     try:
-        with staged(config.out, ENTRIES) as directory:
+        with staged(config.out, ENTRIES, mark="validation.json") as directory:
             results = {
                 name: study(config.seed)
                 for name, study in track(closed_forms.STUDIES.items(), "Closed forms", console=status)

@@ -11,6 +11,7 @@ from gpualloc_env.allocator.file import read
 from gpualloc_env.listing import listed
 from gpualloc_env.scenario.scenario import Scenario
 from training.evaluation.evaluate import Kind
+from training.files.run_directory import MODEL, TRANSFORM
 from training.learning.action_transform import ActionTransform
 
 
@@ -18,8 +19,6 @@ class AgentsError(ValueError):
     """A policy that was trained for other agents than a scenario has."""
 
 
-MODEL, TRANSFORM, NORMALISER = "model.zip", "transform.json", "normaliser.pkl"
-"""Files of a training run."""
 EXPORTED = (".npz",)
 
 _LOG = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
             raise ValueError(f"{directory} holds no finished training run: {file} is missing; train it first")
     from stable_baselines3 import PPO
 
-    from training.learning.trained_network import decider_of, learned_policy
+    from training.learning.trained_network import NETWORKS, decider_of, learned_policy
 
     transform = read_transform(directory)
     model = PPO.load(directory / MODEL, device="cpu")
@@ -72,7 +71,7 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
         name,
     )
     count = len(scenario.agents)
-    if model.policy.network != "shared":
+    if not NETWORKS[model.policy.network].serves_any_number:
         _check_agents(name, transform.num_agents, scenario)
     return learned_policy(decider_of(model, replace(transform, num_agents=count)))
 

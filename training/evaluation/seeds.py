@@ -43,3 +43,17 @@ def check_run_seeds(first: int, count: int, num_envs: int, domains: int = 1) -> 
             f"num_envs = {num_envs} in {domains} domains need more seeds than a run has, {SEEDS_PER_DOMAIN} "
             f"for each of up to {SEEDS_OF_A_RUN // SEEDS_PER_DOMAIN} domains; lower num_envs"
         )
+
+
+def check_evaluation_seeds(first: int, episodes: int) -> None:
+    """Refuse episodes on which no policy may be judged.
+
+    Raises:
+        ValueError: a seed of theirs is not in [0, 2**39).
+    """
+    if not 0 <= first <= FIRST_VALIDATION_SEED - episodes:
+        raise ValueError(
+            f"seed must be at least 0, and the last of {episodes} episodes below 2**39 = "
+            f"{FIRST_VALIDATION_SEED}, got {first}: the seeds from there on choose and train policies, "
+            "which would look too good on them"
+        )

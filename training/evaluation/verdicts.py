@@ -1,21 +1,18 @@
-"""Who wins: intervals over episodes and training seeds, paired differences, and their correction."""
+"""Who wins: paired differences, corrected for the number of comparisons."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Literal
 
 import numpy as np
-from scipy.stats import bootstrap, norm, trim_mean
+from scipy.stats import trim_mean
 
 from gpualloc_env.simulation.state import Array
 from training.evaluation.evaluate import Kind
-from training.reporting.report import Estimate
+from training.evaluation.statistics import Estimate, corrected, interval
 
 Verdict = Literal["wins", "ties", "loses"]
-LEVEL = 0.95
-RESAMPLES = 20_000
-POWER = 0.8
+ONE_EPISODE = "one episode says nothing of chance: every verdict on it is a tie"
 
 
 @dataclass(frozen=True)
@@ -40,81 +37,50 @@ class Entry:
         return float(trim_mean(self.objective.mean(axis=1), 0.25))
 
 
-def interval(values: Array, level: float = LEVEL) -> Estimate:
-    """Mean of (S, E) values and its bootstrap interval, the same for the same values at every call.
+def difference(objective: Array, reference: Array, comparisons: int = 1, *, varies: bool = True) -> Estimate:
+    """J − J of a reference on the same episodes, with the interval by which verdicts are given.
 
-    One training seed: BCa over the episodes. Several: percentiles of the mean after drawing
-    training seeds and episodes anew, each with replacement, so that both kinds of chance count;
-    every training seed met the same episodes.
+    Args:
+        objective: J of the policy, (S, E).
+        reference: J of the other one, (S, E) with as many training seeds or others; their mean counts.
+        comparisons: how many comparisons are made in all; the level is corrected for them.
+        varies: whether episodes differ by chance.
     """
-    mean = float(values.mean())
-    # Rounding alone makes equal values differ; there BCa divides by a variance of zero.
-    if np.ptp(values) <= 1e-12 * abs(mean):
-        return Estimate(mean, mean, mean)
-    generator = np.random.default_rng(0)
-    if len(values) == 1:
-        result = bootstrap(
-            (values[0],),
-            np.mean,
-            n_resamples=RESAMPLES,
-            confidence_level=level,
-            method="BCa",
-            rng=generator,
-            batch=2000,
-        )
-        return Estimate(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
-    seeds, episodes = values.shape
-    seed_counts = generator.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES)
-    episode_counts = generator.multinomial(episodes, np.full(episodes, 1 / episodes), RESAMPLES)
-    means = ((seed_counts @ values) * episode_counts).sum(axis=1) / values.size
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(mean, float(low), float(high))
+    shift = reference if len(reference) == 1 else reference.mean(axis=0)
+    return interval(objective - shift, corrected(comparisons), varies=varies, unseen=True)
 
 
-def verdict(entry: Entry, reference: Entry, comparisons: int) -> tuple[Verdict, Estimate]:
+def verdict(
+    entry: Entry, reference: Entry, comparisons: int, *, varies: bool = True
+) -> tuple[Verdict, Estimate]:
     """Whether a policy has a lower J than another on the same episodes, and by how much.
 
-    The paired difference excludes zero at the level that leaves, by Bonferroni's inequality, a
-    chance of 5 % that any of so many comparisons names a winner where there is none.
+    The interval of the paired difference excludes zero at the level that leaves, by Bonferroni's
+    inequality, a chance of 5 % that any of so many comparisons names a winner where there is none.
+    One episode has no interval: the two tie, unless all episodes are alike.
 
     Args:
         entry: the policy.
         reference: the other policy, one training seed or as many as the first.
         comparisons: how many comparisons are made in all.
+        varies: whether episodes differ by chance.
 
     Returns:
         The verdict, and J − J of the reference with the interval at that level.
     """
-    shift = reference.objective if len(reference.objective) == 1 else reference.objective.mean(axis=0)
-    difference = interval(entry.objective - shift, 1 - (1 - LEVEL) / max(1, comparisons))
+    apart = difference(entry.objective, reference.objective, comparisons, varies=varies)
     rounding = 1e-12 * abs(reference.mean)
-    if difference.high < -rounding:
-        return "wins", difference
-    return ("loses" if difference.low > rounding else "ties"), difference
+    if apart.high < -rounding:
+        return "wins", apart
+    return ("loses" if apart.low > rounding else "ties"), apart
 
 
 def headroom_closed(objective: float, adaptive: float, bound: float) -> float:
     """(J_adaptive − J) / (J_adaptive − J_bound); NaN where Algorithm 1 leaves nothing to gain."""
     room = adaptive - bound
-    return (adaptive - objective) / room if room > 1e-9 * abs(adaptive) else float("nan")
+    return (adaptive - objective) / room if room > 1e-9 * abs(adaptive) else float(np.nan)
 
 
 def best_online(entries: Sequence[Entry]) -> Entry:
     """The policy of kind `online` with the lowest mean J, the first of equals."""
     return min((entry for entry in entries if entry.kind == "online"), key=lambda entry: entry.mean)
-
-
-def episodes_needed(differences: Array, effect: float, comparisons: int) -> int:
-    """Episodes after which a mean difference is told from zero in four cases out of five.
-
-    n = ((z(1 − α/2) + z(power)) σ / effect)², σ of the paired differences, α shared by so many
-    comparisons.
-
-    Args:
-        differences: J − J of the reference by episode, (E,).
-        effect: the mean difference to be seen, not zero.
-        comparisons: how many comparisons are made in all.
-    """
-    alpha = (1 - LEVEL) / max(1, comparisons)
-    quantiles = float(norm.ppf(1 - alpha / 2) + norm.ppf(POWER))
-    return max(2, ceil((quantiles * float(differences.std(ddof=1)) / abs(effect)) ** 2))

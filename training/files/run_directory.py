@@ -1,16 +1,18 @@
 """The directory of a training run: whose it is, and whether the run is complete."""
 
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import lock_descriptor
+
 from training.files.atomic import UNFINISHED
 from training.files.provenance import write_config
 
 CONFIG, CHECKPOINT, RESULT, TENSORBOARD = "config.json", "checkpoint.pt", "result.json", "tensorboard"
+MODEL, TRANSFORM = "model.zip", "transform.json"
 # They change what is shown and where, not what is trained.
 FREE = ("out", "progress")
 
@@ -19,26 +21,43 @@ FREE = ("out", "progress")
 def claimed(out: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     """Hold the directory for a run with these settings: a fresh one, or the same run again.
 
+    Call it last, when all else is known to be right: it makes the directory.
+
     Raises:
         ValueError: the directory belongs to a run with other settings, or one that is running.
         OSError: it cannot be written, or holds something else.
     """
+    check_claim(out, settings)
     out.mkdir(parents=True, exist_ok=True)
     config = out / CONFIG
     if not config.exists():
-        others = [path.name for path in out.iterdir() if not path.name.startswith(UNFINISHED)]
-        if others:
-            raise FileExistsError(
-                f"{out} is not empty and holds no training run ({min(others)}); give another --out"
-            )
         write_config(config, settings)
-    refuse_other_settings(config, settings)
     with config.open(encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"the run in {out} is going on in another process; wait for it") from None
+        if not lock_descriptor(lock.fileno(), blocking=False):
+            raise ValueError(f"the run in {out} is going on in another process; wait for it")
+        refuse_other_settings(config, settings)
         yield
+
+
+def check_claim(out: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a directory that `claimed` would refuse, without making anything.
+
+    Raises:
+        ValueError: it belongs to a run with other settings.
+        OSError: it is none, or holds something else.
+    """
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"{out} is not a directory; give another --out")
+    if (out / CONFIG).exists():
+        refuse_other_settings(out / CONFIG, settings)
+        return
+    others = (
+        [path.name for path in out.iterdir() if not path.name.startswith(UNFINISHED)] if out.exists() else []
+    )
+    if others:
+        raise FileExistsError(
+            f"{out} is not empty and holds no training run ({min(others)}); give another --out"
+        )
 
 
 def refuse_other_settings(config: Path, settings: Mapping[str, Any]) -> None:

@@ -10,16 +10,18 @@ from training.files.atomic import UNFINISHED
 
 
 @contextmanager
-def staged(out: Path, entries: Collection[str]) -> Iterator[Path]:
-    """Give an empty directory whose entries replace those of `out` when the block succeeds.
+def staged(out: Path, owned: Collection[str], mark: str) -> Iterator[Path]:
+    """Give an empty directory whose entries become those of `out` when the block succeeds.
 
-    It is made at once, on the same disk, so that an `out` that cannot be written fails before any
-    work is done, and a run that fails leaves no trace.
+    Afterwards `out` holds, of the names that the command owns, what this block wrote and nothing
+    older; other files in it stay. The directory is made at once, on the same disk, so that an `out`
+    that cannot be written fails before any work is done, and a run that fails leaves no trace.
 
     Args:
         out: where the results are to stand; its parents are made at the end.
-        entries: the names that the block will write. A directory that holds other things and not
-            all of these is somebody else's, and is refused.
+        owned: every name that the command may write.
+        mark: the one that each of its results has. A directory that holds other things and no such
+            file is somebody else's, and is refused.
 
     Raises:
         OSError: `out` is not a directory, cannot be written, or is somebody else's.
@@ -28,7 +30,7 @@ def staged(out: Path, entries: Collection[str]) -> Iterator[Path]:
     parent = next(path for path in (out, *out.parents) if path.exists())
     if not parent.is_dir():
         raise NotADirectoryError(f"cannot write to {out}: {parent} is not a directory")
-    if parent == out and any(out.iterdir()) and not all((out / name).exists() for name in entries):
+    if parent == out and any(out.iterdir()) and not (out / mark).is_file():
         raise FileExistsError(f"{out} is not empty and holds no earlier results; give another directory")
     try:
         staging = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
@@ -37,10 +39,17 @@ def staged(out: Path, entries: Collection[str]) -> Iterator[Path]:
     try:
         yield staging
         out.mkdir(parents=True, exist_ok=True)
-        for entry in sorted(staging.iterdir()):
-            target = out / entry.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            entry.replace(target)
+        for name in sorted({*owned, *(entry.name for entry in staging.iterdir())}):
+            replace(out / name, staging / name)
     finally:
         shutil.rmtree(staging)
+
+
+def replace(target: Path, made: Path) -> None:
+    """Put what was made in the place of an earlier result, or remove that where nothing was made."""
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    elif not made.is_file():
+        target.unlink(missing_ok=True)
+    if made.exists():
+        made.replace(target)

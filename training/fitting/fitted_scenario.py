@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
+import tomlkit
 
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.scenario.traffic import Traffic
@@ -74,7 +74,7 @@ def write_scenario(out: Path, scenario: Scenario, comment: Sequence[str]) -> Non
     """
     data = _without_none(scenario.model_dump(exclude={"name", "trace"}))
     lines = [line for paragraph in comment for line in paragraph.splitlines() or [""]]
-    text = "".join(f"# {_printable(line)}".rstrip() + "\n" for line in lines) + "\n" + tomli_w.dumps(data)
+    text = "".join(f"# {_printable(line)}".rstrip() + "\n" for line in lines) + "\n" + tomlkit.dumps(data)
     check_out(out)
     try:
         write_atomically(out, text.encode())

@@ -24,7 +24,7 @@ class ActionTransform:
 
     num_agents: int
     settings: dict[str, Any]
-    """`kind`, a key of `gpualloc_env.networks.ACTIONS`, `bound` and what else that kind needs."""
+    """`kind`, a key of `gpualloc_env.allocator.networks.ACTIONS`, `bound` and what else that kind needs."""
 
     @cached_property
     def _actions(self) -> Actions:

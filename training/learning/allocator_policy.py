@@ -30,7 +30,7 @@ class Perceptron(nn.Sequential):
 
 
 class Equivariant(nn.Module):
-    """The hidden layers of `gpualloc_env.networks.shared`: (B, N, F) to (B, N, H)."""
+    """The hidden layers of `gpualloc_env.allocator.networks.shared`: (B, N, F) to (B, N, H)."""
 
     def __init__(self, features: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Bodies(nn.Module):
 
 
 class SharedHead(nn.Module):
-    """The last layer of `gpualloc_env.networks.shared`: (B, N, H) to (B, A)."""
+    """The last layer of `gpualloc_env.allocator.networks.shared`: (B, N, H) to (B, A)."""
 
     def __init__(self, inputs: int, outputs: int, idle: bool) -> None:
         super().__init__()

@@ -8,10 +8,9 @@ from typing import Any
 
 from stable_baselines3 import PPO
 
-from training.artifacts.policies import MODEL, TRANSFORM
 from training.evaluation.seeds import FIRST_VALIDATION_SEED
 from training.files.atomic import write_atomically
-from training.files.run_directory import RESULT
+from training.files.run_directory import MODEL, RESULT, TRANSFORM
 from training.learning.action_transform import ActionTransform
 from training.learning.selection import Selection
 

@@ -1,12 +1,11 @@
 """The network of a training run as plain arrays, for a file that needs neither torch nor pickle."""
 
-import pickle
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import VecNormalize
 
 from baselines import Policy
 from gpualloc_env.allocator.networks import Decider, decider
@@ -18,15 +17,23 @@ from training.learning.allocator_policy import AllocatorPolicy, Equivariant, Sha
 Arrays = dict[str, AnyArray]
 
 
-def network_of(
-    model: PPO, transform: ActionTransform, normaliser: VecNormalize | None = None
-) -> tuple[dict[str, Any], Arrays]:
-    """Settings and arrays of `gpualloc_env.networks.decider` for a model of stable-baselines3.
+class Network(NamedTuple):
+    """How a network of `AllocatorPolicy` leaves training."""
+
+    arrays: Callable[[AllocatorPolicy], tuple[dict[str, Any], Arrays]]
+    """Its settings and arrays, as `gpualloc_env.allocator.networks.decider` takes them."""
+    serves_any_number: bool
+    """Whether it decides for other numbers of agents than it was trained for."""
+    precision: torch.dtype
+    """In which an exported file adds up; the trained model is compared with it in the same."""
+
+
+def network_of(model: PPO, transform: ActionTransform) -> tuple[dict[str, Any], Arrays]:
+    """Settings and arrays of `gpualloc_env.allocator.networks.decider` for a model of stable-baselines3.
 
     Args:
         model: what PPO has trained.
         transform: from its actions to shares.
-        normaliser: of its observations; None where it sees them as they are.
 
     Raises:
         ValueError: the policy is of another kind.
@@ -34,8 +41,7 @@ def network_of(
     policy = model.policy
     if not isinstance(policy, AllocatorPolicy):
         raise ValueError(f"only an allocator's policy can be exported, got {type(policy).__name__}")
-    make = _mlp if policy.network == "mlp" else _shared
-    settings, arrays = make(policy, normaliser)
+    settings, arrays = NETWORKS[policy.network].arrays(policy)
     return settings | {"actions": transform.settings}, arrays
 
 
@@ -55,19 +61,19 @@ def learned_policy(decider: Decider) -> Policy:
     return policy
 
 
-def _mlp(policy: AllocatorPolicy, normaliser: VecNormalize | None) -> tuple[dict[str, Any], Arrays]:
+def _mlp(policy: AllocatorPolicy) -> tuple[dict[str, Any], Arrays]:
     linear: list[Any] = [*policy.mlp_extractor.actor.linear, policy.action_net]
-    arrays = _normalisation(normaliser, linear[0].in_features)
+    inputs = linear[0].in_features
+    # The format has room for a normalisation of the inputs; the observation needs none.
+    arrays: Arrays = {name: np.zeros(inputs, np.float32) for name in ("mean", "mean_rest")}
+    arrays["scale"] = np.ones(inputs, np.float32)
     for k, layer in enumerate(linear):
         arrays |= _affine(layer, str(k))
-    layers = [linear[0].in_features, *(layer.out_features for layer in linear)]
-    clip = None if normaliser is None else float(normaliser.clip_obs)
-    return {"kind": "mlp", "activation": "tanh", "layers": layers, "clip": clip}, arrays
+    layers = [inputs, *(layer.out_features for layer in linear)]
+    return {"kind": "mlp", "activation": "tanh", "layers": layers, "clip": None}, arrays
 
 
-def _shared(policy: AllocatorPolicy, normaliser: VecNormalize | None) -> tuple[dict[str, Any], Arrays]:
-    if normaliser is not None:
-        raise ValueError("a shared network sees its observations as they are; train without a normaliser")
+def _shared(policy: AllocatorPolicy) -> tuple[dict[str, Any], Arrays]:
     body, head = policy.mlp_extractor.actor, policy.action_net
     assert isinstance(body, Equivariant) and isinstance(head, SharedHead)
     linear: list[Any] = [*body.own, head.own]
@@ -91,21 +97,8 @@ def _array(tensor: Any) -> AnyArray:
     return np.ascontiguousarray(tensor.detach().numpy())
 
 
-def load_normaliser(path: Path) -> VecNormalize | None:
-    """The normaliser of a run where it normalised observations; that of rewards is for training alone."""
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        normaliser = pickle.load(file)
-    return normaliser if normaliser.norm_obs else None
-
-
-def _normalisation(normaliser: VecNormalize | None, inputs: int) -> Arrays:
-    if normaliser is None:
-        mean, scale = np.zeros(inputs), np.ones(inputs)
-    else:
-        moments: Any = normaliser.obs_rms
-        mean, scale = moments.mean.ravel(), 1.0 / np.sqrt(moments.var.ravel() + normaliser.epsilon)
-    nearest = mean.astype(np.float32)
-    rest = (mean - nearest).astype(np.float32)
-    return {"mean": nearest, "mean_rest": rest, "scale": scale.astype(np.float32)}
+NETWORKS: dict[str, Network] = {
+    "mlp": Network(_mlp, serves_any_number=False, precision=torch.float32),
+    "shared": Network(_shared, serves_any_number=True, precision=torch.float64),
+}
+"""By the name of the network of an `AllocatorPolicy`."""

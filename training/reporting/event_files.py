@@ -11,8 +11,9 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from gpualloc_env.simulation.state import Array
-from training.evaluation.evaluate import Evaluation
-from training.reporting.report import best, markdown_table, mean_metrics, tables
+from training.evaluation.evaluate import Evaluation, mean_metrics
+from training.evaluation.held_out import episodes_called
+from training.reporting.report import best, markdown_table, tables
 
 ALL_AGENTS = "all agents"
 # TensorBoard opens with the first five as columns.
@@ -54,13 +55,13 @@ def _with_total(values: Array) -> Array:
     return np.hstack([values, values.sum(axis=1, keepdims=True)])
 
 
-def write_runs(directory: Path, evaluations: Sequence[Evaluation], figure: Path) -> None:
+def write_runs(directory: Path, evaluations: Sequence[Evaluation], figure: Path | None) -> None:
     """Write a run for each policy, and a run `comparison` with the figure and the tables.
 
     Args:
         directory: of all runs.
         evaluations: one for each policy; its kind is a hyperparameter in the HParams table.
-        figure: the PNG.
+        figure: the PNG; None where it could not be drawn.
     """
     ranking = sorted(evaluations, key=lambda evaluation: evaluation.objective.mean())
     for evaluation in evaluations:
@@ -68,7 +69,9 @@ def write_runs(directory: Path, evaluations: Sequence[Evaluation], figure: Path)
             _write_curves(writer, evaluation)
             _write_summary(writer, evaluation, rank=1 + ranking.index(evaluation))
     with SummaryWriter(str(directory / "comparison")) as writer:
-        writer.add_image("comparison", np.round(255 * imread(figure)).astype(np.uint8), dataformats="HWC")
+        if figure is not None:
+            pixels = np.round(255 * imread(figure)).astype(np.uint8)
+            writer.add_image("comparison", pixels, dataformats="HWC")
         writer.add_text("comparison", page(evaluations))
 
 
@@ -76,7 +79,8 @@ def page(evaluations: Sequence[Evaluation]) -> str:
     """The tables of a comparison as a page in Markdown."""
     winner = best(evaluations)
     scenario = winner.batch.scenario
-    parts = [f"# {scenario.name}: {len(winner.metrics)} held-out episodes", scenario.description]
+    count = len(winner.metrics)
+    parts = [f"# {scenario.name}: {count} {episodes_called(scenario, count)}", scenario.description]
     for title, rows in tables(evaluations).items():
         parts += [f"## {title}", markdown_table(rows)]
     return "\n\n".join(parts)

@@ -22,6 +22,8 @@ LOG_RATIO = 8.0
 """Values further apart than this are drawn on a logarithmic axis."""
 
 STYLE: dict[Any, Any] = {
+    # A name like cost_$5_vs_$6 is no formula.
+    "text.parse_math": False,
     "font.size": 10,
     "axes.titlesize": 11.5,
     "axes.titleweight": "bold",
@@ -50,7 +52,7 @@ def policy_handles(evaluations: Sequence[Evaluation]) -> list[Line2D]:
     handles: list[Line2D] = []
     for evaluation, (colour, marker) in zip(evaluations, policy_styles(evaluations), strict=True):
         handles.append(
-            Line2D([], [], color=colour, marker=marker, markersize=10, linestyle="", label=evaluation.policy)
+            Line2D([], [], color=colour, marker=marker, markersize=10, linestyle="", label=evaluation.label)
         )
     return handles
 
@@ -83,20 +85,27 @@ def widen(axes: Axes, logarithmic: bool) -> None:
 
 
 def label_points(axes: Axes, evaluations: Sequence[Evaluation], points: list[tuple[float, float]]) -> None:
-    """Name the points in a column on the right, in their order from below, so that no names meet."""
+    """Name the points in a column on the right, in their order from below, so that no names meet.
+
+    A policy that served nothing has no point.
+    """
+    shown = [k for k, point in enumerate(points) if not np.isnan(point).any()]
+    if not shown:
+        return
     left, right = axes.get_xlim()
     axes.set_xlim(left, right + 0.4 * (right - left))
-    fractions = axes.transAxes.inverted().transform(axes.transData.transform(points))
+    fractions = axes.transAxes.inverted().transform(axes.transData.transform([points[k] for k in shown]))
     order = np.argsort(fractions[:, 1], kind="stable")
     line = 0.06  # of the axes' height
     heights = np.clip(fractions[order, 1], 0, 0.97 - line * np.arange(len(order))[::-1])
     for position in range(1, len(heights)):
         heights[position] = max(heights[position], heights[position - 1] + line)
     styles = policy_styles(evaluations)
-    for k, height in zip(order, heights, strict=True):
+    for position, height in zip(order, heights, strict=True):
+        k = shown[position]
         axes.annotate(
-            evaluations[k].policy,
-            (fractions[k, 0], fractions[k, 1]),
+            evaluations[k].label,
+            (fractions[position, 0], fractions[position, 1]),
             (0.76, height),
             xycoords="axes fraction",
             va="center",

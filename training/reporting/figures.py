@@ -14,6 +14,8 @@ from matplotlib.transforms import ScaledTranslation
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.evaluation.evaluate import Evaluation
+from training.evaluation.held_out import episodes_called
+from training.evaluation.statistics import Estimate, interval
 from training.reporting.figure_style import (
     AGENT_COLOURS,
     OTHER_COLOUR,
@@ -25,7 +27,6 @@ from training.reporting.figure_style import (
     spans_decades,
     widen,
 )
-from training.reporting.report import Estimate, estimate
 
 SHOWN_AGENTS = 8
 LABEL_LETTERS = 18  # of a policy's name on a line beside its shares
@@ -45,9 +46,9 @@ def draw(path: Path, evaluations: Sequence[Evaluation], seed: int) -> None:
         shares_over_time(figure, grid[1, 0], evaluations, seed)
         latency_against_cost(figure.add_subplot(grid[1, 1]), evaluations)
         span = f"{scenario.steps * scenario.dt:g} s"
-        what = f"{episodes} held-out episodes of {span}, seeds {seed} to {seed + episodes - 1}"
-        if episodes == 1:
-            what = f"one held-out episode of {span}, seed {seed}"
+        seeds = f"seed {seed}" if episodes == 1 else f"seeds {seed} to {seed + episodes - 1}"
+        count = "one" if episodes == 1 else str(episodes)
+        what = f"{count} {episodes_called(scenario, episodes)} of {span}, {seeds}"
         figure.legend(
             handles=policy_handles(evaluations),
             loc="outside upper center",
@@ -80,8 +81,20 @@ def requests(evaluation: Evaluation) -> Array:
 
 def agent_estimates(evaluation: Evaluation, metric: str, agents: AnyArray) -> list[Estimate]:
     """Mean and interval of a metric over the episodes, for some agents."""
-    names = [evaluation.batch.scenario.agent_names[i] for i in agents]
-    return [estimate([episode[name][metric] for episode in evaluation.per_agent]) for name in names]
+    scenario = evaluation.batch.scenario
+    return [
+        interval(
+            [episode[scenario.agent_names[i]][metric] for episode in evaluation.per_agent],
+            varies=scenario.varies,
+        )
+        for i in agents
+    ]
+
+
+def estimate(evaluation: Evaluation, metric: str) -> Estimate:
+    """Mean and interval of a metric over the episodes."""
+    values = [episode[metric] for episode in evaluation.metrics]
+    return interval(values, varies=evaluation.batch.scenario.varies)
 
 
 def latency_by_agent(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
@@ -126,6 +139,12 @@ def interval_note(evaluations: Sequence[Evaluation]) -> str:
     return ", with 95 % intervals" if len(evaluations[0].metrics) > 1 else ""
 
 
+def errors(value: Estimate) -> tuple[float, float]:
+    """Lengths of the two halves of an error bar; zero where there is no interval."""
+    below, above = np.nan_to_num([value.mean - value.low, value.high - value.mean])
+    return max(float(below), 0.0), max(float(above), 0.0)
+
+
 def grouped(
     axes: Axes, evaluations: Sequence[Evaluation], estimates: list[list[Estimate]], as_points: bool
 ) -> None:
@@ -134,17 +153,17 @@ def grouped(
     styles = policy_styles(evaluations)
     for k, (evaluation, row) in enumerate(zip(evaluations, estimates, strict=True)):
         x = np.arange(len(row)) + (k - (len(evaluations) - 1) / 2) * width
-        mean, low, high = np.array(row).T
+        mean = np.array([value.mean for value in row])
         colour, marker = styles[k]
-        errors = np.maximum([mean - low, high - mean], 0.0)
+        lengths = np.array([errors(value) for value in row]).T
         if as_points:
             axes.errorbar(
-                x, mean, errors, fmt=marker, color=colour, markersize=8, capsize=3, label=evaluation.policy
+                x, mean, lengths, fmt=marker, color=colour, markersize=8, capsize=3, label=evaluation.label
             )
         else:
-            axes.bar(x, mean, 0.9 * width, color=colour, label=evaluation.policy)
-            if errors.any():
-                axes.errorbar(x, mean, errors, fmt="none", ecolor="black", elinewidth=1, capsize=2.5)
+            axes.bar(x, mean, 0.9 * width, color=colour, label=evaluation.label)
+            if lengths.any():
+                axes.errorbar(x, mean, lengths, fmt="none", ecolor="black", elinewidth=1, capsize=2.5)
     axes.grid(axis="y")
 
 
@@ -179,7 +198,7 @@ def shares_over_time(
         axes.set_ylim(0, batch.scenario.platform.gpus)
         axes.set_yticks([0, batch.scenario.platform.gpus])
         axes.set_ylabel(
-            fill(evaluation.policy, LABEL_LETTERS, break_long_words=False),
+            fill(evaluation.label, LABEL_LETTERS, break_long_words=False),
             rotation=0,
             ha="right",
             va="center",
@@ -233,14 +252,13 @@ def latency_against_cost(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
     """Mean time in the system against the price of a thousand served requests; lower left is better."""
     points: list[tuple[Estimate, Estimate]] = []
     for evaluation, (colour, marker) in zip(evaluations, policy_styles(evaluations), strict=True):
-        cost = estimate([metrics["cost_usd_per_1k"] for metrics in evaluation.metrics])
-        latency = estimate([metrics["latency_mean_s"] for metrics in evaluation.metrics])
+        cost, latency = estimate(evaluation, "cost_usd_per_1k"), estimate(evaluation, "latency_mean_s")
         points.append((cost, latency))
         axes.errorbar(
             cost.mean,
             latency.mean,
-            xerr=[[cost.mean - cost.low], [cost.high - cost.mean]],
-            yerr=[[latency.mean - latency.low], [latency.high - latency.mean]],
+            xerr=np.array([errors(cost)]).T,
+            yerr=np.array([errors(latency)]).T,
             fmt=marker,
             color=colour,
             markersize=10,

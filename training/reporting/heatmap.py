@@ -19,11 +19,13 @@ def draw_heatmap(path: Path, summaries: Mapping[str, Summary]) -> None:
     names = list(dict.fromkeys(name for each in summaries.values() for name in each["policies"]))
     missing = {"objective": {"mean": np.nan}}
     results = [[each["policies"].get(name, missing) for name in names] for each in summaries.values()]
-    objective = np.array([[result["objective"]["mean"] for result in row] for row in results])
-    best = np.nanmin(objective, axis=1, keepdims=True)
+    objective = np.array(
+        [[result["objective"]["mean"] for result in row] for row in results], dtype=np.float64
+    )
+    best = np.nanmin(np.where(np.isnan(objective), np.inf, objective), axis=1, keepdims=True)
     excess = objective - best
     # 0 at the best of the row, ½ at twice its J, 1 far away: a tie looks like one in every row.
-    shade = np.divide(excess, excess + abs(best), out=np.zeros_like(objective), where=excess != 0)
+    shade = np.divide(excess, excess + abs(best), out=np.zeros_like(objective), where=excess > 0)
     shade[np.isnan(objective)] = np.nan
     texts = [
         ["does not fit" if np.isnan(value) else _short(value) for value in row] for row in objective.tolist()

@@ -8,7 +8,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from gpualloc_env.simulation.state import Array
-from training.evaluation.verdicts import episodes_needed, headroom_closed
+from training.evaluation.statistics import episodes_needed
+from training.evaluation.verdicts import headroom_closed
 from training.reporting.figure_style import POLICY_COLOURS, STYLE
 from training.reporting.heatmap import draw_table
 from training.reporting.leaderboard_report import MARKS, Board
@@ -21,16 +22,20 @@ def draw_headroom(path: Path, boards: Mapping[str, Board]) -> None:
     """Draw the share of the headroom over Algorithm 1 that each policy closes, with its verdict, as PNG."""
     # Scenarios in which Algorithm 1 leaves nothing to gain have no headroom to share.
     shown = {name: board for name, board in boards.items() if not np.isnan(board.rows[0].headroom_closed)}
+    absent = "does not fit" if shown else "no headroom"
+    shown = shown or dict(boards)
     names = list(dict.fromkeys(entry.name for board in boards.values() for entry in board.entries))
     closed = np.full((len(shown), len(names)), np.nan)
-    texts = [["does not fit"] * len(names) for _ in shown]
+    texts = [[absent] * len(names) for _ in shown]
     for i, board in enumerate(shown.values()):
         for row in board.rows:
+            if np.isnan(row.headroom_closed):
+                continue
             j = names.index(row.entry.name)
             closed[i, j] = row.headroom_closed
             percent = f"{100 * row.headroom_closed:.0f} %" if row.headroom_closed > -10 else "< −1000 %"
             texts[i][j] = f"{percent} {MARKS[row.against_adaptive]}"
-    best = np.nanmax(closed, axis=1, keepdims=True)
+    best = np.max(np.where(np.isnan(closed), -np.inf, closed), axis=1, keepdims=True)
     draw_table(
         path,
         list(shown),
@@ -55,7 +60,7 @@ def draw_power(path: Path, boards: Mapping[str, Board]) -> None:
         varied = {name: board for name, board in boards.items() if len(board.bounds) > 1}
         for k, (name, board) in enumerate(varied.items()):
             differences = _differences(board)
-            if differences.std(ddof=1) <= 1e-12 * abs(board.adaptive.mean):
+            if differences is None or differences.std(ddof=1) <= 1e-12 * abs(board.adaptive.mean):
                 continue
             effects = np.array(EFFECTS) * abs(board.adaptive.mean)
             needed = [episodes_needed(differences, effect, board.comparisons) for effect in effects]
@@ -69,7 +74,10 @@ def draw_power(path: Path, boards: Mapping[str, Board]) -> None:
         axes.set_xlabel("difference of J [% of Algorithm 1's], log scale")
         axes.set_ylabel("episodes, log scale")
         axes.grid()
-        axes.legend(loc="upper right")
+        if axes.lines:
+            axes.legend(loc="upper right")
+        else:
+            axes.set_title("no second policy, or one episode: nothing to tell apart", loc="right", fontsize=9)
         axes.set_title("Episodes that tell a difference from Algorithm 1, power 80 %")
         axes.annotate(
             "deviation of the best baseline's paired differences,\ncorrected for all comparisons of a table",
@@ -80,11 +88,13 @@ def draw_power(path: Path, boards: Mapping[str, Board]) -> None:
         figure.savefig(path, dpi=130)
 
 
-def _differences(board: Board) -> Array:
-    best = board.best_baseline
-    if best is board.adaptive:
-        best = next(row.entry for row in board.rows if row.entry is not board.adaptive)
-    return best.objective.mean(axis=0) - board.adaptive.objective[0]
+def _differences(board: Board) -> Array | None:
+    """J less that of Algorithm 1 by episode, (E,); None where it is alone."""
+    others = [row.entry for row in board.rows if row.entry is not board.adaptive]
+    if not others:
+        return None
+    other = others[0] if board.best_baseline is board.adaptive else board.best_baseline
+    return other.objective.mean(axis=0) - board.adaptive.objective[0]
 
 
 def draw_profiles(path: Path, boards: Mapping[str, Board]) -> None:

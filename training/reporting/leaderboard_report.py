@@ -11,8 +11,16 @@ from typing import Any
 import numpy as np
 
 from gpualloc_env.simulation.state import Array
-from training.evaluation.verdicts import Entry, Verdict, best_online, headroom_closed, interval, verdict
-from training.reporting.report import Estimate, estimate_cell, markdown_table
+from training.evaluation.statistics import Estimate, interval
+from training.evaluation.verdicts import (
+    ONE_EPISODE,
+    Entry,
+    Verdict,
+    best_online,
+    headroom_closed,
+    verdict,
+)
+from training.reporting.report import defined, estimate_cell, markdown_table, number
 
 CSV_METRICS = ("latency_p95_s", "cost_usd", "slo_attainment")
 CSV_HEADER = (
@@ -39,8 +47,13 @@ class Row:
 class Board:
     """One scenario: the bound of each of its episodes, and what every policy did on them."""
 
-    def __init__(self, bounds: Array, entries: Sequence[Entry]) -> None:
+    def __init__(self, bounds: Array, entries: Sequence[Entry], *, varies: bool = True) -> None:
         """Keep the (E,) bounds and the entries, of which one is `adaptive`.
+
+        Args:
+            bounds: of the episodes.
+            entries: of the policies.
+            varies: whether episodes differ by chance; where all are alike one of them says everything.
 
         Raises:
             ValueError: an episode in which a policy has a lower J than the bound, which is then none.
@@ -53,7 +66,7 @@ class Board:
                     f"{entry.name} has J = {entry.objective[run, episode]!r} in episode {episode}, below the "
                     f"bound {bounds[episode]!r}: please report this scenario and seed"
                 )
-        self.bounds = bounds
+        self.bounds, self.varies = bounds, varies
         self.entries = list(entries)
         self.bound = float(bounds.mean())
         self.adaptive = next(entry for entry in entries if entry.name == "adaptive")
@@ -66,12 +79,12 @@ class Board:
         """Every policy, the best first."""
         rows: list[Row] = []
         for entry in sorted(self.entries, key=lambda entry: entry.mean):
-            against_adaptive, to_adaptive = verdict(entry, self.adaptive, self.comparisons)
-            against_best, to_best = verdict(entry, self.best_baseline, self.comparisons)
+            against_adaptive, to_adaptive = self._verdict(entry, self.adaptive)
+            against_best, to_best = self._verdict(entry, self.best_baseline)
             rows.append(
                 Row(
                     entry,
-                    interval(entry.objective),
+                    interval(entry.objective, varies=self.varies),
                     headroom_closed(entry.mean, self.adaptive.mean, self.bound),
                     against_adaptive,
                     against_best,
@@ -80,6 +93,9 @@ class Board:
                 )
             )
         return rows
+
+    def _verdict(self, entry: Entry, reference: Entry) -> tuple[Verdict, Estimate]:
+        return verdict(entry, reference, self.comparisons, varies=self.varies)
 
 
 def boards_json(boards: Mapping[str, Board]) -> dict[str, Any]:
@@ -90,15 +106,15 @@ def boards_json(boards: Mapping[str, Board]) -> dict[str, Any]:
         for row in board.rows:
             policies[row.entry.name] = {
                 "kind": row.entry.kind,
-                "objective": {"mean": row.objective.mean, "ci95": [row.objective.low, row.objective.high]},
-                "headroom_closed": None if isnan(row.headroom_closed) else row.headroom_closed,
+                "objective": _interval(row.objective, "ci95"),
+                "headroom_closed": defined(row.headroom_closed),
                 "against_adaptive": row.against_adaptive,
                 "against_best_baseline": row.against_best_baseline,
-                "difference_to_adaptive": _interval(row.difference_to_adaptive),
-                "difference_to_best_baseline": _interval(row.difference_to_best_baseline),
+                "difference_to_adaptive": _interval(row.difference_to_adaptive, "interval"),
+                "difference_to_best_baseline": _interval(row.difference_to_best_baseline, "interval"),
                 "training_seeds": len(row.entry.objective) if row.entry.kind == "learned" else 0,
                 "interquartile_mean": row.entry.interquartile_mean,
-                "metrics": {k: None if isnan(v) else v for k, v in row.entry.metrics.items()},
+                "metrics": {name: defined(value) for name, value in row.entry.metrics.items()},
             }
         scenarios[name] = {
             "bound": {"mean": board.bound},
@@ -110,8 +126,9 @@ def boards_json(boards: Mapping[str, Board]) -> dict[str, Any]:
     return {"scenarios": scenarios}
 
 
-def _interval(value: Estimate) -> dict[str, Any]:
-    return {"mean": value.mean, "interval": [value.low, value.high]}
+def _interval(value: Estimate, name: str) -> dict[str, Any]:
+    mean, low, high = map(defined, value)
+    return {"mean": mean, name: [low, high]}
 
 
 def rows_by_scenario(boards: Mapping[str, Board]) -> dict[str, list[dict[str, str]]]:
@@ -125,9 +142,9 @@ def rows_by_scenario(boards: Mapping[str, Board]) -> dict[str, list[dict[str, st
                 "kind": row.entry.kind,
                 "objective J\n[95 % interval]": estimate_cell(row.objective),
                 "headroom\nclosed": _percent(row.headroom_closed),
-                "p95\n[s]": f"{row.entry.metrics['latency_p95_s']:.3f}",
-                "cost\n[$]": f"{row.entry.metrics['cost_usd']:.4f}",
-                "within\nSLO [%]": f"{100 * row.entry.metrics['slo_attainment']:.1f}",
+                "p95\n[s]": number(row.entry.metrics["latency_p95_s"], ".3f"),
+                "cost\n[$]": number(row.entry.metrics["cost_usd"], ".4f"),
+                "within\nSLO [%]": number(100 * row.entry.metrics["slo_attainment"], ".1f"),
                 "against\nadaptive": row.against_adaptive,
                 f"against\n{board.best_baseline.name}": row.against_best_baseline,
             }
@@ -138,7 +155,9 @@ def rows_by_scenario(boards: Mapping[str, Board]) -> dict[str, list[dict[str, st
 
 def _episodes(board: Board) -> str:
     count = len(board.bounds)
-    return "one episode, all are alike" if count == 1 else f"{count} episodes"
+    if count > 1:
+        return f"{count} episodes"
+    return "one episode" if board.varies else "one episode, all are alike"
 
 
 def _seeds(entry: Entry) -> str:
@@ -178,6 +197,12 @@ def _champion(board: Board, kind: str) -> str:
     return f"{row.entry.name} {row.entry.mean:.3f}" + (f" ({closed})" if closed else "")
 
 
+def notes(boards: Mapping[str, Board]) -> list[str]:
+    """What a reader must know of scenarios whose verdicts say nothing."""
+    single = [name for name, board in boards.items() if board.varies and len(board.bounds) == 1]
+    return [f"{', '.join(single)}: {ONE_EPISODE}."] if single else []
+
+
 def write_csv(path: Path, boards: Mapping[str, Board]) -> None:
     """Write one line for each scenario and policy."""
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -185,10 +210,11 @@ def write_csv(path: Path, boards: Mapping[str, Board]) -> None:
         writer.writerow(CSV_HEADER)
         for name, board in boards.items():
             for row in board.rows:
-                closed = "" if isnan(row.headroom_closed) else row.headroom_closed
+                numbers = [*row.objective, board.bound, row.headroom_closed]
+                numbers += [row.entry.metrics[metric] for metric in CSV_METRICS]
                 writer.writerow(
-                    [name, row.entry.name, row.entry.kind, *row.objective, board.bound, closed]
-                    + [row.entry.metrics[metric] for metric in CSV_METRICS]
+                    [name, row.entry.name, row.entry.kind]
+                    + ["" if isnan(value) else value for value in numbers]
                     + [row.against_adaptive, row.against_best_baseline]
                 )
 
@@ -200,6 +226,7 @@ def write_markdown(path: Path, boards: Mapping[str, Board], seed: int) -> None:
         f"Objective J, lower is better, on held-out episodes with seeds from {seed} on, the same for every "
         "policy. Headroom closed: (J of Algorithm 1 − J) / (J of Algorithm 1 − bound). A verdict is the "
         "paired difference of J, its 95 % interval corrected for all comparisons of its table.",
+        *notes(boards),
         markdown_table(summary_rows(boards)),
     ]
     for title, rows in rows_by_scenario(boards).items():

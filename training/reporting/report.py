@@ -1,54 +1,22 @@
-"""Numbers of a comparison: intervals, tables, and the files that hold them."""
+"""Numbers of a comparison: tables, and the files that hold them."""
 
 import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 from rich.table import Table
 from rich.text import Text
-from scipy.stats import bootstrap
 
-from training.evaluation.evaluate import Evaluation, Metrics
+from training.evaluation.evaluate import Evaluation, Metrics, mean_metrics
+from training.evaluation.statistics import Estimate, interval
+from training.evaluation.verdicts import difference
 
-RESAMPLES = 9999
 Summary = dict[str, Any]
-
-
-class Estimate(NamedTuple):
-    """A mean over episodes and its 95 % bootstrap interval; NaN where nothing was measured."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def estimate(values: ArrayLike) -> Estimate:
-    """Mean and 95 % BCa interval over the episodes in which the value is defined, (E,).
-
-    The interval of one episode, or of episodes that are all alike, is the mean itself. The
-    resampling is seeded, so the same values always give the same interval.
-    """
-    sample = np.asarray(values, dtype=np.float64)
-    sample = sample[~np.isnan(sample)]
-    if sample.size == 0:
-        return Estimate(np.nan, np.nan, np.nan)
-    mean = float(sample.mean())
-    # Rounding alone makes equal episodes differ; there BCa divides by a variance of zero.
-    if np.ptp(sample) <= 1e-12 * abs(mean):
-        return Estimate(mean, mean, mean)
-    result = bootstrap(
-        (sample,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        confidence_level=0.95,
-        method="BCa",
-        rng=np.random.default_rng(0),
-    )
-    return Estimate(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
+UNDEFINED = "–"
+"""In tables, where a metric has no value: no request was served, say."""
 
 
 def best(evaluations: Sequence[Evaluation]) -> Evaluation:
@@ -60,25 +28,19 @@ def best(evaluations: Sequence[Evaluation]) -> Evaluation:
     return min(fair or evaluations, key=lambda evaluation: evaluation.objective.mean())
 
 
+def objective(evaluation: Evaluation) -> Estimate:
+    """Mean J and its interval over episodes and training seeds."""
+    return interval(evaluation.by_seed, varies=evaluation.batch.scenario.varies)
+
+
 def paired(evaluations: Sequence[Evaluation], reference: Evaluation) -> dict[str, Estimate]:
     """Difference of each policy's objective from the reference's, episode by episode.
 
     All policies met the same arrivals, so what the traffic does to both cancels: this interval
     tells two policies apart where those of their means overlap. Positive is worse.
     """
-    return {
-        evaluation.policy: estimate(evaluation.objective - reference.objective) for evaluation in evaluations
-    }
-
-
-def mean_metrics(episodes: Sequence[Metrics]) -> Metrics:
-    """Mean of every metric over the episodes in which it is defined; NaN where it never is."""
-    means: Metrics = {}
-    for name in episodes[0]:
-        values = np.array([metrics[name] for metrics in episodes])
-        defined = values[~np.isnan(values)]
-        means[name] = float(defined.mean()) if defined.size else float("nan")
-    return means
+    varies = reference.batch.scenario.varies
+    return {each.policy: difference(each.by_seed, reference.by_seed, varies=varies) for each in evaluations}
 
 
 def summary(evaluations: Sequence[Evaluation], seed: int) -> Summary:
@@ -93,7 +55,7 @@ def summary(evaluations: Sequence[Evaluation], seed: int) -> Summary:
         }
         policies[evaluation.policy] = {
             "kind": evaluation.kind,
-            "objective": _interval(estimate(evaluation.objective)),
+            "objective": _interval(objective(evaluation)),
             "metrics": _nulls(mean_metrics(evaluation.metrics)),
             "per_agent": agents,
         }
@@ -111,11 +73,22 @@ def summary(evaluations: Sequence[Evaluation], seed: int) -> Summary:
 
 
 def _interval(value: Estimate) -> dict[str, Any]:
-    return {"mean": value.mean, "ci95": [value.low, value.high]}
+    mean, low, high = map(defined, value)
+    return {"mean": mean, "ci95": [low, high]}
 
 
 def _nulls(metrics: Metrics) -> dict[str, float | None]:
-    return {name: None if np.isnan(value) else value for name, value in metrics.items()}
+    return {name: defined(value) for name, value in metrics.items()}
+
+
+def defined(value: float) -> float | None:
+    """As JSON holds it: a number, or null."""
+    return None if np.isnan(value) else value
+
+
+def number(value: float, form: str) -> str:
+    """As a table shows it: a number, or a dash."""
+    return UNDEFINED if np.isnan(value) else f"{value:{form}}"
 
 
 def tables(evaluations: Sequence[Evaluation]) -> dict[str, list[dict[str, str]]]:
@@ -126,30 +99,27 @@ def tables(evaluations: Sequence[Evaluation]) -> dict[str, list[dict[str, str]]]
     estimators: list[dict[str, str]] = []
     for evaluation in evaluations:
         mean = mean_metrics(evaluation.metrics)
-        difference = differences[evaluation.policy]
-        name = evaluation.policy + (" (knows the future)" if evaluation.kind == "privileged" else "")
+        apart = estimate_cell(differences[evaluation.policy], sign="+")
         results.append(
             {
-                "policy": name,
-                "objective J\n[95 % interval]": estimate_cell(estimate(evaluation.objective)),
-                "J − best J, paired\n[95 % interval]": "best"
-                if evaluation is reference
-                else estimate_cell(difference, sign="+"),
-                "latency\nmean [s]": f"{mean['latency_mean_s']:.3f}",
-                "latency\np95 [s]": f"{mean['latency_p95_s']:.3f}",
-                "within\nSLO [%]": f"{100 * mean['slo_attainment']:.1f}",
-                "served\n[req/s]": f"{mean['throughput_rps']:.2f}",
-                "cost\n[$]": f"{mean['cost_usd']:.4f}",
+                "policy": evaluation.label,
+                "objective J\n[95 % interval]": estimate_cell(objective(evaluation)),
+                "J − best J, paired\n[95 % interval]": "best" if evaluation is reference else apart,
+                "latency\nmean [s]": number(mean["latency_mean_s"], ".3f"),
+                "latency\np95 [s]": number(mean["latency_p95_s"], ".3f"),
+                "within\nSLO [%]": number(100 * mean["slo_attainment"], ".1f"),
+                "served\n[req/s]": number(mean["throughput_rps"], ".2f"),
+                "cost\n[$]": number(mean["cost_usd"], ".4f"),
             }
         )
         estimators.append(
             {
-                "policy": name,
-                "paper\nlatency [s]": f"{mean['paper_latency_s']:.3f}",
-                "Little's\nlaw [s]": f"{mean['latency_mean_s']:.3f}",
-                "paper throughput\n[req/s]": f"{mean['paper_throughput_rps']:.2f}",
-                "served\n[req/s]": f"{mean['throughput_rps']:.2f}",
-                "paper latency\nstd dev [s]": f"{mean['paper_latency_std_s']:.2f}",
+                "policy": evaluation.label,
+                "paper\nlatency [s]": number(mean["paper_latency_s"], ".3f"),
+                "Little's\nlaw [s]": number(mean["latency_mean_s"], ".3f"),
+                "paper throughput\n[req/s]": number(mean["paper_throughput_rps"], ".2f"),
+                "served\n[req/s]": number(mean["throughput_rps"], ".2f"),
+                "paper latency\nstd dev [s]": number(mean["paper_latency_std_s"], ".2f"),
             }
         )
     return {
@@ -164,20 +134,22 @@ def overview(summaries: Mapping[str, Summary]) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     for scenario, each in summaries.items():
         objectives = {name: result["objective"] for name, result in each["policies"].items()}
-        cells = {
-            name: estimate_cell(Estimate(objectives[name]["mean"], *objectives[name]["ci95"]))
-            if name in objectives
-            else ""
-            for name in names
-        }
+        cells = {name: _read_cell(objectives[name]) if name in objectives else "" for name in names}
         rows.append({"scenario": scenario, **cells})
     return rows
 
 
+def _read_cell(objective: Mapping[str, Any]) -> str:
+    bounds = (np.nan if bound is None else bound for bound in objective["ci95"])
+    return estimate_cell(Estimate(objective["mean"], *bounds))
+
+
 def estimate_cell(value: Estimate, sign: str = "") -> str:
-    """Mean and interval as they stand in a table."""
-    mean = f"{value.mean:{sign}.3f}"
-    return mean if value.low == value.high else f"{mean} [{value.low:{sign}.3f}, {value.high:{sign}.3f}]"
+    """Mean and interval as they stand in a table; the mean alone where there is no interval."""
+    mean = number(value.mean, f"{sign}.3f")
+    if not value.low < value.high:
+        return mean
+    return f"{mean} [{value.low:{sign}.3f}, {value.high:{sign}.3f}]"
 
 
 def rich_table(title: str, rows: Sequence[Mapping[str, str]]) -> Table:
@@ -194,7 +166,7 @@ def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
     """A table in Markdown."""
     header = [name.replace("\n", " ") for name in rows[0]]
     lines = [header, ["---"] + ["---:"] * (len(rows[0]) - 1), *(list(row.values()) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
 
 
 def write_episodes(path: Path, evaluations: Sequence[Evaluation], seed: int) -> None:

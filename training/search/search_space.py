@@ -13,6 +13,8 @@ from optuna.distributions import (
 
 from baselines.tunable import Range
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
 DIGITS = 4  # of a number, so that a file holds exactly what was played
 
 
@@ -63,7 +65,6 @@ def make_study(seed: int) -> optuna.Study:
     A trial is given up where it is worse than the median of the others after as many validations,
     the first one excepted.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=seed % 2**32, multivariate=True),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),

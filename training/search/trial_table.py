@@ -1,4 +1,4 @@
-"""The trials of a study as a table, one line each, from which the study can be continued."""
+"""The trials of a study as a table, one line each."""
 
 import csv
 import io
@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import optuna
-from optuna.trial import FrozenTrial, TrialState
-
 from training.files.atomic import write_atomically
-from training.search.search_space import SPACE, distributions
+from training.search.search_space import SPACE
 
 STATES = {True: "given up", False: "complete"}
 HEADER = ("trial", "state", "J", *SPACE, "seconds", "J after each validation", "J on fresh seeds")
@@ -35,19 +32,9 @@ class Trial(NamedTuple):
         """J of the policies that its runs would keep, averaged; so far, where it was given up."""
         return self.curve[-1]
 
-    def frozen(self) -> FrozenTrial:
-        """As a study is told of it."""
-        return optuna.trial.create_trial(
-            state=TrialState.PRUNED if self.given_up else TrialState.COMPLETE,
-            value=self.objective,
-            params=self.settings,
-            distributions=distributions(SPACE),
-            intermediate_values=dict(enumerate(self.curve, start=1)),
-        )
-
 
 def write_trials(path: Path, trials: Sequence[Trial]) -> None:
-    """Write the table, all at once."""
+    """Write the table, one line a trial, all at once."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(HEADER)
@@ -61,21 +48,19 @@ def write_trials(path: Path, trials: Sequence[Trial]) -> None:
 
 
 def read_trials(path: Path) -> list[Trial]:
-    """The trials of a table; none where there is no file yet.
+    """The trials of a table.
 
     Raises:
         ValueError: the file holds something else.
     """
-    if not path.exists():
-        return []
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     if tuple(header) != HEADER:
-        raise ValueError(f"{path} has other columns than a table of trials; give another --out")
-    return [_trial(dict(zip(HEADER, row, strict=True))) for row in rows]
+        raise ValueError(f"{path} has other columns than a table of trials")
+    return [_read(dict(zip(HEADER, row, strict=True))) for row in rows]
 
 
-def _trial(row: dict[str, str]) -> Trial:
+def _read(row: dict[str, str]) -> Trial:
     curve, fresh = (
         tuple(map(float, row[name].split())) for name in ("J after each validation", "J on fresh seeds")
     )

@@ -1,21 +1,20 @@
 """The file of tuned constants: one table for each scenario and policy, under the command that found it."""
 
-import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import tomlkit
+from tomlkit.container import Container
+from tomlkit.items import Comment
+from tomlkit.items import Table as TomlTable
 
 from baselines.tuned import read_tuned
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from training.cli import options
 from training.files.atomic import write_atomically
-
-_TABLE = re.compile(
-    r"^(?P<remark>#[^\n]*\n)\[(?P<scenario>[^\n]+)\.(?P<policy>[\w-]+)\]\n(?P<body>(?:\w[^\n]*\n)*)",
-    re.MULTILINE,
-)
 
 LOG = ("trace", "split", "time_unit")
 
@@ -52,28 +51,44 @@ def refuse_changed(changed: Overrides, scenario: str, files: Mapping[str, Path],
             )
 
 
-def write_tables(path: Path, found: Mapping[tuple[str, str], Table], header: str) -> None:
-    """Put tables into the file, by scenario and policy, and leave its other tables as they are.
+class Place(NamedTuple):
+    """Where a table stands in the parsed file."""
 
-    The file is replaced at once: whoever reads it meanwhile finds the old one or the new one.
+    table: TomlTable
+    remark: tuple[Container, int] | None
+    """The container that holds the comment above the table, and its position in there."""
+
+
+def write_tables(path: Path, found: Mapping[tuple[str, str], Table], header: str) -> None:
+    """Put tables into the file, by scenario and policy, and leave all else in it byte for byte.
+
+    A table that is there keeps its place; others are added at the end. The file is replaced at
+    once: whoever reads it meanwhile finds the old one or the new one.
 
     Args:
         path: of the file.
         found: the tables.
-        header: comment at its beginning.
+        header: comment at the beginning of a file that is not there yet.
 
     Raises:
         ValueError: the file holds something else.
         OSError: it cannot be written.
     """
-    tables = {**read_tables(path), **found}
-    lines = [header]
-    for (scenario, policy), table in sorted(tables.items()):
-        key = scenario if re.fullmatch(r"[\w-]+", scenario) else f'"{scenario}"'
-        body = "".join(f"{name} = {value!r}\n" for name, value in table.constants.items())
-        lines.append(f"{table.remark}\n[{key}.{policy}]\n{body}")
+    read_tables(path)
+    document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else header)
+    places = _places(document)
+    added = ""
+    for (scenario, policy), table in sorted(found.items()):
+        place = places.get((scenario, policy))
+        if place is None:
+            added += f"\n{_text(scenario, policy, table)}"
+            continue
+        assert place.remark is not None  # `read_tables` refuses a table without one
+        container, position = place.remark
+        container.body[position] = (None, tomlkit.comment(table.remark.removeprefix("#").strip()))
+        _set_all(place.table, table.constants)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, "\n".join(lines).encode())
+    write_atomically(path, (tomlkit.dumps(document) + added).encode())
 
 
 def read_tables(path: Path) -> dict[tuple[str, str], Table]:
@@ -83,14 +98,61 @@ def read_tables(path: Path) -> dict[tuple[str, str], Table]:
         ValueError: the file holds something that is not such a table.
     """
     constants = read_tuned(path)
+    if not constants:
+        return {}
     tables: dict[tuple[str, str], Table] = {}
-    for match in _TABLE.finditer(path.read_text(encoding="utf-8") if path.exists() else ""):
-        scenario, policy = match["scenario"].strip('"'), match["policy"]
-        tables[scenario, policy] = Table(match["remark"].rstrip("\n"), constants[scenario][policy])
-    held = {(scenario, policy) for scenario, policies in constants.items() for policy in policies}
-    if held != set(tables):
-        missing = ", ".join(".".join(key) for key in sorted(held - set(tables)))
-        raise ValueError(
-            f"{path}: the table {missing} has no comment above it; add one, or give another file"
-        )
+    for key, place in _places(tomlkit.parse(path.read_text(encoding="utf-8"))).items():
+        if place.remark is None:
+            raise ValueError(
+                f"{path}: the table {'.'.join(key)} has no comment above it; add one, or give another file"
+            )
+        container, position = place.remark
+        scenario, policy = key
+        tables[key] = Table(container.body[position][1].as_string().strip(), constants[scenario][policy])
     return tables
+
+
+def _places(document: Container) -> dict[tuple[str, str], Place]:
+    """Where each table stands, by scenario and policy."""
+    places: dict[tuple[str, str], Place] = {}
+    above: tuple[Container, int] | None = None
+    for keys, container, position in _items(document, ()):
+        item = container.body[position][1]
+        if isinstance(item, TomlTable) and len(keys) == 2:
+            places[keys[0], keys[1]] = Place(item, above)
+        above = (container, position) if isinstance(item, Comment) else None
+    return places
+
+
+def _items(container: Container, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Container, int]]:
+    """Every item of a file in its order, with the names of the tables that it stands in and its own."""
+    for position, (key, item) in enumerate(container.body):
+        own = keys if key is None else (*keys, key.key)
+        if not (isinstance(item, TomlTable) and item.is_super_table()):
+            yield own, container, position
+        if isinstance(item, TomlTable):
+            yield from _items(item.value, own)
+
+
+def _set_all(table: TomlTable, constants: Mapping[str, Any]) -> None:
+    """Give a table these constants and no others, in place."""
+    for name in [name for name in table if name not in constants]:
+        del table[name]
+    # Blank lines and the remark of the next table are this one's last items; new constants go above.
+    body = table.value.body
+    below = len(body)
+    while below and body[below - 1][0] is None:
+        below -= 1
+    tail = body[below:]
+    del body[below:]
+    for name, value in constants.items():
+        table[name] = value
+    body.extend(tail)
+
+
+def _text(scenario: str, policy: str, table: Table) -> str:
+    """A table of its own, under its remark."""
+    document = tomlkit.document()
+    document[scenario] = tomlkit.table(is_super_table=True)
+    document[scenario][policy] = tomlkit.item(dict(table.constants))  # pyright: ignore
+    return f"{table.remark}\n{tomlkit.dumps(document)}"

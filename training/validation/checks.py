@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gpualloc_env.simulation.state import Array
-from training.reporting.report import Estimate, estimate
+from training.evaluation.statistics import Estimate, interval
 
 EXACT = 1e-9
 """Tolerance where the fluid is exact and only rounding may differ."""
@@ -47,7 +47,7 @@ def against_theory(
     scale: float | None = None,
 ) -> Check:
     """Hold measurements, one for each replication, against a number that is known."""
-    mean = estimate(measured)
+    mean = interval(measured)
     scale = abs(expected) if scale is None else scale
     difference = Estimate(*((value - expected) / scale for value in mean))
     return Check(name, theory, unit, expected, mean, difference, tolerance)
@@ -63,7 +63,7 @@ def against_simulator(
     reference, fluid = np.asarray(expected, dtype=np.float64), np.asarray(measured, dtype=np.float64)
     mean = float(reference.mean())
     return Check(
-        name, simulator, unit, mean, estimate(fluid), estimate((fluid - reference) / mean), tolerance
+        name, simulator, unit, mean, interval(fluid), interval((fluid - reference) / mean), tolerance
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from training.reporting.report import Estimate
+from training.evaluation.statistics import Estimate
 from training.validation.checks import record
 from training.validation.workflow_network import TASK_SERVICE_S
 

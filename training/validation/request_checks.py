@@ -11,7 +11,7 @@ import numpy as np
 
 from gpualloc_env.simulation.fluid import NEGLIGIBLE
 from gpualloc_env.simulation.state import Array
-from training.reporting.report import estimate
+from training.evaluation.statistics import interval
 from training.validation.checks import Check, against_simulator, controlled
 from training.validation.fluid import (
     generalised_processor_sharing,
@@ -162,9 +162,9 @@ def parting(case: Case, seed: int) -> Parting:
     """How far the fluid's mean task time is from Ciw's in one case."""
     bursts = case.tasks // case.burst
     requests, fluid = workflow(case.burst, bursts, case.load, case.dt, case.replications, seed)
-    gap = estimate((fluid - requests) / requests.mean())
+    gap = interval((fluid - requests) / requests.mean())
     missing = float(requests.mean() - fluid.mean()) / TASK_SERVICE_S
-    return Parting(case, estimate(requests), estimate(fluid), gap, missing)
+    return Parting(case, interval(requests), interval(fluid), gap, missing)
 
 
 STUDIES = {"M/D/1 and M/M/1": queues, "processor sharing": processor_sharing, "workflow": workflow_checks}

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from gpualloc_env.simulation.state import Array
+from training.evaluation.statistics import Estimate
 from training.reporting.figure_style import AGENT_COLOURS, POLICY_COLOURS, POLICY_MARKERS, STYLE
-from training.reporting.report import Estimate
 from training.validation.checks import Check
 from training.validation.closed_forms import (
     LOADS,
@@ -148,7 +148,7 @@ def points(
 ) -> None:
     """Means with their intervals."""
     mean, low, high = np.array(estimates).T
-    errors = np.maximum([mean - low, high - mean], 0.0)
+    errors = np.maximum(np.nan_to_num([mean - low, high - mean]), 0.0)
     axes.errorbar(x, mean, errors, fmt=marker, color=colour, markersize=7, capsize=3, label=label)
 
 

@@ -1,0 +1,97 @@
+"""The kinds of learned allocators: everything that tells one from another, in one place.
+
+To add one, register a `Kind` and give its settings a table in `defaults.toml`; its network and its
+actions are those of `NETWORKS` and `gpualloc_env.allocator.networks.ACTIONS`, or are added there.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from training.learning.action_transform import ActionTransform, corrections, simplex
+from training.learning.trained_network import NETWORKS, Network
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of learned allocator: what PPO trains, and what its actions mean."""
+
+    name: str
+    """As `--allocator` takes it."""
+    help: str
+    """What it is, as `--help` says it."""
+    network: str
+    """A key of `NETWORKS`, which says how its weights are exported."""
+    transform: Callable[[int, str], ActionTransform]
+    """From the number of agents and the name of the scenario to what makes shares of its actions."""
+    initial_gain: float
+    """Of the actor's last layer; with 0 its most likely actions are zero at first."""
+    table: str
+    """Name of its tables in `defaults.toml`: its own, or that of another kind whose settings it takes."""
+
+    @property
+    def exported(self) -> Network:
+        """How its network becomes plain arrays."""
+        return NETWORKS[self.network]
+
+
+_OURS = (
+    Kind(
+        "ppo",
+        "a multilayer perceptron over the whole observation, actions on the simplex",
+        network="mlp",
+        transform=lambda agents, _: simplex(agents),
+        initial_gain=0.01,
+        table="ppo",
+    ),
+    Kind(
+        "ppo-shared",
+        "one network for every agent, so that it serves any number of them",
+        network="shared",
+        transform=lambda agents, _: simplex(agents),
+        initial_gain=0.01,
+        table="ppo-shared",
+    ),
+    Kind(
+        "ppo-residual",
+        "the same, and its actions correct what receding-horizon control assumes, from whose decisions "
+        "it starts",
+        network="shared",
+        transform=corrections,
+        initial_gain=0.0,
+        table="ppo-residual",
+    ),
+)
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _OURS}
+"""Every kind by its name."""
+
+
+def register(kind: Kind) -> None:
+    """Add a kind, before the command line is read.
+
+    Raises:
+        ValueError: its name is taken, or it has no such network.
+    """
+    if kind.name in KINDS:
+        raise ValueError(f"there is an allocator {kind.name!r} already; give another name")
+    if kind.network not in NETWORKS:
+        raise ValueError(f"unknown network {kind.network!r}; give one of {', '.join(NETWORKS)}")
+    KINDS[kind.name] = kind
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of a name.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name in KINDS:
+        return KINDS[name]
+    close = get_close_matches(name, KINDS, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"give one of {', '.join(KINDS)}"
+    raise ValueError(f"unknown allocator {name!r}; {hint}")
+
+
+def help_text() -> str:
+    """All kinds as `--help` lists them."""
+    return " ".join(f"`{kind.name}`: {kind.help}." for kind in KINDS.values())
