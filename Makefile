@@ -4,12 +4,16 @@ BIN := $(VENV)/bin
 export PYTHONPATH := $(CURDIR)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check lint bench format
+.PHONY: demo test check lint bench docs format
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/docs-ready: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 demo: $(VENV)/ready
@@ -32,6 +36,10 @@ check: lint test
 
 bench: $(VENV)/ready
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-quiet
+
+docs: $(VENV)/docs-ready
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+	@echo "Pages: docs/_build/html/index.html"
 
 format: $(VENV)/ready
 	$(BIN)/ruff format .

@@ -24,6 +24,7 @@ from gpualloc_env.simulation.state import (
     WORTH,
     AnyArray,
     Array,
+    names_of,
 )
 from gpualloc_env.simulation.threads import Threads
 
@@ -278,9 +279,9 @@ def _setting_records(scenario: Scenario) -> AnyArray:
     platform, objective = scenario.platform, scenario.objective
     settings = np.zeros(1, SETTINGS)
     settings["dt"] = scenario.dt
-    settings["slice"] = platform.slice or 0.0
-    for name in ("gpus", "max_share", "reallocation_s", "deadband", "keep_alive_s"):
-        settings[name] = getattr(platform, name)
+    for name in names_of(SETTINGS):
+        if name in type(platform).model_fields:
+            settings[name] = getattr(platform, name) or 0.0
     for term in TERMS:
         settings["price"][term] = getattr(objective, term)
     derive(settings)

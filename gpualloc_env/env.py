@@ -29,7 +29,7 @@ def single_spaces(num_agents: int) -> tuple[spaces.Box, spaces.Box]:
 class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
     """Share a few GPUs among the agents of a serverless LLM workload, step by step.
 
-    The README has the full description: spaces, reward, start and end of an episode, arguments.
+    `docs/environment.md` has the full description: spaces, reward, start and end of an episode, arguments.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012  Gymnasium's own declaration

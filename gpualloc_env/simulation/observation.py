@@ -172,10 +172,11 @@ def packed_from(arrays: AnyArray, settings: AnyArray) -> Packed:
         np.empty(arrays.shape[1:], STATE), np.empty(arrays.shape[1:], AGENT), np.empty(1, SETTINGS)
     )
     columns, states = arrays.transpose(1, 2, 0), len(STATE_FIELDS)
-    # The fields are the first columns of the records.
+    # The fields of a view are the first columns of the records of agents.
     plain(packed.state)[..., :states] = columns[..., :states]
     plain(packed.agents)[..., : len(AGENT_FIELDS)] = columns[..., states:]
-    plain(packed.settings)[:, : len(SETTING_FIELDS)] = settings
+    for name, value in zip(SETTING_FIELDS, settings.tolist(), strict=True):
+        packed.settings[name] = value
     return packed
 
 

@@ -5,7 +5,6 @@ import shutil
 from dataclasses import replace
 from itertools import pairwise
 from math import exp, log
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -22,7 +21,6 @@ from training.fit import FitConfig, main
 from training.fitting.burst_likelihood import (
     Stream,
     burst_log_likelihood,
-    mmpp_log_likelihood,
     poisson_log_likelihood,
 )
 from training.fitting.cycle_regression import find_cycle
@@ -100,11 +98,6 @@ def test_likelihood_of_a_changing_rate():
     changing = Stream(3.0, gaps, mean, factor)
     assert poisson_log_likelihood([changing]) == pytest.approx(expected)
     assert burst_log_likelihood([changing], Burst(ratio=1)) == pytest.approx(expected)
-
-
-def test_machine_code_of_the_likelihood_follows_its_file_and_the_package():
-    stamp = mmpp_log_likelihood._cache._cache_file._source_stamp
-    assert {"burst_likelihood.py", "compiled.py"} <= {Path(path).name for path, _, _ in stamp}
 
 
 def test_gaps_of_zero_and_of_a_year_have_a_finite_likelihood():
