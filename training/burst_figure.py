@@ -5,20 +5,21 @@ python -m training.burst_figure --policies receding-horizon runs/my-ppo --out bu
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-import tyro
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.simulation.state import Array
-from training.artifacts.policies import policy_of
-from training.cli import fail
-from training.compare import named
+from training.artifacts.policies import named, policy_of
+from training.cli import run
 from training.evaluation.evaluate import Evaluation, evaluate
 from training.evaluation.held_out import count_episodes, held_out_scenario
+from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
+from training.limits import Limits
 from training.reporting.figure_style import AGENT_COLOURS, STYLE
 
 
@@ -30,12 +31,12 @@ class BurstFigureConfig(Overrides):
     """Names of baselines, exported allocators, or directories of training runs."""
     scenario: str = "serverless"
     """A registered scenario, or the path of a .toml file."""
-    seed: int = 10000
+    seed: Annotated[int, Limits(0, FIRST_VALIDATION_SEED, open_high=True)] = 10000
     """Seed of the first episode to choose from."""
-    episodes: int = 20
+    episodes: Annotated[int, Limits(1)] = 20
     """Episodes to choose from, of a log at most its windows: where the last policy gains most on the first,
     the window is drawn."""
-    seconds: float = 60.0
+    seconds: Annotated[float, Limits(0, open_low=True)] = 60.0
     """Length of the window [s]."""
     out: Path = Path("burst.png")
     """The figure."""
@@ -43,21 +44,17 @@ class BurstFigureConfig(Overrides):
 
 def main(config: BurstFigureConfig) -> None:
     """Play the episodes, choose the window, draw it."""
-    try:
-        if config.episodes < 1 or config.seconds <= 0:
-            raise ValueError("episodes must be at least 1 and seconds above 0")
-        scenario = held_out_scenario(config.scenario, config)
-        episodes = count_episodes(config.episodes, scenario)
-        made = {
-            name: policy_of(given, scenario, episodes, config.seed)
-            for name, given in named(config.policies).items()
-        }
-        played = [evaluate(name, policy, scenario, episodes, config.seed) for name, policy in made.items()]
-        steps = min(scenario.steps, max(1, round(config.seconds / scenario.dt)))
-        episode, start, gain = window(played[0], played[-1], steps)
-        draw(config.out, played, episode, start, steps)
-    except (ValueError, OSError) as error:
-        fail(error)
+    check_evaluation_seeds(config.seed, config.episodes)
+    scenario = held_out_scenario(config.scenario, config)
+    episodes = count_episodes(config.episodes, scenario, recorded=len(config.policies))
+    made = {
+        name: policy_of(given, scenario, episodes, config.seed)
+        for name, given in named(config.policies).items()
+    }
+    played = [evaluate(name, policy, scenario, episodes, config.seed) for name, policy in made.items()]
+    steps = min(scenario.steps, max(1, round(config.seconds / scenario.dt)))
+    episode, start, gain = window(played[0], played[-1], steps)
+    draw(config.out, played, episode, start, steps)
     first = start * scenario.dt
     if gain <= 0:
         print(f"{played[-1].policy} gains nowhere on {played[0].policy}: this is where it loses least")
@@ -117,4 +114,4 @@ def draw(path: Path, played: list[Evaluation], episode: int, start: int, steps: 
 
 
 if __name__ == "__main__":
-    main(tyro.cli(BurstFigureConfig))
+    run(main, BurstFigureConfig)

@@ -1,7 +1,7 @@
 """The one rollout loop: a policy on held-out episodes, all of them side by side."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -59,8 +59,12 @@ def mean_metrics(episodes: Sequence[Metrics]) -> Metrics:
     return means
 
 
-def joined(name: str, runs: Sequence[Evaluation]) -> Evaluation:
+def joined(name: str, played: Iterable[Evaluation]) -> Evaluation:
     """One evaluation of the training seeds of a policy, each on the same episodes."""
+    runs: list[Evaluation] = []
+    for run in played:
+        # The recorded steps of the first are kept; those of all would not fit into memory.
+        runs.append(replace(run, batch=runs[0].batch) if runs else run)
     if len(runs) == 1:
         return runs[0]
     episodes = range(len(runs[0].metrics))

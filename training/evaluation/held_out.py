@@ -1,14 +1,13 @@
 """The episodes on which policies are judged: those that no policy was trained on."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gpualloc_env.memory import bytes_needed, physical_memory
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
-from gpualloc_env.simulation.state import OUTCOME
 
 
 def held_out_scenario(
@@ -44,12 +43,11 @@ def count_episodes(asked: int, scenario: Scenario, recorded: int = 1) -> int:
     if asked < 1:
         raise ValueError(f"episodes must be at least 1, got {asked}")
     episodes = asked if scenario.trace is None else min(asked, scenario.windows.episodes)
-    each = recorded * scenario.steps * len(scenario.agents) * OUTCOME.itemsize
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if episodes * each > memory // 2:
+    needed, memory = recorded * bytes_needed(scenario, episodes, record=True), physical_memory()
+    if memory is not None and needed > memory:
         raise ValueError(
-            f"episodes = {episodes} of {scenario.name!r} take {episodes * each / 2**30:.0f} GiB of memory, "
-            f"and this machine has {memory / 2**30:.0f}; play at most {memory // 2 // each}"
+            f"episodes = {episodes} of {scenario.name!r} need {needed / 1e9:.3g} GB of memory, and this "
+            f"machine has {memory / 1e9:.3g} GB; play at most {int(episodes * memory / needed)}"
         )
     return episodes
 
