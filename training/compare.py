@@ -121,7 +121,7 @@ class Contest:
                 if not skip_misfits:
                     raise
                 status.print(f"{name} without {label}: {error}")
-        episodes = count_episodes(config.episodes, scenario, recorded=len(policies))
+        episodes = count_episodes(config.episodes, scenario, policies=len(policies))
         if scenario.trace is not None:
             status.print(scenario.windows.accounting)
             if episodes < config.episodes:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gpualloc_env.memory import bytes_needed, physical_memory
+from gpualloc_env.memory import physical_memory
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
@@ -29,13 +29,16 @@ def held_out_among_others(scenario: str, overrides: Overrides) -> Scenario:
     return held_out_scenario(scenario, overrides)
 
 
-def count_episodes(asked: int, scenario: Scenario, recorded: int = 1) -> int:
+METRICS_BYTES = 4096  # that the metrics of an episode take, for each agent and for all together
+
+
+def count_episodes(asked: int, scenario: Scenario, policies: int = 1) -> int:
     """How many episodes to play: those asked for, but every window of a log at most once.
 
     Args:
         asked: how many.
         scenario: what is played.
-        recorded: policies whose every step is kept at the same time.
+        policies: how many play them.
 
     Raises:
         ValueError: none, or more than this machine has memory for.
@@ -43,7 +46,9 @@ def count_episodes(asked: int, scenario: Scenario, recorded: int = 1) -> int:
     if asked < 1:
         raise ValueError(f"episodes must be at least 1, got {asked}")
     episodes = asked if scenario.trace is None else min(asked, scenario.windows.episodes)
-    needed, memory = recorded * bytes_needed(scenario, episodes, record=True), physical_memory()
+    # Steps are summed up as they are played; what is kept of each episode are its metrics.
+    needed = policies * episodes * METRICS_BYTES * (1 + len(scenario.agents))
+    memory = physical_memory()
     if memory is not None and needed > memory:
         raise ValueError(
             f"episodes = {episodes} of {scenario.name!r} need {needed / 1e9:.3g} GB of memory, and this "
