@@ -295,7 +295,7 @@ def test_text_that_is_not_toml_is_refused_with_the_line(written):
         (
             '"writer"',
             '"critic"',
-            r"agents must have different names, got 'critic' 2 times; rename the others",
+            r"different names, got 'critic' 2 times; rename the others",
         ),
         ('slice = "1/7"', 'slice = "3/1"', r"slice must not exceed what one agent can hold, 1\.5 GPU, got 3"),
         ('slice = "1/7"', 'slice = "a seventh"', r"platform\.slice.*a seventh"),
