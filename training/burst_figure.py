@@ -54,7 +54,7 @@ def main(config: BurstFigureConfig) -> None:
         for name, given in named(config.policies).items()
     }
     played = {
-        name: rollout(policy, scenario, episodes, config.seed, record=True).history
+        name.removesuffix(".npz"): rollout(policy, scenario, episodes, config.seed, record=True).history
         for name, policy in made.items()
     }
     names, priority = list(played), np.array([agent.priority for agent in scenario.agents], dtype=np.float64)

@@ -67,7 +67,8 @@ class Evaluation:
         """Its name in tables and figures."""
         if self.kind == "privileged":
             return f"{self.policy} (knows the future)"
-        return self.policy if len(self.by_seed) == 1 else f"{self.policy} ({len(self.by_seed)} seeds)"
+        name = self.policy.removesuffix(".npz")
+        return name if len(self.by_seed) == 1 else f"{name} ({len(self.by_seed)} seeds)"
 
 
 def mean_metrics(episodes: Sequence[Metrics]) -> Metrics:
