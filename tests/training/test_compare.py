@@ -16,9 +16,10 @@ from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.traces.log import Log
 from training.artifacts.policies import AgentsError
 from training.compare import ENTRIES, CompareConfig, main, named
-from training.evaluation.evaluate import rollout
+from training.evaluation.evaluate import mean_metrics, rollout
+from training.evaluation.statistics import interval
 from training.files.provenance import PACKAGES
-from training.reporting.report import estimate, mean_metrics, overview
+from training.reporting.report import overview
 
 PAPER = ("--scenario", "paper", "--policies", "static", "round-robin", "adaptive", "--episodes", "1")
 
@@ -122,20 +123,20 @@ def test_a_second_comparison_replaces_the_first_and_leaves_other_files(tmp_path)
 def test_metrics_without_requests_are_left_out_of_the_mean():
     assert mean_metrics([{"latency": 2.0}, {"latency": float("nan")}]) == {"latency": 2.0}
     assert np.isnan(mean_metrics([{"latency": float("nan")}])["latency"])
-    assert np.isnan(estimate([np.nan]).mean)
+    assert np.isnan(interval([np.nan]).mean)
 
 
 @pytest.mark.parametrize("count", [2, 3, 10, 100])
 def test_intervals_hold_the_mean(count):
     values = np.random.default_rng(count).exponential(size=count)
-    mean, low, high = estimate([*values, np.nan])
+    mean, low, high = interval([*values, np.nan])
     assert low < mean < high and mean == pytest.approx(values.mean())
-    assert estimate(np.full(count, 0.1)) == pytest.approx((0.1, 0.1, 0.1))
+    assert interval(np.full(count, 0.1)) == pytest.approx((0.1, 0.1, 0.1))
 
 
 def test_interval_of_many_episodes_is_the_normal_one():
     values = np.random.default_rng(0).normal(10.0, 3.0, size=400)
-    _, low, high = estimate(values)
+    _, low, high = interval(values)
     # ± 1.96 · 3 / √400
     assert (high - low) / 2 == pytest.approx(0.294, rel=0.1)
 
@@ -154,7 +155,7 @@ def log(monkeypatch, tmp_path):
     times = np.arange(300.0)
     tokens = np.tile([1, 2, 3], 100)
     stored = Log(tmp_path / "log.csv", times, tokens / 2, prompt_tokens=tokens)
-    monkeypatch.setattr("gpualloc_env.traces.formats.read_log", lambda path: stored)
+    monkeypatch.setattr("gpualloc_env.traces.formats.read_log", lambda path, time_unit=None: stored)
     return str(stored.path)
 
 
