@@ -19,7 +19,7 @@ from rich.progress import Progress
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
-from training.cli import options, results_console, run
+from training.cli import options, progress_bars, results_console, run, status_console
 from training.evaluation.seeds import LAST_RUN_SEED, check_run_seeds
 from training.files.run_directory import RESULT, check_claim, claimed
 from training.learning.callbacks import Boundaries, CriticFirst
@@ -32,7 +32,7 @@ from training.search.search_space import SPACE, distributions, make_study, round
 from training.search.trial_journal import TrialJournal
 from training.search.trial_table import Trial, write_trials
 from training.search.tuned_file import Table, read_tables, refuse_changed, write_tables
-from training.train import AllocatorName, TrainConfig, make_learner, progress_display, train, whole_steps
+from training.train import AllocatorName, TrainConfig, make_learner, train, whole_steps
 
 HEADER = """\
 # What PPO is trained with, by scenario and allocator, found by training.study on training and validation
@@ -91,7 +91,8 @@ def main(config: StudyConfig) -> None:
     scenario = load_scenario(config.scenario, config)
     scenario.source()
     check_claim(config.out, asked(config))
-    with claimed(config.out, asked(config)), progress_display(config.progress) as progress:
+    bars = progress_bars(status_console(), counted=True, shown=config.progress)
+    with claimed(config.out, asked(config)), bars as progress:
         journal = TrialJournal(config.out / JOURNAL)
         trials = search(config, scenario, journal, progress)
         best = min(
