@@ -3,26 +3,26 @@
 python -m training.compare --scenario serverless --policies static adaptive runs/my-ppo
 """
 
-import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-import tyro
 from rich.console import Console
-from rich.progress import track
 
-from baselines import POLICIES, PRIVILEGED, Policy
+from baselines import PRIVILEGED, Policy
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario
-from training.artifacts.policies import AgentsError, kind_of, load_policy, policy_of
-from training.cli import fail
-from training.evaluation.evaluate import Evaluation, evaluate
+from training.artifacts.policies import AgentsError, kind_of, load_policies, named, policy_of
+from training.cli import results_console, run, status_console, track
+from training.evaluation.evaluate import Evaluation, evaluate, joined
 from training.evaluation.held_out import count_episodes, held_out_among_others, held_out_scenario
+from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.files.provenance import write_config
 from training.files.staging import staged
+from training.limits import Limits
 from training.reporting.event_files import write_runs
+from training.reporting.figure_style import attempted
 from training.reporting.figures import draw
 from training.reporting.heatmap import draw_heatmap
 from training.reporting.report import (
@@ -48,14 +48,15 @@ class CompareConfig(Overrides):
     scenario: str = "serverless"
     """A registered scenario, the path of a .toml file, or `all` registered scenarios one after another."""
     policies: tuple[str, ...] = ("static", "round-robin", "adaptive")
-    """Names of baselines, exported allocators (.npz), and directories of training runs.
+    """Names of baselines, exported allocators (.npz), and directories of training runs; a directory that
+    holds several seeds, runs or exported, is one policy with the mean over them.
 
     `clairvoyant` searches a good schedule for every episode with its arrivals known, which takes
     seconds an episode; it shows what could be attained and is labelled as knowing the future.
     """
-    episodes: int = 100
+    episodes: Annotated[int, Limits(1)] = 100
     """Held-out episodes that every policy plays; of a log, at most its windows."""
-    seed: int = 10000
+    seed: Annotated[int, Limits(0, FIRST_VALIDATION_SEED, open_high=True)] = 10000
     """Seed of the first episode; the others follow it."""
     out: Path = Path("runs/compare")
     """Directory for the results; those of an earlier comparison in it are replaced."""
@@ -63,29 +64,27 @@ class CompareConfig(Overrides):
 
 def main(config: CompareConfig) -> None:
     """Evaluate every policy on the same episodes of each scenario, write the files, print the tables."""
-    status = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    status = status_console()
+    check_evaluation_seeds(config.seed, config.episodes)
     everything = config.scenario == ALL
     names = all_scenarios(config, status) if everything else [config.scenario]
-    console = Console(width=None if sys.stdout.isatty() else 130, markup=False, highlight=False)
-    try:
-        contests = [Contest.of(config, name, status, skip_misfits=everything) for name in names]
-        with staged(config.out, OWNED, mark="summary.json") as directory:
-            summaries: dict[str, Summary] = {}
-            for name, contest in zip(names, contests, strict=True):
-                target = directory / name if everything else directory
-                evaluations = contest.run(target, config, status)
-                summaries[name] = summary(evaluations, config.seed)
-                for title, rows in tables(evaluations).items():
-                    console.print(rich_table(f"{name}: {title}" if everything else title, rows), "", sep="\n")
-            if everything:
-                write_json(directory / "summary.json", {"scenarios": summaries})
-                write_config(directory / "config.json", asdict(config))
-                draw_heatmap(directory / "heatmap.png", summaries)
-                console.print(
-                    rich_table("Objective J by scenario (lower is better)", overview(summaries)), ""
-                )
-    except (ValueError, OSError) as error:
-        fail(error)
+    contests = [Contest.of(config, name, status, skip_misfits=everything) for name in names]
+    summaries: dict[str, Summary] = {}
+    printed: dict[str, list[dict[str, str]]] = {}
+    with staged(config.out, OWNED, mark="summary.json") as directory:
+        for name, contest in zip(names, contests, strict=True):
+            evaluations = contest.run(directory / name if everything else directory, config, status)
+            summaries[name] = summary(evaluations, config.seed)
+            for title, rows in tables(evaluations).items():
+                printed[f"{name}: {title}" if everything else title] = rows
+        if everything:
+            write_json(directory / "summary.json", {"scenarios": summaries})
+            write_config(directory / "config.json", asdict(config))
+            attempted(draw_heatmap, directory / "heatmap.png", summaries, warn=status.print)
+            printed["Objective J by scenario (lower is better)"] = overview(summaries)
+    console = results_console()
+    for title, rows in printed.items():
+        console.print(rich_table(title, rows), "", sep="\n")
     place = config.out if everything else config.out / "tensorboard"
     console.print(f"Results in {config.out}; charts with: tensorboard --logdir {place}")
 
@@ -95,8 +94,9 @@ class Contest:
     """One scenario, and the policies that play the same episodes of it."""
 
     scenario: Scenario
-    policies: dict[str, Policy | None]
-    """By the names under which they appear; None for one that is made as the episodes are played."""
+    policies: dict[str, list[Policy] | None]
+    """By the names under which they appear, one for each training seed; None for one that is made as the
+    episodes are played."""
     given: dict[str, str]
     """What each was asked for as."""
     episodes: int
@@ -112,16 +112,16 @@ class Contest:
             skip_misfits: leave out a policy that was trained for other agents, and say so.
         """
         scenario = make_scenario(config, name)
-        policies: dict[str, Policy | None] = {}
+        policies: dict[str, list[Policy] | None] = {}
         asked = named(config.policies)
         for label, given in asked.items():
             try:
-                policies[label] = None if given in PRIVILEGED else load_policy(given, scenario)
+                policies[label] = None if given in PRIVILEGED else load_policies(given, scenario)
             except AgentsError as error:
                 if not skip_misfits:
                     raise
                 status.print(f"{name} without {label}: {error}")
-        episodes = count_episodes(config.episodes, scenario)
+        episodes = count_episodes(config.episodes, scenario, policies=len(policies))
         if scenario.trace is not None:
             status.print(scenario.windows.accounting)
             if episodes < config.episodes:
@@ -132,26 +132,25 @@ class Contest:
         return cls(scenario, policies, asked, episodes)
 
     def run(self, directory: Path, config: CompareConfig, status: Console) -> list[Evaluation]:
-        """Play the episodes and write the results."""
+        """Play the episodes and write the results, the numbers before the figures."""
         directory.mkdir(exist_ok=True)
-        evaluations = [
-            self.evaluation(name, config.seed)
-            for name in track(self.policies, f"Evaluating on {self.scenario.name}", console=status)
-        ]
+        what = f"Evaluating on {self.scenario.name}"
+        evaluations = [self.evaluation(name, config.seed) for name in track([*self.policies], what, status)]
         write_json(directory / "summary.json", summary(evaluations, config.seed))
         write_episodes(directory / "episodes.csv", evaluations, config.seed)
         write_config(directory / "config.json", asdict(config))
-        draw(directory / "comparison.png", evaluations, config.seed)
-        write_runs(directory / "tensorboard", evaluations, directory / "comparison.png")
+        figure = attempted(draw, directory / "comparison.png", evaluations, config.seed, warn=status.print)
+        write_runs(directory / "tensorboard", evaluations, figure)
         return evaluations
 
     def evaluation(self, name: str, seed: int) -> Evaluation:
-        """What one policy does in the episodes, the first seeded `seed`."""
-        given = self.given[name]
-        policy = self.policies[name]
-        if policy is None:
-            policy = policy_of(given, self.scenario, self.episodes, seed)
-        return evaluate(name, policy, self.scenario, self.episodes, seed, kind=kind_of(given))
+        """What one policy does in the episodes, the first seeded `seed`; the mean of its training seeds."""
+        given, runs = self.given[name], self.policies[name]
+        if runs is None:
+            runs = [policy_of(given, self.scenario, self.episodes, seed)]
+        kind = kind_of(given)
+        played = (evaluate(name, run, self.scenario, self.episodes, seed, kind=kind) for run in runs)
+        return joined(name, played)
 
 
 def all_scenarios(config: CompareConfig, status: Console) -> list[str]:
@@ -167,31 +166,5 @@ def make_scenario(config: CompareConfig, name: str) -> Scenario:
     return (held_out_among_others if config.scenario == ALL else held_out_scenario)(name, config)
 
 
-def named(policies: Sequence[str]) -> dict[str, str]:
-    """The policies by the names under which they appear.
-
-    A run is called by the last part of its path, by the last two if that is a seed alone, and by as
-    many parts as it takes where that is another's name too. The name of a baseline stays as it is.
-
-    Raises:
-        ValueError: no policy, or one that is given twice.
-    """
-    if not policies:
-        raise ValueError(f"no policies to compare; give some of {', '.join(POLICIES)}, or run directories")
-    known = {*POLICIES, *PRIVILEGED}
-    parts = [(given,) if given in known else Path(given).resolve().parts for given in policies]
-    for given, count in zip(policies, (parts.count(path) for path in parts), strict=True):
-        if count > 1:
-            raise ValueError(f"policy {given!r} is given {count} times; give each policy once")
-    names: dict[str, str] = {}
-    for given, path in zip(policies, parts, strict=True):
-        others = [other for other in parts if other != path]
-        least = 2 if path[-1].startswith("seed-") else 1
-        unique = (n for n in range(least, len(path)) if all(other[-n:] != path[-n:] for other in others))
-        length = next(unique, len(path))
-        names["/".join(path[-length:])] = given
-    return names
-
-
 if __name__ == "__main__":
-    main(tyro.cli(CompareConfig))
+    run(main, CompareConfig)

@@ -25,15 +25,17 @@ from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.artifacts.onnx_graph import write_onnx
-from training.artifacts.policies import read_transform
-from training.cli import fail, options
+from training.artifacts.policies import read_transform, seed_runs
+from training.cli import options, run
 from training.evaluation.evaluate import evaluate
 from training.evaluation.held_out import count_episodes, held_out_scenario
+from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.files.atomic import UNFINISHED
 from training.files.run_directory import CONFIG, MODEL, TRANSFORM
 from training.learning.action_transform import ActionTransform
 from training.learning.allocator_policy import AllocatorPolicy
 from training.learning.trained_network import NETWORKS, network_of
+from training.limits import Limits
 
 Shares = Callable[[AnyArray], Array]
 WRITERS = {".npz": write_npz, ".onnx": write_onnx}
@@ -50,19 +52,16 @@ class ExportConfig:
     """The directory of a training run. Reading it unpickles: export only runs that you trust."""
     out: Path
     """The file to write: .npz for NumPy alone, .onnx for any ONNX runtime. It replaces an earlier one."""
-    episodes: Annotated[int, tyro.conf.arg(metavar="INT")] = 100
+    episodes: Annotated[int, Limits(1)] = 100
     """Held-out episodes of the training scenario on which the exported allocator is validated; of a
     log, at most its windows."""
-    seed: int = 1_000_000
+    seed: Annotated[int, Limits(0, FIRST_VALIDATION_SEED, open_high=True)] = 1_000_000
     """Seed of the first of them; the others follow it."""
 
 
 def main(config: ExportConfig) -> None:
     """Read the run, write the file, hold what it decides against the trained model, and validate it."""
-    try:
-        manifest = export(config)
-    except (ValueError, OSError) as error:
-        fail(error)
+    manifest = export(config)
     result = manifest.validation
     assert result is not None
     print(f"{config.out}: {config.out.stat().st_size / 1024:.0f} KiB, for {listed(manifest.agents)}")
@@ -173,6 +172,12 @@ def check(config: ExportConfig) -> None:
         raise FileNotFoundError(f"--out {config.out}: there is no folder {config.out.parent}; make it first")
     if not config.run.is_dir():
         raise NotADirectoryError(f"{config.run} is not the directory of a training run")
+    seeds = seed_runs(config.run)
+    if seeds:
+        raise ValueError(
+            f"{config.run} holds several training seeds; export them one by one: {', '.join(map(str, seeds))}"
+        )
+    check_evaluation_seeds(config.seed, config.episodes)
     for name in (MODEL, TRANSFORM, CONFIG):
         if not (config.run / name).is_file():
             raise FileNotFoundError(f"{config.run} holds no finished training run: {name} is missing")
@@ -184,4 +189,4 @@ def command(trained: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(ExportConfig))
+    run(main, ExportConfig)

@@ -4,7 +4,6 @@ python -m training.fit AzureLLMInferenceTrace_code.csv --out my-scenario.toml
 """
 
 import shlex
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -12,19 +11,21 @@ from typing import Annotated
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import track
+from rich.text import Text
 
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.traces.formats import read_log
-from training.cli import fail, options
+from training.cli import options, results_console, run, status_console, track
+from training.evaluation.seeds import FIRST_VALIDATION_SEED
 from training.fitting.drawn_log import drawn_times
 from training.fitting.fit_report import Comparison, notes, table, table_of_agents, verdicts
 from training.fitting.fitted_scenario import check_out, fitted_scenario, write_scenario
 from training.fitting.log_statistics import Statistics, statistics
 from training.fitting.request_streams import RequestStreams, request_streams, rounded
 from training.fitting.traffic_fit import SHORTEST_BURST_S, fit_traffic
+from training.limits import Limits
 from training.reporting.report import markdown_table, rich_table
 
 
@@ -38,62 +39,57 @@ class FitConfig(Overrides):
     """The TOML file to write; it must not exist yet."""
     scenario: str = "serverless"
     """A registered scenario, or the path of a .toml file, whose agents, platform and objective are kept."""
-    draws: Annotated[int, tyro.conf.arg(metavar="INT")] = 20
-    """Logs to draw from the fitted scenario, each as long as the log, for the comparison."""
-    seed: int = 0
+    draws: Annotated[int, Limits(2, 1000)] = 20
+    """Logs to draw from the fitted scenario, each as long as the log, to show how much they differ."""
+    seed: Annotated[int, Limits(0, FIRST_VALIDATION_SEED, open_high=True)] = 0
     """Seed of the first of them; the others follow it."""
 
 
 def main(config: FitConfig) -> None:
-    """Read, fit, draw logs from what was fitted, print the comparison and write the scenario."""
-    status = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
-    try:
-        if config.draws < 2:
-            raise ValueError(f"draws must be at least 2, to show how much they differ, got {config.draws}")
-        check_out(config.out)
-        check_changes(config)
-        base = load_scenario(config.scenario, config)
-        log = read_log(config.log)
-        streams = request_streams(log, base.agent_names)
-    except (ValueError, OSError) as error:
-        fail(error)
+    """Read, fit, draw logs from what was fitted, write the scenario and print the comparison."""
+    status = status_console()
+    check_out(config.out)
+    check_changes(config)
+    base = load_scenario(config.scenario, replace(config, time_unit=None))
+    log = read_log(config.log, config.time_unit)
+    streams = request_streams(log, base.agent_names)
     with status.status("Fitting") as line:
         shortest = max(SHORTEST_BURST_S, streams.quantum_s)
-        fit = fit_traffic(streams.times, streams.span_s, shortest, line.update)
+        fit = fit_traffic(streams.times, streams.span_s, shortest, lambda text: line.update(Text(text)))
     scenario = fitted_scenario(config.out.stem, base, log, fit.traffic)
-    seeds = range(config.seed, config.seed + config.draws)
-    draws = [
-        by_agent(drawn_streams(scenario, streams, seed))
-        for seed in track(seeds, "Drawing logs from the fit", console=status)
-    ]
-    all_requests, *agents = (
-        Comparison(measured, np.array(drawn))
-        for measured, drawn in zip(by_agent(streams), zip(*draws, strict=True), strict=True)
+    all_requests, by_name = compared(
+        config, scenario, streams, several=len(log.agent_names) > 1, status=status
     )
-    named = {
-        name: comparison
-        for name, times, comparison in zip(base.agent_names, streams.times, agents, strict=True)
-        if len(times) and len(log.agent_names) > 1
-    }
-    said = [
-        *notes(log, streams, scenario, fit),
-        *verdicts(all_requests, named, fit.traffic.burst),
-    ]
+    said = [*notes(log, streams, scenario, fit), *verdicts(all_requests, by_name, fit.traffic.burst)]
     tables = {f"{log.path.name} and the fit": table(all_requests)}
-    if named:
-        tables["By agent"] = table_of_agents(named)
+    if by_name:
+        tables["By agent"] = table_of_agents(by_name)
     command = shlex.join(["python", "-m", "training.fit", *arguments(config)])
     texts = [markdown_table(rows) for rows in tables.values()]
-    try:
-        write_scenario(config.out, scenario, [command, f"Log: {log.path}", "", *texts, "", *said])
-    except OSError as error:
-        fail(error)
-    console = Console(width=None if sys.stdout.isatty() else 130, markup=False, highlight=False)
+    write_scenario(config.out, scenario, [command, f"Log: {log.path}", "", *texts, "", *said])
+    console = results_console()
     for title, rows in tables.items():
         console.print(rich_table(title, rows), "", sep="\n")
     console.print(*said, "", sep="\n", soft_wrap=True)
     again = f"python -m training.compare --scenario {shlex.quote(str(config.out))}"
     console.print(f"Scenario in {config.out}; try: {again}", soft_wrap=True)
+
+
+def compared(
+    config: FitConfig, scenario: Scenario, streams: RequestStreams, *, several: bool, status: Console
+) -> tuple[Comparison, dict[str, Comparison]]:
+    """The log beside logs drawn from the scenario: all requests, and each agent's where it names several."""
+    seeds = range(config.seed, config.seed + config.draws)
+    draws = [
+        by_agent(drawn_streams(scenario, streams, seed))
+        for seed in track(seeds, "Drawing logs from the fit", status)
+    ]
+    all_requests, *agents = (
+        Comparison(measured, np.array(drawn))
+        for measured, drawn in zip(by_agent(streams), zip(*draws, strict=True), strict=True)
+    )
+    named = zip(scenario.agent_names, streams.times, agents, strict=True)
+    return all_requests, {name: each for name, times, each in named if len(times) and several}
 
 
 def check_changes(config: FitConfig) -> None:
@@ -125,4 +121,4 @@ def arguments(config: FitConfig) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(FitConfig))
+    run(main, FitConfig)

@@ -3,36 +3,37 @@
 python -m training.leaderboard --episodes 100 --seed 10000 --out runs/leaderboard
 """
 
-import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event
+from typing import Annotated
 
-import numpy as np
-import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
 from baselines import POLICIES, PRIVILEGED, Policy, lower_bounds
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import Array
-from training.artifacts.policies import AgentsError, kind_of, load_policies, policy_of
-from training.cli import fail
-from training.compare import named
-from training.evaluation.evaluate import Kind, evaluate, mean_metrics
+from training.artifacts.policies import AgentsError, kind_of, load_policies, named, policy_of
+from training.cli import progress_bars, results_console, run, status_console
+from training.evaluation.evaluate import Kind, evaluate, joined, mean_metrics
 from training.evaluation.held_out import count_episodes, held_out_among_others, held_out_scenario
+from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.evaluation.verdicts import Entry
 from training.files.provenance import write_config
 from training.files.staging import staged
+from training.limits import Limits
+from training.reporting.figure_style import attempted
 from training.reporting.leaderboard_figures import draw_headroom, draw_power, draw_profiles
 from training.reporting.leaderboard_report import (
     Board,
     boards_json,
+    notes,
     rows_by_scenario,
     summary_rows,
     write_csv,
@@ -62,53 +63,40 @@ class LeaderboardConfig(Overrides):
     `all` stands for every baseline; `clairvoyant` searches a good schedule for every episode with
     its arrivals known, which takes seconds an episode.
     """
-    episodes: int = 100
+    episodes: Annotated[int, Limits(1)] = 100
     """Held-out episodes of each scenario; one where all are alike, of a log at most its windows."""
-    seed: int = 10000
+    seed: Annotated[int, Limits(0, FIRST_VALIDATION_SEED, open_high=True)] = 10000
     """Seed of the first episode; the others follow it."""
     out: Path = Path("runs/leaderboard")
     """Directory for the results; those of an earlier leaderboard in it are replaced."""
-    workers: int | None = None
+    workers: Annotated[int | None, Limits(1)] = None
     """Processes that compute bounds; default: one for each core."""
 
 
 def main(config: LeaderboardConfig) -> None:
-    """Play everything, write the files, print the tables."""
-    status = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
-    try:
-        policies = named(
-            [each for given in config.policies for each in (POLICIES if given == ALL else [given])]
-        )
-        if "adaptive" not in policies:
-            raise ValueError("policies must include 'adaptive': the headroom is measured from it")
-        contests = {name: contest(config, name) for name in config.scenarios}
-        with (
-            staged(config.out, OWNED, mark="leaderboard.json") as directory,
-            progress_bar(status) as progress,
-        ):
-            with bounds_meanwhile(config, contests, progress) as bounds:
-                entries = {
-                    name: play(config, policies, scenario, episodes, progress, status)
-                    for name, (scenario, episodes) in contests.items()
-                }
-                boards = {
-                    name: Board(bounds[name].result(), played, varies=contests[name][0].varies)
-                    for name, played in entries.items()
-                }
-            write_json(directory / "leaderboard.json", boards_json(boards))
-            write_csv(directory / "leaderboard.csv", boards)
-            write_markdown(directory / "leaderboard.md", boards, config.seed)
-            draw_headroom(directory / "headroom.png", boards)
-            draw_power(directory / "power.png", boards)
-            if any(entry.kind == "learned" for board in boards.values() for entry in board.entries):
-                draw_profiles(directory / "profiles.png", boards)
-            write_config(directory / "config.json", asdict(config))
-    except (ValueError, OSError) as error:
-        fail(error)
-    console = Console(width=None if sys.stdout.isatty() else 150, markup=False, highlight=False)
+    """Play everything, write the files, the numbers before the figures, and print the tables."""
+    status = status_console()
+    check_evaluation_seeds(config.seed, config.episodes)
+    policies = named([each for given in config.policies for each in (POLICIES if given == ALL else [given])])
+    if "adaptive" not in policies:
+        raise ValueError("policies must include 'adaptive': the headroom is measured from it")
+    contests = {name: contest(config, name) for name in config.scenarios}
+    with staged(config.out, OWNED, mark="leaderboard.json") as directory:
+        boards = played(config, policies, contests, status)
+        write_json(directory / "leaderboard.json", boards_json(boards))
+        write_csv(directory / "leaderboard.csv", boards)
+        write_markdown(directory / "leaderboard.md", boards, config.seed)
+        write_config(directory / "config.json", asdict(config))
+        attempted(draw_headroom, directory / "headroom.png", boards, warn=status.print)
+        attempted(draw_power, directory / "power.png", boards, warn=status.print)
+        if any(entry.kind == "learned" for board in boards.values() for entry in board.entries):
+            attempted(draw_profiles, directory / "profiles.png", boards, warn=status.print)
+    console = results_console(150)
     for title, rows in rows_by_scenario(boards).items():
         console.print(rich_table(title, rows), "", sep="\n")
-    console.print(rich_table("Summary", summary_rows(boards)), f"Results in {config.out}", sep="\n\n")
+    console.print(
+        rich_table("Summary", summary_rows(boards)), *notes(boards), f"Results in {config.out}", sep="\n\n"
+    )
 
 
 def contest(config: LeaderboardConfig, name: str) -> tuple[Scenario, int]:
@@ -116,6 +104,27 @@ def contest(config: LeaderboardConfig, name: str) -> tuple[Scenario, int]:
     several = len(config.scenarios) > 1
     scenario = (held_out_among_others if several else held_out_scenario)(name, config)
     return scenario, count_episodes(config.episodes, scenario) if scenario.varies else 1
+
+
+def played(
+    config: LeaderboardConfig,
+    policies: Mapping[str, str],
+    contests: Mapping[str, tuple[Scenario, int]],
+    status: Console,
+) -> dict[str, Board]:
+    """Every policy on every scenario, beside the bounds of its episodes."""
+    with (
+        progress_bars(status, width=34) as progress,
+        bounds_meanwhile(config, contests, progress) as bounds,
+    ):
+        entries = {
+            name: play(config.seed, policies, scenario, episodes, progress)
+            for name, (scenario, episodes) in contests.items()
+        }
+        return {
+            name: Board(bounds[name].result(), entries[name], varies=scenario.varies)
+            for name, (scenario, _) in contests.items()
+        }
 
 
 @contextmanager
@@ -146,27 +155,20 @@ def bounds_meanwhile(
 
 
 def play(
-    config: LeaderboardConfig,
-    policies: Mapping[str, str],
-    scenario: Scenario,
-    episodes: int,
-    progress: Progress,
-    status: Console,
+    seed: int, policies: Mapping[str, str], scenario: Scenario, episodes: int, progress: Progress
 ) -> list[Entry]:
-    """Every policy on the same episodes of a scenario."""
+    """Every policy on the same episodes of a scenario, the first of them seeded `seed`."""
     task = progress.add_task(scenario.name, total=len(policies))
     entries: list[Entry] = []
     for name, given in policies.items():
         progress.update(task, description=f"{scenario.name}: {name}")
         try:
-            kind, runs = contestants(given, scenario, episodes, config.seed)
+            kind, runs = contestants(given, scenario, episodes, seed)
         except AgentsError as error:
-            status.print(f"{scenario.name} without {name}: {error}")
+            progress.console.print(f"{scenario.name} without {name}: {error}")
             continue
-        played = [evaluate(name, policy, scenario, episodes, config.seed) for policy in runs]
-        objective: Array = np.stack([run.objective for run in played])
-        metrics = mean_metrics([each for run in played for each in run.metrics])
-        entries.append(Entry(name, kind, objective, metrics))
+        each = joined(name, (evaluate(name, run, scenario, episodes, seed, kind=kind) for run in runs))
+        entries.append(Entry(name, kind, each.by_seed, mean_metrics(each.metrics)))
         progress.advance(task)
     progress.update(task, description=scenario.name, completed=len(policies))
     return entries
@@ -179,13 +181,5 @@ def contestants(given: str, scenario: Scenario, episodes: int, seed: int) -> tup
     return kind_of(given), load_policies(given, scenario)
 
 
-@contextmanager
-def progress_bar(status: Console) -> Iterator[Progress]:
-    """Two lines for each scenario, its bounds and its policies, on the terminal that messages go to."""
-    columns = (TextColumn("{task.description:<34}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=status) as progress:
-        yield progress
-
-
 if __name__ == "__main__":
-    main(tyro.cli(LeaderboardConfig))
+    run(main, LeaderboardConfig)

@@ -5,9 +5,7 @@ python -m training.study --allocator ppo --scenario serverless --trials 40 --tot
 
 import json
 import shlex
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -16,120 +14,111 @@ from typing import Annotated, Any
 
 import optuna
 import torch
-import tyro
-from rich.console import Console
 from rich.progress import Progress
 
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
-from training.cli import fail, options
-from training.evaluation.seeds import check_run_seeds
-from training.files.run_directory import RESULT, claimed
+from training.cli import options, progress_bars, results_console, run, status_console
+from training.evaluation.seeds import LAST_RUN_SEED, check_run_seeds
+from training.files.run_directory import RESULT, check_claim, claimed
 from training.learning.callbacks import Boundaries, CriticFirst
 from training.learning.defaults import DEFAULTS, default_settings
-from training.learning.kinds import KINDS, help_text, kind_of
+from training.learning.kinds import KINDS, kind_of
 from training.learning.selection import Selection, validation_objective
-from training.reporting.report import rich_table
+from training.limits import Limits
+from training.reporting.report import UNDEFINED, rich_table
 from training.search.search_space import SPACE, distributions, make_study, rounded
-from training.search.trial_table import Trial, read_trials, write_trials
+from training.search.trial_journal import TrialJournal
+from training.search.trial_table import Trial, write_trials
 from training.search.tuned_file import Table, read_tables, refuse_changed, write_tables
-from training.train import TrainConfig, make_learner, progress_display, train
+from training.train import AllocatorName, TrainConfig, make_learner, train, whole_steps
 
 HEADER = """\
 # What PPO is trained with, by scenario and allocator, found by training.study on training and validation
 # seeds; a scenario without a table has that of serverless. Above each table stand the command that found
 # it, and J of the former settings and of the best ones.
 """
-TRIALS, CONFIRMATION = "trials.csv", "confirmation"
+JOURNAL, TRIALS, SETTINGS, CONFIRMATION = "trials.journal", "trials.csv", "settings.toml", "confirmation"
 RESULTS = Path(__file__).with_name("results")
-PLACES = ("out", "file", "results", "progress")  # they change nothing that is found
-DECIMALS = 6  # of J, so that a study continued from its table goes on as if it had never stopped
+PLACES = ("out", "adopt", "file", "results", "progress")  # they change nothing that is found
+DECIMALS = 6  # of J, in the table and in what the search is told alike
 
 
 @dataclass(frozen=True)
 class StudyConfig(Overrides):
     """Search the settings that PPO is trained with, and keep what fresh seeds confirm."""
 
-    allocator: Annotated[str, tyro.conf.arg(metavar="|".join(KINDS), help=help_text())] = "ppo"
+    allocator: AllocatorName = "ppo"
     scenario: str = "serverless"
     """A registered scenario, or the path of a .toml file."""
-    trials: int = 40
+    trials: Annotated[int, Limits(1)] = 40
     """Settings to try, the present defaults first, then those of the other allocators."""
-    total_steps: int = 300_000
+    total_steps: Annotated[int, Limits(1)] = 300_000
     """Steps of experience of each run of a trial."""
-    seeds: int = 2
+    seeds: Annotated[int, Limits(1, 1000)] = 2
     """Training seeds over which J of a trial is averaged."""
-    seed: int = 1000
+    seed: Annotated[int, Limits(0, LAST_RUN_SEED)] = 1000
     """The first of them, and the seed of the search."""
-    validate_every: int = 50_000
+    validate_every: Annotated[int, Limits(1)] = 50_000
     """Steps between two validations of a run; after each a trial worse than the median is given up."""
-    validation_episodes: int = 200
+    validation_episodes: Annotated[int, Limits(1)] = 200
     """Episodes of a validation, the same every time, none of them held out for evaluation."""
-    confirm_steps: int = 1_000_000
+    confirm_steps: Annotated[int, Limits(1)] = 1_000_000
     """Steps of experience of each run that compares the best settings with the present defaults."""
-    confirm_seeds: int = 5
+    confirm_seeds: Annotated[int, Limits(1, 1000)] = 5
     """Training seeds of that comparison."""
-    confirm_seed: int = 0
+    confirm_seed: Annotated[int, Limits(0, LAST_RUN_SEED)] = 0
     """The first of them; no trial may have had one of them."""
     out: Path = Path("runs/study")
-    """Directory for the trials so far and the runs of the comparison; the same command continues it."""
+    """Directory for the trials, the settings found and the runs of the comparison; the same command
+    continues it."""
+    adopt: bool = False
+    """Make the settings the defaults in `file`, and the trials a table in `results`, if fresh seeds confirm
+    that they are better."""
     file: Path = DEFAULTS
-    """File for the settings; its other tables stay as they are."""
+    """File of the defaults; only `adopt` changes it."""
     results: Path = RESULTS
-    """Folder for the table of all trials."""
+    """Folder for the table of all trials of a study that is adopted."""
     progress: bool = True
     """Show progress bars."""
 
 
 def main(config: StudyConfig) -> None:
-    """Try settings, compare the best with the present ones on fresh seeds, and write the better ones."""
+    """Try settings, compare the best with the present ones on fresh seeds, and write what was found."""
     torch.set_num_threads(1)
-    with ExitStack() as lock:
-        try:
-            check(config)
-            files = {"file": config.file, "results": config.results / "any"}
-            refuse_changed(config, config.scenario, files, DEFAULTS.parents[1])
-            scenario = load_scenario(config.scenario, config)
-            scenario.source()
-            read_tables(config.file)
-            lock.enter_context(claimed(config.out, asked(config)))
-            trials = read_trials(config.out / TRIALS)
-        except (ValueError, OSError) as error:
-            fail(error)
-        with progress_display(config.progress) as progress:
-            trials = search(config, scenario, trials, progress)
-            best = min(
-                (k for k, trial in enumerate(trials) if not trial.given_up), key=lambda k: trials[k].objective
-            )
-            for number in dict.fromkeys((0, best)) if best else ():
-                fresh = confirmed(config, scenario, trials[number], number, progress)
-                trials[number] = trials[number]._replace(fresh=fresh)
-                write_trials(config.out / TRIALS, trials)
-        adopted = best if best and fmean(trials[best].fresh) < fmean(trials[0].fresh) else 0
-        settings = as_trained(trials[adopted].settings)
-        remark = f"# {command(config)}: {finding(config, trials, best, adopted)}"
-        table = config.results / f"study-{scenario.key}-{config.allocator}.csv"
-        try:
+    check(config)
+    scenario = load_scenario(config.scenario, config)
+    scenario.source()
+    check_claim(config.out, asked(config))
+    bars = progress_bars(status_console(), counted=True, shown=config.progress)
+    with claimed(config.out, asked(config)), bars as progress:
+        journal = TrialJournal(config.out / JOURNAL)
+        trials = search(config, scenario, journal, progress)
+        best = min(
+            (k for k, trial in enumerate(trials) if not trial.given_up), key=lambda k: trials[k].objective
+        )
+        for number in dict.fromkeys((0, best)) if best else ():
+            journal.confirm(number, confirmed(config, scenario, trials[number], number, progress))
+        trials = journal.finished
+        better = best if best and fmean(trials[best].fresh) < fmean(trials[0].fresh) else 0
+        remark = f"# {command(config)}: {finding(config, trials, best, better)}"
+        found = {(scenario.key, config.allocator): Table(remark, as_trained(trials[better].settings))}
+        write_trials(config.out / TRIALS, trials)
+        write_tables(config.out / SETTINGS, found, HEADER)
+        if config.adopt and better:
             config.results.mkdir(parents=True, exist_ok=True)
-            write_trials(table, trials)
-            write_tables(config.file, {(scenario.key, config.allocator): Table(remark, settings)}, HEADER)
-        except (ValueError, OSError) as error:
-            fail(error)
-    console = Console(width=None if sys.stdout.isatty() else 130, markup=False, highlight=False)
-    title = f"{config.allocator} on {scenario.name}: {finding(config, trials, best, adopted)}"
+            write_trials(config.results / f"study-{scenario.key}-{config.allocator}.csv", trials)
+            write_tables(config.file, found, HEADER)
+    console = results_console()
+    title = f"{config.allocator} on {scenario.name}: {finding(config, trials, best, better)}"
     console.print(rich_table(title, [row(trials, k) for k in dict.fromkeys((0, best))]))
-    console.print(f"Settings in {config.file}, all trials in {table}")
+    console.print(f"Trials and settings in {config.out}; {adoption(config, better)}", soft_wrap=True)
 
 
 def check(config: StudyConfig) -> None:
-    """Refuse numbers that leave nothing to do."""
+    """Refuse what leaves nothing to do, or could not be written."""
     kind_of(config.allocator)
-    numbers = ("trials", "total_steps", "seeds", "validate_every", "validation_episodes")
-    least = dict.fromkeys((*numbers, "confirm_steps", "confirm_seeds"), 1) | {"seed": 0, "confirm_seed": 0}
-    for name, bound in least.items():
-        if getattr(config, name) < bound:
-            raise ValueError(f"{name} must be at least {bound}, got {getattr(config, name)}")
     check_run_seeds(config.seed, config.seeds, TrainConfig.num_envs)
     check_run_seeds(config.confirm_seed, config.confirm_seeds, TrainConfig.num_envs)
     first, last = config.confirm_seed, config.confirm_seed + config.confirm_seeds - 1
@@ -138,6 +127,10 @@ def check(config: StudyConfig) -> None:
             f"the seeds that confirm, {first} to {last}, must be fresh, and the trials have "
             f"{config.seed} to {config.seed + config.seeds - 1}; give another seed or confirm_seed"
         )
+    if config.adopt:
+        files = {"file": config.file, "results": config.results / "any"}
+        refuse_changed(config, config.scenario, files, DEFAULTS.parents[1])
+        read_tables(config.file)
 
 
 def asked(config: StudyConfig) -> dict[str, Any]:
@@ -145,24 +138,24 @@ def asked(config: StudyConfig) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if name not in PLACES}
 
 
-def search(config: StudyConfig, scenario: Scenario, trials: list[Trial], progress: Progress) -> list[Trial]:
+def search(config: StudyConfig, scenario: Scenario, journal: TrialJournal, progress: Progress) -> list[Trial]:
     """Play the trials that are missing; each is proposed from nothing but those before it."""
-    trials = list(trials)
-    bar = progress.add_task("trials", total=config.trials, completed=len(trials))
-    others = [allocator for allocator in KINDS if allocator != config.allocator]
     known: list[dict[str, Any]] = []
-    for allocator in (config.allocator, *others):
+    for allocator in (config.allocator, *(name for name in KINDS if name != config.allocator)):
         settings = as_searched(default_settings(allocator, scenario.key))
         known += [settings] if settings not in known else []
-    while len(trials) < config.trials:
-        study = make_study(config.seed + len(trials))
-        study.add_trials([trial.frozen() for trial in trials])
-        if len(trials) < len(known):
-            study.enqueue_trial(known[len(trials)])
-        trials.append(played(study.ask(distributions(SPACE)), config, scenario))
-        write_trials(config.out / TRIALS, trials)
-        progress.update(bar, completed=len(trials))
-    return trials
+    done = journal.frozen
+    bar = progress.add_task("trials", total=config.trials, completed=len(done))
+    while len(done) < config.trials:
+        # A study of its own for each proposal, so that nothing depends on where the search was continued.
+        study = make_study(config.seed + len(done))
+        study.add_trials(done)
+        if len(done) < len(known):
+            study.enqueue_trial(known[len(done)])
+        journal.add(played(study.ask(distributions(SPACE)), config, scenario))
+        done = journal.frozen
+        progress.update(bar, completed=len(done))
+    return journal.finished
 
 
 def played(trial: optuna.Trial, config: StudyConfig, scenario: Scenario) -> Trial:
@@ -180,8 +173,8 @@ def played(trial: optuna.Trial, config: StudyConfig, scenario: Scenario) -> Tria
 
     try:
         for seed in range(config.seed, config.seed + config.seeds):
-            run = training(config, settings, seed, config.total_steps)
-            objectives.append(trained_objective(run, scenario, record))
+            each = training(config, settings, seed, config.total_steps)
+            objectives.append(trained_objective(each, scenario, record))
     except optuna.TrialPruned:
         given_up = True
     return Trial(settings, tuple(curve), given_up, perf_counter() - started)
@@ -212,7 +205,7 @@ def trained_objective(config: TrainConfig, scenario: Scenario, record: Callable[
         keep=lambda _: None,
         show=lambda _: None,
     )
-    model.learn(config.total_steps, callback=[CriticFirst(config.critic_updates), boundaries])
+    model.learn(whole_steps(config), callback=[CriticFirst(config.critic_updates), boundaries])
     return best()
 
 
@@ -223,14 +216,10 @@ def confirmed(
     found: list[float] = []
     for seed in range(config.confirm_seed, config.confirm_seed + config.confirm_seeds):
         out = config.out / CONFIRMATION / f"trial-{number}" / f"seed-{seed}"
-        run = replace(training(config, trial.settings, seed, config.confirm_steps), out=out)
-        bar = progress.add_task(f"trial {number}, fresh seed {seed}", total=config.confirm_steps)
-        with ExitStack() as lock:
-            try:
-                lock.enter_context(claimed(out, asdict(run)))
-            except (ValueError, OSError) as error:
-                fail(error)
-            train(run, scenario, progress, bar)
+        each = replace(training(config, trial.settings, seed, config.confirm_steps), out=out)
+        bar = progress.add_task(f"trial {number}, fresh seed {seed}", total=whole_steps(each))
+        with claimed(out, asdict(each)):
+            train(each, scenario, progress, bar)
         result = json.loads((out / RESULT).read_text(encoding="utf-8"))
         found.append(round(result["best"]["objective"], DECIMALS))
     return tuple(found)
@@ -268,7 +257,7 @@ def command(config: StudyConfig) -> str:
     return shlex.join(["python", "-m", "training.study", *options(asked(config))])
 
 
-def finding(config: StudyConfig, trials: list[Trial], best: int, adopted: int) -> str:
+def finding(config: StudyConfig, trials: list[Trial], best: int, better: int) -> str:
     """What the study has found, in one line."""
     before = trials[0]
     if not best:
@@ -276,8 +265,15 @@ def finding(config: StudyConfig, trials: list[Trial], best: int, adopted: int) -
     return (
         f"J {before.objective:.4f} -> {trials[best].objective:.4f} in {len(trials)} trials, "
         f"{spread(before.fresh)} -> {spread(trials[best].fresh)} on {config.confirm_seeds} fresh seeds: "
-        + ("adopted" if adopted else "the former settings stay")
+        + (("adopted" if config.adopt else "better") if better else "the former settings stay")
     )
+
+
+def adoption(config: StudyConfig, better: int) -> str:
+    """What becomes of the settings, in words."""
+    if config.adopt and better:
+        return f"defaults in {config.file}, all trials in {config.results}"
+    return f"{config.file} is as it was" + (", --adopt would change it" if better else "")
 
 
 def spread(objectives: tuple[float, ...]) -> str:
@@ -292,10 +288,10 @@ def row(trials: list[Trial], number: int) -> dict[str, str]:
     return {
         "settings": f"trial {number}" if number else "former",
         "J, trials": f"{trial.objective:.4f}",
-        "J, fresh seeds": spread(trial.fresh) if trial.fresh else "",
+        "J, fresh seeds": spread(trial.fresh) if trial.fresh else UNDEFINED,
         **{name.replace("_", "\n"): f"{value:g}" for name, value in trial.settings.items()},
     }
 
 
 if __name__ == "__main__":
-    main(tyro.cli(StudyConfig))
+    run(main, StudyConfig)

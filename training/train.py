@@ -114,7 +114,10 @@ def main(config: TrainConfig) -> None:
             f"{config.total_steps} steps become {whole_steps(config)}: training takes whole rollouts of "
             f"{rollout_size(config)}"
         )
-    with ExitStack() as locks, progress_display(config.progress) as progress:
+    with (
+        ExitStack() as locks,
+        progress_bars(status_console(), counted=True, shown=config.progress) as progress,
+    ):
         for each in runs:
             locks.enter_context(claimed(each.out, asdict(each)))
         bars = [progress.add_task(f"seed {each.seed}", total=whole_steps(each), start=False) for each in runs]
@@ -267,11 +270,6 @@ def make_ppo(config: TrainConfig, env: VecNormalize) -> PPO:
         seed=config.seed,
         device="cpu",
     )
-
-
-def progress_display(shown: bool) -> Progress:
-    """One bar for each run."""
-    return progress_bars(status_console(), counted=True, shown=shown)
 
 
 def check(config: TrainConfig, scenario: Scenario) -> None:

@@ -4,33 +4,32 @@ python -m training.tune --scenario serverless --policies receding-horizon --tria
 """
 
 import shlex
-import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, NamedTuple
 
 import optuna
-import tyro
-from rich.console import Console
-from rich.progress import Progress
 
-from baselines import DEFAULTS, with_constants
+from baselines import DEFAULTS, Policy, policy_for, with_constants
 from baselines.tunable import ranges
 from baselines.tuned import TUNED, Constants
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
-from training.cli import fail, options
+from training.cli import options, progress_bars, results_console, run, status_console
 from training.evaluation.evaluate import rollout
 from training.evaluation.seeds import END_OF_SEEDS, FIRST_TRAINING_SEED
+from training.limits import Limits
 from training.reporting.report import rich_table
 from training.search.search_space import distributions, make_study, rounded
-from training.search.tuned_file import Table, refuse_changed, write_tables
+from training.search.tuned_file import Table, read_tables, refuse_changed, write_tables
 
 HEADER = """\
 # Constants of the baselines by scenario and policy, found by training.tune on training seeds.
-# Above each table stand the command that found it, and J on its episodes of the defaults and of these.
+# Above each table stand the command that found it, and J of the former constants and of these: on fresh
+# episodes, and on those of the search.
 """
 TUNABLE = tuple(name for name, policy in DEFAULTS.items() if ranges(policy))
 
@@ -43,50 +42,58 @@ class TuneConfig(Overrides):
     """A registered scenario, or the path of a .toml file."""
     policies: tuple[str, ...] = TUNABLE
     """Names of baselines that have constants."""
-    trials: int = 60
-    """Constants to try for each policy, the defaults first."""
-    episodes: int = 200
-    """Training episodes on which each trial is played."""
+    trials: Annotated[int, Limits(1)] = 60
+    """Constants to try for each policy, the present ones first, then the defaults."""
+    episodes: Annotated[int, Limits(1)] = 200
+    """Training episodes on which each trial is played; as many fresh ones compare the best constants with the
+    present ones."""
     seed: int = FIRST_TRAINING_SEED
     """Seed of the first episode, the others follow it; also of the search. At least 2⁴⁰."""
-    out: Path = TUNED
-    """File for the constants; its other tables stay as they are. Give another one for a changed scenario."""
+    out: Path = Path("runs/tune/tuned.toml")
+    """File for the constants that are found; its other tables stay as they are."""
+    adopt: bool = False
+    """Put the constants that are better on the fresh episodes into `file` as well."""
+    file: Path = TUNED
+    """File whose constants are the present ones for every command; only `adopt` changes it."""
+
+
+class Found(NamedTuple):
+    """The best constants of a policy, and J beside that of the present ones."""
+
+    constants: Constants
+    before: float
+    after: float
+    fresh_before: float
+    fresh_after: float
+
+    @property
+    def better(self) -> bool:
+        """Whether they are better where neither they nor the present ones were chosen."""
+        return self.fresh_after < self.fresh_before
 
 
 def main(config: TuneConfig) -> None:
     """Search the constants of each policy, then write those that were best."""
-    console = Console(width=None if sys.stdout.isatty() else 130, markup=False, highlight=False)
-    status = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
-    try:
-        check(config)
-        refuse_changed(config, config.scenario, {"out": config.out}, TUNED.parent)
-        scenario = load_scenario(config.scenario, config)
-        scenario.source()
-        found: dict[tuple[str, str], Table] = {}
-        rows: list[dict[str, str]] = []
-        with Progress(console=status) as progress:
-            for name in config.policies:
-                task = progress.add_task(f"{name} on {scenario.name}", total=config.trials)
-                study = search(name, scenario, config, lambda task=task: progress.advance(task))
-                best, before = study.best_trial, study.trials[0]
-                constants: Constants = best.user_attrs["constants"]
-                remark = f"# {command(config, name)}: J {before.value:.4f} -> {best.value:.4f}"
-                found[scenario.key, name] = Table(remark, constants)
-                text = ", ".join(f"{key} = {value:g}" for key, value in constants.items())
-                rows.append(
-                    {
-                        "policy": name,
-                        "J, defaults": f"{before.value:.4f}",
-                        "J, tuned": f"{best.value:.4f}",
-                        "constants": text,
-                    }
-                )
-        write_tables(config.out, found, HEADER)
-    except (ValueError, OSError) as error:
-        fail(error)
+    check(config)
+    scenario = load_scenario(config.scenario, config)
+    scenario.source()
+    found: dict[str, Found] = {}
+    with progress_bars(status_console(), counted=True) as progress:
+        for name in config.policies:
+            task = progress.add_task(f"{name} on {scenario.name}", total=config.trials)
+            found[name] = best(name, scenario, config, lambda task=task: progress.advance(task))
+    tables = {
+        (scenario.key, name): Table(remark(config, name, each), each.constants)
+        for name, each in found.items()
+    }
+    write_tables(config.out, tables, HEADER)
+    adopted = {key: table for key, table in tables.items() if found[key[1]].better} if config.adopt else {}
+    if adopted:
+        write_tables(config.file, adopted, HEADER)
+    console = results_console()
     title = f"{scenario.name}: {config.episodes} training episodes from seed {config.seed}"
-    console.print(rich_table(title, rows))
-    console.print(f"Constants in {config.out}")
+    console.print(rich_table(title, [row(name, each) for name, each in found.items()]))
+    console.print(f"Constants in {config.out}; {adoption(config, found)}", soft_wrap=True)
 
 
 def check(config: TuneConfig) -> None:
@@ -99,43 +106,99 @@ def check(config: TuneConfig) -> None:
             raise ValueError(f"policy {name!r} {known}; give some of {', '.join(TUNABLE)}")
         if config.policies.count(name) > 1:
             raise ValueError(f"policy {name!r} is given more than once; give each policy once")
-    for name in ("trials", "episodes"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
-    if not FIRST_TRAINING_SEED <= config.seed <= END_OF_SEEDS - config.episodes:
+    if not FIRST_TRAINING_SEED <= config.seed <= END_OF_SEEDS - 2 * config.episodes:
         raise ValueError(
             f"seed must be at least 2**40 = {FIRST_TRAINING_SEED} and end below 2**64, got {config.seed}: "
             "the seeds below are for evaluation, and constants tuned on them would look too good"
         )
+    if config.out.resolve() == TUNED.resolve():
+        raise ValueError(f"{config.out} is changed by --adopt alone; give another --out, and --adopt with it")
+    if config.adopt:
+        refuse_changed(config, config.scenario, {"file": config.file}, TUNED.parent)
+        read_tables(config.file)
+    read_tables(config.out)
 
 
-def search(name: str, scenario: Scenario, config: TuneConfig, after_trial: Any) -> optuna.Study:
-    """Try constants by a tree-structured Parzen estimator, the defaults first; minimise the mean J.
+def best(name: str, scenario: Scenario, config: TuneConfig, after_trial: Callable[[], None]) -> Found:
+    """The best constants of a policy in a search, played beside the present ones on fresh episodes."""
+    study = search(name, scenario, config, after_trial)
+    constants: Constants = study.best_trial.user_attrs["constants"]
+    pair = [
+        mean_objective(name, each, scenario, config, fresh=True)
+        for each in (present(name, scenario), constants)
+    ]
+    before, after = study.trials[0].value, study.best_trial.value
+    assert before is not None and after is not None
+    return Found(constants, before, after, *pair)
+
+
+def search(
+    name: str, scenario: Scenario, config: TuneConfig, after_trial: Callable[[], None]
+) -> optuna.Study:
+    """Try constants by a tree-structured Parzen estimator, the present ones first; minimise the mean J.
 
     Every trial plays the same episodes, so trials differ by their constants alone. The same
     seed leads to the same study.
     """
-    policy, study = DEFAULTS[name], make_study(config.seed)
-    searched = distributions(ranges(policy))
-    study.enqueue_trial({key: getattr(policy, key) for key in searched})
+    study, searched = make_study(config.seed), distributions(ranges(DEFAULTS[name]))
+    study.enqueue_trial(present(name, scenario))
+    study.enqueue_trial(constants_of(DEFAULTS[name]), skip_if_exists=True)
     for _ in range(config.trials):
         trial = study.ask(searched)
         constants = rounded(trial.params)
         trial.set_user_attr("constants", constants)
-        batch = rollout(
-            with_constants(policy, constants), scenario, config.episodes, config.seed, record=False
-        )
-        study.tell(trial, float(objectives(batch).mean()))
+        study.tell(trial, mean_objective(name, constants, scenario, config))
         after_trial()
     return study
 
 
-def command(config: TuneConfig, name: str) -> str:
-    """The command that finds the constants of one policy again."""
+def present(name: str, scenario: Scenario) -> Constants:
+    """The constants that a policy has now on a scenario."""
+    return constants_of(policy_for(name, scenario.key))
+
+
+def constants_of(policy: Policy) -> Constants:
+    """The constants of a policy that can be tuned."""
+    return {name: getattr(policy, name) for name in ranges(policy)}
+
+
+def mean_objective(
+    name: str, constants: Constants, scenario: Scenario, config: TuneConfig, *, fresh: bool = False
+) -> float:
+    """Mean J of a policy with some constants on the episodes of the search, or on fresh ones after them."""
+    seed = config.seed + config.episodes if fresh else config.seed
+    policy = with_constants(DEFAULTS[name], constants)
+    return float(objectives(rollout(policy, scenario, config.episodes, seed, record=False)).mean())
+
+
+def remark(config: TuneConfig, name: str, found: Found) -> str:
+    """The line above the constants: the command that finds them again, and what it has found."""
     given = {"scenario": config.scenario, **config.changes, "policies": name, "trials": config.trials}
     words = options({**given, "episodes": config.episodes, "seed": config.seed})
-    return shlex.join(["python", "-m", "training.tune", *words])
+    command = shlex.join(["python", "-m", "training.tune", *words])
+    fresh = f"fresh episodes {found.fresh_before:.4f} -> {found.fresh_after:.4f}"
+    return f"# {command}: {fresh}, J {found.before:.4f} -> {found.after:.4f}"
+
+
+def row(name: str, found: Found) -> dict[str, str]:
+    """A line of the printed table."""
+    return {
+        "policy": name,
+        "J, present": f"{found.before:.4f}",
+        "J, best": f"{found.after:.4f}",
+        "fresh episodes\nJ, present": f"{found.fresh_before:.4f}",
+        "fresh episodes\nJ, best": f"{found.fresh_after:.4f}",
+        "constants": ", ".join(f"{key} = {value:g}" for key, value in found.constants.items()),
+    }
+
+
+def adoption(config: TuneConfig, found: Mapping[str, Found]) -> str:
+    """What becomes of the constants, in words."""
+    better = ", ".join(name for name, each in found.items() if each.better) or "none"
+    if config.adopt:
+        return f"adopted in {config.file}: {better}"
+    return f"better on fresh episodes: {better}; {config.file} is as it was, --adopt would change it"
 
 
 if __name__ == "__main__":
-    main(tyro.cli(TuneConfig))
+    run(main, TuneConfig)

@@ -9,14 +9,15 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
-import tyro
 from rich.console import Console
-from rich.progress import track
 
-from training.cli import fail
+from training.cli import results_console, run, status_console, track
 from training.files.provenance import write_config
 from training.files.staging import staged
+from training.limits import Limits
+from training.reporting.figure_style import attempted
 from training.reporting.report import markdown_table, rich_table, write_json
 from training.validation import closed_forms
 from training.validation.checks import Check, check_record, check_rows
@@ -41,7 +42,7 @@ class ValidateConfig:
 
     out: Path = Path("runs/validate")
     """Directory for the results; those of an earlier validation in it are replaced."""
-    seed: int = 0
+    seed: Annotated[int, Limits(0)] = 0
     """Seed of all arrivals."""
     quick: bool = False
     """Measure with a quarter of the replications where the models part; the checks stay as they are."""
@@ -49,46 +50,23 @@ class ValidateConfig:
 
 def main(config: ValidateConfig) -> None:
     """Run the checks, write the files, print the tables; exit with 1 if a check fails."""
-    status = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    status = status_console()
     absent = [name for name in SIMULATORS if find_spec(name) is None]
     if absent:
         status.print(
             f"Not installed: {' and '.join(absent)}, so only the closed forms are checked; "
             "pip install '.[dev]' brings both simulators"
         )
-    by_burst: list[Parting] = []
-    by_step: list[Parting] = []
-    try:
-        with staged(config.out, ENTRIES, mark="validation.json") as directory:
-            results = {
-                name: study(config.seed)
-                for name, study in track(closed_forms.STUDIES.items(), "Closed forms", console=status)
-            }
-            if not absent:
-                from training.validation import request_checks
-
-                results |= {
-                    name: study(config.seed)
-                    for name, study in track(request_checks.STUDIES.items(), "Ciw and SimPy", console=status)
-                }
-                effort = QUICK_EFFORT if config.quick else 1.0
-                by_burst, by_step = (
-                    [request_checks.parting(case, config.seed) for case in track(cases, what, console=status)]
-                    for cases, what in (
-                        (burst_cases(effort), "Parting by burst"),
-                        (step_cases(effort), "Parting by step"),
-                    )
-                )
-            checks = [check for study in results.values() for check in study]
-            titled = tables(checks, by_burst, by_step)
-            write_record(directory / "validation.json", checks, by_burst, by_step, config.seed)
-            write_markdown(directory / "validation.md", titled)
-            waits, waits_by_step = results["M/D/1"], results["M/D/1 by step"]
-            draw_validation(directory / "validation.png", waits, waits_by_step, by_burst, by_step)
-            write_config(directory / "config.json", asdict(config))
-    except OSError as error:
-        fail(error)
-    console = Console(width=None if sys.stdout.isatty() else 150, markup=False, highlight=False)
+    with staged(config.out, ENTRIES, mark="validation.json") as directory:
+        results, by_burst, by_step = measured(config, status, simulators=not absent)
+        checks = [check for study in results.values() for check in study]
+        titled = tables(checks, by_burst, by_step)
+        write_record(directory / "validation.json", checks, by_burst, by_step, config.seed)
+        write_markdown(directory / "validation.md", titled)
+        write_config(directory / "config.json", asdict(config))
+        shown = (results["M/D/1"], results["M/D/1 by step"], by_burst, by_step)
+        attempted(draw_validation, directory / "validation.png", *shown, warn=status.print)
+    console = results_console(150)
     for title, rows in titled.items():
         console.print(rich_table(title, rows), "", sep="\n")
     failed = [f"{check.name} ({check.against})" for check in checks if not check.passed]
@@ -96,6 +74,29 @@ def main(config: ValidateConfig) -> None:
     if failed:
         print(f"error: failed: {'; '.join(failed)}", file=sys.stderr)
         sys.exit(1)
+
+
+def measured(
+    config: ValidateConfig, status: Console, *, simulators: bool
+) -> tuple[dict[str, list[Check]], list[Parting], list[Parting]]:
+    """Checks by their subject, and where the models part by burst and by step, with the simulators alone."""
+    studies = track(list(closed_forms.STUDIES.items()), "Closed forms", status)
+    results = {name: study(config.seed) for name, study in studies}
+    if not simulators:
+        return results, [], []
+    from training.validation import request_checks
+
+    studies = track(list(request_checks.STUDIES.items()), "Ciw and SimPy", status)
+    results |= {name: study(config.seed) for name, study in studies}
+    effort = QUICK_EFFORT if config.quick else 1.0
+    by_burst, by_step = (
+        [request_checks.parting(case, config.seed) for case in track(cases, what, status)]
+        for cases, what in (
+            (burst_cases(effort), "Parting by burst"),
+            (step_cases(effort), "Parting by step"),
+        )
+    )
+    return results, by_burst, by_step
 
 
 def tables(
@@ -131,4 +132,4 @@ def write_markdown(path: Path, titled: dict[str, list[dict[str, str]]]) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(ValidateConfig))
+    run(main, ValidateConfig)

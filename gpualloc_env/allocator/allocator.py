@@ -297,7 +297,8 @@ class Allocator:
         """
         state, dt = packed.state, packed.settings["dt"][0]
         hardly_any = state["queue"] <= 2.0 * (state["inflow"] + state["rate"] * dt)
-        old = state["oldest_age"] > 50.0 * packed.agents["slo"]
+        slo = packed.agents["slo"]
+        old = (slo > 0.0) & (state["oldest_age"] > 50.0 * slo)
         if (hardly_any & old).any():
             self._implausible = True
             b, i = np.argwhere(hardly_any & old)[0]

@@ -72,6 +72,9 @@ class Scenario(Model):
         """Whether both describe the same, wherever they come from."""
         return isinstance(other, Scenario) and self.__dict__ == other.__dict__
 
+    def __hash__(self) -> int:
+        return hash((Scenario, *self.__dict__.values()))
+
     @model_validator(mode="after")
     def _check(self) -> "Scenario":
         name, count = Counter(self.agent_names).most_common(1)[0]

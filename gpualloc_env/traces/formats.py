@@ -134,7 +134,8 @@ FORMATS = {
 def register(name: str, form: Format) -> None:
     """Add a format to `FORMATS`, so that every scenario and command reads logs of it.
 
-    Of the formats whose required columns a log has, the one that requires most is taken.
+    Of the formats whose required columns a log has, the one that requires most is taken. A process
+    that was forked reads logs in another one, which does not know it.
 
     Args:
         name: of the format, for messages.

@@ -158,7 +158,7 @@ class Transcription:
             for name in ("capacity", "served", "backlog", "late", "delay", "reallocated", "cold_start")
         }
         for i, share in enumerate(shares):
-            change, holds = abs(share - self.share[i]), share > NEGLIGIBLE
+            change, holds = abs(share - self.share[i]), share > 0
             charged = self.t > 0 and holds and change > platform.deadband + NEGLIGIBLE
             self.share[i] = share
             delay = min(dt, (platform.reallocation_s if charged else 0.0) + self.loading[i])

@@ -8,7 +8,7 @@ import tyro
 
 from gpualloc_env import Overrides, load_scenario
 from training import burst_figure, compare, export, fit, leaderboard, study, train, tune
-from training.cli import options
+from training.cli import call, options
 from training.evaluation.held_out import held_out_among_others, held_out_scenario
 
 CONFIGS = {
@@ -72,7 +72,7 @@ def test_a_change_that_no_scenario_can_have_is_refused_before_any_work(command, 
 
 def test_a_fit_refuses_changes_to_the_traffic(capsys, azure_log, tmp_path):
     with pytest.raises(SystemExit):
-        fit.main(fit.FitConfig(azure_log, tmp_path / "mine.toml", load=0.5))
+        call(fit.main, fit.FitConfig(azure_log, tmp_path / "mine.toml", load=0.5))
     assert "--load has no meaning where the traffic is fitted to a whole log" in capsys.readouterr().err
 
 

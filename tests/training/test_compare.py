@@ -10,14 +10,16 @@ from support.log_samples import played
 
 import training.compare
 from baselines import POLICIES
+from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.traces.log import Log
 from training.artifacts.policies import AgentsError
 from training.compare import ENTRIES, CompareConfig, main, named
-from training.evaluation.evaluate import evaluate
+from training.evaluation.evaluate import mean_metrics, rollout
+from training.evaluation.statistics import interval
 from training.files.provenance import PACKAGES
-from training.reporting.report import estimate, mean_metrics, overview
+from training.reporting.report import overview
 
 PAPER = ("--scenario", "paper", "--policies", "static", "round-robin", "adaptive", "--episodes", "1")
 
@@ -121,20 +123,20 @@ def test_a_second_comparison_replaces_the_first_and_leaves_other_files(tmp_path)
 def test_metrics_without_requests_are_left_out_of_the_mean():
     assert mean_metrics([{"latency": 2.0}, {"latency": float("nan")}]) == {"latency": 2.0}
     assert np.isnan(mean_metrics([{"latency": float("nan")}])["latency"])
-    assert np.isnan(estimate([np.nan]).mean)
+    assert np.isnan(interval([np.nan]).mean)
 
 
 @pytest.mark.parametrize("count", [2, 3, 10, 100])
 def test_intervals_hold_the_mean(count):
     values = np.random.default_rng(count).exponential(size=count)
-    mean, low, high = estimate([*values, np.nan])
+    mean, low, high = interval([*values, np.nan])
     assert low < mean < high and mean == pytest.approx(values.mean())
-    assert estimate(np.full(count, 0.1)) == pytest.approx((0.1, 0.1, 0.1))
+    assert interval(np.full(count, 0.1)) == pytest.approx((0.1, 0.1, 0.1))
 
 
 def test_interval_of_many_episodes_is_the_normal_one():
     values = np.random.default_rng(0).normal(10.0, 3.0, size=400)
-    _, low, high = estimate(values)
+    _, low, high = interval(values)
     # ± 1.96 · 3 / √400
     assert (high - low) / 2 == pytest.approx(0.294, rel=0.1)
 
@@ -153,7 +155,7 @@ def log(monkeypatch, tmp_path):
     times = np.arange(300.0)
     tokens = np.tile([1, 2, 3], 100)
     stored = Log(tmp_path / "log.csv", times, tokens / 2, prompt_tokens=tokens)
-    monkeypatch.setattr("gpualloc_env.traces.formats.read_log", lambda path: stored)
+    monkeypatch.setattr("gpualloc_env.traces.formats.read_log", lambda path, time_unit=None: stored)
     return str(stored.path)
 
 
@@ -251,14 +253,14 @@ def test_every_baseline_plays_every_scenario_to_its_end_and_no_request_is_lost(
     name, policy, scenario_arguments
 ):
     scenario = load_scenario(**scenario_arguments[name])
-    run = evaluate(policy, POLICIES[policy], scenario, episodes=2, seed=0)
-    history, arrived = run.batch.history, run.batch.inflows[: scenario.steps].sum(axis=0)
+    batch = rollout(POLICIES[policy], scenario, episodes=2, seed=0, record=True)
+    history, arrived = batch.history, batch.inflows[: scenario.steps].sum(axis=0)
     served = history["served"].sum(axis=1)
     assert served + history["queue"][:, -1] == pytest.approx(arrived, rel=1e-6, abs=1e-9)
     # What was finished in the last step reaches its next agent after the end.
     routed = history["served"][:, :-1].sum(axis=1) @ scenario.routing_matrix if scenario.routing else 0
     assert history["arrivals"].sum(axis=1) + routed == pytest.approx(arrived, rel=1e-6, abs=1e-9)
-    assert all(np.isfinite(metrics["objective"]) for metrics in run.metrics)
+    assert np.isfinite(objectives(batch)).all()
 
 
 def test_the_overview_has_a_column_for_each_policy_and_leaves_gaps():

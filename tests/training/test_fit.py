@@ -26,7 +26,7 @@ from training.fitting.burst_likelihood import (
 from training.fitting.cycle_regression import find_cycle
 from training.fitting.drawn_log import drawn_times
 from training.fitting.fit_report import Comparison, verdicts
-from training.fitting.log_statistics import Statistics, counts, dispersion, quantum, spread, statistics
+from training.fitting.log_statistics import Statistics, counts, dispersion, spread, statistics
 from training.fitting.request_streams import RequestStreams, rounded
 from training.fitting.traffic_fit import fit_traffic
 
@@ -135,11 +135,6 @@ def test_dispersion_of_bursts_is_the_one_that_theory_gives():
 
 def replace_burst(**changes):
     return BURST.model_copy(update=changes)
-
-
-def test_the_quantum_of_stamps():
-    assert quantum(np.array([0.0, 3.0, 3.0, 9.0, 21.0])) == pytest.approx(3.0)
-    assert quantum(np.array([0.0, 0.1, 0.3, 0.3, 1.0])) == pytest.approx(0.1)
 
 
 def test_requests_of_one_stamp_are_spread_over_the_time_it_stands_for():
@@ -336,7 +331,7 @@ def expect_failure(capsys, *arguments):
 
 
 def test_an_out_that_cannot_be_is_refused_before_any_work(small_log, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(training.fit, "read_log", lambda path: pytest.fail("the log was read"))
+    monkeypatch.setattr(training.fit, "read_log", lambda *_: pytest.fail("the log was read"))
     there = tmp_path / "there.toml"
     there.write_text("mine")
     assert "exists; give another name" in expect_failure(capsys, small_log, "--out", there)

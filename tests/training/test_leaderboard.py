@@ -11,7 +11,8 @@ from baselines import POLICIES
 from gpualloc_env.scenario.loading import load_scenario
 from training.artifacts.policies import AgentsError
 from training.evaluation.evaluate import evaluate
-from training.evaluation.verdicts import Entry, episodes_needed, verdict
+from training.evaluation.statistics import episodes_needed
+from training.evaluation.verdicts import Entry, verdict
 from training.leaderboard import FILES, LeaderboardConfig, main
 
 SHORT = """

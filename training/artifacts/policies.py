@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,7 +108,36 @@ def load_policies(name: str, scenario: Scenario) -> list[Policy]:
     They are runs, `seed-0` and so on, or exported allocators, `seed-0.npz` and so on.
     Raises as `load_policy` does.
     """
-    seeds: list[Path] = []
-    if name not in POLICIES:
-        seeds = sorted(Path(name).glob("seed-*/")) or sorted(Path(name).glob("seed-*.npz"))
+    seeds = [] if name in POLICIES else seed_runs(Path(name)) or sorted(Path(name).glob("seed-*.npz"))
     return [load_policy(str(seed), scenario) for seed in seeds] or [load_policy(name, scenario)]
+
+
+def seed_runs(directory: Path) -> list[Path]:
+    """The runs of a directory that was trained with several seeds, in their order; none of any other."""
+    return sorted(directory.glob("seed-*/"))
+
+
+def named(policies: Sequence[str]) -> dict[str, str]:
+    """The policies by the names under which they appear.
+
+    A run is called by the last part of its path, by the last two if that is a seed alone, and by as
+    many parts as it takes where that is another's name too. The name of a baseline stays as it is.
+
+    Raises:
+        ValueError: no policy, or one that is given twice.
+    """
+    if not policies:
+        raise ValueError(f"no policies to compare; give some of {', '.join(POLICIES)}, or run directories")
+    known = {*POLICIES, *PRIVILEGED}
+    parts = [(given,) if given in known else Path(given).resolve().parts for given in policies]
+    for given, count in zip(policies, (parts.count(path) for path in parts), strict=True):
+        if count > 1:
+            raise ValueError(f"policy {given!r} is given {count} times; give each policy once")
+    names: dict[str, str] = {}
+    for given, path in zip(policies, parts, strict=True):
+        others = [other for other in parts if other != path]
+        least = 2 if path[-1].startswith("seed-") else 1
+        unique = (n for n in range(least, len(path)) if all(other[-n:] != path[-n:] for other in others))
+        length = next(unique, len(path))
+        names["/".join(path[-length:])] = given
+    return names

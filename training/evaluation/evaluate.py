@@ -1,7 +1,7 @@
 """The one rollout loop: a policy on held-out episodes, all of them side by side."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -11,23 +11,44 @@ from baselines import Policy, fresh
 from gpualloc_env.batch import Batch
 from gpualloc_env.metrics import episode_metrics
 from gpualloc_env.scenario.scenario import Scenario
-from gpualloc_env.simulation.state import Array
+from gpualloc_env.simulation.state import OUTCOME, AnyArray, Array
 
 Metrics = dict[str, float]
 Kind = Literal["online", "learned", "privileged"]
 """Whether a policy is a baseline, was trained, or knows the future."""
 
 
+LARGEST_RECORD = 2**28
+"""Bytes of recorded steps that are held at a time: more episodes are played part by part."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Every step of E episodes, summed up as they are played: as much for a thousand of them as for one."""
+
+    mean: AnyArray
+    """Means over the episodes, (T, N) of OUTCOME."""
+    first: AnyArray
+    """The first episode, (T, N) of OUTCOME."""
+    agents: AnyArray
+    """The agents of the first episode, (N,) of AGENT."""
+    throughput: Array
+    """T of each agent, its mean over the episodes, (N,) [requests/s]."""
+    mean_rate: Array
+    """λ̄ of each agent, its mean over the episodes, (N,) [requests/s]."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Everything that one policy did in E episodes of a scenario.
 
-    A policy of S training seeds has the means of their metrics, and the recorded steps of the first.
+    A policy of S training seeds has the means of their metrics, and the steps of the first.
     """
 
     policy: str
-    batch: Batch
-    """The E finished episodes; `batch.history`, (E, T, N) of OUTCOME, holds every step."""
+    scenario: Scenario
+    steps: Steps
+    """What is kept of every step."""
     metrics: list[Metrics]
     """Metrics of each episode over all agents."""
     per_agent: list[dict[str, Metrics]]
@@ -46,7 +67,8 @@ class Evaluation:
         """Its name in tables and figures."""
         if self.kind == "privileged":
             return f"{self.policy} (knows the future)"
-        return self.policy if len(self.by_seed) == 1 else f"{self.policy} ({len(self.by_seed)} seeds)"
+        name = self.policy.removesuffix(".npz")
+        return name if len(self.by_seed) == 1 else f"{name} ({len(self.by_seed)} seeds)"
 
 
 def mean_metrics(episodes: Sequence[Metrics]) -> Metrics:
@@ -59,15 +81,19 @@ def mean_metrics(episodes: Sequence[Metrics]) -> Metrics:
     return means
 
 
-def joined(name: str, runs: Sequence[Evaluation]) -> Evaluation:
+def joined(name: str, played: Iterable[Evaluation]) -> Evaluation:
     """One evaluation of the training seeds of a policy, each on the same episodes."""
+    runs: list[Evaluation] = []
+    for run in played:
+        runs.append(run)
     if len(runs) == 1:
         return runs[0]
     episodes = range(len(runs[0].metrics))
-    agents = runs[0].batch.scenario.agent_names
+    agents = runs[0].scenario.agent_names
     return Evaluation(
         name,
-        runs[0].batch,
+        runs[0].scenario,
+        runs[0].steps,
         [mean_metrics([run.metrics[k] for run in runs]) for k in episodes],
         [
             {agent: mean_metrics([run.per_agent[k][agent] for run in runs]) for agent in agents}
@@ -104,14 +130,43 @@ def evaluate(
 ) -> Evaluation:
     """Run a policy on the episodes with seeds `seed`, `seed` + 1, …, `seed` + `episodes` − 1.
 
-    Every policy that is given the same scenario and seed meets exactly the same arrivals.
+    Every policy that is given the same scenario and seed meets exactly the same arrivals. Episodes whose
+    recorded steps would take more than `LARGEST_RECORD` bytes are played part by part, with the same
+    results; a policy that knows the future is made for all of them and plays all of them at once.
     """
-    batch = rollout(policy, scenario, episodes, seed, record=True)
+    each = scenario.steps * len(scenario.agents) * OUTCOME.itemsize
+    at_once = episodes if kind == "privileged" else max(1, min(episodes, LARGEST_RECORD // each))
     metrics: list[Metrics] = []
     per_agent: list[dict[str, Metrics]] = []
-    for b in range(episodes):
-        overall = dict(episode_metrics(batch, b))
-        per_agent.append(overall.pop("per_agent"))  # pyright: ignore
-        metrics.append(overall)  # pyright: ignore
+    parts: list[Steps] = []
+    for first in range(0, episodes, at_once):
+        count = min(at_once, episodes - first)
+        batch = rollout(policy, scenario, count, seed + first, record=True)
+        for b in range(count):
+            overall = dict(episode_metrics(batch, b))
+            per_agent.append(overall.pop("per_agent"))  # pyright: ignore
+            metrics.append(overall)  # pyright: ignore
+        parts.append(_summed(batch))
     by_seed = np.array([[each["objective"] for each in metrics]])
-    return Evaluation(name, batch, metrics, per_agent, by_seed, kind)
+    return Evaluation(name, scenario, _mean(parts, episodes), metrics, per_agent, by_seed, kind)
+
+
+def _summed(batch: Batch) -> Steps:
+    """Sums over the episodes of a batch where `Steps` has means."""
+    return Steps(
+        mean=batch.history.view(np.float64).sum(axis=0),
+        first=batch.history[0].copy(),
+        agents=batch.agents[0].copy(),
+        throughput=batch.agents["throughput"].sum(axis=0),
+        mean_rate=batch.state["mean_rate"].sum(axis=0),
+    )
+
+
+def _mean(parts: Sequence[Steps], episodes: int) -> Steps:
+    """The means of some sums."""
+    return replace(
+        parts[0],
+        mean=(sum(part.mean for part in parts) / episodes).view(OUTCOME),
+        throughput=sum(part.throughput for part in parts) / episodes,
+        mean_rate=sum(part.mean_rate for part in parts) / episodes,
+    )

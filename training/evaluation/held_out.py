@@ -1,14 +1,13 @@
 """The episodes on which policies are judged: those that no policy was trained on."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gpualloc_env.memory import physical_memory
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
-from gpualloc_env.simulation.state import OUTCOME
 
 
 def held_out_scenario(
@@ -30,13 +29,16 @@ def held_out_among_others(scenario: str, overrides: Overrides) -> Scenario:
     return held_out_scenario(scenario, overrides)
 
 
-def count_episodes(asked: int, scenario: Scenario, recorded: int = 1) -> int:
+METRICS_BYTES = 4096  # that the metrics of an episode take, for each agent and for all together
+
+
+def count_episodes(asked: int, scenario: Scenario, policies: int = 1) -> int:
     """How many episodes to play: those asked for, but every window of a log at most once.
 
     Args:
         asked: how many.
         scenario: what is played.
-        recorded: policies whose every step is kept at the same time.
+        policies: how many play them.
 
     Raises:
         ValueError: none, or more than this machine has memory for.
@@ -44,12 +46,13 @@ def count_episodes(asked: int, scenario: Scenario, recorded: int = 1) -> int:
     if asked < 1:
         raise ValueError(f"episodes must be at least 1, got {asked}")
     episodes = asked if scenario.trace is None else min(asked, scenario.windows.episodes)
-    each = recorded * scenario.steps * len(scenario.agents) * OUTCOME.itemsize
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if episodes * each > memory // 2:
+    # Steps are summed up as they are played; what is kept of each episode are its metrics.
+    needed = policies * episodes * METRICS_BYTES * (1 + len(scenario.agents))
+    memory = physical_memory()
+    if memory is not None and needed > memory:
         raise ValueError(
-            f"episodes = {episodes} of {scenario.name!r} take {episodes * each / 2**30:.0f} GiB of memory, "
-            f"and this machine has {memory / 2**30:.0f}; play at most {memory // 2 // each}"
+            f"episodes = {episodes} of {scenario.name!r} need {needed / 1e9:.3g} GB of memory, and this "
+            f"machine has {memory / 1e9:.3g} GB; play at most {int(episodes * memory / needed)}"
         )
     return episodes
 

@@ -30,13 +30,21 @@ def claimed(out: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     check_claim(out, settings)
     out.mkdir(parents=True, exist_ok=True)
     config = out / CONFIG
-    if not config.exists():
+    fresh = not config.exists()
+    if fresh:
         write_config(config, settings)
     with config.open(encoding="utf-8") as lock:
         if not lock_descriptor(lock.fileno(), blocking=False):
             raise ValueError(f"the run in {out} is going on in another process; wait for it")
         refuse_other_settings(config, settings)
-        yield
+        try:
+            yield
+        except BaseException:
+            # A run that did not get as far as to write anything leaves nothing behind.
+            if fresh and [path.name for path in out.iterdir()] == [CONFIG]:
+                config.unlink()
+                out.rmdir()
+            raise
 
 
 def check_claim(out: Path, settings: Mapping[str, Any]) -> None:

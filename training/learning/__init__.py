@@ -1,0 +1,4 @@
+"""PPO on the native batch: kinds of learned allocators, networks, actions, environments, checkpoints.
+
+It imports `files` and `evaluation`.
+"""

@@ -38,16 +38,14 @@ def step_curves(evaluation: Evaluation) -> dict[str, Array]:
     Little's law, so episodes in which an agent is nearly idle hardly count for it. It is NaN
     for an agent without any traffic.
     """
-    batch = evaluation.batch
-    backlog, share, served = (
-        _with_total(batch.history[name].mean(axis=0)) for name in ("backlog", "share", "served")
-    )
-    rate = _with_total(batch.state["mean_rate"].mean(axis=0)[None])
+    steps = evaluation.steps
+    backlog, share, served = (_with_total(steps.mean[name]) for name in ("backlog", "share", "served"))
+    rate = _with_total(steps.mean_rate[None])
     return {
         "latency [s]": np.divide(backlog, rate, out=np.full_like(backlog, np.nan), where=rate > 0),
         "backlog [requests]": backlog,
         "share [GPU]": share,
-        "throughput [requests per s]": served / batch.scenario.dt,
+        "throughput [requests per s]": served / evaluation.scenario.dt,
     }
 
 
@@ -78,7 +76,7 @@ def write_runs(directory: Path, evaluations: Sequence[Evaluation], figure: Path 
 def page(evaluations: Sequence[Evaluation]) -> str:
     """The tables of a comparison as a page in Markdown."""
     winner = best(evaluations)
-    scenario = winner.batch.scenario
+    scenario = winner.scenario
     count = len(winner.metrics)
     parts = [f"# {scenario.name}: {count} {episodes_called(scenario, count)}", scenario.description]
     for title, rows in tables(evaluations).items():
@@ -88,7 +86,7 @@ def page(evaluations: Sequence[Evaluation]) -> str:
 
 def _write_curves(writer: SummaryWriter, evaluation: Evaluation) -> None:
     """Write all curves, one event a step: a value at a time takes a minute for 64 agents."""
-    scenario = evaluation.batch.scenario
+    scenario = evaluation.scenario
     curves = step_curves(evaluation)
     names = (*scenario.agent_names, ALL_AGENTS)
     tags = [f"{title}/{name}" for title in curves for name in names]
@@ -111,7 +109,7 @@ def _write_summary(writer: SummaryWriter, evaluation: Evaluation, rank: int) -> 
     for name, value in defined.items():
         writer.add_scalar(f"summary/{name}", value)
     row = {"policy": evaluation.policy, "kind": evaluation.kind}
-    row |= {"scenario": evaluation.batch.scenario.name}
+    row |= {"scenario": evaluation.scenario.name}
     columns = {f"summary/{name}": defined[name] for name in COLUMNS if name in defined}
     # SummaryWriter.add_hparams would open a run of its own below this one, and with it a second row.
     for summary in hparams(row, columns):

@@ -1,7 +1,8 @@
 """Looks of the figures: colours and markers of policies, and axes that say what they mean."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,23 @@ STYLE: dict[Any, Any] = {
     "figure.constrained_layout.w_pad": 0.1,
     "figure.constrained_layout.h_pad": 0.05,
 }
+
+
+def attempted(
+    draw: Callable[..., None], path: Path, *arguments: Any, warn: Callable[[str], object]
+) -> Path | None:
+    """Draw a figure; one that fails costs a warning, not the numbers that it would have shown.
+
+    Returns:
+        The path, or None where there is no figure.
+    """
+    try:
+        draw(path, *arguments)
+    except Exception as error:  # whatever a plotting library may stumble over
+        path.unlink(missing_ok=True)
+        warn(f"warning: without {path.name}, which could not be drawn: {error or type(error).__name__}")
+        return None
+    return path
 
 
 def policy_styles(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:

@@ -36,7 +36,7 @@ SHOWN_STEPS = 120
 
 def draw(path: Path, evaluations: Sequence[Evaluation], seed: int) -> None:
     """Draw latency and throughput by agent, shares over time, and latency against cost, as PNG."""
-    scenario = evaluations[0].batch.scenario
+    scenario = evaluations[0].scenario
     episodes = len(evaluations[0].metrics)
     with rc_context(STYLE):
         figure = Figure(figsize=(15, 10.5), layout="constrained")
@@ -62,26 +62,24 @@ def draw(path: Path, evaluations: Sequence[Evaluation], seed: int) -> None:
 
 def busiest(evaluations: Sequence[Evaluation]) -> AnyArray:
     """Indices of the agents shown, in their order: all, or those with the most work offered."""
-    batch = evaluations[0].batch
-    work = offered(evaluations[0]) / batch.agents["throughput"].mean(axis=0)
+    work = offered(evaluations[0]) / evaluations[0].steps.throughput
     return np.sort(np.argsort(-work, kind="stable")[:SHOWN_AGENTS])
 
 
 def offered(evaluation: Evaluation) -> Array:
     """Mean rate at which requests came to each agent, (N,) [requests/s]."""
-    return requests(evaluation).mean(axis=(0, 1)) / evaluation.batch.scenario.dt
+    return requests(evaluation.scenario, evaluation.steps.mean).mean(axis=0) / evaluation.scenario.dt
 
 
-def requests(evaluation: Evaluation) -> Array:
-    """Requests that came to each agent in each step, with all the visits they cause, (E, T, N)."""
-    arrivals = evaluation.batch.history["arrivals"]
-    visits = evaluation.batch.scenario.visits
+def requests(scenario: Scenario, steps: AnyArray) -> Array:
+    """Requests that came to each agent in each of some steps, with all the visits they cause, (T, N)."""
+    arrivals, visits = steps["arrivals"], scenario.visits
     return arrivals @ visits.T if visits.size else arrivals
 
 
 def agent_estimates(evaluation: Evaluation, metric: str, agents: AnyArray) -> list[Estimate]:
     """Mean and interval of a metric over the episodes, for some agents."""
-    scenario = evaluation.batch.scenario
+    scenario = evaluation.scenario
     return [
         interval(
             [episode[scenario.agent_names[i]][metric] for episode in evaluation.per_agent],
@@ -94,7 +92,7 @@ def agent_estimates(evaluation: Evaluation, metric: str, agents: AnyArray) -> li
 def estimate(evaluation: Evaluation, metric: str) -> Estimate:
     """Mean and interval of a metric over the episodes."""
     values = [episode[metric] for episode in evaluation.metrics]
-    return interval(values, varies=evaluation.batch.scenario.varies)
+    return interval(values, varies=evaluation.scenario.varies)
 
 
 def latency_by_agent(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
@@ -169,7 +167,7 @@ def grouped(
 
 def label_agents(axes: Axes, evaluations: Sequence[Evaluation], agents: AnyArray) -> None:
     """Name the groups; where only some agents are shown, say so."""
-    names = evaluations[0].batch.scenario.agent_names
+    names = evaluations[0].scenario.agent_names
     rotation = 0 if len(agents) <= 5 else 20
     axes.set_xticks(np.arange(len(agents)), [names[i] for i in agents], rotation=rotation)
     axes.set_xlim(-0.5, len(agents) - 0.5)
@@ -184,19 +182,19 @@ def shares_over_time(
     figure: Figure, place: SubplotSpec, evaluations: Sequence[Evaluation], seed: int
 ) -> None:
     """The demand and every policy's shares in the first episode, one row of stacked areas each."""
-    batch = evaluations[0].batch
-    demand = requests(evaluations[0])[0] / batch.agents[0]["throughput"] / batch.scenario.dt  # (T, N) [GPU]
+    scenario, steps = evaluations[0].scenario, evaluations[0].steps
+    demand = requests(scenario, steps.first) / steps.agents["throughput"] / scenario.dt  # (T, N) [GPU]
     window = busy_window(demand)
     rows = place.subgridspec(1 + len(evaluations), 1, hspace=0.0).subplots(sharex=True, squeeze=False)[:, 0]
     agents = busiest(evaluations)
-    stack(rows[0], demand, agents, batch.scenario, window)
+    stack(rows[0], demand, agents, scenario, window)
     rows[0].set_ylabel("demand", rotation=0, ha="right", va="center")
     part = "" if window == slice(0, len(demand)) else ", around the peak"
     rows[0].set_title(f"(c) Shares over time [GPU], seed {seed}{part}")
     for k, (axes, evaluation) in enumerate(zip(rows[1:], evaluations, strict=True)):
-        stack(axes, evaluation.batch.history[0]["share"], agents, batch.scenario, window)
-        axes.set_ylim(0, batch.scenario.platform.gpus)
-        axes.set_yticks([0, batch.scenario.platform.gpus])
+        stack(axes, evaluation.steps.first["share"], agents, scenario, window)
+        axes.set_ylim(0, scenario.platform.gpus)
+        axes.set_yticks([0, scenario.platform.gpus])
         axes.set_ylabel(
             fill(evaluation.label, LABEL_LETTERS, break_long_words=False),
             rotation=0,

@@ -42,6 +42,9 @@ def draw_heatmap(path: Path, summaries: Mapping[str, Summary]) -> None:
     )
 
 
+MOST_LETTERS = 11  # of a column's name that stands upright
+
+
 def _short(value: float) -> str:
     return np.format_float_positional(value, precision=3, fractional=False, trim="-")
 
@@ -74,7 +77,8 @@ def draw_table(
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         image = axes.imshow(shade, cmap=colormaps[COLOURS], vmin=0, vmax=1, aspect="auto")
-        turn = {} if len(columns) <= 6 else {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+        fits = max(len(name) for name in columns) <= MOST_LETTERS
+        turn = {} if fits else {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
         axes.set_xticks(range(len(columns)), columns, **turn)
         axes.set_yticks(range(len(rows)), rows)
         axes.tick_params(length=0)

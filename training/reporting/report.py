@@ -30,7 +30,7 @@ def best(evaluations: Sequence[Evaluation]) -> Evaluation:
 
 def objective(evaluation: Evaluation) -> Estimate:
     """Mean J and its interval over episodes and training seeds."""
-    return interval(evaluation.by_seed, varies=evaluation.batch.scenario.varies)
+    return interval(evaluation.by_seed, varies=evaluation.scenario.varies)
 
 
 def paired(evaluations: Sequence[Evaluation], reference: Evaluation) -> dict[str, Estimate]:
@@ -39,14 +39,14 @@ def paired(evaluations: Sequence[Evaluation], reference: Evaluation) -> dict[str
     All policies met the same arrivals, so what the traffic does to both cancels: this interval
     tells two policies apart where those of their means overlap. Positive is worse.
     """
-    varies = reference.batch.scenario.varies
+    varies = reference.scenario.varies
     return {each.policy: difference(each.by_seed, reference.by_seed, varies=varies) for each in evaluations}
 
 
 def summary(evaluations: Sequence[Evaluation], seed: int) -> Summary:
     """Everything that `summary.json` holds of a scenario; a mean that is nowhere defined is None."""
     reference = best(evaluations)
-    scenario = reference.batch.scenario
+    scenario = reference.scenario
     policies: dict[str, Any] = {}
     for evaluation in evaluations:
         agents = {

@@ -16,7 +16,7 @@ from gpualloc_env.scenario.overrides import Overrides
 from training.cli import options
 from training.files.atomic import write_atomically
 
-LOG = ("trace", "split")
+LOG = ("trace", "split", "time_unit")
 
 
 class Table(NamedTuple):

@@ -1,0 +1,4 @@
+"""The simulator held against queueing theory and against simulators that move single requests.
+
+It imports `evaluation` and, for its figure, `reporting`.
+"""

@@ -46,8 +46,11 @@ def against_theory(
     tolerance: float,
     scale: float | None = None,
 ) -> Check:
-    """Hold measurements, one for each replication, against a number that is known."""
-    mean = interval(measured)
+    """Hold measurements, one for each replication, against a number that is known.
+
+    A single one is no sample: it is taken where chance plays no part.
+    """
+    mean = interval(measured, varies=np.size(measured) > 1)
     scale = abs(expected) if scale is None else scale
     difference = Estimate(*((value - expected) / scale for value in mean))
     return Check(name, theory, unit, expected, mean, difference, tolerance)

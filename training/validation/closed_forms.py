@@ -20,7 +20,7 @@ from gpualloc_env.scenario.platform import Platform
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import Array
-from training.evaluation.evaluate import evaluate
+from training.evaluation.evaluate import rollout
 from training.validation.checks import EXACT, Check, against_theory, controlled
 from training.validation.fluid import (
     drawn,
@@ -220,7 +220,7 @@ def littles_law(seed: int) -> list[Check]:
         for name, registered in SCENARIOS.items():
             trace = log if registered.trace is not None else None
             scenario = load_scenario(name, trace=trace, split="all" if trace else None)
-            batch = evaluate("adaptive", POLICIES["adaptive"], scenario, 2, seed).batch
+            batch = rollout(POLICIES["adaptive"], scenario, 2, seed, record=True)
             integral = [float(batch.history[b]["backlog"].sum() * scenario.dt) for b in range(2)]
             sums = [sojourn_integral(batch, b) for b in range(2)]
             checks.append(

@@ -13,6 +13,7 @@ from gpualloc_env.allocator.receding_horizon import Forecast, Grid, predict_back
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.agents import SATURATING_AGENTS
 from gpualloc_env.scenario.platform import SERVERLESS
+from gpualloc_env.simulation.curves import speedup
 from training.evaluation.evaluate import rollout
 
 PLAIN = RecedingHorizon(
@@ -84,7 +85,7 @@ def test_predictions_are_what_the_environment_does():
             seen.queue[0, i],
             rates[i],
             1.0,
-            agent.throughput_rps * agent.curve(0.25),
+            agent.throughput_rps * speedup(0.25, agent.kappa or 0.0),
             seen.loading[0, i],
             1.0,
             1.0,

@@ -49,7 +49,7 @@ def test_a_scenario_itself_is_taken_by_everything():
 
 
 def test_both_environments_take_every_change(azure_log):
-    assert {field.name for field in fields(Overrides)} == {*CHANGES, "trace", "split"}
+    assert {field.name for field in fields(Overrides)} == {*CHANGES, "trace", "split", "time_unit"}
     wanted = load_scenario("serverless", **CHANGES)
     assert gym.make("GPUAlloc-v0", scenario="serverless", **CHANGES).unwrapped.scenario == wanted
     assert gym.make_vec("GPUAlloc-v0", num_envs=2, scenario="serverless", **CHANGES).scenario == wanted

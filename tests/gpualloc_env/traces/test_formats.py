@@ -8,7 +8,7 @@ from support.places import REAL_LOGS
 
 import gpualloc_env.traces.lines
 from gpualloc_env import TraceError
-from gpualloc_env.traces.formats import FORMATS, read_log, spread
+from gpualloc_env.traces.formats import FORMATS, read_log
 
 TIME = {"Azure": "TIMESTAMP", "BurstGPT": "Timestamp", "Mooncake": "timestamp", "plain": "time_s"}
 # Seconds 0, 3 and 9 of a log: a coordinator's, NLP's and a reasoner's request.
@@ -119,23 +119,6 @@ def test_plain_logs_start_at_any_time_and_need_no_work(written):
 def test_work_is_one_where_there_are_no_tokens(written):
     lines = HEADERS["Azure"], "2023-11-16 18:17:03,0,0", "2023-11-16 18:17:04,0,0"
     assert read_log(written(*lines)).work.tolist() == [1, 1]
-
-
-def test_requests_of_one_stamp_are_spread_over_the_quantum_of_the_stamps():
-    # The quantum of 0, 6 and 15 s is 3 s.
-    stamps = np.array([0, 0, 0, 6000, 6000, 15000, 15000.0])
-    assert spread(stamps) == pytest.approx([0, 1000, 2000, 6000, 7500, 15000, 16500])
-
-
-def test_stamps_that_miss_their_quantum_by_milliseconds_are_spread_as_far():
-    stamps = np.array([0, 0, 3000, 3000, 5999, 5999, 9001, 9001.0])
-    assert spread(stamps) == pytest.approx([0, 1500, 3000, 4499.5, 5999, 7499, 9001, 10501])
-
-
-def test_a_log_with_fine_stamps_is_left_as_it_is_but_for_the_few_that_tie():
-    stamps = np.cumsum(np.random.default_rng(0).integers(0, 200, 1000)).astype(float)
-    moved = spread(stamps)
-    assert (np.diff(moved) >= 0).all() and (moved >= stamps).all() and (moved - stamps).max() < 10
 
 
 def field(form, position, text):
@@ -292,7 +275,7 @@ def test_another_format_is_refused_with_those_that_are_known(written, first, mes
 
 def test_a_missing_file_a_folder_and_an_empty_file_are_told_apart(tmp_path):
     refused(tmp_path / "gone.csv", r"gone\.csv: no such file")
-    refused(tmp_path, "no such file")
+    refused(tmp_path, "is a folder; give the path of a request log in it")
     path = tmp_path / "empty.csv"
     for content in (b"", b"\n \n", b"\xef\xbb\xbf", gzip.compress(b"")):
         path.write_bytes(content)

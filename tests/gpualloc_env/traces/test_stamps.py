@@ -72,6 +72,20 @@ def test_requests_of_one_stamp_are_spread_evenly_and_not_beyond_the_next():
     assert spread(stamps, 3.0) == pytest.approx([0, 1, 2, 6, 6.5, 7, 8.5])
 
 
+def test_stamps_that_miss_their_quantum_by_milliseconds_are_spread_as_far():
+    stamps = np.array([0, 0, 3000, 3000, 5999, 5999, 9001, 9001.0]) / 1000
+    found = clock(stamps)
+    assert found.quantum_s == 3.0
+    # Not beyond the next stamp, which is 2.999 s after the one at 3 s.
+    assert spread(stamps, found.quantum_s) == pytest.approx([0, 1.5, 3, 4.4995, 5.999, 7.499, 9.001, 10.501])
+
+
+def test_a_log_with_fine_stamps_is_left_as_it_is_but_for_the_few_that_tie():
+    stamps = np.cumsum(np.random.default_rng(0).integers(0, 200, 1000)) / 1000
+    moved = spread(stamps, clock(stamps).quantum_s)
+    assert (np.diff(moved) >= 0).all() and (moved >= stamps).all() and (moved - stamps).max() < 0.01
+
+
 def line_of(name, second):
     """A request at a whole second in the format of a file of that name."""
     if name == "a.csv":

@@ -1,7 +1,10 @@
 """Seeds of training runs never meet those on which policies are judged."""
 
+import re
+
 import pytest
 
+from training.cli import call
 from training.evaluation.seeds import (
     END_OF_SEEDS,
     FIRST_TRAINING_SEED,
@@ -45,6 +48,6 @@ def test_commands_refuse_them_before_any_work(tmp_path, capsys):
         (study, StudyConfig(seed=2**24 - 1, out=tmp_path / "run", file=tmp_path / "a.toml")),
     ):
         with pytest.raises(SystemExit):
-            command(config)
-        assert "seed must be from 0 to 16777214" in capsys.readouterr().err
+            call(command, config)
+        assert re.search(r"error: seed must be .*16777214", capsys.readouterr().err)
     assert not any(tmp_path.iterdir())

@@ -1,14 +1,8 @@
 import numpy as np
 import pytest
 
-from training.evaluation.verdicts import (
-    Entry,
-    best_online,
-    episodes_needed,
-    headroom_closed,
-    interval,
-    verdict,
-)
+from training.evaluation.statistics import episodes_needed, interval
+from training.evaluation.verdicts import Entry, best_online, headroom_closed, verdict
 from training.reporting.leaderboard_report import (
     Board,
     boards_json,

@@ -15,9 +15,10 @@ from gpualloc_env import OBSERVATION_FEATURES, SCENARIOS, Batch, load_scenario
 from gpualloc_env.allocator.allocator import Allocator, AllocatorError
 from gpualloc_env.allocator.networks import decider
 from gpualloc_env.allocator.receding_horizon import CORRECTIONS, RELUCTANCE, Constants, plan, plan_observed
+from gpualloc_env.metrics import objectives
 from gpualloc_env.simulation.observation import pack
 from training.artifacts.policies import load_policy
-from training.evaluation.evaluate import evaluate
+from training.evaluation.evaluate import evaluate, rollout
 from training.export import ExportConfig
 from training.export import main as export
 from training.learning.action_transform import corrections
@@ -85,9 +86,9 @@ def played(scenario, episodes=20, steps=40):
 def test_an_untrained_correction_is_its_base_bit_for_bit(scenario):
     model, transform = fresh("ppo-residual", scenario)
     short = load_scenario(scenario, steps=60)
-    base = evaluate("base", policy_for("receding-horizon", scenario), short, 10, 3)
-    own = evaluate("own", learned_policy(decider_of(model, transform)), short, 10, 3)
-    assert (own.batch.history == base.batch.history).all()
+    base = rollout(policy_for("receding-horizon", scenario), short, 10, 3, record=True)
+    own = rollout(learned_policy(decider_of(model, transform)), short, 10, 3, record=True)
+    assert (own.history == base.history).all()
 
 
 @pytest.mark.parametrize("allocator", KINDS)
@@ -168,7 +169,7 @@ def test_trained_on_four_it_serves_any_number(files, runs, allocator, count):
     allocators = [load_policy(str(place), scenario) for place in (files[allocator, "npz"], runs[allocator])]
     results = [evaluate("one", policy, scenario, 3, 11) for policy in allocators]
     assert results[0].objective == pytest.approx(results[1].objective, rel=1e-6)
-    assert results[0].batch.history["served"].sum() > 0
+    assert results[0].steps.mean["served"].sum() > 0
     taken = Allocator.load(files[allocator, "npz"], agents=scenario.agent_names)
     shares = taken(np.full((5, count, 19), 0.5, dtype=np.float32))
     assert shares.shape == (5, count) and (shares.sum(axis=1) <= 1 + 1e-12).all()
@@ -253,9 +254,9 @@ def test_rewards_are_the_gain_on_the_reference_and_nothing_before_anything_is_le
         _, rewards, dones, infos = env.step(rng.uniform(-2, 2, (6, 16)).astype(np.float32))
         total += rewards
     assert dones.all() and not any(info["TimeLimit.truncated"] for info in infos)
-    base = evaluate("base", reference, scenario, 6, 2**41)
-    latency = base.batch.totals["latency"] / 30
-    gained = base.objective - [info["objective"] for info in infos]
+    base = rollout(reference, scenario, 6, 2**41, record=False)
+    latency = base.totals["latency"] / 30
+    gained = objectives(base) - [info["objective"] for info in infos]
     assert total / 30 == pytest.approx(gained / (latency + 0.2), abs=1e-6)
 
 

@@ -6,6 +6,7 @@ from baselines import DEFAULTS, POLICIES, policy_for
 from baselines.tuned import TUNED, read_tuned
 from gpualloc_env import load_scenario
 from training.artifacts.policies import load_policy
+from training.cli import call
 from training.learning.defaults import default_settings
 from training.study import StudyConfig
 from training.study import main as study
@@ -58,7 +59,7 @@ def test_the_committed_files_keep_nothing_of_a_changed_scenario(tmp_path, capsys
         (study, StudyConfig(load=0.9, out=tmp_path / "study", file=tmp_path / "mine.toml"), "results"),
     ):
         with pytest.raises(SystemExit):
-            command(config)
+            call(command, config)
         said = capsys.readouterr().err
         assert "serverless as it is, not with --load 0.9" in said and f"give another --{option}" in said
     assert TUNED.read_bytes() == before and not any(tmp_path.iterdir())
