@@ -64,7 +64,13 @@ SERVER = np.dtype(
     align=True,
 )
 
-KEYED = np.dtype([("key", np.float64), ("call", np.int64)])  # an entry of a heap
+KEYED = np.dtype(
+    [  # an entry of a heap, the least key first
+        ("key", np.float64),
+        ("order", np.int32),  # in which entries of the same key were added
+        ("call", np.int32),
+    ]
+)
 
 RUN = np.dtype(
     [  # (B,)
@@ -72,6 +78,7 @@ RUN = np.dtype(
         ("calls", np.int64),  # C of the episode
         ("next_task", np.int64),  # the first that has not arrived
         ("pending", np.int64),  # calls that wait for their `after_s` to pass
+        ("order", np.int64),  # of the next entry of a heap
         ("present", np.int64),  # tasks that have arrived and are not finished
         ("integral", np.float64),  # [tasks s] of `present`, over the step
     ],
@@ -146,32 +153,45 @@ BYTES_PER_CALL = CALL.itemsize + 2 * KEYED.itemsize
 
 
 @inlined
-def push(heap: AnyArray, count: int, key: float, call: int) -> None:
-    """Add an entry to a heap of so many, the least key first."""
-    place = count
-    while place > 0:
-        above = (place - 1) >> 1
-        if heap[above].key <= key:
-            break
-        heap[place].key, heap[place].call = heap[above].key, heap[above].call
-        place = above
-    heap[place].key, heap[place].call = key, call
+def _before(key: float, order: int, other: Any) -> bool:
+    """Whether an entry comes before another one."""
+    return key < other.key or (key == other.key and order < other.order)
 
 
 @inlined
-def drop(heap: AnyArray, count: int) -> None:
-    """Take the entry of the least key from a heap of so many; read it before."""
+def _set(entry: Any, key: float, order: int, call: int) -> None:
+    entry.key, entry.order, entry.call = key, order, call
+
+
+@inlined
+def push(heap: AnyArray, count: int, key: float, order: int, call: int) -> None:
+    """Add an entry to a heap of so many."""
+    place = count
+    while place > 0:
+        above = heap[(place - 1) >> 1]
+        if not _before(key, order, above):
+            break
+        _set(heap[place], above.key, above.order, above.call)
+        place = (place - 1) >> 1
+    _set(heap[place], key, order, call)
+
+
+@inlined
+def pop(heap: AnyArray, count: int) -> int:
+    """Take the first entry from a heap of so many, and put its call into the place that becomes free."""
     last = count - 1
-    key, call = heap[last].key, heap[last].call
+    first, key, order, call = heap[0].call, heap[last].key, heap[last].order, heap[last].call
     place, below = 0, 1
     while below < last:
-        if below + 1 < last and heap[below + 1].key < heap[below].key:
+        if below + 1 < last and _before(heap[below + 1].key, heap[below + 1].order, heap[below]):
             below += 1
-        if heap[below].key >= key:
+        if _before(key, order, heap[below]):
             break
-        heap[place].key, heap[place].call = heap[below].key, heap[below].call
+        _set(heap[place], heap[below].key, heap[below].order, heap[below].call)
         place, below = below, 2 * below + 1
-    heap[place].key, heap[place].call = key, call
+    _set(heap[place], key, order, call)
+    heap[last].call = first
+    return first
 
 
 @inlined

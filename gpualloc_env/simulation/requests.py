@@ -18,7 +18,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from gpualloc_env.compiled import compiled, inlined
-from gpualloc_env.simulation.calls import NONE, Service, drop, push
+from gpualloc_env.simulation.calls import NONE, Service, pop, push
 from gpualloc_env.simulation.curves import speedup
 from gpualloc_env.simulation.shares import (
     CLOCK_TOLERANCE,
@@ -35,6 +35,9 @@ from gpualloc_env.simulation.shares import (
     show,
 )
 from gpualloc_env.simulation.state import OBSERVATION, AnyArray, Array
+
+# Clocks of tokens are sums of many parts: calls that are this close to their ends have come to it together.
+TOKEN_TOLERANCE = 1e-9
 
 
 class Here(NamedTuple):
@@ -144,8 +147,9 @@ def issue_stage(here: Here, m: int, time: float) -> None:
     while c < task.after and here.calls[c].stage == stage:
         after_s = here.calls[c].after_s
         if after_s > 0.0:
-            push(here.pending, run.pending, time + after_s, c)
+            push(here.pending, run.pending, time + after_s, run.order, c)
             run.pending += 1
+            run.order += 1
         else:
             issue(here, c, time)
         c += 1
@@ -174,31 +178,39 @@ def finish(here: Here, c: int, time: float) -> None:
 
 @inlined
 def complete(here: Here, i: int, time: float) -> None:
-    """End a server's prefill, or the first to finish of the calls that run."""
-    server, done = here.servers[i], NONE
-    heap = here.running[server.heap :]
+    """End a server's prefill, or all those of its running calls that finish next.
+
+    Calls that finish together do so before anything else begins.
+    """
+    server, run = here.servers[i], here.run[0]
+    heap, done = here.running[server.heap :], 0
     if server.in_prefill != NONE:
         c = server.in_prefill
         server.in_prefill = NONE
         here.calls[c].first_token = time
+        place = heap[server.running]
         if here.calls[c].output > 1:
-            push(heap, server.running, server.clock + (here.calls[c].output - 1), c)
+            push(heap, server.running, server.clock + (here.calls[c].output - 1), run.order, c)
             server.running += 1
+            run.order += 1
         else:
-            done = c
+            place.call, done = c, 1
     else:
-        done, server.clock = heap[0].call, heap[0].key
-        drop(heap, server.running)
-        server.running -= 1
-    # A clock that counts from the start of the busy period keeps its digits.
+        server.clock = heap[0].key
+        while server.running > 0 and heap[0].key <= server.clock + TOKEN_TOLERANCE:
+            pop(heap, server.running)
+            server.running -= 1
+            done += 1
+    # Those that are done stand behind those that run, the first of them last.
+    for k in range(server.running, server.running + done):
+        server.room -= here.calls[heap[k].call].prompt + here.calls[heap[k].call].output
+    # A clock that counts from the start of a busy period keeps its digits.
     server.clock = 0.0 if server.running == 0 else server.clock
     server.last = time
-    if done != NONE:
-        server.room -= here.calls[done].prompt + here.calls[done].output
     here.event[i] = next_event(here, i)
     begin_prefill(here, i, time)
-    if done != NONE:
-        finish(here, done, time)
+    for k in range(server.running + done - 1, server.running - 1, -1):
+        finish(here, heap[k].call, time)
 
 
 @inlined
@@ -222,7 +234,7 @@ def play(here: Here) -> None:
             break
         elif waits:
             c = here.pending[0].call
-            drop(here.pending, run.pending)
+            pop(here.pending, run.pending)
             run.pending -= 1
             issue(here, c, start)
         else:

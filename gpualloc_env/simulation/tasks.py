@@ -26,7 +26,7 @@ from gpualloc_env.simulation.arrivals import (
     draw_agents,
     draw_rates,
 )
-from gpualloc_env.simulation.calls import KEYED, NONE, Service, Tasks, drop, push, start_server
+from gpualloc_env.simulation.calls import KEYED, NONE, Service, Tasks, pop, push, start_server
 from gpualloc_env.simulation.observation import encode, encode_agent
 from gpualloc_env.simulation.random import exponential, random_bits, seed_generator, uniform
 from gpualloc_env.simulation.shares import World, begin
@@ -137,7 +137,7 @@ def _open(law: Source, generator: AnyArray, state: AnyArray, scratch: Scratch, h
         if stream.rate > 0.0:
             _seek(law, stream, generators, i, horizon)
             if stream.time < inf:
-                push(scratch.heap, count, stream.time, i)
+                push(scratch.heap, count, stream.time, i, i)
                 count += 1
     return count
 
@@ -239,11 +239,11 @@ def _draw_tasks(
         if m < tasks.shape[0]:
             tasks[m].after = count
         m += 1
-        drop(scratch.heap, alive)
+        pop(scratch.heap, alive)
         alive -= 1
         _seek(law.arrivals, stream, own, i, law.horizon)
         if stream.time < inf:
-            push(scratch.heap, alive, stream.time, i)
+            push(scratch.heap, alive, stream.time, i, i)
             alive += 1
     return m, count
 
@@ -301,7 +301,7 @@ def _draw_offered(law: TaskLaw, world: World, b: int, own: int) -> float:
 def _start(world: World, service: Service, b: int, own: int, task_rate: float) -> None:
     """Set an environment to the start of an episode, whose tasks are drawn."""
     run, agents, state, calls = service.run[b], world.agents[own], world.state[b], service.calls[b]
-    run.next_task = run.pending = run.present = 0
+    run.next_task = run.pending = run.order = run.present = 0
     run.integral = total_rate = weighted_rate = 0.0
     for i in range(state.shape[0]):
         service.servers[b, i].calls = 0
