@@ -255,7 +255,9 @@ def allot(here: Here, world: World, b: int, requested: AnyArray, t: int) -> None
         share = grant(clip(requested[i]) * scale, settings.gpus, settings.max_share, settings.slice)
         charge(world.state[b, i], did, agent, settings, share, t)
         server.last = min(t * settings.dt + did.delay, here.end)
-        server.prefill_speed, server.decode_speed = share, speedup(share, agent.kappa)
+        # Where the whole step is lost not even what takes no time ends.
+        speed = share if did.delay < settings.dt else 0.0
+        server.prefill_speed, server.decode_speed = speed, speedup(speed, agent.kappa)
         server.integral = server.calls * settings.dt
         server.fresh = server.issued = server.served = 0
         here.event[i] = next_event(here, i)

@@ -55,10 +55,10 @@ class Server:
             wait = left / speed if speed > 0 else inf
             until = max(0.0, min(wait, change - start))
             yield self.env.timeout(until) | self.bell
-            done = (self.env.now - start) * speed
-            exact = self.env.now >= start + wait
             if speed == 0:
                 continue
+            exact = self.env.now >= start + wait
+            done = left if exact else (self.env.now - start) * speed
             if self.prefill is not None:
                 call = self.prefill
                 call.work -= done
