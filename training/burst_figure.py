@@ -21,7 +21,7 @@ from training.cli import run
 from training.evaluation.evaluate import rollout
 from training.evaluation.held_out import count_episodes, held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
-from training.limits import Limits
+from training.limits import Limits, check_limits
 from training.reporting.figure_style import AGENT_COLOURS, STYLE
 
 
@@ -46,6 +46,7 @@ class BurstFigureConfig(Overrides):
 
 def main(config: BurstFigureConfig) -> None:
     """Play the episodes, choose the window, draw it."""
+    check_limits(config)
     check_evaluation_seeds(config.seed, config.episodes)
     scenario = held_out_scenario(config.scenario, config)
     episodes = count_episodes(config.episodes, scenario, policies=len(config.policies))

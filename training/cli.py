@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from training.limits import check_limits, with_limits_in_help
+from training.limits import with_limits_in_help
 
 Config = TypeVar("Config")
 Item = TypeVar("Item")
@@ -28,7 +28,7 @@ MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
 def run(main: Callable[[Config], None], config: type[Config], args: Sequence[str] | None = None) -> None:
-    """Read the command line and run the command; whatever happens, it ends with at most one line."""
+    """Read the command line and run the command; a mistake or a signal ends it without a traceback."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that has no minus sign or no box drawing gets question marks, not a traceback.
         if hasattr(stream, "reconfigure"):
@@ -37,10 +37,9 @@ def run(main: Callable[[Config], None], config: type[Config], args: Sequence[str
 
 
 def call(main: Callable[[Config], None], config: Config) -> None:
-    """Run a command: check the numbers first, then do the work; mistakes end with status 2 and one line."""
+    """Run a command; a mistake in what it was asked ends with status 2 and the message alone."""
     try:
         with terminable():
-            check_limits(config)
             main(config)
     except BrokenPipeError:
         # Whoever read the output has seen enough. Python would complain again when it flushes.
