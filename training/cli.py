@@ -50,6 +50,14 @@ def call(main: Callable[[Config], None], config: Config) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except Terminated:
+        print("terminated", file=sys.stderr, flush=True)
+        # A thread may wait for what this one held when the signal came: nobody waits for threads now.
+        os._exit(TERMINATED)
+
+
+class Terminated(BaseException):
+    """SIGTERM has come: what is unfinished is removed on the way out."""
 
 
 def fail(error: Exception) -> NoReturn:
@@ -66,8 +74,7 @@ def terminable() -> Iterator[None]:
         return
 
     def stop(*_: Any) -> NoReturn:
-        print("terminated", file=sys.stderr)
-        sys.exit(TERMINATED)
+        raise Terminated
 
     former = signal.signal(signal.SIGTERM, stop)
     try:

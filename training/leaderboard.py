@@ -145,14 +145,14 @@ def bounds_meanwhile(
 
         return lower_bounds(scenario, episodes, config.seed, workers=config.workers, progress=advance)
 
-    with ThreadPoolExecutor(1) as thread:
-        futures = {name: thread.submit(bounds, *contest) for name, contest in contests.items()}
-        try:
-            yield futures
-        finally:
-            # Where something has failed nobody waits for the rest.
-            over.set()
-            thread.shutdown(cancel_futures=True)
+    thread = ThreadPoolExecutor(1)
+    futures = {name: thread.submit(bounds, *contest) for name, contest in contests.items()}
+    try:
+        yield futures
+    finally:
+        # Where something has failed nobody waits for the rest.
+        over.set()
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
 def play(
