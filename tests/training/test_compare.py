@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-import tyro
 from support.log_samples import played
 
 import training.compare
@@ -15,6 +14,7 @@ from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.traces.log import Log
 from training.artifacts.policies import AgentsError
+from training.cli import run as run_command
 from training.compare import ENTRIES, CompareConfig, main, named
 from training.evaluation.evaluate import mean_metrics, rollout
 from training.evaluation.statistics import interval
@@ -25,7 +25,7 @@ PAPER = ("--scenario", "paper", "--policies", "static", "round-robin", "adaptive
 
 
 def compare(out, *arguments):
-    main(tyro.cli(CompareConfig, args=[*arguments, "--out", str(out)]))
+    run_command(main, CompareConfig, [*arguments, "--out", str(out)])
     return json.loads((out / "summary.json").read_text(), parse_constant=pytest.fail)
 
 

@@ -19,6 +19,7 @@ from gpualloc_env import OBSERVATION_FEATURES, load_scenario
 from gpualloc_env.allocator.allocator import Allocator, AllocatorError
 from gpualloc_env.allocator.file import Manifest, read
 from training.artifacts.policies import AgentsError, load_policy
+from training.cli import call
 from training.compare import CompareConfig
 from training.compare import main as compare
 from training.evaluation.evaluate import evaluate
@@ -219,7 +220,7 @@ def test_a_mistake_ends_with_one_line_and_leaves_nothing(
 ):
     (tmp_path / "folder.npz").mkdir()
     with pytest.raises(SystemExit) as stopped:
-        main(ExportConfig(trained_run / run, tmp_path / out, **changes))
+        call(main, ExportConfig(trained_run / run, tmp_path / out, **changes))
     message = capsys.readouterr().err
     assert stopped.value.code == 2 and words in message and message.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["folder.npz"]
@@ -236,7 +237,7 @@ def test_a_network_of_another_kind_is_refused_and_the_earlier_file_stays(trained
     )
     (tmp_path / "a.npz").write_text("earlier")
     with pytest.raises(SystemExit):
-        main(ExportConfig(run, tmp_path / "a.npz"))
+        call(main, ExportConfig(run, tmp_path / "a.npz"))
     assert "only an allocator's policy can be exported, got ActorCriticPolicy" in capsys.readouterr().err
     assert (tmp_path / "a.npz").read_text() == "earlier"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "run"]

@@ -10,13 +10,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import scipy.linalg
-import tyro
 
 import training.fit
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.scenario.traffic import Burst, Cycle, Traffic
 from gpualloc_env.traces.formats import read_log
+from training.cli import run as run_command
 from training.fit import FitConfig, main
 from training.fitting.burst_likelihood import (
     Stream,
@@ -58,7 +58,7 @@ def write_plain(path, times, decimals=6):
 
 
 def run(*arguments):
-    main(tyro.cli(FitConfig, args=[str(argument) for argument in arguments]))
+    run_command(main, FitConfig, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
-import tyro
 
 import training.leaderboard
 from baselines import POLICIES
 from gpualloc_env.scenario.loading import load_scenario
 from training.artifacts.policies import AgentsError
+from training.cli import run as run_command
 from training.evaluation.evaluate import evaluate
 from training.evaluation.statistics import episodes_needed
 from training.evaluation.verdicts import Entry, verdict
@@ -41,7 +41,7 @@ def short(tmp_path):
 
 
 def lead(out, *arguments):
-    main(tyro.cli(LeaderboardConfig, args=[*arguments, "--workers", "1", "--out", str(out)]))
+    run_command(main, LeaderboardConfig, [*arguments, "--workers", "1", "--out", str(out)])
     return json.loads((out / "leaderboard.json").read_text(), parse_constant=pytest.fail)["scenarios"]
 
 

@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import pytest
-import tyro
 from support.trained_run import Interruption
 
 import training.study
 from gpualloc_env import Batch
+from training.cli import call
+from training.cli import run as run_command
 from training.evaluation.seeds import FIRST_TRAINING_SEED, FIRST_VALIDATION_SEED
 from training.files.run_directory import CONFIG
 from training.learning.defaults import DEFAULTS, default_settings
@@ -238,7 +239,7 @@ def test_a_mistake_names_itself_and_writes_nothing(tmp_path, capsys, arguments, 
         str(tmp_path),
     )
     with pytest.raises(SystemExit) as failure:
-        main(tyro.cli(StudyConfig, args=[*arguments, *places]))
+        run_command(main, StudyConfig, [*arguments, *places])
     error = capsys.readouterr().err
     assert failure.value.code == 2 and message in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
@@ -247,14 +248,14 @@ def test_a_mistake_names_itself_and_writes_nothing(tmp_path, capsys, arguments, 
 def test_another_study_is_not_continued(studied, scenario, capsys):
     folder, _ = studied
     with pytest.raises(SystemExit):
-        main(quick(folder, scenario, seeds=2))
+        call(main, quick(folder, scenario, seeds=2))
     assert "holds a run with seeds = 1, asked for is 2" in capsys.readouterr().err
 
 
 def test_a_file_of_somebody_elses_is_refused_before_anything_is_tried(scenario, tmp_path, capsys):
     (tmp_path / "defaults.toml").write_text("[a.b]\nx = 1\n")
     with pytest.raises(SystemExit):
-        main(quick(tmp_path, scenario))
+        call(main, quick(tmp_path, scenario))
     assert "has no comment above it" in capsys.readouterr().err
     assert not (tmp_path / "study").exists()
 
@@ -264,7 +265,7 @@ def test_a_table_of_something_else_is_refused(scenario, tmp_path, capsys):
     main(config)
     (config.out / "trials.csv").write_text("a,b\n1,2\n")
     with pytest.raises(SystemExit):
-        main(config)
+        call(main, config)
     assert "has other columns than a table of trials" in capsys.readouterr().err
     assert (config.out / CONFIG).exists()
 

@@ -1,13 +1,13 @@
 """The search for constants: its file, its seeds, and how it fails."""
 
 import pytest
-import tyro
 
 from baselines import DEFAULTS, with_constants
 from baselines.tunable import ranges
 from baselines.tuned import TUNED, read_tuned
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.loading import load_scenario
+from training.cli import run as run_command
 from training.evaluation.evaluate import evaluate, rollout
 from training.evaluation.seeds import FIRST_TRAINING_SEED
 from training.search.tuned_file import Table, read_tables, write_tables
@@ -17,7 +17,7 @@ QUICK = ("--trials", "4", "--episodes", "3")
 
 
 def tune(out, *arguments):
-    main(tyro.cli(TuneConfig, args=[*QUICK, *arguments, "--out", str(out)]))
+    run_command(main, TuneConfig, [*QUICK, *arguments, "--out", str(out)])
     return read_tuned(out)
 
 
