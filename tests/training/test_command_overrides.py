@@ -65,7 +65,7 @@ def test_a_change_that_no_scenario_can_have_is_refused_before_any_work(command, 
     out = "--out", str(tmp_path / "out")
     with pytest.raises(SystemExit):
         config = tyro.cli(CONFIGS[command], args=[*NEEDED.get(command, ()), "--load", "11", *out])
-        globals()[command].main(config)
+        call(globals()[command].main, config)
     assert "load = 11.0: input should be less than or equal to 10" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
 
