@@ -201,7 +201,7 @@ def test_a_written_log_is_fitted_and_its_scenario_plays(decimals, tmp_path, caps
     assert ("Requests share stamps" in said) == (decimals == 0)
     assert "independent bursts" in said and "No statistic of the log lies" in said
     comment = [line for line in out.read_text().splitlines() if line.startswith("#")]
-    assert comment[0] == f"# python -m training.fit {path} --out {out} --draws=3"
+    assert comment[0] == f"# python -m training.fit {path} --out {out} --draws 3"
     assert any(line.startswith("# | index of dispersion at 60 s | ") for line in comment)
     assert any(line.startswith("# | reasoning | 0.") for line in comment)
 
