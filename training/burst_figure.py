@@ -60,8 +60,8 @@ def main(config: BurstFigureConfig) -> None:
     }
     names, priority = list(played), np.array([agent.priority for agent in scenario.agents], dtype=np.float64)
     steps = min(scenario.steps, max(1, round(config.seconds / scenario.dt)))
-    backlogs = [(played[name]["backlog"] / priority).sum(axis=2) for name in (names[0], names[-1])]
-    episode, start, gain = window(*backlogs, steps)
+    before, after = ((played[name]["backlog"] / priority).sum(axis=2) for name in (names[0], names[-1]))
+    episode, start, gain = window(before, after, steps)
     shown = {name: history[episode, start : start + steps] for name, history in played.items()}
     draw(config.out, scenario, shown, start)
     first = start * scenario.dt

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import Any, NoReturn, TypeVar
 
 import tyro
@@ -31,7 +32,7 @@ def run(main: Callable[[Config], None], config: type[Config], args: Sequence[str
     """Read the command line and run the command; a mistake or a signal ends it without a traceback."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that has no minus sign or no box drawing gets question marks, not a traceback.
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     call(main, tyro.cli(with_limits_in_help(config), args=args))
 

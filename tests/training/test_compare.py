@@ -209,7 +209,7 @@ def test_nothing_is_left_of_a_comparison_that_fails(tmp_path, monkeypatch):
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(training.compare, "write_episodes", full)
+    monkeypatch.setattr(training.compare, "write_json", full)
     with pytest.raises(SystemExit):
         compare(tmp_path / "deep" / "out", *PAPER)
     assert not any(tmp_path.iterdir())

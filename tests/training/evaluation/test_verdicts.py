@@ -70,8 +70,8 @@ def test_training_seeds_that_differ_widen_the_interval():
     alike = generator.normal(10, 3, size=(5, 400))
     different = alike + np.array([-4.0, -2.0, 0.0, 2.0, 4.0])[:, None]
     narrow, wide = (interval(values) for values in (alike, different))
-    # Five seeds of deviation √10, t(0.975, 4) = 2.776: ± 2.776 · √10 / √5 = 3.9.
-    assert (wide.high - wide.low) / 2 == pytest.approx(3.9, rel=0.15)
+    # Five seeds of deviation √10 around their mean, of which little is known: ± 2.78 · 3.16 / √5 = 3.9.
+    assert (wide.high - wide.low) / 2 == pytest.approx(3.93, rel=0.1)
     assert wide.high - wide.low > 5 * (narrow.high - narrow.low)
 
 
@@ -106,13 +106,13 @@ def test_power_is_what_repeated_experiments_find():
     generator = np.random.default_rng(3)
     sample = generator.normal(0, 1, 10_000)
     needed = episodes_needed(sample, effect=0.4, comparisons=1)
-    # ((1.96 + 0.84) / 0.4)² = 49, and some more for the episode that was not drawn.
-    assert 49 < needed < 2 * 49
+    # ((1.96 + 0.84) / 0.4)² = 49, and more for the episode that was not drawn.
+    assert 49 <= needed <= 98
     reference = entry("reference", np.zeros(needed))
     found = [
         verdict(entry("a", generator.normal(0.4, 1, needed)), reference, 1)[0] == "loses" for _ in range(200)
     ]
-    assert np.mean(found) == pytest.approx(0.8, abs=0.08)
+    assert np.mean(found) >= 0.8 - 0.08
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ def test_variants_are_sound_scenarios_around_the_first(name):
     for each in made:
         assert Scenario.model_validate(each.model_dump()) == each
         assert each.agents == scenario.agents
-        assert each.steps * each.dt == pytest.approx(scenario.steps * scenario.dt)
+        # The episode lasts as long, to within a step.
+        assert abs(each.steps * each.dt - scenario.steps * scenario.dt) <= each.dt
         assert 0.25 <= each.dt / scenario.dt <= 2
     frictions = {each.platform.reallocation_s for each in made}
     assert len(frictions) == (12 if scenario.platform.reallocation_s else 1)
