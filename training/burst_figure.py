@@ -21,7 +21,7 @@ from training.cli import run
 from training.evaluation.evaluate import rollout
 from training.evaluation.held_out import count_episodes, held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
-from training.limits import Limits
+from training.limits import Limits, check_limits
 from training.reporting.figure_style import AGENT_COLOURS, STYLE
 
 
@@ -46,6 +46,7 @@ class BurstFigureConfig(Overrides):
 
 def main(config: BurstFigureConfig) -> None:
     """Play the episodes, choose the window, draw it."""
+    check_limits(config)
     check_evaluation_seeds(config.seed, config.episodes)
     scenario = held_out_scenario(config.scenario, config)
     episodes = count_episodes(config.episodes, scenario, policies=len(config.policies))
@@ -59,8 +60,8 @@ def main(config: BurstFigureConfig) -> None:
     }
     names, priority = list(played), np.array([agent.priority for agent in scenario.agents], dtype=np.float64)
     steps = min(scenario.steps, max(1, round(config.seconds / scenario.dt)))
-    backlogs = [(played[name]["backlog"] / priority).sum(axis=2) for name in (names[0], names[-1])]
-    episode, start, gain = window(*backlogs, steps)
+    before, after = ((played[name]["backlog"] / priority).sum(axis=2) for name in (names[0], names[-1]))
+    episode, start, gain = window(before, after, steps)
     shown = {name: history[episode, start : start + steps] for name, history in played.items()}
     draw(config.out, scenario, shown, start)
     first = start * scenario.dt

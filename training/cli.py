@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import Any, NoReturn, TypeVar
 
 import tyro
@@ -20,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from training.limits import check_limits, with_limits_in_help
+from training.limits import with_limits_in_help
 
 Config = TypeVar("Config")
 Item = TypeVar("Item")
@@ -28,19 +29,18 @@ MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
 def run(main: Callable[[Config], None], config: type[Config], args: Sequence[str] | None = None) -> None:
-    """Read the command line and run the command; whatever happens, it ends with at most one line."""
+    """Read the command line and run the command; a mistake or a signal ends it without a traceback."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that has no minus sign or no box drawing gets question marks, not a traceback.
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     call(main, tyro.cli(with_limits_in_help(config), args=args))
 
 
 def call(main: Callable[[Config], None], config: Config) -> None:
-    """Run a command: check the numbers first, then do the work; mistakes end with status 2 and one line."""
+    """Run a command; a mistake in what it was asked ends with status 2 and the message alone."""
     try:
         with terminable():
-            check_limits(config)
             main(config)
     except BrokenPipeError:
         # Whoever read the output has seen enough. Python would complain again when it flushes.
@@ -51,6 +51,14 @@ def call(main: Callable[[Config], None], config: Config) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except Terminated:
+        print("terminated", file=sys.stderr, flush=True)
+        # A thread may wait for what this one held when the signal came: nobody waits for threads now.
+        os._exit(TERMINATED)
+
+
+class Terminated(BaseException):
+    """SIGTERM has come: what is unfinished is removed on the way out."""
 
 
 def fail(error: Exception) -> NoReturn:
@@ -67,8 +75,7 @@ def terminable() -> Iterator[None]:
         return
 
     def stop(*_: Any) -> NoReturn:
-        print("terminated", file=sys.stderr)
-        sys.exit(TERMINATED)
+        raise Terminated
 
     former = signal.signal(signal.SIGTERM, stop)
     try:

@@ -20,7 +20,7 @@ from training.evaluation.held_out import count_episodes, held_out_among_others, 
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.files.provenance import write_config
 from training.files.staging import staged
-from training.limits import Limits
+from training.limits import Limits, check_limits
 from training.reporting.event_files import write_runs
 from training.reporting.figure_style import attempted
 from training.reporting.figures import draw
@@ -65,6 +65,7 @@ class CompareConfig(Overrides):
 def main(config: CompareConfig) -> None:
     """Evaluate every policy on the same episodes of each scenario, write the files, print the tables."""
     status = status_console()
+    check_limits(config)
     check_evaluation_seeds(config.seed, config.episodes)
     everything = config.scenario == ALL
     names = all_scenarios(config, status) if everything else [config.scenario]

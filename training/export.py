@@ -35,7 +35,7 @@ from training.files.run_directory import CONFIG, MODEL, TRANSFORM
 from training.learning.action_transform import ActionTransform
 from training.learning.allocator_policy import AllocatorPolicy
 from training.learning.trained_network import NETWORKS, network_of
-from training.limits import Limits
+from training.limits import Limits, check_limits
 
 Shares = Callable[[AnyArray], Array]
 WRITERS = {".npz": write_npz, ".onnx": write_onnx}
@@ -164,6 +164,7 @@ def validated(
 
 def check(config: ExportConfig) -> None:
     """Refuse what cannot be read or written before anything is done."""
+    check_limits(config)
     if config.out.suffix not in WRITERS:
         raise ValueError(f"--out {config.out} must end in {' or '.join(WRITERS)}")
     if config.out.is_dir():

@@ -25,7 +25,7 @@ from training.fitting.fitted_scenario import check_out, fitted_scenario, write_s
 from training.fitting.log_statistics import Statistics, statistics
 from training.fitting.request_streams import RequestStreams, request_streams, rounded
 from training.fitting.traffic_fit import SHORTEST_BURST_S, fit_traffic
-from training.limits import Limits
+from training.limits import Limits, check_limits
 from training.reporting.report import markdown_table, rich_table
 
 
@@ -48,6 +48,7 @@ class FitConfig(Overrides):
 def main(config: FitConfig) -> None:
     """Read, fit, draw logs from what was fitted, write the scenario and print the comparison."""
     status = status_console()
+    check_limits(config)
     check_out(config.out)
     check_changes(config)
     base = load_scenario(config.scenario, replace(config, time_unit=None))

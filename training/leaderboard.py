@@ -27,7 +27,7 @@ from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_se
 from training.evaluation.verdicts import Entry
 from training.files.provenance import write_config
 from training.files.staging import staged
-from training.limits import Limits
+from training.limits import Limits, check_limits
 from training.reporting.figure_style import attempted
 from training.reporting.leaderboard_figures import draw_headroom, draw_power, draw_profiles
 from training.reporting.leaderboard_report import (
@@ -76,6 +76,7 @@ class LeaderboardConfig(Overrides):
 def main(config: LeaderboardConfig) -> None:
     """Play everything, write the files, the numbers before the figures, and print the tables."""
     status = status_console()
+    check_limits(config)
     check_evaluation_seeds(config.seed, config.episodes)
     policies = named([each for given in config.policies for each in (POLICIES if given == ALL else [given])])
     if "adaptive" not in policies:
@@ -144,14 +145,14 @@ def bounds_meanwhile(
 
         return lower_bounds(scenario, episodes, config.seed, workers=config.workers, progress=advance)
 
-    with ThreadPoolExecutor(1) as thread:
-        futures = {name: thread.submit(bounds, *contest) for name, contest in contests.items()}
-        try:
-            yield futures
-        finally:
-            # Where something has failed nobody waits for the rest.
-            over.set()
-            thread.shutdown(cancel_futures=True)
+    thread = ThreadPoolExecutor(1)
+    futures = {name: thread.submit(bounds, *contest) for name, contest in contests.items()}
+    try:
+        yield futures
+    finally:
+        # Where something has failed nobody waits for the rest.
+        over.set()
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
 def play(

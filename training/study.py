@@ -26,7 +26,7 @@ from training.learning.callbacks import Boundaries, CriticFirst
 from training.learning.defaults import DEFAULTS, default_settings
 from training.learning.kinds import KINDS, kind_of
 from training.learning.selection import Selection, validation_objective
-from training.limits import Limits
+from training.limits import Limits, check_limits
 from training.reporting.report import UNDEFINED, rich_table
 from training.search.search_space import SPACE, distributions, make_study, rounded
 from training.search.trial_journal import TrialJournal
@@ -118,6 +118,7 @@ def main(config: StudyConfig) -> None:
 
 def check(config: StudyConfig) -> None:
     """Refuse what leaves nothing to do, or could not be written."""
+    check_limits(config)
     kind_of(config.allocator)
     check_run_seeds(config.seed, config.seeds, TrainConfig.num_envs)
     check_run_seeds(config.confirm_seed, config.confirm_seeds, TrainConfig.num_envs)

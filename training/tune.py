@@ -21,7 +21,7 @@ from gpualloc_env.scenario.scenario import Scenario
 from training.cli import options, progress_bars, results_console, run, status_console
 from training.evaluation.evaluate import rollout
 from training.evaluation.seeds import END_OF_SEEDS, FIRST_TRAINING_SEED
-from training.limits import Limits
+from training.limits import Limits, check_limits
 from training.reporting.report import rich_table
 from training.search.search_space import distributions, make_study, rounded
 from training.search.tuned_file import Table, read_tables, refuse_changed, write_tables
@@ -98,6 +98,7 @@ def main(config: TuneConfig) -> None:
 
 def check(config: TuneConfig) -> None:
     """Refuse what cannot be tuned, and seeds on which policies are evaluated."""
+    check_limits(config)
     if not config.policies:
         raise ValueError(f"no policies to tune; give some of {', '.join(TUNABLE)}")
     for name in config.policies:

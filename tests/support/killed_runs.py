@@ -33,7 +33,8 @@ def written(out):
 
 if __name__ == "__main__":
     out, kills, longest = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    config = TrainConfig(**json.load(sys.stdin), out=out)
+    given = json.load(sys.stdin)
+    config = TrainConfig(**{**given, "hidden": tuple(given["hidden"])}, out=out)
     generator = np.random.default_rng(0)
     endings = []
     for kill in range(kills):

@@ -42,13 +42,14 @@ def interrupt(config, checkpoints):
             training.train.main(config)
 
 
-def torch_shares(run, observation, view=None, normalise=None):
+def torch_shares(run, observation, view=None):
     """What a run's model decides, by torch: (B, N) for (B, N, F)."""
     model, transform = PPO.load(run / "model.zip", device="cpu"), read_transform(run)
-    seen = observation if normalise is None else normalise(observation)
     policy = model.policy.double() if model.policy.network == "shared" else model.policy
     with torch.no_grad():
-        actions = policy.most_likely(torch.as_tensor(np.asarray(seen)).to(policy.log_std.dtype)).numpy()
+        actions = policy.most_likely(
+            torch.as_tensor(np.asarray(observation)).to(policy.log_std.dtype)
+        ).numpy()
     return transform(observation, actions, view)
 
 

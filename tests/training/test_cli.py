@@ -118,7 +118,10 @@ def test_a_terminated_command_removes_what_it_has_not_finished(tmp_path):
             time.sleep(0.05)
         time.sleep(0.5)
         process.send_signal(signal.SIGTERM)
-        _, error = process.communicate(timeout=120)
+        try:
+            _, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 143 and "terminated" in error and "Traceback" not in error
     assert not any(tmp_path.iterdir())
 

@@ -8,7 +8,7 @@ import tyro
 
 from gpualloc_env import Overrides, load_scenario
 from training import burst_figure, compare, export, fit, leaderboard, study, train, tune
-from training.cli import call, options
+from training.cli import call, options, run
 from training.evaluation.held_out import held_out_among_others, held_out_scenario
 
 CONFIGS = {
@@ -64,8 +64,7 @@ def test_options_repeat_what_was_asked_for():
 def test_a_change_that_no_scenario_can_have_is_refused_before_any_work(command, capsys, tmp_path):
     out = "--out", str(tmp_path / "out")
     with pytest.raises(SystemExit):
-        config = tyro.cli(CONFIGS[command], args=[*NEEDED.get(command, ()), "--load", "11", *out])
-        globals()[command].main(config)
+        run(globals()[command].main, CONFIGS[command], [*NEEDED.get(command, ()), "--load", "11", *out])
     assert "load = 11.0: input should be less than or equal to 10" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
 

@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-import tyro
 from support.log_samples import played
 
 import training.compare
@@ -15,6 +14,7 @@ from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.traces.log import Log
 from training.artifacts.policies import AgentsError
+from training.cli import run as run_command
 from training.compare import ENTRIES, CompareConfig, main, named
 from training.evaluation.evaluate import mean_metrics, rollout
 from training.evaluation.statistics import interval
@@ -25,7 +25,7 @@ PAPER = ("--scenario", "paper", "--policies", "static", "round-robin", "adaptive
 
 
 def compare(out, *arguments):
-    main(tyro.cli(CompareConfig, args=[*arguments, "--out", str(out)]))
+    run_command(main, CompareConfig, [*arguments, "--out", str(out)])
     return json.loads((out / "summary.json").read_text(), parse_constant=pytest.fail)
 
 
@@ -181,7 +181,7 @@ def test_every_window_of_a_log_is_played_once(log, tmp_path, capsys):
         (["--scenario", "trace"], "give its path"),
         (["--split", "eval"], "split='eval' has no meaning"),
         (["--episodes", "0"], "episodes must be at least 1, got 0"),
-        (["--load", "nan"], "load must be in (0, 10]"),
+        (["--load", "nan"], "load = nan: input should be a finite number"),
     ],
 )
 def test_mistakes_end_with_one_line(arguments, message, tmp_path, capsys):
@@ -209,21 +209,21 @@ def test_nothing_is_left_of_a_comparison_that_fails(tmp_path, monkeypatch):
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(training.compare, "draw", full)
+    monkeypatch.setattr(training.compare, "write_json", full)
     with pytest.raises(SystemExit):
         compare(tmp_path / "deep" / "out", *PAPER)
     assert not any(tmp_path.iterdir())
 
 
 def test_all_scenarios_are_compared_in_one_command(tmp_path, capsys, monkeypatch):
-    load_policy = training.compare.load_policy
+    load_policies = training.compare.load_policies
 
     def trained_for_four(name, scenario):
         if name == "my-ppo" and len(scenario.agents) != 4:
             raise AgentsError("my-ppo was trained for 4 agents")
-        return load_policy("adaptive" if name == "my-ppo" else name, scenario)
+        return load_policies("adaptive" if name == "my-ppo" else name, scenario)
 
-    monkeypatch.setattr(training.compare, "load_policy", trained_for_four)
+    monkeypatch.setattr(training.compare, "load_policies", trained_for_four)
     out = tmp_path / "out"
     arguments = ("--policies", "static", "my-ppo", "--steps", "8", "--episodes", "2")
     summary = compare(out, "--scenario", "all", *arguments)

@@ -10,13 +10,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import scipy.linalg
-import tyro
 
 import training.fit
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.scenario.traffic import Burst, Cycle, Traffic
 from gpualloc_env.traces.formats import read_log
+from training.cli import run as run_command
 from training.fit import FitConfig, main
 from training.fitting.burst_likelihood import (
     Stream,
@@ -58,7 +58,7 @@ def write_plain(path, times, decimals=6):
 
 
 def run(*arguments):
-    main(tyro.cli(FitConfig, args=[str(argument) for argument in arguments]))
+    run_command(main, FitConfig, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +201,7 @@ def test_a_written_log_is_fitted_and_its_scenario_plays(decimals, tmp_path, caps
     assert ("Requests share stamps" in said) == (decimals == 0)
     assert "independent bursts" in said and "No statistic of the log lies" in said
     comment = [line for line in out.read_text().splitlines() if line.startswith("#")]
-    assert comment[0] == f"# python -m training.fit {path} --out {out} --draws=3"
+    assert comment[0] == f"# python -m training.fit {path} --out {out} --draws 3"
     assert any(line.startswith("# | index of dispersion at 60 s | ") for line in comment)
     assert any(line.startswith("# | reasoning | 0.") for line in comment)
 

@@ -12,6 +12,7 @@ from gpualloc_env.allocator.allocator import Allocator
 from training.artifacts.policies import load_policies, load_policy
 from training.burst_figure import BurstFigureConfig
 from training.burst_figure import main as draw_burst
+from training.cli import call
 from training.compare import named
 from training.evaluation.evaluate import evaluate
 from training.evaluation.held_out import held_out_scenario
@@ -111,5 +112,5 @@ def test_the_figure_of_a_burst(tmp_path, capsys):
     assert (tmp_path / "burst.png").stat().st_size > 10_000
     assert "seed 1000" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        draw_burst(BurstFigureConfig(policies=policies, episodes=0))
+        call(draw_burst, BurstFigureConfig(policies=policies, episodes=0))
     assert "episodes must be at least 1" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from support.places import ROOT
 from support.trained_run import interrupt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from training.cli import call
 from training.learning.checkpoint import load
 from training.train import TrainConfig, main
 
@@ -140,14 +141,14 @@ def test_a_complete_run_is_left_as_it_is(whole, capsys):
 )
 def test_other_settings_are_refused_by_name(changes, words, whole, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(tiny(whole, **changes))
+        call(main, tiny(whole, **changes))
     assert stopped.value.code == 2 and words in capsys.readouterr().err
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(SystemExit):
-        main(tiny(tmp_path))
+        call(main, tiny(tmp_path))
     assert "holds no training run (notes.txt)" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -157,9 +158,11 @@ def test_a_run_that_is_going_on_is_refused(interrupted, capsys):
     command = [sys.executable, "-c", f"{program}; time.sleep(60)", str(interrupted / "config.json")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"1\n"
-        with pytest.raises(SystemExit):
-            main(tiny(interrupted))
-        other.kill()
+        try:
+            with pytest.raises(SystemExit):
+                call(main, tiny(interrupted))
+        finally:
+            other.kill()
     assert "is going on in another process" in capsys.readouterr().err
 
 
@@ -169,7 +172,7 @@ def test_a_scenario_that_has_changed_is_refused(interrupted, capsys):
     batch.scenario = batch.scenario.model_copy(update={"description": "another"})
     torch.save(contents, interrupted / "checkpoint.pt")
     with pytest.raises(SystemExit):
-        main(tiny(interrupted))
+        call(main, tiny(interrupted))
     assert "is not the one that the run was started with" in capsys.readouterr().err
 
 

@@ -3,15 +3,17 @@
 from dataclasses import replace
 
 import pytest
-import tyro
 from support.trained_run import Interruption
 
 import training.study
 from gpualloc_env import Batch
+from training.cli import call
+from training.cli import run as run_command
 from training.evaluation.seeds import FIRST_TRAINING_SEED, FIRST_VALIDATION_SEED
 from training.files.run_directory import CONFIG
 from training.learning.defaults import DEFAULTS, default_settings
 from training.search.search_space import SPACE, Choices
+from training.search.trial_journal import TrialJournal
 from training.search.trial_table import Trial, read_trials, write_trials
 from training.search.tuned_file import read_tables
 from training.study import StudyConfig, as_searched, as_trained, main
@@ -95,19 +97,19 @@ def worse_defaults(real):
 
 def test_the_first_trials_are_the_present_defaults_and_those_of_the_other_allocators(studied):
     folder, _ = studied
-    trials = read_trials(folder / "results" / "study-short-ppo.csv")
+    trials = read_trials(folder / "study" / "trials.csv")
     tried, known = [trial.settings for trial in trials], []
     for allocator in ALLOCATORS:
         settings = as_searched(default_settings(allocator, "short"))
         known += [settings] if settings not in known else []
     assert len(tried) == 4 and tried[: len(known)] == known
     assert all(settings not in known for settings in tried[len(known) :])
-    assert trials == read_trials(folder / "study" / "trials.csv")
+    assert timeless(trials) == timeless(TrialJournal(folder / "study" / "trials.journal").finished)
 
 
 def test_the_best_trial_meets_the_defaults_on_seeds_that_no_trial_had(studied):
     folder, _ = studied
-    trials = read_trials(folder / "results" / "study-short-ppo.csv")
+    trials = read_trials(folder / "study" / "trials.csv")
     best = min(range(4), key=lambda k: trials[k].objective)
     assert best > 0 and [len(trial.fresh) for trial in trials] == [
         2 if k in (0, best) else 0 for k in range(4)
@@ -124,83 +126,107 @@ def test_no_seed_is_held_out_for_evaluation(studied):
 
 def test_the_file_holds_a_trial_under_the_command_and_what_it_found(studied):
     folder, _ = studied
-    tables, trials = (
-        read_tables(folder / "defaults.toml"),
-        read_trials(folder / "results" / "study-short-ppo.csv"),
-    )
-    (remark, settings) = tables["short", "ppo"]
-    assert list(tables) == [("short", "ppo")]
-    assert remark.startswith("# python -m training.study --allocator ppo --scenario ")
+    tables = read_tables(folder / "study" / "settings.toml")
+    trials = read_trials(folder / "study" / "trials.csv")
+    (((_, allocator), (remark, settings)),) = tables.items()
+    assert allocator == "ppo"
+    assert remark.startswith("# python -m training.study --scenario ") and " --allocator ppo " in remark
     assert " --trials 4 --total-steps 16384 --seeds 1 --seed 1000 --validate-every 4096 " in remark
     assert f"J {trials[0].objective:.4f} -> " in remark
     assert settings in [as_trained(trial.settings) for trial in trials]
+    # Nobody has asked for more.
+    assert sorted(path.name for path in folder.iterdir()) == ["study"]
 
 
 def test_a_study_goes_on_as_if_it_had_not_been_interrupted(studied, scenario, tmp_path, monkeypatch):
     folder, _ = studied
-    real = training.study.write_trials
+    real = TrialJournal.add
     patched = worse_defaults(training.study.trained_objective)
     monkeypatch.setattr(training.study, "trained_objective", patched)
 
-    def write(path, trials):
-        real(path, trials)
-        if len(trials) == 2:
+    def add(journal, trial):
+        real(journal, trial)
+        if len(journal.finished) == 2:
             raise Interruption
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.study, "write_trials", write)
+        patch.setattr(TrialJournal, "add", add)
         with pytest.raises(Interruption):
             main(quick(tmp_path, scenario))
-    assert len(read_trials(tmp_path / "study" / "trials.csv")) == 2
-    assert not (tmp_path / "defaults.toml").exists()
+    assert len(TrialJournal(tmp_path / "study" / "trials.journal").finished) == 2
+    assert not (tmp_path / "study" / "settings.toml").exists()
     main(quick(tmp_path, scenario))
-    again, whole = (read_trials(place / "results" / "study-short-ppo.csv") for place in (tmp_path, folder))
+    again, whole = (read_trials(place / "study" / "trials.csv") for place in (tmp_path, folder))
     assert timeless(again) == timeless(whole)
-    assert (tmp_path / "defaults.toml").read_bytes() == (folder / "defaults.toml").read_bytes()
+    settings = [(place / "study" / "settings.toml").read_bytes() for place in (tmp_path, folder)]
+    assert settings[0] == settings[1]
+
+
+def searched(table):
+    """A search that finds these trials."""
+
+    def search(config, scenario, journal, progress):
+        for trial in table:
+            journal.add(trial)
+        return journal.finished
+
+    return search
 
 
 @pytest.mark.parametrize(
-    ("fresh", "adopted", "words"),
+    ("fresh", "adopt", "better", "words"),
     [
-        ((0.9, 1.1), True, "1.1000 ± 0.1414 -> 1.0000 ± 0.1414 on 2 fresh seeds: adopted"),
-        ((1.1, 1.3), False, "1.1000 ± 0.1414 -> 1.2000 ± 0.1414 on 2 fresh seeds: the former settings stay"),
+        ((0.9, 1.1), True, True, "1.0000 ± 0.1414 on 2 fresh seeds: adopted"),
+        ((0.9, 1.1), False, True, "1.0000 ± 0.1414 on 2 fresh seeds: better"),
+        ((1.1, 1.3), True, False, "1.2000 ± 0.1414 on 2 fresh seeds: the former settings stay"),
     ],
 )
-def test_only_what_fresh_seeds_confirm_is_adopted(fresh, adopted, words, scenario, tmp_path, monkeypatch):
+def test_only_what_fresh_seeds_confirm_is_adopted_and_only_where_it_is_asked_for(
+    fresh, adopt, better, words, scenario, tmp_path, monkeypatch
+):
     default = as_searched(default_settings("ppo", "short"))
-    better = {**default, "gamma": 0.95}
-    config = quick(tmp_path, scenario, trials=2)
-    table = [Trial(default, (2.0,), False, 1.0), Trial(better, (1.5,), False, 1.0)]
-    monkeypatch.setattr(training.study, "search", lambda *_: list(table))
+    other = {**default, "gamma": 0.95}
+    config = quick(tmp_path, scenario, trials=2, adopt=adopt)
+    table = [Trial(default, (2.0,), False, 1.0), Trial(other, (1.5,), False, 1.0)]
+    monkeypatch.setattr(training.study, "search", searched(table))
     found = {0: (1.0, 1.2), 1: fresh}
     monkeypatch.setattr(training.study, "confirmed", lambda *arguments: found[arguments[3]])
     main(config)
-    remark, settings = read_tables(config.file)["short", "ppo"]
-    assert settings == as_trained(better if adopted else default)
-    assert "J 2.0000 -> 1.5000 in 2 trials" in remark and remark.endswith(words)
+    found = read_tables(config.out / "settings.toml")
+    ((key, (remark, settings)),) = found.items()
+    assert key[1] == "ppo" and settings == as_trained(other if better else default)
+    assert "J 2.0000 -> 1.5000 in 2 trials, 1.1000 ± 0.1414 -> " in remark and remark.endswith(words)
+    if adopt and better:
+        assert read_tables(config.file) == found
+        assert [path.name for path in config.results.iterdir()] == [f"study-{key[0]}-ppo.csv"]
+    else:
+        assert not config.file.exists() and not config.results.exists()
 
 
 def test_where_the_defaults_are_best_nothing_else_is_trained(scenario, tmp_path, monkeypatch):
     default = as_searched(default_settings("ppo-shared", "short"))
     table = [Trial(default, (1.0,), False, 1.0), Trial({**default, "epochs": 2}, (1.0,), False, 1.0)]
-    monkeypatch.setattr(training.study, "search", lambda *_: list(table))
-    main(quick(tmp_path, scenario, allocator="ppo-shared"))
-    remark, settings = read_tables(tmp_path / "defaults.toml")["short", "ppo-shared"]
+    monkeypatch.setattr(training.study, "search", searched(table))
+    main(quick(tmp_path, scenario, allocator="ppo-shared", adopt=True))
+    ((remark, settings),) = read_tables(tmp_path / "study" / "settings.toml").values()
     assert settings == as_trained(default)
     assert remark.endswith("J 1.0000, none of 2 trials was better than the former settings")
-    assert not (tmp_path / "study" / "confirmation").exists()
+    assert not (tmp_path / "study" / "confirmation").exists() and not (tmp_path / "defaults.toml").exists()
 
 
 def test_a_trial_worse_than_the_others_is_given_up(scenario, tmp_path, monkeypatch):
+    played = []
+
     def objective(config, scenario, record):
-        level = 1.0 if len(read_trials(tmp_path / "study" / "trials.csv")) < 5 else 2.0
+        played.append(config)
+        level = 1.0 if len(played) <= 5 else 2.0
         for _ in range(4):
             record(level)
         return level
 
     monkeypatch.setattr(training.study, "trained_objective", objective)
     main(quick(tmp_path, scenario, trials=7))
-    trials = read_trials(tmp_path / "results" / "study-short-ppo.csv")
+    trials = read_trials(tmp_path / "study" / "trials.csv")
     assert [trial.given_up for trial in trials] == [False] * 5 + [True] * 2
     assert [len(trial.curve) for trial in trials] == [4] * 5 + [2] * 2
 
@@ -238,7 +264,7 @@ def test_a_mistake_names_itself_and_writes_nothing(tmp_path, capsys, arguments, 
         str(tmp_path),
     )
     with pytest.raises(SystemExit) as failure:
-        main(tyro.cli(StudyConfig, args=[*arguments, *places]))
+        run_command(main, StudyConfig, [*arguments, *places])
     error = capsys.readouterr().err
     assert failure.value.code == 2 and message in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
@@ -247,25 +273,25 @@ def test_a_mistake_names_itself_and_writes_nothing(tmp_path, capsys, arguments, 
 def test_another_study_is_not_continued(studied, scenario, capsys):
     folder, _ = studied
     with pytest.raises(SystemExit):
-        main(quick(folder, scenario, seeds=2))
+        call(main, quick(folder, scenario, seeds=2))
     assert "holds a run with seeds = 1, asked for is 2" in capsys.readouterr().err
 
 
 def test_a_file_of_somebody_elses_is_refused_before_anything_is_tried(scenario, tmp_path, capsys):
     (tmp_path / "defaults.toml").write_text("[a.b]\nx = 1\n")
     with pytest.raises(SystemExit):
-        main(quick(tmp_path, scenario))
+        call(main, quick(tmp_path, scenario, adopt=True))
     assert "has no comment above it" in capsys.readouterr().err
     assert not (tmp_path / "study").exists()
 
 
-def test_a_table_of_something_else_is_refused(scenario, tmp_path, capsys):
+def test_a_journal_of_something_else_is_refused(scenario, tmp_path, capsys):
     config = quick(tmp_path, scenario, trials=1)
     main(config)
-    (config.out / "trials.csv").write_text("a,b\n1,2\n")
+    (config.out / "trials.journal").write_text("a,b\n1,2\n")
     with pytest.raises(SystemExit):
-        main(config)
-    assert "has other columns than a table of trials" in capsys.readouterr().err
+        call(main, config)
+    assert "is no journal of trials" in capsys.readouterr().err
     assert (config.out / CONFIG).exists()
 
 

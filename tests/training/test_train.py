@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gpualloc_env import Agent, Batch, Scenario, Traffic, load_scenario
 from training.artifacts.policies import load_policy
+from training.cli import call
 from training.evaluation.evaluate import evaluate
 from training.evaluation.seeds import FIRST_TRAINING_SEED, FIRST_VALIDATION_SEED
 from training.learning.action_transform import simplex
@@ -187,7 +188,7 @@ def test_without_validation_the_last_policy_is_the_model(tmp_path):
 )
 def test_a_mistake_ends_with_one_line(changes, words, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(TrainConfig(**{**TRAINED, **changes}, out=tmp_path / "run"))
+        call(main, TrainConfig(**{**TRAINED, **changes}, out=tmp_path / "run"))
     message = capsys.readouterr().err
     assert stopped.value.code == 2 and words in message and message.count("\n") == 1
     assert not (tmp_path / "run").exists()

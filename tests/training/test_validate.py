@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
-import tyro
 
 import training.validate
 from gpualloc_env import SCENARIOS
 from gpualloc_env.batch import Batch
 from gpualloc_env.metrics import episode_metrics
+from training.cli import run as run_command
 from training.reporting.report import Estimate
 from training.validate import ENTRIES, ValidateConfig, main
 from training.validation import closed_forms, fluid, request_checks, request_simulations
@@ -35,7 +35,7 @@ TOLERANCES = {
 
 
 def validate(out, *arguments):
-    main(tyro.cli(ValidateConfig, args=["--out", str(out), *arguments]))
+    run_command(main, ValidateConfig, ["--out", str(out), *arguments])
 
 
 @pytest.fixture(scope="module")

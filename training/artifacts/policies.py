@@ -72,7 +72,7 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
         name,
     )
     count = len(scenario.agents)
-    if not NETWORKS[model.policy.network].serves_any_number:
+    if not NETWORKS[str(model.policy.network)].serves_any_number:
         _check_agents(name, transform.num_agents, scenario)
     return learned_policy(decider_of(model, replace(transform, num_agents=count)))
 

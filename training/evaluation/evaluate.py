@@ -166,7 +166,7 @@ def _mean(parts: Sequence[Steps], episodes: int) -> Steps:
     """The means of some sums."""
     return replace(
         parts[0],
-        mean=(sum(part.mean for part in parts) / episodes).view(OUTCOME),
+        mean=(np.sum([part.mean for part in parts], axis=0) / episodes).view(OUTCOME),
         throughput=sum(part.throughput for part in parts) / episodes,
         mean_rate=sum(part.mean_rate for part in parts) / episodes,
     )

@@ -40,7 +40,8 @@ def random_observations(count, agents):
 @pytest.mark.parametrize(("name", "agents"), [("ppo", 4), *(("ppo-shared", n) for n in (4, 2, 7))])
 def test_a_runtime_finds_the_shares_of_ten_thousand_observations(graphs, name, agents):
     seen = random_observations(10_000, agents)
-    shares = Allocator.load(FILES[name], agents=[f"agent-{k}" for k in range(agents)])(seen)
+    names = None if name == "ppo" else [f"agent-{k}" for k in range(agents)]
+    shares = Allocator.load(FILES[name], agents=names)(seen)
     found = graph_outputs(graphs[name], seen)
     assert found.shape == shares.shape and np.ptp(shares, axis=0).min() > 0.1
     assert np.abs(found - shares).max() <= 1e-6

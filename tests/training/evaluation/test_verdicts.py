@@ -27,10 +27,10 @@ def test_two_copies_of_one_policy_tie():
 
 
 def test_a_small_steady_difference_is_told_apart_under_large_common_noise():
-    common = 100 * noise(50)
+    common = 100 * noise(200)
     reference = entry("reference", common)
-    assert verdict(entry("better", common - 0.1 * noise(50, 1)), reference, 30)[0] == "wins"
-    assert verdict(entry("worse", common + 0.1 * noise(50, 1)), reference, 30)[0] == "loses"
+    assert verdict(entry("better", common - 0.1 * noise(200, 1)), reference, 30)[0] == "wins"
+    assert verdict(entry("worse", common + 0.1 * noise(200, 1)), reference, 30)[0] == "loses"
     shuffled = np.random.default_rng(2).permutation(common)
     assert verdict(entry("other", shuffled), reference, 30)[0] == "ties"
 
@@ -70,8 +70,8 @@ def test_training_seeds_that_differ_widen_the_interval():
     alike = generator.normal(10, 3, size=(5, 400))
     different = alike + np.array([-4.0, -2.0, 0.0, 2.0, 4.0])[:, None]
     narrow, wide = (interval(values) for values in (alike, different))
-    # Five seeds of deviation 2√2 around their mean: ± 1.96 · 2.83 / √5 = 2.5.
-    assert (wide.high - wide.low) / 2 == pytest.approx(2.5, rel=0.15)
+    # Five seeds of deviation √10 around their mean, of which little is known: ± 2.78 · 3.16 / √5 = 3.9.
+    assert (wide.high - wide.low) / 2 == pytest.approx(3.93, rel=0.1)
     assert wide.high - wide.low > 5 * (narrow.high - narrow.low)
 
 
@@ -106,13 +106,13 @@ def test_power_is_what_repeated_experiments_find():
     generator = np.random.default_rng(3)
     sample = generator.normal(0, 1, 10_000)
     needed = episodes_needed(sample, effect=0.4, comparisons=1)
-    # ((1.96 + 0.84) / 0.4)² = 49
-    assert needed == pytest.approx(49, abs=2)
+    # ((1.96 + 0.84) / 0.4)² = 49, and more for the episode that was not drawn.
+    assert 49 <= needed <= 98
     reference = entry("reference", np.zeros(needed))
     found = [
         verdict(entry("a", generator.normal(0.4, 1, needed)), reference, 1)[0] == "loses" for _ in range(200)
     ]
-    assert np.mean(found) == pytest.approx(0.8, abs=0.08)
+    assert np.mean(found) >= 0.8 - 0.08
 
 
 @pytest.fixture
@@ -125,7 +125,10 @@ def boards():
         entry("ppo", np.stack([adaptive - 3 + 0.01 * k for k in range(5)]), "learned"),
     ]
     constant = [entry("static", [4.0]), entry("adaptive", [3.0]), entry("cmu", [3.0])]
-    return {"random": Board(adaptive - 4, entries), "constant": Board(np.array([3.0]), constant)}
+    return {
+        "random": Board(adaptive - 4, entries),
+        "constant": Board(np.array([3.0]), constant, varies=False),
+    }
 
 
 def test_the_json_says_who_wins_against_whom(boards):

@@ -18,6 +18,7 @@ from gpualloc_env.allocator.receding_horizon import CORRECTIONS, RELUCTANCE, Con
 from gpualloc_env.metrics import objectives
 from gpualloc_env.simulation.observation import pack
 from training.artifacts.policies import load_policy
+from training.cli import call
 from training.evaluation.evaluate import evaluate, rollout
 from training.export import ExportConfig
 from training.export import main as export
@@ -307,8 +308,10 @@ def test_a_run_can_start_from_the_weights_of_another_one_on_other_agents(runs, t
     weights = [model.policy.state_dict() for model in models]
     assert all((weights[0][key] == weights[1][key]).all() for key in weights[0] if "actor" in key)
     with pytest.raises(SystemExit):
-        train(TrainConfig(**config, hidden=(8,), start_from=runs["ppo-residual"], out=tmp_path / "other"))
+        call(
+            train, TrainConfig(**config, hidden=(8,), start_from=runs["ppo-residual"], out=tmp_path / "other")
+        )
     assert "holds another network" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        train(TrainConfig(**config, start_from=tmp_path, out=tmp_path / "none"))
+        call(train, TrainConfig(**config, start_from=tmp_path, out=tmp_path / "none"))
     assert "holds no finished training run" in capsys.readouterr().err

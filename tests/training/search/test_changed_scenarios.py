@@ -54,9 +54,13 @@ def test_constants_tuned_for_a_file_are_its_own(namesake, tmp_path, monkeypatch)
 def test_the_committed_files_keep_nothing_of_a_changed_scenario(tmp_path, capsys):
     before = TUNED.read_bytes()
     for command, config, option in (
-        (main, TuneConfig(**QUICK, load=0.9), "out"),
-        (study, StudyConfig(load=0.9, out=tmp_path / "study"), "file"),
-        (study, StudyConfig(load=0.9, out=tmp_path / "study", file=tmp_path / "mine.toml"), "results"),
+        (main, TuneConfig(**QUICK, load=0.9, out=tmp_path / "a.toml", adopt=True), "file"),
+        (study, StudyConfig(load=0.9, out=tmp_path / "study", adopt=True), "file"),
+        (
+            study,
+            StudyConfig(load=0.9, out=tmp_path / "study", adopt=True, file=tmp_path / "mine.toml"),
+            "results",
+        ),
     ):
         with pytest.raises(SystemExit):
             call(command, config)
