@@ -48,7 +48,12 @@ class Batch:
     """
 
     def __init__(
-        self, scenario: Scenario, num_envs: int, *, record: bool = False, source: Source | TaskLaw | None = None
+        self,
+        scenario: Scenario,
+        num_envs: int,
+        *,
+        record: bool = False,
+        source: Source | TaskLaw | None = None,
     ) -> None:
         """Allocate the arrays.
 

@@ -29,7 +29,6 @@ _OF_CALLS = (*NEEDED_TO_SERVE_CALLS, "max_batch", "kv_tokens", "kv_mb_per_token"
 _THROUGHPUT_FROM = (*NEEDED_TO_SERVE_CALLS, "max_batch")
 
 
-
 class Agent(Model):
     """One model server, described as in Table I of arXiv 2512.22149.
 

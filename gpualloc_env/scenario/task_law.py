@@ -81,7 +81,9 @@ def _flow(scenario: "Scenario") -> Flow:
     if tasks is None:
         return Flow(0, 1.0, np.zeros(0, np.int64), 0, 0, 0.0)
     specialists = np.array([names.index(name) for name in tasks.specialists], dtype=np.int64)
-    return Flow(names.index(tasks.entry), float(tasks.end), specialists, tasks.least, tasks.most, float(tasks.tool_s))
+    return Flow(
+        names.index(tasks.entry), float(tasks.end), specialists, tasks.least, tasks.most, float(tasks.tool_s)
+    )
 
 
 def room_of(scenario: "Scenario") -> AnyArray:

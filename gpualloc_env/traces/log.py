@@ -116,9 +116,7 @@ class Parts(NamedTuple):
     last: int  # after those of the split
 
 
-def cut_time(
-    log: Log, span: float, window_s: float, eval_fraction: float, split: Split, why: str
-) -> Parts:
+def cut_time(log: Log, span: float, window_s: float, eval_fraction: float, split: Split, why: str) -> Parts:
     """The windows of a log that lasts for a span [s], and those of a split.
 
     Raises:

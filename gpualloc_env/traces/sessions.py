@@ -67,8 +67,9 @@ def _read(path: Path, file: IO[bytes]) -> SessionLog:
     missing = [name for name in COLUMNS if name not in header]
     if missing:
         raise top.error(
-            0, f": no column {missing[0]!r}; a log of sessions has {', '.join(COLUMNS)}, this file has "
-            f"{', '.join(header):.200}"
+            0,
+            f": no column {missing[0]!r}; a log of sessions has {', '.join(COLUMNS)}, this file has "
+            f"{', '.join(header):.200}",
         )
     tables = [_table(lines, header) for lines in blocks(path, file, 2)]
     if not tables:
@@ -97,8 +98,11 @@ def _table(lines: Block, header: list[str]) -> polars.DataFrame:
         else:
             number = text.cast(polars.Int64, strict=False)
             values[name] = number.set(~number.is_between(int(name == "output_tokens"), MOST_TOKENS), None)
-    bad = [(row, name) for name in COLUMNS if (row := values[name].is_null().arg_max()) is not None
-           and values[name].null_count()]
+    bad = [
+        (row, name)
+        for name in COLUMNS
+        if (row := values[name].is_null().arg_max()) is not None and values[name].null_count()
+    ]
     if bad:
         row, name = min(bad)
         raise lines.error(row, f", field {name}: {texts[name][row]!r} should be {COLUMNS[name]}")

@@ -36,7 +36,10 @@ def tasks_of(*tasks):
     first = np.cumsum([0, *(len(own) for _, own in tasks)])
     integers = (np.array(column, dtype=np.int64) for column in columns[:4])
     return Tasks(
-        np.array([time for time, _ in tasks], dtype=float), first, *integers, np.array(columns[4], dtype=float)
+        np.array([time for time, _ in tasks], dtype=float),
+        first,
+        *integers,
+        np.array(columns[4], dtype=float),
     )
 
 

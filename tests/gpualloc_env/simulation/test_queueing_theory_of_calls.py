@@ -48,7 +48,9 @@ def simulated(agent, law, load, servers=1, calls=16000, seed=0):
     )
     scenario = scenario_of(agent, steps=window // 10 + 20, dt=10.0)
     # The windows have the steps in which the last calls are finished besides.
-    tasks = tasks._replace(time=time + np.repeat(np.arange(REPLICATIONS), count) * (scenario.steps * 10 - window))
+    tasks = tasks._replace(
+        time=time + np.repeat(np.arange(REPLICATIONS), count) * (scenario.steps * 10 - window)
+    )
     batch = replayed(scenario, tasks, num_envs=REPLICATIONS, episodes=REPLICATIONS, record=False)
     batch.world.windows[:] = np.arange(REPLICATIONS)
     batch.reset()
