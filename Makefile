@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export PYTHONPATH := $(CURDIR)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check lint bench docs format
+.PHONY: demo test test-all check lint bench docs format
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,15 +24,21 @@ demo: $(VENV)/ready
 	@echo "Figures:      runs/demo/serverless/comparison.png and runs/demo/paper/comparison.png"
 	@echo "TensorBoard:  $(BIN)/tensorboard --logdir runs/demo    then open http://localhost:6006"
 
+# Everything essential; `make check` runs the exhaustive cases too. Two processes share the cores, a file each.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-all: $(VENV)/ready
+	$(PYTEST)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-check: lint test
+check: lint test-all
 
 bench: $(VENV)/ready
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-quiet
