@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -71,13 +72,14 @@ class Batch:
         self.scenario, self.num_envs, self.num_agents = scenario, num_envs, count
         self.source = scenario.source() if source is None else source
         self._nominal = _agent_records(scenario)
-        calls = isinstance(self.source, TaskLaw)
+        self._service: Service | None = None
         if isinstance(self.source, TaskLaw):
             self.source = self.source._replace(nominal=self._nominal, most=most_calls(self.source.most))
+            self._service = new_service(num_envs, count, 1, 1)
         routing = scenario.routing_matrix
-        elapsed = scenario.dt * np.arange(1, steps + 2) / RATE_TIME_CONSTANT_S
         # Time first, so that a step reads and writes in order of memory.
         arrivals = np.zeros((steps + 1, num_envs, count))
+        apart = routing.size > 0 or self._service is not None
         self.world = World(
             settings=_setting_records(scenario),
             # One row serves all environments where no episode draws agents of its own.
@@ -88,13 +90,12 @@ class Batch:
             episode=np.zeros(num_envs, EPISODE),
             history=np.zeros((num_envs, steps if record else 0, count), OUTCOME),
             routing=routing,
-            rate_gain=np.expm1(-elapsed[0]) / np.expm1(-elapsed),
+            rate_gain=_rate_gain(scenario),
             arrivals=arrivals,
-            inflows=np.zeros_like(arrivals) if routing.size or calls else arrivals,
+            inflows=np.zeros_like(arrivals) if apart else arrivals,
             generators=np.zeros((num_envs, 3, 4), dtype=np.uint64),
             windows=np.zeros(num_envs, dtype=np.int64),
         )
-        self._service = new_service(num_envs, count, 1, 1) if calls else None
         encode_agents(self.world.agents, self.world.settings)
         self.world.episode["clock"] = steps
         self._shapes = (len(INFO), num_envs, count), (num_envs, count, len(OBSERVATION_FEATURES))
@@ -291,15 +292,14 @@ class Batch:
         else:
             active = self.checked_mask(active)
             self.worth[~active] = 0.0
-        step = self._step
-        if self._service is None:
-            arguments = (requested, active, self.world, info, observation)
-            if step is None:
-                step = self._step = resolved(fluid.step, 0, self.num_envs, *arguments)
-        else:
+        arguments: tuple[Any, ...] = (requested, active, self.world, info, observation)
+        compiled: Callable[..., int] = fluid.step
+        if self._service is not None:
             arguments = (requested, active, self.world, self._service, info, observation)
-            if step is None:
-                step = self._step = resolved(requests.step, 0, self.num_envs, *arguments)
+            compiled = requests.step
+        step = self._step
+        if step is None:
+            step = self._step = resolved(compiled, 0, self.num_envs, *arguments)
         if self._steppers.count == 1:
             problem = step(0, self.num_envs, *arguments)
         else:
@@ -335,6 +335,12 @@ def real_numbers(name: str, values: object) -> AnyArray:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}; give an array of float32")
     return array
+
+
+def _rate_gain(scenario: Scenario) -> Array:
+    """Weight of a step's rate in the smoothed one, (T + 1,): a mean over the time observed so far."""
+    elapsed = scenario.dt * np.arange(1, scenario.steps + 2) / RATE_TIME_CONSTANT_S
+    return np.expm1(-elapsed[0]) / np.expm1(-elapsed)
 
 
 def _setting_records(scenario: Scenario) -> AnyArray:

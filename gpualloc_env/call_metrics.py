@@ -18,7 +18,7 @@ TOKEN_METRICS = ("ttft_mean_s", "ttft_p95_s", "tpot_mean_s")
 """Per agent and in all: time to first token, from the issue of a call to the end of its prefill, and time per
 output token after the first, (end − first token)/(o − 1), over the finished calls of more than one token."""
 TASK_METRICS = ("task_latency_mean_s", "task_latency_p95_s", "tasks_finished", "task_slo_attainment")
-"""In all: times of tasks from arrival to end, and the fraction of the tasks that have not passed `task_slo_s`."""
+"""In all: times of tasks from arrival to end, and the fraction that have not passed `task_slo_s`."""
 
 
 class Measured(NamedTuple):

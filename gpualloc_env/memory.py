@@ -67,8 +67,8 @@ def check_calls(scenario: Scenario, num_envs: int, tasks: int, calls: int, most:
     memory = "" if there is None else f" and this machine has {there / 1e9:.3g} GB;"
     raise ScenarioError(
         f"scenario {scenario.name!r}: an episode of {scenario.steps} steps has some {calls:,} calls, "
-        f"num_envs = {num_envs} of them need {needed / 1e9:,.3g} GB of memory,{memory} lower num_envs, steps or "
-        "the load"
+        f"num_envs = {num_envs} of them need {needed / 1e9:,.3g} GB of memory,{memory} lower num_envs, "
+        "steps or the load"
     )
 
 

@@ -204,7 +204,7 @@ def _measure(
         goodput: requests that left within their objective, (N,).
         paper_latency: the paper's estimator, mean of q/(T g) after service, 999 s without a share, (N,) [s].
     """
-    total, steps = 0, history.shape[0]
+    total = 0
     for i in range(agents.shape[0]):
         own = segments[total:]
         own = own[: sojourns(arrived[:, i], history[:, i], dt, own)]

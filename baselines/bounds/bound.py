@@ -126,8 +126,8 @@ def needs_a_fluid(scenario: Scenario) -> None:
     """
     if scenario.service != "fluid":
         raise ValueError(
-            f"scenario {scenario.name!r} serves calls one by one, and what knowing the future is worth can only be "
-            "found for a fluid of requests; compare policies that do not know it"
+            f"scenario {scenario.name!r} serves calls one by one, and what knowing the future is worth can "
+            "only be found for a fluid of requests; compare policies that do not know it"
         )
 
 

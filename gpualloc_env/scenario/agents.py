@@ -1,5 +1,6 @@
 """The agents that share the GPUs."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
 from pydantic import Field, model_validator
@@ -108,18 +109,18 @@ class Agent(Model):
         throughput = _throughput(self.__dict__)
         if throughput is None:
             raise ValueError(
-                f"agent {self.name!r}: its calls take no time at all; raise prefill_s_per_token, iteration_s or "
-                "iteration_s_per_call"
+                f"agent {self.name!r}: its calls take no time at all; raise prefill_s_per_token, "
+                "iteration_s or iteration_s_per_call"
             )
         if abs(self.throughput_rps / throughput - 1.0) > 1e-6:
             raise ValueError(
-                f"agent {self.name!r}: throughput_rps = {self.throughput_rps:g}, but its calls take the time of "
-                f"{throughput:.6g} a second; leave throughput_rps out"
+                f"agent {self.name!r}: throughput_rps = {self.throughput_rps:g}, but its calls take the "
+                f"time of {throughput:.6g} a second; leave throughput_rps out"
             )
         if (self.prompt_tokens or 0) + (self.output_tokens or 0) > self.kv_tokens:
             raise ValueError(
-                f"agent {self.name!r}: a call of {self.prompt_tokens:g} + {self.output_tokens:g} tokens is larger "
-                f"than kv_tokens = {self.kv_tokens}; no such call could ever run"
+                f"agent {self.name!r}: a call of {self.prompt_tokens:g} + {self.output_tokens:g} tokens is "
+                f"larger than kv_tokens = {self.kv_tokens}; no such call could ever run"
             )
         return self
 
@@ -134,7 +135,7 @@ class Agent(Model):
         return (self.prefill_s_per_token or 0.0) * prompt + (output - 1) * per_token
 
 
-def _throughput(table: dict[str, Any]) -> float | None:
+def _throughput(table: Mapping[str, Any]) -> float | None:
     """T = 1/(e·p̄ + ō·(a + c·B)/B) of an agent's table [calls/s]; none where it lacks a number."""
     numbers = [table.get(name, _DEFAULT_BATCH if name == "max_batch" else None) for name in _THROUGHPUT_FROM]
     if not all(isinstance(number, int | float) and number >= 0 for number in numbers) or not numbers[-1]:

@@ -123,6 +123,8 @@ def _changed(
     if load is not None:
         table = next(name for name in ("traffic", "trace", "sessions") if data[name] is not None)
         data[table]["load"] = load
+        if table == "trace":
+            data["trace"]["own_times"] = False
     data["objective"].update(objective or {})
     return validated(data, place)
 
@@ -133,7 +135,7 @@ def _resize(data: dict[str, Any], count: int, place: str) -> None:
     bound = data["routing"] is not None or data["tasks"] is not None
     if traffic is None or traffic["surges"] or bound:
         raise ScenarioError(
-            f"{place} has a log, surges, routing or tasks for its {len(own)} agents, so agents = {count} has no "
+            f"{place} has a log, surges or routing for its {len(own)} agents, so agents = {count} has no "
             "meaning; write a scenario of its own as a .toml file"
         )
     order = [k % len(own) for k in range(count)]

@@ -107,7 +107,7 @@ def measured_starts() -> dict[str, Start]:
 
 
 def tokens_beside(model: str, gpu: str, gpus: int = 1) -> int:
-    """Tokens whose keys and values fit into the memory of some GPUs beside the weights of a model; assumed."""
+    """Tokens whose keys and values some GPUs have memory for beside the weights of a model; assumed."""
     size = MODELS[model]
     return int((gpus * GPUS[gpu].memory_mb - size.model_mb) / size.kv_mb_per_token)
 

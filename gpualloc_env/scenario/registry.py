@@ -109,8 +109,8 @@ SCENARIOS = {
         ),
         Scenario(
             name="llm",
-            description="Calls for four language models in bursts, a new mix every episode: tests an allocator on "
-            "servers that batch.",
+            description="Calls for four language models in bursts, a new mix every episode: "
+            "tests an allocator on servers that batch.",
             service="requests",
             agents=LLM_AGENTS,
             platform=LLM,
@@ -119,8 +119,8 @@ SCENARIOS = {
         ),
         Scenario(
             name="team",
-            description="Tasks that a coordinator ends or has specialists work on in parallel: tests whether an "
-            "allocator serves whom a whole task waits for.",
+            description="Tasks that a coordinator ends or has specialists work on in parallel: "
+            "tests whether an allocator serves whom a whole task waits for.",
             service="requests",
             agents=LLM_AGENTS,
             platform=LLM,
@@ -137,7 +137,8 @@ SCENARIOS = {
         ),
         Scenario(
             name="magentic",
-            description="Recorded sessions of a multi-agent system, with the times that its tools took between calls.",
+            description="Recorded sessions of a multi-agent system, with the times that its tools took: "
+            "tests an allocator on the work of real tasks.",
             service="requests",
             agents=LLM_AGENTS,
             platform=LLM,

@@ -16,7 +16,7 @@ from gpualloc_env.scenario.objective import Objective
 from gpualloc_env.scenario.platform import FRICTIONLESS, Platform
 from gpualloc_env.scenario.task_law import call_windows, calls_per_session, task_law, tasks_of_sessions
 from gpualloc_env.scenario.tasks import Sessions, Workflow
-from gpualloc_env.scenario.trace import DEFAULT_LOAD, Trace
+from gpualloc_env.scenario.trace import Trace
 from gpualloc_env.scenario.traffic import Traffic
 from gpualloc_env.simulation.arrivals import CONSTANT, NO_REPLAY, POISSON, WINDOWS, Source
 from gpualloc_env.simulation.calls import Tasks
@@ -93,9 +93,6 @@ class Scenario(Model):
             raise ValueError(
                 "tasks and sessions are made of calls, which a fluid has none of; add service = 'requests'"
             )
-        elif self.trace is not None and self.trace.load is None:
-            # Agents of a fluid do not serve the tokens of a log, so that its own times mean no load.
-            self.__dict__["trace"] = self.trace.model_copy(update={"load": DEFAULT_LOAD})
         if self.routing is not None:
             self._check_routing(self.routing)
         if self.traffic is not None:
@@ -320,7 +317,6 @@ def _cut_log(scenario: Scenario, stamp: tuple[int, int] | None) -> Windows | Cal
     log = _read_log(scenario.trace.path, scenario.trace.time_unit, stamp)
     if scenario.service == "requests":
         return call_windows(scenario, log)
-    assert scenario.trace.load is not None
     return cut(
         log,
         scenario.agent_names,

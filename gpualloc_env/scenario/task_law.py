@@ -128,7 +128,7 @@ def call_windows(scenario: "Scenario", log: Log) -> CallWindows:
         room_of(scenario),
         scenario.utilisation,
         assignment=scenario.trace.assignment,
-        load=scenario.trace.load,
+        load=None if scenario.trace.own_times else scenario.trace.load,
         eval_fraction=scenario.trace.eval_fraction,
         split=scenario.trace.split,
         window_s=scenario.steps * scenario.dt,

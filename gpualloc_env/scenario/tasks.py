@@ -57,7 +57,7 @@ class Sessions(Model):
     """Tasks that are sessions of a log, drawn from it at random and started as a Poisson process."""
 
     path: Path | None = None
-    """A log with the columns `session,call,time_s,agent,prompt_tokens,output_tokens`; none is the one that comes
-    with the package."""
+    """A log with the columns `session,call,time_s,agent,prompt_tokens,output_tokens`; none is the one that
+    comes with the package."""
     load: Load = 0.6
     """ρ = Σ λ̄_i/T_i / G."""

@@ -34,7 +34,7 @@ from gpualloc_env.simulation.shares import (
     scale_to_fit,
     show,
 )
-from gpualloc_env.simulation.state import OBSERVATION, AnyArray, Array
+from gpualloc_env.simulation.state import OBSERVATION, AnyArray, Array, Records
 
 # Clocks of tokens are sums of many parts: calls that are this close to their ends have come to it together.
 TOKEN_TOLERANCE = 1e-9
@@ -43,14 +43,14 @@ TOKEN_TOLERANCE = 1e-9
 class Here(NamedTuple):
     """One environment of a `Service`, and its agents."""
 
-    run: AnyArray  # (1,) of RUN
-    tasks: AnyArray  # (M,) of TASK
-    calls: AnyArray  # (C,) of CALL
-    servers: AnyArray  # (N,) of SERVER
+    run: Records  # (1,) of RUN
+    tasks: Records  # (M,) of TASK
+    calls: Records  # (C,) of CALL
+    servers: Records  # (N,) of SERVER
     event: Array  # (N,) [s]
-    running: AnyArray  # (C,) of KEYED
-    pending: AnyArray  # (C,) of KEYED
-    agents: AnyArray  # (N,) of AGENT
+    running: Records  # (C,) of KEYED
+    pending: Records  # (C,) of KEYED
+    agents: Records  # (N,) of AGENT
     end: float  # [s] of the step
 
 
@@ -183,7 +183,8 @@ def complete(here: Here, i: int, time: float) -> None:
     Calls that finish together do so before anything else begins.
     """
     server, run = here.servers[i], here.run[0]
-    heap, done = here.running[server.heap :], 0
+    heap: Records = here.running[server.heap :]
+    done = 0
     if server.in_prefill != NONE:
         c = server.in_prefill
         server.in_prefill = NONE

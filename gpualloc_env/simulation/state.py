@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 AnyArray = NDArray[Any]
+Records = Any
+"""An array of records which compiled code indexes by what it reads from other records."""
 
 
 def names_of(records: np.dtype[Any]) -> tuple[str, ...]:
@@ -84,11 +86,10 @@ AGENT = np.dtype(
         ("iteration", np.float64),  # [s] a, decoding a token of one call on a whole GPU takes a + c
         ("iteration_per_call", np.float64),  # [s] c, what each call of the batch adds to an iteration
         ("prefill_per_token", np.float64),  # [s] e, of a whole GPU
-        # What the step needs besides; no policy sees it.
+        # Derived from these, or hidden from policies.
+        ("weight", np.float64),  # ω = 1/P
         ("max_batch", np.int64),  # B, calls that run at most
         ("kv_tokens", np.int64),  # K, tokens that there is room for
-        # Derived from these.
-        ("weight", np.float64),  # ω = 1/P
         ("slo_lag", np.int64),  # whole steps before a request reaches its objective, ⌈slo/dt⌉ − 1
         ("observed", OBSERVATION),  # its row of the observation, the columns that last for the episode
     ],

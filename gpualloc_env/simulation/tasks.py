@@ -30,7 +30,7 @@ from gpualloc_env.simulation.calls import KEYED, NONE, Service, Tasks, pop, push
 from gpualloc_env.simulation.observation import encode, encode_agent
 from gpualloc_env.simulation.random import exponential, random_bits, seed_generator, uniform
 from gpualloc_env.simulation.shares import World, begin
-from gpualloc_env.simulation.state import OBSERVATION, AnyArray, Array
+from gpualloc_env.simulation.state import OBSERVATION, AnyArray, Array, Records
 
 SINGLE, WORKFLOW, SESSIONS, LOG = 0, 1, 2, 3
 """What a task is: one call, a walk through a workflow, a session of a log drawn at random, or a log's own
@@ -76,9 +76,9 @@ STREAM = np.dtype(
 class Scratch(NamedTuple):
     """What one thread needs to draw an episode."""
 
-    streams: AnyArray  # (N,) of STREAM
+    streams: Records  # (N,) of STREAM
     generators: AnyArray  # (N, 2, 4) uint64: for the tasks of each source, and for its bursts
-    heap: AnyArray  # (N,) of KEYED: the sources by the time of their next task
+    heap: Records  # (N,) of KEYED: the sources by the time of their next task
     order: AnyArray  # (S,) int64, specialists being chosen
     own: AnyArray  # (4,) uint64, the environment's generator before the draw
 
@@ -249,7 +249,7 @@ def _draw_tasks(
 
 
 @inlined
-def _replay(law: TaskLaw, window: int, state: AnyArray, tasks: AnyArray, calls: AnyArray) -> tuple[int, int]:
+def _replay(law: TaskLaw, window: int, state: Records, tasks: AnyArray, calls: AnyArray) -> tuple[int, int]:
     """Write the tasks of a window of a log at their own times; windows repeat after W."""
     recorded, m, count = law.recorded, 0, 0
     start = window % law.episodes * law.horizon

@@ -2,13 +2,28 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from gpualloc_env.listing import listed
 from gpualloc_env.simulation.calls import Tasks
 from gpualloc_env.simulation.state import AnyArray, Array
 from gpualloc_env.traces.log import Assignment, Log, Split, TraceError, account, assign, cut_time
-from gpualloc_env.traces.sessions import SessionLog, agents_of, check_room
+
+
+class SessionLog(NamedTuple):
+    """The calls of S sessions, session by session in the order in which they begin in the file."""
+
+    path: Path
+    first: AnyArray  # (S + 1,) first call of each session
+    time_s: Array  # (C,) [s] of issue, from any origin within its session
+    agent: AnyArray  # (C,) index in `agent_names`
+    prompt: AnyArray  # (C,) [tokens]
+    output: AnyArray  # (C,) [tokens]
+    line: AnyArray  # (C,) where it stands in the file
+    agent_names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +73,6 @@ def cut_calls(
             "prompt and output tokens"
         )
     agents = assign(log, assignment, agent_names)
-    visits = agents.shape[1]
     silent = int(np.count_nonzero(log.output_tokens == 0))
     prompt, output = log.prompt_tokens, np.maximum(log.output_tokens, 1)
     line = np.arange(len(prompt)) + log.first_line
@@ -74,17 +88,24 @@ def cut_calls(
     went = account(log, span, note, np.diff(ends, prepend=0), parts, window_s)
     empty = f"{silent} requests without output count as ones of 1 token" if silent else ""
     played = slice(*np.searchsorted(time, [parts.first * window_s, parts.last * window_s]))
-    tasks = Tasks(
-        time=time[played] - parts.first * window_s,
-        first=np.arange(len(time[played]) + 1) * visits,
-        agent=agents[played].ravel(),
-        stage=np.zeros(len(time[played]) * visits, np.int64),
-        prompt=np.repeat(prompt[played], visits),
-        output=np.repeat(output[played], visits),
-        after_s=np.zeros(len(time[played]) * visits),
-    )
+    start = parts.first * window_s
+    tasks = _tasks_at_once(time[played] - start, agents[played], prompt[played], output[played])
     accounting = "; ".join(part for part in (went, empty, *log.notes) if part)
     return CallWindows(tasks, parts.last - parts.first, accounting)
+
+
+def _tasks_at_once(time: Array, agents: AnyArray, prompt: AnyArray, output: AnyArray) -> Tasks:
+    """Tasks of one stage, each of a call with the same tokens at some agents, (M, visits)."""
+    count, visits = agents.shape
+    return Tasks(
+        time=time,
+        first=np.arange(count + 1) * visits,
+        agent=agents.ravel(),
+        stage=np.zeros(count * visits, np.int64),
+        prompt=np.repeat(prompt, visits),
+        output=np.repeat(output, visits),
+        after_s=np.zeros(count * visits),
+    )
 
 
 def session_tasks(
@@ -122,3 +143,44 @@ def session_tasks(
         output=log.output,
         after_s=after_s,
     )
+
+
+def agents_of(log: SessionLog, agent_names: tuple[str, ...], kv_tokens: AnyArray) -> AnyArray:
+    """Indices of the agents that serve the calls, (C,).
+
+    Args:
+        log: the calls.
+        agent_names: names of the N agents.
+        kv_tokens: (N,) K of each, the tokens that it has room for.
+
+    Raises:
+        TraceError: the log names an unknown agent, or has a call that its agent has no room for.
+    """
+    for code, name in enumerate(log.agent_names):
+        if name not in agent_names:
+            line = log.line[log.agent == code].min()
+            raise TraceError(
+                f"{log.path}, line {line}, field agent: {name!r} is no agent of the scenario; name one of "
+                f"{listed(agent_names)}"
+            )
+    agent = np.array([agent_names.index(name) for name in log.agent_names], dtype=np.int64)[log.agent]
+    check_room(log.path, log.line, agent, log.prompt + log.output, agent_names, kv_tokens)
+    return agent
+
+
+def check_room(
+    path: Path, line: AnyArray, agent: AnyArray, tokens: AnyArray, names: tuple[str, ...], kv_tokens: AnyArray
+) -> None:
+    """Refuse a call, by its line, that its agent has no room for.
+
+    Raises:
+        TraceError: naming the call, the agent and what it has.
+    """
+    large = np.flatnonzero(tokens > kv_tokens[agent])
+    if len(large):
+        c = large[np.argmin(line[large])]
+        raise TraceError(
+            f"{path}, line {line[c]}: a call of {tokens[c]:,} tokens in all is larger than kv_tokens = "
+            f"{kv_tokens[agent[c]]:,} of agent {names[agent[c]]!r}, so it could never run; give "
+            "the agent more, or other requests"
+        )

@@ -161,10 +161,10 @@ def assign(log: Log, assignment: Assignment, agent_names: tuple[str, ...]) -> An
     agent = np.array(known, dtype=np.int64)[log.agent]
     if agent.min() < 0:
         stranger = int(np.argmax(agent < 0))
-        # One request stands on each line, after the header.
         raise TraceError(
-            f"{log.path}, line {stranger + log.first_line}, field agent: {log.agent_names[log.agent[stranger]]!r} is no "
-            f"agent of the scenario; name one of {listed(agent_names)}"
+            f"{log.path}, line {stranger + log.first_line}, field agent: "
+            f"{log.agent_names[log.agent[stranger]]!r} is no agent of the scenario; "
+            f"name one of {listed(agent_names)}"
         )
     return agent[:, np.newaxis]
 

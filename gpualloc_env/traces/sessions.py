@@ -3,13 +3,13 @@
 import gzip
 import io
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 import polars
 
-from gpualloc_env.listing import listed
-from gpualloc_env.simulation.state import AnyArray, Array
+from gpualloc_env.simulation.state import AnyArray
+from gpualloc_env.traces.calls import SessionLog
 from gpualloc_env.traces.lines import BLOCK, CSV, Block, block, blocks
 from gpualloc_env.traces.log import TraceError
 
@@ -24,19 +24,6 @@ COLUMNS = {
     "output_tokens": f"a number of tokens, 1 to {MOST_TOKENS:,}",
 }
 """The columns of a log of sessions, and what stands in them."""
-
-
-class SessionLog(NamedTuple):
-    """The calls of S sessions, session by session in the order in which they begin in the file."""
-
-    path: Path
-    first: AnyArray  # (S + 1,) first call of each session
-    time_s: Array  # (C,) [s] of issue, from any origin within its session
-    agent: AnyArray  # (C,) index in `agent_names`
-    prompt: AnyArray  # (C,) [tokens]
-    output: AnyArray  # (C,) [tokens]
-    line: AnyArray  # (C,) where it stands in the file
-    agent_names: tuple[str, ...]
 
 
 def read_sessions(path: Path) -> SessionLog:
@@ -138,45 +125,4 @@ def _check_order(log: SessionLog, table: polars.DataFrame) -> None:
         line, name, row = min(faults)
         raise TraceError(
             f"{log.path}, line {line}, field {name}: '{table[name][row]}' should be {COLUMNS[name]}"
-        )
-
-
-def agents_of(log: SessionLog, agent_names: tuple[str, ...], kv_tokens: AnyArray) -> AnyArray:
-    """Indices of the agents that serve the calls, (C,).
-
-    Args:
-        log: the calls.
-        agent_names: names of the N agents.
-        kv_tokens: (N,) K of each, the tokens that it has room for.
-
-    Raises:
-        TraceError: the log names an unknown agent, or has a call that its agent has no room for.
-    """
-    for code, name in enumerate(log.agent_names):
-        if name not in agent_names:
-            line = log.line[log.agent == code].min()
-            raise TraceError(
-                f"{log.path}, line {line}, field agent: {name!r} is no agent of the scenario; name one of "
-                f"{listed(agent_names)}"
-            )
-    agent = np.array([agent_names.index(name) for name in log.agent_names], dtype=np.int64)[log.agent]
-    check_room(log.path, log.line, agent, log.prompt + log.output, agent_names, kv_tokens)
-    return agent
-
-
-def check_room(
-    path: Path, line: AnyArray, agent: AnyArray, tokens: AnyArray, names: tuple[str, ...], kv_tokens: AnyArray
-) -> None:
-    """Refuse a call, by its line, that its agent has no room for.
-
-    Raises:
-        TraceError: naming the call, the agent and what it has.
-    """
-    large = np.flatnonzero(tokens > kv_tokens[agent])
-    if len(large):
-        c = large[np.argmin(line[large])]
-        raise TraceError(
-            f"{path}, line {line[c]}: a call of {tokens[c]:,} tokens in all is larger than kv_tokens = "
-            f"{kv_tokens[agent[c]]:,} of agent {names[agent[c]]!r}, so it could never run; give the agent more, "
-            "or other requests"
         )

@@ -36,7 +36,7 @@ def test_a_batch_shares_one_rate_and_stands_still_during_a_prefill():
     scenario = scenario_of(agent, steps=12)
     tasks = tasks_of((0.0, [(0, 0, 0, 3, 0)]), (1.5, [(0, 0, 1, 2, 0)]))
     _, times = played(scenario, tasks, [1.0])
-    # Alone a token takes 1.5 s: at 1.5 s one of two is left. Prefill until 2.5 s; then two calls, 2 s a token.
+    # Alone a token takes 1.5 s: at 1.5 s one of two is left. Prefill until 2.5 s, then 2 s a token.
     np.testing.assert_allclose(times, [[0, 0, 4.5], [1.5, 2.5, 4.5]])
 
 
