@@ -65,8 +65,6 @@ class Batch:
                 80 bytes for each agent and step.
             source: what episodes are drawn from; by default the scenario's, which reads its log.
         """
-        if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         check_memory(scenario, num_envs, record=record)
         count, steps = len(scenario.agents), scenario.steps
         self.scenario, self.num_envs, self.num_agents = scenario, num_envs, count

@@ -11,8 +11,11 @@ def check_memory(scenario: Scenario, num_envs: int, *, record: bool) -> None:
     """Refuse a batch that no memory of this machine can hold, before anything is allocated.
 
     Raises:
+        ValueError: it has no environment.
         ScenarioError: it needs more than the machine has; the message names what to lower.
     """
+    if num_envs < 1:
+        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
     needed, there = bytes_needed(scenario, num_envs, record=record), physical_memory()
     if there is None or needed <= there:
         return

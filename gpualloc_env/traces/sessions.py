@@ -92,7 +92,7 @@ def _table(lines: Block, header: list[str]) -> polars.DataFrame:
     ]
     if bad:
         row, name = min(bad)
-        raise lines.error(row, f", field {name}: {texts[name][row]!r} should be {COLUMNS[name]}")
+        raise lines.error(row, f", field {name}: {texts[name][row] or ''!r} should be {COLUMNS[name]}")
     number = polars.Series("line", np.arange(lines.first, lines.first + len(lines.lines)))
     return polars.DataFrame(values).with_columns(number)
 
