@@ -136,6 +136,7 @@ def test_an_encoding_without_a_minus_sign_prints_what_it_can(encoding, tmp_path)
     assert (tmp_path / "out" / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_reading_is_no_mistake(tmp_path):
     command = [sys.executable, "-m", "training.compare", "--policies", "static", "--steps", "5"]
     command += ["--episodes", "2", "--out", str(tmp_path / "out")]

@@ -215,6 +215,7 @@ def test_nothing_is_left_of_a_comparison_that_fails(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_all_scenarios_are_compared_in_one_command(tmp_path, capsys, monkeypatch):
     load_policies = training.compare.load_policies
 
@@ -241,6 +242,7 @@ def test_all_scenarios_are_compared_in_one_command(tmp_path, capsys, monkeypatch
     compare(out, "--scenario", "all", *arguments)
 
 
+@pytest.mark.slow
 def test_all_scenarios_include_the_log_that_is_given(log, tmp_path):
     arguments = ("--trace", log, "--policies", "static", "--steps", "2", "--episodes", "1")
     summary = compare(tmp_path / "out", "--scenario", "all", *arguments)

@@ -156,6 +156,7 @@ LAWS = {
 
 
 @pytest.mark.parametrize("name", LAWS)
+@pytest.mark.slow
 def test_the_law_of_a_long_log_is_found_again(name):
     seed = 1
     truth = scenario_of(**LAWS[name]).traffic

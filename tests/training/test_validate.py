@@ -18,6 +18,8 @@ from training.validation.closed_forms import md1_waits, pollaczek_khinchine, slo
 from training.validation.partings import Case, burst_cases, burst_rows, step_cases
 from training.validation.workflow_network import ROUTING, SERVICE_TIMES, TASK_SERVICE_S, equally_loaded
 
+pytestmark = pytest.mark.slow
+
 TOLERANCES = {
     "Pollaczek-Khinchine": 0.02,
     "slotted M/D/1": 0.02,

@@ -342,6 +342,7 @@ def parameters(kappa=None):
     return Batch(small((kappa, kappa)), 1).agents[0]
 
 
+@pytest.mark.slow
 def test_it_can_be_computed_in_processes_and_says_how_far_it_is():
     scenario = load_scenario("serverless", steps=40)
     done = []
@@ -352,6 +353,7 @@ def test_it_can_be_computed_in_processes_and_says_how_far_it_is():
     assert [bound(scenario, *episode(batch, b)).objective for b in range(3)] == here.tolist()
 
 
+@pytest.mark.slow
 def test_what_the_progress_raises_ends_the_processes_work_and_later_work_goes_on():
     scenario = load_scenario("serverless", steps=10)
 

@@ -147,6 +147,7 @@ def cost(policy, seen, shares):
 
 
 @pytest.mark.parametrize("reallocation_s", [0.0, 0.1])
+@pytest.mark.slow
 def test_the_plan_is_nearly_as_good_as_the_best_of_all_on_a_grid(reallocation_s):
     policy = RecedingHorizon(
         horizon_s=6.0, inflow_weight=0.5, persistence=0.9, terminal=0.1, bill=0.05, standby=0.0

@@ -9,6 +9,8 @@ from gpualloc_env.scenario.loading import load_scenario
 from training.evaluation.evaluate import rollout
 from training.evaluation.statistics import corrected, interval
 
+pytestmark = pytest.mark.slow
+
 EPISODES = 2000  # of which samples are drawn
 # Near-equal in the mean, or the same policy with a share a hundredth smaller: many small differences
 # one way and few large ones the other way, which is what misleads an interval.
