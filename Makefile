@@ -25,14 +25,15 @@ demo: $(VENV)/ready
 	@echo "TensorBoard:  $(BIN)/tensorboard --logdir runs/demo    then open http://localhost:6006"
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-check: lint test
+check: lint
+	$(BIN)/python -m pytest
 
 bench: $(VENV)/ready
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-quiet

@@ -181,7 +181,9 @@ def test_an_exported_allocator_is_compared_by_its_file(exported, trained_run, tm
 
 
 def test_it_is_left_out_where_the_agents_are_others(exported):
-    words = "was trained for the agents coordinator, nlp, vision, reasoning, scenario 'fleet' has coordinator-1"
+    words = (
+        "was trained for the agents coordinator, nlp, vision, reasoning, scenario 'fleet' has coordinator-1"
+    )
     with pytest.raises(AgentsError, match=words):
         load_policy(str(exported["npz"]), load_scenario("fleet"))
 

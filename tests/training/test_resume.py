@@ -81,6 +81,7 @@ def interrupted(tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_ten_kills_lead_to_the_weights_of_an_uninterrupted_run(tmp_path):
     long = {**TINY, "total_steps": 9_600}
     program = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "support" / "killed_runs.py")]
