@@ -105,12 +105,17 @@ def test_no_policy_undercuts_the_bound(name, scenario_arguments):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"dt": 0.1},
-        {"dt": 2.5},
-        {"load": 3.0},
         {"objective": ALL_TERMS},
-        {"objective": {"latency": 0.0, "throughput": 2.0}},
-        {"objective": {"latency": 0.0, "cost": 0.0, "throughput": 0.0}},
+        *(
+            pytest.param(changes, marks=pytest.mark.slow)
+            for changes in (
+                {"dt": 0.1},
+                {"dt": 2.5},
+                {"load": 3.0},
+                {"objective": {"latency": 0.0, "throughput": 2.0}},
+                {"objective": {"latency": 0.0, "cost": 0.0, "throughput": 0.0}},
+            )
+        ),
     ],
 )
 @pytest.mark.parametrize("name", ["serverless", "workflow"])
