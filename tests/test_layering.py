@@ -10,12 +10,15 @@ FOLDERS = ("gpualloc_env", "baselines", "training")
 
 
 def modules(folder):
-    return {
+    """Files of a package by the names of their modules."""
+    found = {
         ".".join((folder, *path.relative_to(ROOT / folder).with_suffix("").parts)).removesuffix(
             ".__init__"
         ): path
         for path in sorted((ROOT / folder).rglob("*.py"))
     }
+    assert len(found) > 10
+    return found
 
 
 def parsed(path):

@@ -62,7 +62,7 @@ def check_limits(config: Any) -> None:
         if is_dataclass(value):
             check_limits(value)
         elif value is not None:
-            for each in value if isinstance(value, tuple) else (value,):
+            for each in value if isinstance(value, tuple | list) else (value,):
                 for limits in _limits(hints[field.name]):
                     limits.check(field.name, each)
 

@@ -99,8 +99,9 @@ def main(config: StudyConfig) -> None:
             (k for k, trial in enumerate(trials) if not trial.given_up), key=lambda k: trials[k].objective
         )
         for number in dict.fromkeys((0, best)) if best else ():
-            journal.confirm(number, confirmed(config, scenario, trials[number], number, progress))
-        trials = journal.finished
+            fresh = confirmed(config, scenario, trials[number], number, progress)
+            journal.confirm(number, fresh)
+            trials[number] = trials[number]._replace(fresh=fresh)
         better = best if best and fmean(trials[best].fresh) < fmean(trials[0].fresh) else 0
         remark = f"# {command(config)}: {finding(config, trials, best, better)}"
         found = {(scenario.key, config.allocator): Table(remark, as_trained(trials[better].settings))}
@@ -154,6 +155,7 @@ def search(config: StudyConfig, scenario: Scenario, journal: TrialJournal, progr
         if len(done) < len(known):
             study.enqueue_trial(known[len(done)])
         journal.add(played(study.ask(distributions(SPACE)), config, scenario))
+        write_trials(config.out / TRIALS, journal.finished)
         done = journal.frozen
         progress.update(bar, completed=len(done))
     return journal.finished

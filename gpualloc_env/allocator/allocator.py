@@ -313,10 +313,10 @@ class Allocator:
         if (hardly_any & old).any():
             self._implausible = True
             b, i = np.argwhere(hardly_any & old)[0]
-            age, queue = state["oldest_age"][b, i], state["queue"][b, i]
+            age, queue = float(state["oldest_age"][b, i]), float(state["queue"][b, i])
             _LOG.warning(
                 "oldest_age of %s is %g s although only %g requests wait; is it in milliseconds?",
-                self.agents[i],
+                self.agents[int(i)],
                 age,
                 queue,
             )

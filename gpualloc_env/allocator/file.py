@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -138,10 +138,9 @@ def checked_names(agents: Sequence[str]) -> tuple[str, ...]:
     Raises:
         AllocatorError: no list of different names.
     """
-    names: tuple[Any, ...] = (
-        (agents,) if isinstance(agents, str) or not isinstance(agents, Iterable) else tuple(agents)
-    )
-    if isinstance(agents, str) or not all(isinstance(name, str) for name in names):
+    given: Any = agents
+    names: tuple[Any, ...] = tuple(given) if hasattr(given, "__iter__") else (given,)
+    if isinstance(given, str) or not all(isinstance(name, str) for name in names):
         raise AllocatorError(
             f"agents must be a list of names, such as ['router', 'writer'], got {agents!r:.80}"
         )

@@ -176,7 +176,8 @@ def pack(view: View) -> Packed:
         *((packed.state, name) for name in STATE_FIELDS),
         *((packed.agents, name) for name in AGENT_FIELDS),
     )
-    for (records, name), values in zip(columns, view, strict=False):
+    for (records, name), given in zip(columns, view, strict=False):
+        values: AnyArray = np.asarray(given)
         if values.shape != shape:
             raise ValueError(f"{name} has shape {values.shape}, queue has {shape}")
         records[name] = values

@@ -9,7 +9,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import polars
@@ -180,8 +180,8 @@ def read_log(path: Path, time_unit: TimeUnit | None = None) -> Log:
         return _read_elsewhere(path, time_unit)
     try:
         with sys.stdin.buffer if str(path) == "-" else path.open("rb") as raw:
-            file = io.BufferedReader(raw, BLOCK) if isinstance(raw, io.RawIOBase) else raw
-            packed = file.peek(2)[:2] == b"\x1f\x8b"
+            file: Any = raw  # a buffered reader, which a pipe has too
+            packed: bool = file.peek(2)[:2] == b"\x1f\x8b"
             # The buffer makes the lines of a gzip file as cheap as those of a plain one.
             lines = io.BufferedReader(gzip.GzipFile(fileobj=file)) if packed else file
             return _read(path, lines, time_unit)

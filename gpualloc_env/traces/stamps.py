@@ -31,8 +31,8 @@ def clock(stamp: Array) -> Clock:
     common divisor of the gaps, to the microsecond.
     """
     first = np.flatnonzero(np.diff(stamp, prepend=-np.inf))
-    distinct = stamp[first] - stamp[0]
-    gaps = np.round(np.diff(distinct) / JITTER_S).astype(np.int64)
+    distinct: Array = stamp[first] - stamp[0]
+    gaps = np.rint(np.diff(distinct) / JITTER_S).astype(np.int64)
     common, counts = np.unique(gaps[gaps > 0], return_counts=True)
     common = common[np.argsort(-counts, kind="stable")[:_COMMON_GAPS]] * JITTER_S
     candidates = np.unique(np.round(common[:, None] / np.arange(1, _PARTS + 1), 9))[::-1]
@@ -40,15 +40,16 @@ def clock(stamp: Array) -> Clock:
     for quantum in candidates[candidates >= 4 * JITTER_S].tolist():
         if _off(sample, quantum).mean() <= 1 - MOST and (off := _off(distinct, quantum)).mean() <= 1 - MOST:
             return Clock(quantum, first[off])
-    ticks = np.unique(np.round(np.diff(distinct) / _CLOCK_S).astype(np.int64))
+    ticks = np.unique(np.rint(np.diff(distinct) / _CLOCK_S).astype(np.int64))
     return Clock(float(np.gcd.reduce(ticks) * _CLOCK_S), np.zeros(0, np.int64))
 
 
 def _off(stamp: Array, quantum: float) -> AnyArray:
     """Which stamps are no multiples of a quantum, whatever its phase, (n,) bool."""
-    turns = np.exp(2j * np.pi * stamp / quantum)
+    turn = 2 * np.pi * stamp / quantum
     # The phase that the stamps have in common, which no single one of them decides.
-    residue = np.angle(turns * np.conj(np.median(turns.real) + 1j * np.median(turns.imag)))
+    phase = np.arctan2(np.median(np.sin(turn)), np.median(np.cos(turn)))
+    residue = np.remainder(turn - phase + np.pi, 2 * np.pi) - np.pi
     return np.abs(residue) * quantum / (2 * np.pi) > JITTER_S
 
 

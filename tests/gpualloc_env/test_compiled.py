@@ -108,6 +108,7 @@ def test_a_second_process_compiles_nothing(exported):
     assert second["compiled"] == 0 and np.isfinite(second["objective"])
 
 
+@pytest.mark.slow
 def test_a_changed_module_makes_machine_code_anew_where_another_package_calls_it(tmp_path):
     for package in ("gpualloc_env", "baselines"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -126,7 +126,7 @@ def test_a_terminated_command_removes_what_it_has_not_finished(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow)])
 def test_an_encoding_without_a_minus_sign_prints_what_it_can(encoding, tmp_path):
     command = [sys.executable, "-m", "training.compare", "--policies", "static", "adaptive", "--steps", "5"]
     command += ["--episodes", "3", "--out", str(tmp_path / "out")]
@@ -136,6 +136,7 @@ def test_an_encoding_without_a_minus_sign_prints_what_it_can(encoding, tmp_path)
     assert (tmp_path / "out" / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_reading_is_no_mistake(tmp_path):
     command = [sys.executable, "-m", "training.compare", "--policies", "static", "--steps", "5"]
     command += ["--episodes", "2", "--out", str(tmp_path / "out")]

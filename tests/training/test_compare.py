@@ -215,7 +215,16 @@ def test_nothing_is_left_of_a_comparison_that_fails(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
-def test_all_scenarios_are_compared_in_one_command(tmp_path, capsys, monkeypatch):
+FEW = {name: SCENARIOS[name] for name in ("paper", "fleet", "trace")}
+few_or_all = pytest.mark.parametrize(
+    "registered",
+    [pytest.param(FEW, id="few"), pytest.param(SCENARIOS, id="all", marks=pytest.mark.slow)],
+)
+
+
+@few_or_all
+def test_all_scenarios_are_compared_in_one_command(registered, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(training.compare, "SCENARIOS", registered)
     load_policies = training.compare.load_policies
 
     def trained_for_four(name, scenario):
@@ -227,7 +236,7 @@ def test_all_scenarios_are_compared_in_one_command(tmp_path, capsys, monkeypatch
     out = tmp_path / "out"
     arguments = ("--policies", "static", "my-ppo", "--steps", "8", "--episodes", "2")
     summary = compare(out, "--scenario", "all", *arguments)
-    synthetic = [name for name, scenario in SCENARIOS.items() if scenario.traffic]
+    synthetic = [name for name, scenario in registered.items() if scenario.traffic]
     assert list(summary["scenarios"]) == synthetic
     assert {path.name for path in out.iterdir()} == {*synthetic, "summary.json", "config.json", "heatmap.png"}
     for name in synthetic:
@@ -241,10 +250,12 @@ def test_all_scenarios_are_compared_in_one_command(tmp_path, capsys, monkeypatch
     compare(out, "--scenario", "all", *arguments)
 
 
-def test_all_scenarios_include_the_log_that_is_given(log, tmp_path):
+@few_or_all
+def test_all_scenarios_include_the_log_that_is_given(registered, log, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.compare, "SCENARIOS", registered)
     arguments = ("--trace", log, "--policies", "static", "--steps", "2", "--episodes", "1")
     summary = compare(tmp_path / "out", "--scenario", "all", *arguments)
-    assert list(summary["scenarios"]) == list(SCENARIOS)
+    assert list(summary["scenarios"]) == list(registered)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

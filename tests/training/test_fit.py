@@ -155,7 +155,10 @@ LAWS = {
 }
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "common" else pytest.mark.slow) for name in LAWS],
+)
 def test_the_law_of_a_long_log_is_found_again(name):
     seed = 1
     truth = scenario_of(**LAWS[name]).traffic
@@ -180,7 +183,7 @@ def assert_burst(fitted, truth):
     assert fitted.off_s == pytest.approx(truth.off_s, rel=0.05)
 
 
-@pytest.mark.parametrize("decimals", [6, 0])
+@pytest.mark.parametrize("decimals", [6, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_written_log_is_fitted_and_its_scenario_plays(decimals, tmp_path, capsys):
     times = drawn_times(scenario_of(burst=BURST), SPAN_S, seed=2)
     path = write_plain(tmp_path / "log.csv", [np.floor(t) if decimals == 0 else t for t in times], decimals)

@@ -46,6 +46,7 @@ def lead(out, *arguments):
     return json.loads((out / "leaderboard.json").read_text(), parse_constant=pytest.fail)["scenarios"]
 
 
+@pytest.mark.slow
 def test_a_leaderboard_has_every_policy_and_is_the_same_when_run_again(short, tmp_path, capsys):
     arguments = ("--scenarios", short, "paper", "--episodes", "6")
     first = lead(tmp_path / "first", *arguments)

@@ -8,6 +8,7 @@ from training.leaderboard import LeaderboardConfig, main
 
 
 @pytest.mark.parametrize("policies", [("adaptive",), ("adaptive", "clairvoyant")])
+@pytest.mark.slow
 def test_a_leaderboard_works_without_a_pair_to_tell_apart(policies, tmp_path):
     out = tmp_path / "out"
     main(LeaderboardConfig(scenarios=("steady",), policies=policies, episodes=2, out=out, workers=1))

@@ -12,6 +12,7 @@ from training.evaluation.evaluate import evaluate
 from training.reporting.report import best, tables
 
 
+@pytest.mark.slow
 def test_a_comparison_plays_the_clairvoyant_and_labels_it(tmp_path, capsys):
     policies = ("clairvoyant", "static", "adaptive")
     main(CompareConfig(policies=policies, steps=12, episodes=2, out=tmp_path / "out"))

@@ -81,6 +81,7 @@ def interrupted(tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_ten_kills_lead_to_the_weights_of_an_uninterrupted_run(tmp_path):
     long = {**TINY, "total_steps": 9_600}
     program = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "support" / "killed_runs.py")]
@@ -176,6 +177,7 @@ def test_a_scenario_that_has_changed_is_refused(interrupted, capsys):
     assert "is not the one that the run was started with" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_several_seeds_are_runs_of_their_own(whole, tmp_path, capsys):
     main(tiny(tmp_path / "several", seeds=2))
     names = [path.name for path in sorted((tmp_path / "several").iterdir())]

@@ -138,6 +138,7 @@ def test_the_file_holds_a_trial_under_the_command_and_what_it_found(studied):
     assert sorted(path.name for path in folder.iterdir()) == ["study"]
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_as_if_it_had_not_been_interrupted(studied, scenario, tmp_path, monkeypatch):
     folder, _ = studied
     real = TrialJournal.add

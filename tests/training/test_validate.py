@@ -18,6 +18,8 @@ from training.validation.closed_forms import md1_waits, pollaczek_khinchine, slo
 from training.validation.partings import Case, burst_cases, burst_rows, step_cases
 from training.validation.workflow_network import ROUTING, SERVICE_TIMES, TASK_SERVICE_S, equally_loaded
 
+pytestmark = pytest.mark.slow
+
 TOLERANCES = {
     "Pollaczek-Khinchine": 0.02,
     "slotted M/D/1": 0.02,
@@ -56,6 +58,7 @@ def checks_against(results, against):
     return [check for check in results["checks"] if check["against"] == against]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("against", TOLERANCES)
 def test_the_fluid_agrees_with(results, against):
     checks = checks_against(results, against)
@@ -67,6 +70,7 @@ def test_the_fluid_agrees_with(results, against):
         assert check["passed"] and check["tolerance"] == tolerance
 
 
+@pytest.mark.slow
 def test_the_fluid_agrees_with_ciw_to_three_per_cent_where_both_model_the_same_thing(results):
     checks = checks_against(results, "Ciw")
     networks = [check for check in checks if "workflow" in check["name"]]
@@ -76,6 +80,7 @@ def test_the_fluid_agrees_with_ciw_to_three_per_cent_where_both_model_the_same_t
         assert abs(check["relative_difference"]["mean"]) <= tolerance and check["passed"], check
 
 
+@pytest.mark.slow
 def test_throughputs_lie_within_their_intervals(results):
     checks = checks_against(results, "traffic equations")
     assert len(checks) == 4
@@ -84,11 +89,13 @@ def test_throughputs_lie_within_their_intervals(results):
         assert low <= check["expected"] <= high
 
 
+@pytest.mark.slow
 def test_littles_law_is_held_on_every_scenario(results):
     names = {check["name"].rpartition(", ")[2] for check in checks_against(results, "Little's law")}
     assert names == set(SCENARIOS)
 
 
+@pytest.mark.slow
 def test_the_gap_to_request_by_request_closes_as_bursts_grow(results):
     for load in (0, 0.7):
         rows = [row for row in results["partings"] if row["load"] == load]
@@ -97,6 +104,7 @@ def test_the_gap_to_request_by_request_closes_as_bursts_grow(results):
         assert all(row["missing_service_times"] < 4 for row in rows)
 
 
+@pytest.mark.slow
 def test_long_steps_make_single_tasks_slower_than_they_are(results):
     gaps = [row["gap"]["mean"] for row in results["partings"] if row["load"] == 0.8]
     assert gaps == sorted(gaps) and gaps[0] < -0.6 and gaps[-1] > 2

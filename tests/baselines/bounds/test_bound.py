@@ -105,12 +105,17 @@ def test_no_policy_undercuts_the_bound(name, scenario_arguments):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"dt": 0.1},
-        {"dt": 2.5},
-        {"load": 3.0},
         {"objective": ALL_TERMS},
-        {"objective": {"latency": 0.0, "throughput": 2.0}},
-        {"objective": {"latency": 0.0, "cost": 0.0, "throughput": 0.0}},
+        *(
+            pytest.param(changes, marks=pytest.mark.slow)
+            for changes in (
+                {"dt": 0.1},
+                {"dt": 2.5},
+                {"load": 3.0},
+                {"objective": {"latency": 0.0, "throughput": 2.0}},
+                {"objective": {"latency": 0.0, "cost": 0.0, "throughput": 0.0}},
+            )
+        ),
     ],
 )
 @pytest.mark.parametrize("name", ["serverless", "workflow"])
@@ -342,6 +347,7 @@ def parameters(kappa=None):
     return Batch(small((kappa, kappa)), 1).agents[0]
 
 
+@pytest.mark.slow
 def test_it_can_be_computed_in_processes_and_says_how_far_it_is():
     scenario = load_scenario("serverless", steps=40)
     done = []
@@ -352,6 +358,7 @@ def test_it_can_be_computed_in_processes_and_says_how_far_it_is():
     assert [bound(scenario, *episode(batch, b)).objective for b in range(3)] == here.tolist()
 
 
+@pytest.mark.slow
 def test_what_the_progress_raises_ends_the_processes_work_and_later_work_goes_on():
     scenario = load_scenario("serverless", steps=10)
 

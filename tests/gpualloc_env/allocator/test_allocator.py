@@ -48,6 +48,7 @@ def fuzzed(rng, count):
 
 
 @pytest.mark.parametrize("least", [None, MINIMUM, [0.1, 0.3, 0.25, 0.35]])
+@pytest.mark.slow
 def test_the_limits_hold_on_a_hundred_thousand_fuzzed_observations(exported, least):
     allocator = Allocator.load(exported["npz"], min_shares=least)
     rng = np.random.default_rng(0)

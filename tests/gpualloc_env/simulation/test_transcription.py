@@ -99,9 +99,16 @@ def assert_close(actual, expected, what):
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9, err_msg=what)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(cases())
 def test_the_compiled_step_agrees_with_the_transcription(case):
+    assert_agrees_with_transcription(*case)
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(cases())
+def test_the_compiled_step_agrees_with_the_transcription_in_many_cases(case):
     assert_agrees_with_transcription(*case)
 
 

@@ -285,10 +285,10 @@ def test_a_missing_file_a_folder_and_an_empty_file_are_told_apart(tmp_path):
 @every_format
 @pytest.mark.parametrize("requests", [0, 1, 2])
 def test_a_log_that_spans_no_time_is_refused(written, form, requests):
-    if requests or HEADERS[form]:
-        header = [HEADERS[form]] if HEADERS[form] else []
-        path = written(*header, *requests * [LINES[form](*GOOD[0])])
-        refused(path, f"{requests} requests at one moment; a log ")
+    header = [HEADERS[form]] if HEADERS[form] else []
+    lines = [*header, *requests * [LINES[form](*GOOD[0])]]
+    # Without a header a log of no requests is no log at all.
+    refused(written(*lines), f"{requests} requests at one moment; a log " if lines else "the file is empty")
 
 
 def test_a_log_without_any_work_is_refused(written):

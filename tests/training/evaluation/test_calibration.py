@@ -9,6 +9,8 @@ from gpualloc_env.scenario.loading import load_scenario
 from training.evaluation.evaluate import rollout
 from training.evaluation.statistics import corrected, interval
 
+pytestmark = pytest.mark.slow
+
 EPISODES = 2000  # of which samples are drawn
 # Near-equal in the mean, or the same policy with a share a hundredth smaller: many small differences
 # one way and few large ones the other way, which is what misleads an interval.
@@ -51,6 +53,7 @@ def bound(rate):
     return rate * REPETITIONS + 3 * np.sqrt(rate * REPETITIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", PAIRS, ids=" and ".join)
 @pytest.mark.parametrize("size", [2, 5, 10, 20, 100])
 def test_equally_good_policies_tie_as_often_as_promised(differences, pair, size):
@@ -59,6 +62,7 @@ def test_equally_good_policies_tie_as_often_as_promised(differences, pair, size)
         assert found <= bound(0.05 / comparisons), f"{found} of {REPETITIONS} at {comparisons} comparisons"
 
 
+@pytest.mark.slow
 def test_policies_that_do_differ_are_told_apart_with_the_default_episodes(differences):
     values = differences["receding-horizon less", "receding-horizon"]
     generator, level = np.random.default_rng(0), corrected(COMPARISONS)

@@ -45,3 +45,11 @@ def test_a_large_rollout_never_trains_at_a_rate_below_zero():
 
     model, _ = make_learner(small, load_scenario("serverless", steps=5))
     assert all(model.lr_schedule(remaining) > 0 for remaining in (1.0, 0.5, 0.0, -0.1))
+
+
+def test_limits_hold_for_lists_as_for_tuples():
+    from training.limits import check_limits
+
+    check_limits(TrainConfig(hidden=[8, 8]))
+    with pytest.raises(ValueError, match="hidden must be at least 1, got 0"):
+        check_limits(TrainConfig(hidden=[8, 0]))
