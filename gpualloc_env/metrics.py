@@ -280,7 +280,7 @@ def _metrics_of_calls(batch: "Batch", b: int) -> dict[str, object]:
     calls = measure(batch, b, PERCENTILES)
     history, throughput = batch.history[b], batch.agents[b]["throughput"].tolist()
     estimates = [_paper_latency(history[:, i], throughput[i]) for i in range(batch.num_agents)]
-    metrics = _gathered(batch, b, calls.goodput.tolist(), estimates, calls.quantiles.tolist(), 0.0)
+    metrics = _gathered(batch, b, calls.goodput.tolist(), estimates, calls.quantiles, 0.0)
     per_agent: Any = metrics.pop("per_agent")
     for own, tokens in zip(per_agent.values(), calls.tokens[:-1], strict=True):
         own.update(tokens)
