@@ -2,6 +2,7 @@ import ast
 import graphlib
 import subprocess
 import sys
+from functools import lru_cache
 
 import pytest
 from support.places import ROOT
@@ -21,10 +22,12 @@ def modules(folder):
     return found
 
 
+@lru_cache
 def parsed(path):
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@lru_cache
 def imports(path):
     """Names of the modules that a file imports when it runs; those for the type checker are left out."""
     found = set()

@@ -126,7 +126,8 @@ def test_a_terminated_command_removes_what_it_has_not_finished(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_an_encoding_without_a_minus_sign_prints_what_it_can(encoding, tmp_path):
     command = [sys.executable, "-m", "training.compare", "--policies", "static", "adaptive", "--steps", "5"]
     command += ["--episodes", "3", "--out", str(tmp_path / "out")]

@@ -92,7 +92,11 @@ def test_names_are_shown_as_they_are(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("split", "words"),
-    [(None, "held-out episode"), ("train", "training window"), ("all", "of the whole log")],
+    [
+        (None, "held-out episode"),
+        pytest.param("train", "training window", marks=pytest.mark.slow),
+        pytest.param("all", "of the whole log", marks=pytest.mark.slow),
+    ],
 )
 def test_captions_say_what_was_played(split, words, azure_log, tmp_path, monkeypatch):
     titles = []

@@ -127,7 +127,7 @@ def test_mistakes_end_with_one_line(arguments, message, tmp_path, capsys):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("policy", ["adaptive", "receding-horizon"])
+@pytest.mark.parametrize("policy", ["adaptive", pytest.param("receding-horizon", marks=pytest.mark.slow)])
 def test_two_percent_worse_shares_are_told_apart_with_as_many_episodes_as_promised(policy):
     scenario, decide = load_scenario("serverless"), POLICIES[policy]
     pair = (decide, lambda view: 0.98 * decide(view))

@@ -77,7 +77,9 @@ def test_those_for_serverless_beat_the_best_baseline():
         assert own.objective.mean() < 0.99 * base.objective.mean()
 
 
-@pytest.mark.parametrize("name", ["bursty", "diurnal", "workflow"])
+@pytest.mark.parametrize(
+    "name", ["bursty", *(pytest.param(name, marks=pytest.mark.slow) for name in ("diurnal", "workflow"))]
+)
 def test_those_for_another_scenario_beat_its_best_baseline(name):
     scenario = held_out_scenario(name)
     base = evaluate("base", policy_for("receding-horizon", name), scenario, 30, FIRST_VALIDATION_SEED)

@@ -205,7 +205,10 @@ def test_what_a_policy_does_is_a_point_of_the_programme_that_costs_no_more_there
 
 
 @pytest.mark.parametrize("terms", [None, ALL_TERMS])
-@pytest.mark.parametrize("name", ["paper", "steady", "serverless", "workflow", "diurnal", "fleet"])
+@pytest.mark.parametrize(
+    "name",
+    ["paper", "steady", "serverless", "workflow", "diurnal", pytest.param("fleet", marks=pytest.mark.slow)],
+)
 def test_the_bound_is_close_to_what_a_point_of_the_programme_costs(name, terms):
     scenario = load_scenario(name, steps=40, objective=terms)
     programme = relaxed(scenario, *episode(started(scenario, 1, 2)))
@@ -240,6 +243,7 @@ def test_a_programme_that_the_simplex_method_gives_up_is_solved_all_the_same(mon
         solve(programme)
 
 
+@pytest.mark.slow
 def test_an_episode_on_which_the_simplex_method_never_ends_has_a_bound():
     scenario = load_scenario("workflow")
     (bound,) = lower_bounds(scenario, 1, 10022, workers=1)
@@ -370,6 +374,7 @@ def test_what_the_progress_raises_ends_the_processes_work_and_later_work_goes_on
     assert len(lower_bounds(scenario, 2, 20, workers=2)) == 2
 
 
+@pytest.mark.slow
 def test_two_threads_can_use_processes_at_once_each_as_many_as_it_likes():
     scenario = load_scenario("serverless", steps=10)
     with ThreadPoolExecutor(1) as thread:

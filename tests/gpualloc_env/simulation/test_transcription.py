@@ -112,7 +112,7 @@ def test_the_compiled_step_agrees_with_the_transcription_in_many_cases(case):
     assert_agrees_with_transcription(*case)
 
 
-@pytest.mark.parametrize("count", [1, 43, 128, 263])
+@pytest.mark.parametrize("count", [1, 43, 128, pytest.param(263, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("agent_spread", [0.0, 0.3])
 def test_one_agent_or_hundreds(count, agent_spread):
     generator = np.random.default_rng(count)

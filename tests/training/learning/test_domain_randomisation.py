@@ -62,6 +62,7 @@ def test_each_domain_is_what_it_would_be_alone():
         assert len(infos) == 6 and dones.all() == ("episode" in infos[5])
 
 
+@pytest.mark.slow
 def test_a_run_on_several_domains_goes_on_as_if_it_had_not_been_interrupted(tmp_path):
     config = {**TRAINED, "allocator": "ppo-residual", "total_steps": 1024, "domains": 4}
     config |= {"checkpoint_every": 256, "critic_updates": 1}
