@@ -1,6 +1,8 @@
 from .allocator import Allocator as Allocator
 from .allocator import AllocatorError as AllocatorError
 from .batch import Batch as Batch
+from .evaluation import evaluate as evaluate
+from .parallel import parallel_env as parallel_env
 from .sb3 import sb3_vec_env as sb3_vec_env
 from .scenario import SCENARIOS as SCENARIOS
 from .scenario import Agent as Agent
@@ -43,8 +45,10 @@ __all__ = [
     "Traffic",
     "View",
     "Workflow",
+    "evaluate",
     "load_scenario",
     "observe",
+    "parallel_env",
     "sb3_vec_env",
 ]
 

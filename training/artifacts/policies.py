@@ -11,6 +11,7 @@ from gpualloc_env.allocator.allocator import Allocator
 from gpualloc_env.allocator.file import read
 from gpualloc_env.listing import listed
 from gpualloc_env.scenario.scenario import Scenario
+from training.artifacts.own_policy import is_own, own_policy
 from training.evaluation.evaluate import Kind
 from training.files.run_directory import MODEL, TRANSFORM
 from training.learning.action_transform import ActionTransform
@@ -48,13 +49,15 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
                 f"has {listed(scenario.agent_names)}; train one for it"
             )
         return Allocator.load(name, agents=scenario.agent_names).decide
+    if is_own(name):
+        return own_policy(name)
     if name in PRIVILEGED:
         raise ValueError(f"{name!r} knows the future: it is made for a set of episodes, not for a scenario")
     directory = Path(name)
     if not directory.is_dir():
         raise ValueError(
             f"unknown policy {name!r}; give one of {', '.join(POLICIES)}, an exported allocator "
-            f"({' or '.join(EXPORTED)}), or the directory of a training run"
+            f"({' or '.join(EXPORTED)}), the directory of a training run, or your own function as module:name"
         )
     for file in (MODEL, TRANSFORM):
         if not (directory / file).is_file():
@@ -86,7 +89,7 @@ def kind_of(name: str) -> Kind:
     """How a policy decides, by its name, file or directory."""
     if name in PRIVILEGED:
         return "privileged"
-    return "online" if name in POLICIES else "learned"
+    return "online" if name in POLICIES or is_own(name) else "learned"
 
 
 def read_transform(directory: Path) -> ActionTransform:
@@ -128,7 +131,7 @@ def named(policies: Sequence[str]) -> dict[str, str]:
     """
     if not policies:
         raise ValueError(f"no policies to compare; give some of {', '.join(POLICIES)}, or run directories")
-    known = {*POLICIES, *PRIVILEGED}
+    known = {*POLICIES, *PRIVILEGED, *filter(is_own, policies)}
     parts = [(given,) if given in known else Path(given).resolve().parts for given in policies]
     for given, count in zip(policies, (parts.count(path) for path in parts), strict=True):
         if count > 1:
