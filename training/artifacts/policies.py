@@ -22,6 +22,7 @@ class AgentsError(ValueError):
 
 
 EXPORTED = (".npz",)
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,18 +42,13 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
     """
     if name in POLICIES:
         return policy_for(name, scenario.key)
-    if name.endswith(EXPORTED) and not Path(name).is_dir():
-        manifest, _ = read(name)
-        if not manifest.serves_any_number and manifest.agents != scenario.agent_names:
-            raise AgentsError(
-                f"{name} was trained for the agents {listed(manifest.agents)}, scenario {scenario.name!r} "
-                f"has {listed(scenario.agent_names)}; train one for it"
-            )
-        return Allocator.load(name, agents=scenario.agent_names).decide
     if is_own(name):
         return own_policy(name)
     if name in PRIVILEGED:
         raise ValueError(f"{name!r} knows the future: it is made for a set of episodes, not for a scenario")
+    name = located(name)
+    if name.endswith(EXPORTED) and not Path(name).is_dir():
+        return _exported(name, scenario)
     directory = Path(name)
     if not directory.is_dir():
         raise ValueError(
@@ -78,6 +74,22 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
     if not NETWORKS[str(model.policy.network)].serves_any_number:
         _check_agents(name, transform.num_agents, scenario)
     return learned_policy(decider_of(model, replace(transform, num_agents=count)))
+
+
+def located(name: str) -> str:
+    """The path of a policy: that of a pretrained one, also where its folder is not at hand."""
+    kept = PRETRAINED / name.removeprefix("training/pretrained/")
+    return name if Path(name).exists() or not kept.exists() else str(kept)
+
+
+def _exported(name: str, scenario: Scenario) -> Policy:
+    manifest, _ = read(name)
+    if not manifest.serves_any_number and manifest.agents != scenario.agent_names:
+        raise AgentsError(
+            f"{name} was trained for the agents {listed(manifest.agents)}, scenario {scenario.name!r} "
+            f"has {listed(scenario.agent_names)}; train one for it"
+        )
+    return Allocator.load(name, agents=scenario.agent_names).decide
 
 
 def policy_of(name: str, scenario: Scenario, episodes: int, seed: int) -> Policy:
@@ -111,7 +123,8 @@ def load_policies(name: str, scenario: Scenario) -> list[Policy]:
     They are runs, `seed-0` and so on, or exported allocators, `seed-0.npz` and so on.
     Raises as `load_policy` does.
     """
-    seeds = [] if name in POLICIES else seed_runs(Path(name)) or sorted(Path(name).glob("seed-*.npz"))
+    place = Path(located(name))
+    seeds = [] if name in POLICIES else seed_runs(place) or sorted(place.glob("seed-*.npz"))
     return [load_policy(str(seed), scenario) for seed in seeds] or [load_policy(name, scenario)]
 
 
