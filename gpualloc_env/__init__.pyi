@@ -10,9 +10,11 @@ from .scenario import Overrides as Overrides
 from .scenario import Platform as Platform
 from .scenario import Scenario as Scenario
 from .scenario import ScenarioError as ScenarioError
+from .scenario import Sessions as Sessions
 from .scenario import Surge as Surge
 from .scenario import Trace as Trace
 from .scenario import Traffic as Traffic
+from .scenario import Workflow as Workflow
 from .scenario import load_scenario as load_scenario
 from .simulation import OBSERVATION_FEATURES as OBSERVATION_FEATURES
 from .simulation import View as View
@@ -33,11 +35,13 @@ __all__ = [
     "Platform",
     "Scenario",
     "ScenarioError",
+    "Sessions",
     "Surge",
     "Trace",
     "TraceError",
     "Traffic",
     "View",
+    "Workflow",
     "load_scenario",
     "observe",
 ]

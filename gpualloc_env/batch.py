@@ -2,17 +2,27 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from gpualloc_env.compiled import resolved
 from gpualloc_env.listing import listed
-from gpualloc_env.memory import check_memory
+from gpualloc_env.memory import check_calls, check_memory, most_calls
 from gpualloc_env.scenario import Scenario
-from gpualloc_env.simulation import fluid
+from gpualloc_env.simulation import fluid, requests
 from gpualloc_env.simulation.arrivals import TABULATED, Source
+from gpualloc_env.simulation.calls import Service, Tasks, new_service, row_of
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, derive, encode_agents, view_of
 from gpualloc_env.simulation.random import seed_generator
+from gpualloc_env.simulation.shares import (
+    CLOCK_TOLERANCE,
+    NOT_A_NUMBER,
+    OK,
+    RATE_TIME_CONSTANT_S,
+    World,
+    check,
+)
 from gpualloc_env.simulation.state import (
     AGENT,
     EPISODE,
@@ -26,6 +36,7 @@ from gpualloc_env.simulation.state import (
     Array,
     names_of,
 )
+from gpualloc_env.simulation.tasks import TaskLaw, draw_episode, new_scratch
 from gpualloc_env.simulation.threads import Threads
 
 
@@ -38,7 +49,12 @@ class Batch:
     """
 
     def __init__(
-        self, scenario: Scenario, num_envs: int, *, record: bool = False, source: Source | None = None
+        self,
+        scenario: Scenario,
+        num_envs: int,
+        *,
+        record: bool = False,
+        source: Source | TaskLaw | None = None,
     ) -> None:
         """Allocate the arrays.
 
@@ -49,18 +65,20 @@ class Batch:
                 80 bytes for each agent and step.
             source: what episodes are drawn from; by default the scenario's, which reads its log.
         """
-        if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         check_memory(scenario, num_envs, record=record)
         count, steps = len(scenario.agents), scenario.steps
         self.scenario, self.num_envs, self.num_agents = scenario, num_envs, count
         self.source = scenario.source() if source is None else source
         self._nominal = _agent_records(scenario)
+        self._service: Service | None = None
+        if isinstance(self.source, TaskLaw):
+            self.source = self.source._replace(nominal=self._nominal, most=most_calls(self.source.most))
+            self._service = new_service(num_envs, count, 1, 1)
         routing = scenario.routing_matrix
-        elapsed = scenario.dt * np.arange(1, steps + 2) / fluid.RATE_TIME_CONSTANT_S
         # Time first, so that a step reads and writes in order of memory.
         arrivals = np.zeros((steps + 1, num_envs, count))
-        self.world = fluid.World(
+        apart = routing.size > 0 or self._service is not None
+        self.world = World(
             settings=_setting_records(scenario),
             # One row serves all environments where no episode draws agents of its own.
             agents=np.tile(self._nominal, (num_envs if scenario.agent_spread > 0 else 1, 1)),
@@ -70,9 +88,9 @@ class Batch:
             episode=np.zeros(num_envs, EPISODE),
             history=np.zeros((num_envs, steps if record else 0, count), OUTCOME),
             routing=routing,
-            rate_gain=np.expm1(-elapsed[0]) / np.expm1(-elapsed),
+            rate_gain=_rate_gain(scenario),
             arrivals=arrivals,
-            inflows=np.zeros_like(arrivals) if routing.size else arrivals,
+            inflows=np.zeros_like(arrivals) if apart else arrivals,
             generators=np.zeros((num_envs, 3, 4), dtype=np.uint64),
             windows=np.zeros(num_envs, dtype=np.int64),
         )
@@ -90,20 +108,23 @@ class Batch:
         self._step: Callable[..., int] | None = None
         self._all = np.ones(num_envs, dtype=np.bool_)
 
-    def __getstate__(self) -> tuple[Scenario, int, bool, Source, tuple[AnyArray, ...]]:
+    def __getstate__(self) -> tuple[Scenario, int, bool, Source | TaskLaw, tuple[AnyArray, ...]]:
         """What a copy or a pickle needs: the arrays; those that are views of others are made anew."""
         return self.scenario, self.num_envs, self.history.shape[1] > 0, self.source, self._contents
 
-    def __setstate__(self, kept: tuple[Scenario, int, bool, Source, tuple[AnyArray, ...]]) -> None:
+    def __setstate__(self, kept: tuple[Scenario, int, bool, Source | TaskLaw, tuple[AnyArray, ...]]) -> None:
         """Build the batch again and fill its arrays."""
         scenario, num_envs, record, source, contents = kept
         self.__init__(scenario, num_envs, record=record, source=source)
+        if self._service is not None:
+            # Its rows are as long as the tasks that were drawn.
+            self._service = Service._make(content.copy() for content in contents[-len(self._service) :])
         for array, content in zip(self._contents, contents, strict=True):
             array[...] = content
 
     @property
     def _contents(self) -> tuple[AnyArray, ...]:
-        return (*self.world, self.info, self.observation)
+        return (*self.world, self.info, self.observation, *(self._service or ()))
 
     @property
     def state(self) -> AnyArray:
@@ -186,21 +207,57 @@ class Batch:
         # Callers may keep what the last step has shown them.
         observation = np.empty_like(self.observation)
 
-        def draw(first: int, last: int) -> None:
-            fluid.reset(
-                first,
-                last,
-                mask,
-                self.source,
-                self._nominal,
-                self.world,
-                np.empty((2, TABULATED)),
-                observation,
-            )
+        source = self.source
+        if isinstance(source, TaskLaw):
+            self._draw_tasks(source, mask, observation)
+        else:
 
-        self._drawers.run(draw)
+            def draw(first: int, last: int) -> None:
+                tables = np.empty((2, TABULATED))
+                fluid.reset(first, last, mask, source, self._nominal, self.world, tables, observation)
+
+            self._drawers.run(draw)
         self.outcome[mask] = 0.0
         self.observation = observation
+
+    def _draw_tasks(self, law: TaskLaw, mask: AnyArray, observation: AnyArray) -> None:
+        """Draw the tasks of new episodes, and make room where there are more than before.
+
+        Raises:
+            ScenarioError: no memory holds them; the episodes asked for have not begun then.
+        """
+        while mask.any():
+            service = self.service
+
+            def draw(first: int, last: int, mask: AnyArray = mask, service: Service = service) -> None:
+                scratch = new_scratch(self.num_agents, law)
+                draw_episode(first, last, mask, law, self.world, service, scratch, observation)
+
+            self._drawers.run(draw)
+            tasks, calls = service.run["tasks"], service.run["calls"]
+            mask = mask & ((tasks > service.tasks.shape[1]) | (calls > service.calls.shape[1]))
+            if mask.any():
+                most = int(tasks[mask].max()), int(calls[mask].max())
+                check_calls(self.scenario, self.num_envs, *most, law.most)
+                self._service = service.widened(*most)
+
+    @property
+    def service(self) -> Service:
+        """The tasks, calls and servers of the running episodes.
+
+        Raises:
+            ValueError: the scenario's agents serve a fluid.
+        """
+        if self._service is None:
+            raise ValueError(
+                f"scenario {self.scenario.name!r} serves a fluid of requests and has no tasks; one with "
+                "service = 'requests' has"
+            )
+        return self._service
+
+    def tasks(self, b: int) -> Tasks:
+        """The tasks of the running episode of environment b, all of which are drawn at its reset."""
+        return row_of(self.service, b)
 
     def step(self, shares: AnyArray, active: AnyArray | None = None) -> None:
         """Advance all environments, or those of a (B,) bool mask, by one step.
@@ -233,23 +290,27 @@ class Batch:
         else:
             active = self.checked_mask(active)
             self.worth[~active] = 0.0
-        arguments = (requested, active, self.world, info, observation)
+        arguments: tuple[Any, ...] = (requested, active, self.world, info, observation)
+        compiled: Callable[..., int] = fluid.step
+        if self._service is not None:
+            arguments = (requested, active, self.world, self._service, info, observation)
+            compiled = requests.step
         step = self._step
         if step is None:
-            step = self._step = resolved(fluid.step, 0, self.num_envs, *arguments)
+            step = self._step = resolved(compiled, 0, self.num_envs, *arguments)
         if self._steppers.count == 1:
             problem = step(0, self.num_envs, *arguments)
         else:
             # No range may advance before all of them are known to be sound.
-            problem = fluid.check(0, self.num_envs, requested, active, self.world)
-            if problem == fluid.OK:
+            problem = check(0, self.num_envs, requested, active, self.world)
+            if problem == OK:
                 self._steppers.run(lambda first, last: step(first, last, *arguments))
-        if problem != fluid.OK:
+        if problem != OK:
             self._refuse(problem, requested)
         self.info, self.observation = info, observation
 
     def _refuse(self, problem: int, requested: Array) -> None:
-        if problem == fluid.NOT_A_NUMBER:
+        if problem == NOT_A_NUMBER:
             b, i = np.argwhere(np.isnan(requested))[0]
             raise ValueError(
                 f"the share asked for agent {self.scenario.agent_names[i]!r} is NaN in environment {b} at "
@@ -274,6 +335,12 @@ def real_numbers(name: str, values: object) -> AnyArray:
     return array
 
 
+def _rate_gain(scenario: Scenario) -> Array:
+    """Weight of a step's rate in the smoothed one, (T + 1,): a mean over the time observed so far."""
+    elapsed = scenario.dt * np.arange(1, scenario.steps + 2) / RATE_TIME_CONSTANT_S
+    return np.expm1(-elapsed[0]) / np.expm1(-elapsed)
+
+
 def _setting_records(scenario: Scenario) -> AnyArray:
     """The settings that all environments share, (1,) of SETTINGS."""
     platform, objective = scenario.platform, scenario.objective
@@ -296,6 +363,10 @@ def _agent_records(scenario: Scenario) -> AnyArray:
         record["min_share"], record["priority"] = agent.min_share, agent.priority
         record["cold_start"] = scenario.platform.cold_start_s(agent.model_mb)
         record["slo"], record["weight"] = agent.slo_s, 1.0 / agent.priority
-        lag = math.ceil(agent.slo_s / scenario.dt - fluid.CLOCK_TOLERANCE) - 1
+        record["max_batch"], record["kv_tokens"] = agent.max_batch, agent.kv_tokens
+        if scenario.service == "requests":
+            record["iteration"], record["iteration_per_call"] = agent.iteration_s, agent.iteration_s_per_call
+            record["prefill_per_token"] = agent.prefill_s_per_token
+        lag = math.ceil(agent.slo_s / scenario.dt - CLOCK_TOLERANCE) - 1
         record["slo_lag"] = min(max(0, lag), scenario.steps + 1)  # no request of an episode is older
     return agents

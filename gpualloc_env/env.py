@@ -14,6 +14,7 @@ from gpualloc_env.metrics import episode_metrics
 from gpualloc_env.rendering import render_rgb, render_text
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.simulation.calls import Tasks
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, view_of
 from gpualloc_env.simulation.state import AnyArray, plain
 
@@ -80,6 +81,15 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         """What a policy may know, in raw units; live, so the next step overwrites it."""
         return self._view
 
+    @property
+    def tasks(self) -> Tasks:
+        """The tasks of the episode, where agents serve calls: all of them are drawn at its reset.
+
+        Raises:
+            ValueError: the scenario's agents serve a fluid.
+        """
+        return self._batch.tasks(0)
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[AnyArray, dict[str, Any]]:
@@ -111,7 +121,7 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         self._action[:] = action
         batch.advance(self._requested)
         rows = batch.info[:, 0]
-        latency, cost, throughput, slo, shortfall, reward = self._worth.tolist()
+        latency, cost, throughput, slo, shortfall, task, reward = self._worth.tolist()
         info: dict[str, Any] = {
             "arrivals": rows[0],
             "queue": rows[1],
@@ -125,6 +135,7 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
                 "throughput": throughput,
                 "slo": slo,
                 "shortfall": shortfall,
+                "task": task,
             },
         }
         truncated = self._clock.item(0) >= self._steps

@@ -3,6 +3,7 @@
 import os
 
 from gpualloc_env.scenario.scenario import Scenario, ScenarioError
+from gpualloc_env.simulation.calls import BYTES_PER_CALL, BYTES_PER_TASK, SERVER
 from gpualloc_env.simulation.state import AGENT, OBSERVATION, OUTCOME, STATE
 
 
@@ -10,8 +11,11 @@ def check_memory(scenario: Scenario, num_envs: int, *, record: bool) -> None:
     """Refuse a batch that no memory of this machine can hold, before anything is allocated.
 
     Raises:
+        ValueError: it has no environment.
         ScenarioError: it needs more than the machine has; the message names what to lower.
     """
+    if num_envs < 1:
+        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
     needed, there = bytes_needed(scenario, num_envs, record=record), physical_memory()
     if there is None or needed <= there:
         return
@@ -33,10 +37,42 @@ def bytes_needed(scenario: Scenario, num_envs: int, *, record: bool) -> int:
     once = STATE.itemsize + 2 * (OUTCOME.itemsize + OBSERVATION.itemsize)
     if scenario.agent_spread > 0:
         once += AGENT.itemsize
+    if scenario.service == "requests":
+        once, step = once + SERVER.itemsize + number, 2 * number
     if record:
         step += OUTCOME.itemsize
     profile = 3 * number * steps * agents if scenario.traffic is not None else 0
     return profile + num_envs * agents * (once + step * steps)
+
+
+def most_calls(limit: int) -> int:
+    """Calls of one episode that the memory of this machine holds, but no more than a limit."""
+    there = physical_memory()
+    return limit if there is None else min(limit, there // BYTES_PER_CALL)
+
+
+def check_calls(scenario: Scenario, num_envs: int, tasks: int, calls: int, most: int) -> None:
+    """Refuse episodes of so many tasks and calls, where no memory of this machine can hold them.
+
+    Args:
+        scenario: what they are drawn from.
+        num_envs: environments, each with room for the longest episode.
+        tasks: of the longest episode.
+        calls: of the longest episode.
+        most: calls of one episode that can be had at all.
+
+    Raises:
+        ScenarioError: the message names what to lower.
+    """
+    needed, there = num_envs * (tasks * BYTES_PER_TASK + calls * BYTES_PER_CALL), physical_memory()
+    if calls < most and (there is None or needed <= there):
+        return
+    memory = "" if there is None else f" and this machine has {there / 1e9:.3g} GB;"
+    raise ScenarioError(
+        f"scenario {scenario.name!r}: an episode of {scenario.steps} steps has some {calls:,} calls, "
+        f"num_envs = {num_envs} of them need {needed / 1e9:,.3g} GB of memory,{memory} lower num_envs, "
+        "steps or the load"
+    )
 
 
 def physical_memory() -> int | None:

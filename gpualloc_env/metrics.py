@@ -8,12 +8,13 @@ segments. What has not left by the end is a segment of its age.
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpualloc_env.call_metrics import TASK_METRICS, TOKEN_METRICS, measure
 from gpualloc_env.compiled import compiled, inlined
-from gpualloc_env.simulation.fluid import NEGLIGIBLE
+from gpualloc_env.simulation.shares import NEGLIGIBLE
 from gpualloc_env.simulation.state import OUTCOME, AnyArray, Array, names_of, plain
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ BUILT_IN = (
     "paper_latency_std_s",
 )
 """Names of the metrics of an episode over all agents, in their order."""
+OF_CALLS = tuple(name for name in (*TOKEN_METRICS, *TASK_METRICS) if name not in BUILT_IN)
+"""Those that an episode has besides where agents serve calls."""
 
 REGISTERED: "dict[str, Callable[[Batch, int], float]]" = {}
 """Metrics from outside this package, by name."""
@@ -63,7 +66,7 @@ def register(name: str, function: "Callable[[Batch, int], float]") -> None:
     Raises:
         ValueError: the name is taken.
     """
-    if name in BUILT_IN or name in REGISTERED or name == "per_agent":
+    if name in {*BUILT_IN, *OF_CALLS, *REGISTERED, "per_agent"}:
         raise ValueError(f"metric {name!r} is there already; give it another name")
     REGISTERED[name] = function
 
@@ -167,6 +170,18 @@ def served_within(segments: AnyArray, limit: float) -> float:
 
 
 @compiled
+def _paper_latency(history: AnyArray, throughput: float) -> float:
+    """The paper's estimator for one agent, whose recorded steps are (T,) of OUTCOME."""
+    estimate = 0.0
+    for t in range(history.shape[0]):
+        did = history[t]
+        # A share of rounding alone is none.
+        held = did.share > NEGLIGIBLE
+        estimate += did.queue / (throughput * did.share) if held else PAPER_MAXIMUM_LATENCY_S
+    return estimate / history.shape[0]
+
+
+@compiled
 def _measure(
     history: AnyArray,
     arrived: AnyArray,
@@ -189,20 +204,14 @@ def _measure(
         goodput: requests that left within their objective, (N,).
         paper_latency: the paper's estimator, mean of q/(T g) after service, 999 s without a share, (N,) [s].
     """
-    total, steps = 0, history.shape[0]
+    total = 0
     for i in range(agents.shape[0]):
         own = segments[total:]
         own = own[: sojourns(arrived[:, i], history[:, i], dt, own)]
         total += own.shape[0]
         _quantiles(own, quantiles[i])
         goodput[i] = served_within(own, agents[i].slo)
-        estimate = 0.0
-        for t in range(steps):
-            did = history[t, i]
-            # A share of rounding alone is none.
-            held = did.share > NEGLIGIBLE
-            estimate += did.queue / (agents[i].throughput * did.share) if held else PAPER_MAXIMUM_LATENCY_S
-        paper_latency[i] = estimate / steps
+        paper_latency[i] = _paper_latency(history[:, i], agents[i].throughput)
     _quantiles(segments[:total], quantiles[agents.shape[0]])
 
 
@@ -254,28 +263,55 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
         raise ValueError(
             f"environment {b} is at step {batch.clock[b]} of its episode; metrics need all of it"
         )
+    if batch.scenario.service == "requests":
+        return _metrics_of_calls(batch, b)
     steps, count = batch.scenario.steps, batch.num_agents
     history, agents, dt = batch.history[b], batch.agents[b], batch.scenario.dt
     arrived = batch.inflows[:steps, b].cumsum(axis=0)
     quantiles, goodput = np.empty((count + 1, len(PERCENTILES))), np.empty(count)
     segments, estimate = np.empty((count * (2 * steps + 1), 3)), np.empty(count)
     _measure(history, arrived, np.ascontiguousarray(agents), dt, segments, quantiles, goodput, estimate)
+    in_transit = _in_transit(batch, b)
+    return _gathered(batch, b, goodput.tolist(), estimate.tolist(), quantiles.tolist(), in_transit)
+
+
+def _metrics_of_calls(batch: "Batch", b: int) -> dict[str, object]:
+    """`episode_metrics` where agents serve calls, with the names of OF_CALLS besides."""
+    calls = measure(batch, b, PERCENTILES)
+    history, throughput = batch.history[b], batch.agents[b]["throughput"].tolist()
+    estimates = [_paper_latency(history[:, i], throughput[i]) for i in range(batch.num_agents)]
+    metrics = _gathered(batch, b, calls.goodput.tolist(), estimates, calls.quantiles, 0.0)
+    per_agent: Any = metrics.pop("per_agent")
+    for own, tokens in zip(per_agent.values(), calls.tokens[:-1], strict=True):
+        own.update(tokens)
+    return {**metrics, **calls.tokens[-1], **calls.tasks, "per_agent": per_agent}
+
+
+def _gathered(
+    batch: "Batch",
+    b: int,
+    goodput: list[float],
+    estimates: list[float],
+    quantiles: list[list[float]],
+    in_transit: float,
+) -> dict[str, object]:
+    """The metrics from the recorded steps and what was measured of each agent's requests."""
+    steps, history = batch.scenario.steps, batch.history[b]
     totals = plain(history).sum(axis=0).view(OUTCOME)[:, 0]
     # Python's own floats: a few numbers at a time are slow as NumPy scalars.
     sums = {name: totals[name].tolist() for name in names_of(OUTCOME)}
-    sums |= {"came": arrived[-1].tolist(), "goodput": goodput.tolist()}
+    sums |= {"came": batch.inflows[:steps, b].sum(axis=0).tolist(), "goodput": goodput}
     sums |= {"unfinished": history["queue"][-1].tolist()}
-    throughput: list[float] = agents["throughput"].tolist()
-    estimates: list[float] = estimate.tolist()
+    throughput: list[float] = batch.agents[b]["throughput"].tolist()
     return {
         "objective": float(objectives(batch)[b]),
-        **_overall(batch, sums, throughput, _in_transit(batch, b), quantiles[-1].tolist()),
+        **_overall(batch, sums, throughput, in_transit, quantiles[-1]),
         "min_share_shortfall": float(batch.totals["shortfall"][b]) / steps,
         "reallocations": sum(sums["reallocated"]),
         "cold_starts": sum(sums["cold_start"]),
         **_paper_estimators(estimates, throughput, sums["share"], steps),
         **{name: float(function(batch, b)) for name, function in REGISTERED.items()},
-        "per_agent": _per_agent(batch, sums, estimates, quantiles.tolist()),
+        "per_agent": _per_agent(batch, sums, estimates, quantiles),
     }
 
 

@@ -36,7 +36,7 @@ from baselines.bounds.processes import in_processes
 from baselines.bounds.programme import Programme
 from gpualloc_env.batch import Batch
 from gpualloc_env.scenario.scenario import Scenario
-from gpualloc_env.simulation.fluid import SLICE_TOLERANCE
+from gpualloc_env.simulation.shares import SLICE_TOLERANCE
 from gpualloc_env.simulation.state import AnyArray, Array
 
 Holding = Literal["within-step", "end-of-step"]
@@ -77,6 +77,7 @@ def relaxed(
     scenario: Scenario, arrivals: Array, mean_rate: Array, agents: AnyArray, holding: Holding = "within-step"
 ) -> Programme:
     """The relaxed programme of an episode; arguments as of `bound`."""
+    needs_a_fluid(scenario)
     steps, count, dt = scenario.steps, len(scenario.agents), scenario.dt
     _check(arrivals, ((steps, count), (steps + 1, count)), "arrivals")
     _check(mean_rate, ((count,),), "mean_rate")
@@ -117,6 +118,19 @@ def _check(given: Array, shapes: tuple[tuple[int, ...], ...], name: str) -> None
         raise ValueError(f"{name} must be finite and not negative, got {given[place]} at {place}")
 
 
+def needs_a_fluid(scenario: Scenario) -> None:
+    """Refuse a scenario whose requests are no fluid: the programme is one of fluid queues.
+
+    Raises:
+        ValueError: its agents serve calls one by one.
+    """
+    if scenario.service != "fluid":
+        raise ValueError(
+            f"scenario {scenario.name!r} serves calls one by one, and what knowing the future is worth can "
+            "only be found for a fluid of requests; compare policies that do not know it"
+        )
+
+
 def lower_bounds(
     scenario: Scenario,
     episodes: int,
@@ -136,6 +150,7 @@ def lower_bounds(
         workers: processes that share the episodes; 1 computes here, none means one for each core.
         progress: called with the number of episodes done after each of them.
     """
+    needs_a_fluid(scenario)
     batch = Batch(scenario, episodes)
     batch.seed(seed)
     batch.reset()

@@ -12,7 +12,7 @@ from math import isfinite
 
 import numpy as np
 
-from baselines.bounds.bound import relaxed
+from baselines.bounds.bound import needs_a_fluid, relaxed
 from baselines.bounds.drift import drifting_shares
 from baselines.bounds.inner_linearisation import Optimum, solve
 from baselines.bounds.processes import in_processes
@@ -228,6 +228,7 @@ def feasible_schedules(
     progress: Callable[[int], None] | None = None,
 ) -> list[Schedule]:
     """Schedules of as many episodes, the first with `seed`; arguments as of `lower_bounds`."""
+    needs_a_fluid(scenario)
     seeds = [seed + k for k in range(episodes)]
     return in_processes(partial(feasible_schedule, scenario), seeds, workers, progress)
 

@@ -24,7 +24,7 @@ from baselines.bounds.programme import (
     serving_worth,
     speedup,
 )
-from gpualloc_env.simulation.fluid import NEGLIGIBLE
+from gpualloc_env.simulation.shares import NEGLIGIBLE
 from gpualloc_env.simulation.state import Array
 
 SHARES = (0.04, 0.08, 0.16, 0.4, 1.0)  # of the first grid [max_share]

@@ -8,8 +8,8 @@ from baselines.online.rows import decide
 from baselines.tunable import tunable
 from gpualloc_env.compiled import compiled
 from gpualloc_env.simulation.curves import fit, largest_share, needed_share, speedup
-from gpualloc_env.simulation.fluid import NEGLIGIBLE
 from gpualloc_env.simulation.observation import Packed, View
+from gpualloc_env.simulation.shares import NEGLIGIBLE
 from gpualloc_env.simulation.state import AnyArray, Array
 
 TOLERANCE = 0.1  # deviation from the target utilisation that changes nothing

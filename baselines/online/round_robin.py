@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from gpualloc_env.simulation.fluid import NEGLIGIBLE
 from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.shares import NEGLIGIBLE
 from gpualloc_env.simulation.state import Array
 
 

@@ -46,6 +46,10 @@ _REASONS = {
 }
 _MISSING = "the input is incomplete"
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_FEATURES_OF_THE_FLUID = OBSERVATION_FEATURES.index("running")
+_FIELDS_OF_SERVERS = frozenset(
+    ("running", "waiting", "prefill", "kv_used", "iteration", "iteration_per_call", "prefill_per_token")
+)
 _PRIORITY, _GPUS = (OBSERVATION_FEATURES.index(name) for name in ("priority", "gpus"))
 
 
@@ -215,6 +219,10 @@ class Allocator:
     def _observed(self, observation: AnyArray) -> tuple[bool, AnyArray, Array, AnyArray]:
         """Whether the observation stands alone, its rows, the network's shares and each row's problem."""
         given = np.asarray(observation)
+        if given.ndim in {2, 3} and given.shape[-1] == _FEATURES_OF_THE_FLUID:
+            # Callers from before there were others, which are zeros where a fluid is served.
+            missing = self._shape[1] - _FEATURES_OF_THE_FLUID
+            given = np.pad(given, [(0, 0)] * (given.ndim - 1) + [(0, missing)])
         if given.shape[-2:] != self._shape or given.ndim > 3:
             raise ValueError(
                 f"observation must have shape {self._shape} or (B, {self._shape[0]}, {self._shape[1]}), "
@@ -277,7 +285,10 @@ class Allocator:
                 close = get_close_matches(str(name), View._fields, n=1)
                 hint = f"did you mean {close[0]!r}? " if close else ""
                 raise ValueError(f"unknown field {name!r}; {hint}The fields are {', '.join(View._fields)}")
-        return tuple(self._in_order(name, view.get(name)) for name in View._fields)
+        return tuple(
+            self._in_order(name, view.get(name, 0.0 if name in _FIELDS_OF_SERVERS else None))
+            for name in View._fields
+        )
 
     def _in_order(self, field: str, given: Any) -> Any:
         """What a mapping by the agents' names holds, in their order; anything else as it is."""

@@ -1,3 +1,4 @@
+from .agents import LLM_AGENTS as LLM_AGENTS
 from .agents import PAPER_AGENTS as PAPER_AGENTS
 from .agents import SATURATING_AGENTS as SATURATING_AGENTS
 from .agents import Agent as Agent
@@ -11,6 +12,8 @@ from .registry import SCENARIOS as SCENARIOS
 from .registry import register as register
 from .scenario import Scenario as Scenario
 from .scenario import ScenarioError as ScenarioError
+from .tasks import Sessions as Sessions
+from .tasks import Workflow as Workflow
 from .trace import Trace as Trace
 from .traffic import Burst as Burst
 from .traffic import Cycle as Cycle
@@ -19,6 +22,7 @@ from .traffic import Traffic as Traffic
 
 __all__ = [
     "FRICTIONLESS",
+    "LLM_AGENTS",
     "PAPER_AGENTS",
     "SATURATING_AGENTS",
     "SCENARIOS",
@@ -31,9 +35,11 @@ __all__ = [
     "Platform",
     "Scenario",
     "ScenarioError",
+    "Sessions",
     "Surge",
     "Trace",
     "Traffic",
+    "Workflow",
     "load_scenario",
     "register",
 ]

@@ -14,6 +14,7 @@ from gpualloc_env.scenario.overrides import NAMES, Overrides
 from gpualloc_env.scenario.platform import Platform
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario, ScenarioError
+from gpualloc_env.scenario.tasks import Sessions, Workflow
 from gpualloc_env.scenario.trace import Trace
 from gpualloc_env.scenario.traffic import Burst, Cycle, Surge, Traffic
 from gpualloc_env.traces.log import Split, TimeUnit
@@ -107,8 +108,11 @@ def _changed(
     data: dict[str, Any] = {**base.model_dump(), **numbers}
     if agents is not None:
         _resize(data, agents, place)
-    if trace is not None:
-        data["traffic"], data["trace"] = None, {**(data["trace"] or {}), "path": trace}
+    if trace is not None and data["sessions"] is not None:
+        data["sessions"]["path"] = trace
+    elif trace is not None:
+        data["traffic"], data["tasks"] = None, None
+        data["trace"] = {**(data["trace"] or {}), "path": trace}
     for name, value in (("split", split), ("time_unit", time_unit)):
         if value is not None:
             if data["trace"] is None:
@@ -117,7 +121,10 @@ def _changed(
                 )
             data["trace"][name] = value
     if load is not None:
-        data["traffic" if data["trace"] is None else "trace"]["load"] = load
+        table = next(name for name in ("traffic", "trace", "sessions") if data[name] is not None)
+        data[table]["load"] = load
+        if table == "trace":
+            data["trace"]["own_times"] = False
     data["objective"].update(objective or {})
     return validated(data, place)
 
@@ -125,7 +132,8 @@ def _changed(
 def _resize(data: dict[str, Any], count: int, place: str) -> None:
     """Give a scenario's data so many agents, each with its own rate, and GPUs in proportion."""
     own, traffic = data["agents"], data["traffic"]
-    if traffic is None or traffic["surges"] or data["routing"] is not None:
+    bound = data["routing"] is not None or data["tasks"] is not None
+    if traffic is None or traffic["surges"] or bound:
         raise ScenarioError(
             f"{place} has a log, surges or routing for its {len(own)} agents, so agents = {count} has no "
             "meaning; write a scenario of its own as a .toml file"
@@ -162,9 +170,10 @@ def _read_toml(path: Path) -> Scenario:
         raise ScenarioError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
         raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from None
-    log = data.get("trace", {}).get("path") if isinstance(data.get("trace"), dict) else None
-    if isinstance(log, str):
-        data["trace"]["path"] = path.parent / log
+    for name in ("trace", "sessions"):
+        log = data.get(name, {}).get("path") if isinstance(data.get(name), dict) else None
+        if isinstance(log, str):
+            data[name]["path"] = path.parent / log
     return validated({"name": path.stem, **data}, str(path))
 
 
@@ -228,6 +237,8 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         "burst": Burst,
         "cycle": Cycle,
         "surges": Surge,
+        "tasks": Workflow,
+        "sessions": Sessions,
     }
     for part in location:
         model = tables.get(str(part), model)

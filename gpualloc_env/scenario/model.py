@@ -17,6 +17,7 @@ MOST_AGENTS = 10**5
 MOST_GPUS = 1e6
 MOST_RPS = 1e6
 MOST_LOAD = 10.0
+MOST_TOKENS = 10**9
 LARGEST = 1e9
 
 Check = Callable[[Any], Any]

@@ -1,10 +1,10 @@
-"""The objective: five positively named terms of a step, and the weights that price them."""
+"""The objective: six positively named terms of a step, and the weights that price them."""
 
 from gpualloc_env.scenario.model import Model, Weight
 
 
 class Objective(Model):
-    """Weights of reward = −(α·latency + β·cost − γ·throughput + σ·slo + φ·shortfall)."""
+    """Weights of reward = −(α·latency + β·cost − γ·throughput + σ·slo + φ·shortfall + θ·task)."""
 
     latency: Weight = 1.0
     """α [1/s]"""
@@ -16,3 +16,5 @@ class Objective(Model):
     """σ, for every request passing its service objective"""
     shortfall: Weight = 0.0
     """φ, for no agent with work holding any of its minimum share"""
+    task: Weight = 0.0
+    """θ [1/s], for the mean time of a task; tasks are those of a scenario with `service = "requests"`"""

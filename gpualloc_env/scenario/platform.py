@@ -61,3 +61,12 @@ FRICTIONLESS = Platform()
 SERVERLESS = Platform(
     reallocation_s=0.1, deadband=0.02, container_start_s=2.0, load_mb_per_s=1000.0, keep_alive_s=10.0
 )
+LLM = Platform(
+    gpus=2.0,
+    reallocation_s=0.1,
+    deadband=0.02,
+    container_start_s=0.3,
+    load_mb_per_s=15_000.0,
+    keep_alive_s=10.0,
+)
+"""Two GPUs for language models, which wake from host memory."""

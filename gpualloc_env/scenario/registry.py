@@ -1,8 +1,10 @@
 """The registered scenarios, by name, and how to add one."""
 
-from gpualloc_env.scenario.agents import SATURATING_AGENTS
-from gpualloc_env.scenario.platform import SERVERLESS
+from gpualloc_env.scenario.agents import LLM_AGENTS, SATURATING_AGENTS
+from gpualloc_env.scenario.objective import Objective
+from gpualloc_env.scenario.platform import LLM, SERVERLESS
 from gpualloc_env.scenario.scenario import Scenario, ScenarioError
+from gpualloc_env.scenario.tasks import Sessions, Workflow
 from gpualloc_env.scenario.trace import Trace
 from gpualloc_env.scenario.traffic import Burst, Cycle, Surge, Traffic
 
@@ -13,6 +15,7 @@ _FLEET = tuple(
     for number in range(1, 17)
     for agent in SATURATING_AGENTS
 )
+_TASKS_AND_BILL = Objective(latency=0.0, cost=1.0, throughput=0.0, task=0.1)
 
 SCENARIOS = {
     scenario.name: scenario.as_registered()
@@ -103,6 +106,46 @@ SCENARIOS = {
             platform=SERVERLESS,
             trace=Trace(),
             steps=30,
+        ),
+        Scenario(
+            name="llm",
+            description="Calls for four language models in bursts, a new mix every episode: "
+            "tests an allocator on servers that batch.",
+            service="requests",
+            agents=LLM_AGENTS,
+            platform=LLM,
+            objective=Objective(latency=0.1, cost=1.0, throughput=0.2),
+            traffic=Traffic(load=0.6, mix_concentration=2, burst=Burst(ratio=4, on_s=10, off_s=50)),
+        ),
+        Scenario(
+            name="team",
+            description="Tasks that a coordinator ends or has specialists work on in parallel: "
+            "tests whether an allocator serves whom a whole task waits for.",
+            service="requests",
+            agents=LLM_AGENTS,
+            platform=LLM,
+            objective=_TASKS_AND_BILL,
+            traffic=Traffic(rates_rps=(1, 0, 0, 0), load=0.6, burst=Burst(ratio=4, on_s=10, off_s=50)),
+            tasks=Workflow(
+                entry="coordinator",
+                end=0.45,
+                specialists=("nlp", "vision", "reasoning"),
+                least=1,
+                most=3,
+                tool_s=0.5,
+            ),
+        ),
+        Scenario(
+            name="magentic",
+            description="Recorded sessions of a multi-agent system, with the times that its tools took: "
+            "tests an allocator on the work of real tasks.",
+            service="requests",
+            agents=LLM_AGENTS,
+            platform=LLM,
+            objective=_TASKS_AND_BILL,
+            # The log's calls are longer than the agents' means: this is 0.55 of what they can serve.
+            sessions=Sessions(load=0.25),
+            steps=600,
         ),
     )
 }

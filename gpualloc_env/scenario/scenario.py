@@ -4,20 +4,25 @@ import hashlib
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
 from gpualloc_env.listing import listed
 from gpualloc_env.scenario.agents import PAPER_AGENTS, Agent
-from gpualloc_env.scenario.model import MOST_AGENTS, Model, Number, StepLength, Steps
+from gpualloc_env.scenario.model import MOST_AGENTS, Model, Number, PositiveSeconds, StepLength, Steps
 from gpualloc_env.scenario.objective import Objective
 from gpualloc_env.scenario.platform import FRICTIONLESS, Platform
+from gpualloc_env.scenario.task_law import call_windows, calls_per_session, task_law, tasks_of_sessions
+from gpualloc_env.scenario.tasks import Sessions, Workflow
 from gpualloc_env.scenario.trace import Trace
 from gpualloc_env.scenario.traffic import Traffic
 from gpualloc_env.simulation.arrivals import CONSTANT, NO_REPLAY, POISSON, WINDOWS, Source
+from gpualloc_env.simulation.calls import Tasks
 from gpualloc_env.simulation.state import Array
+from gpualloc_env.simulation.tasks import TaskLaw
+from gpualloc_env.traces.calls import CallWindows
 from gpualloc_env.traces.log import Log, TimeUnit, Windows, cut
 
 MOST_VISITS = 1e6
@@ -37,9 +42,18 @@ class Scenario(Model):
     agents: Annotated[tuple[Agent, ...], Field(min_length=1, max_length=MOST_AGENTS)] = PAPER_AGENTS
     platform: Platform = FRICTIONLESS
     objective: Objective = Objective()
+    service: Literal["fluid", "requests"] = "fluid"
+    """How agents serve: a fluid of requests, first come first served, or calls one by one in batches."""
     traffic: Traffic | None = None
-    """Synthetic traffic; a scenario has either this or a `trace`."""
+    """Synthetic traffic, of tasks where there is a table of them; a scenario has either this, a `trace` or
+    `sessions`."""
     trace: Trace | None = None
+    tasks: Workflow | None = None
+    """What follows the first call of a task, where agents serve calls; none: a task is one call."""
+    sessions: Sessions | None = None
+    """Tasks that are sessions of a log, where agents serve calls."""
+    task_slo_s: PositiveSeconds = 60.0
+    """Service objective of a task, where agents serve calls."""
     routing: tuple[tuple[Annotated[Number, Field(ge=0, le=MOST_VISITS)], ...], ...] | None = None
     """W: requests that agent j finishes become routing[j][i] requests of agent i."""
     agent_spread: Annotated[Number, Field(ge=0, lt=1)] = 0.0
@@ -68,13 +82,48 @@ class Scenario(Model):
             raise ValueError(
                 f"agents must have different names, got {name!r} {count} times; rename the others"
             )
-        if (self.traffic is None) == (self.trace is None):
-            raise ValueError("give either traffic, to draw requests, or trace, to replay a log")
+        if (self.traffic is not None) + (self.trace is not None) + (self.sessions is not None) != 1:
+            raise ValueError(
+                "give either traffic, to draw requests, or trace, to replay a log, or, with "
+                "service = 'requests', sessions"
+            )
+        if self.service == "requests":
+            self._check_calls()
+        elif self.tasks is not None or self.sessions is not None:
+            raise ValueError(
+                "tasks and sessions are made of calls, which a fluid has none of; add service = 'requests'"
+            )
         if self.routing is not None:
             self._check_routing(self.routing)
         if self.traffic is not None:
             self._check_traffic(self.traffic)
         return self
+
+    def _check_calls(self) -> None:
+        names, tasks = self.agent_names, self.tasks
+        for agent in self.agents:
+            if not agent.serves_calls:
+                raise ValueError(
+                    f"agent {agent.name!r} has no iteration_s, and service = 'requests' needs its times and "
+                    "tokens; give a model and a gpu of the catalogue, prompt_tokens and output_tokens"
+                )
+        if self.routing is not None:
+            raise ValueError("routing moves a fluid; with service = 'requests' give a table of tasks instead")
+        if tasks is None:
+            return
+        for name in (tasks.entry, *tasks.specialists):
+            if name not in names:
+                raise ValueError(f"tasks names agent {name!r}; the agents are {listed(names)}")
+        if self.traffic is None:
+            raise ValueError("a log has its own tasks; leave out either tasks or trace and sessions")
+        rates = self.traffic.rates_rps
+        alone = rates is not None and not any(
+            rate for rate, name in zip(rates, names, strict=False) if name != tasks.entry
+        )
+        if not alone:
+            raise ValueError(
+                f"tasks come to agent {tasks.entry!r} alone; give traffic.rates_rps with zeros for the others"
+            )
 
     def _check_traffic(self, traffic: Traffic) -> None:
         names = self.agent_names
@@ -156,19 +205,35 @@ class Scenario(Model):
 
     @property
     def visits(self) -> Array:
-        """V with λ = V · external, (N, N): the solution (I − Wᵀ)⁻¹ of the traffic equations; (0, 0) for I."""
+        """V with λ = V · external, (N, N): the solution (I − Wᵀ)⁻¹ of the traffic equations; (0, 0) for I.
+
+        Where agents serve calls, column j holds the calls of each agent for a task that comes to agent j;
+        sessions come to the first.
+        """
+        if self.tasks is not None:
+            return self.tasks.visits(self.agent_names)
+        if self.sessions is not None:
+            visits = np.zeros((len(self.agents), len(self.agents)))
+            visits[:, 0] = calls_per_session(self.session_tasks, len(self.agents))
+            return visits
         if self.routing is None:
             return np.zeros((0, 0))
         return np.linalg.inv(np.eye(len(self.agents)) - self.routing_matrix.T).astype(np.float64)
 
+    @property
+    def session_tasks(self) -> Tasks:
+        """The sessions of the log, as tasks."""
+        return tasks_of_sessions(self)
+
     def utilisation(self, external: Array) -> float:
         """ρ = Σ_i λ_i/T_i / G for external rates, (N,) [requests/s]: the load of linear GPUs."""
-        total = external if self.routing is None else self.visits @ external
+        visits = self.visits
+        total = visits @ external if visits.size else external
         base = np.array([agent.throughput_rps for agent in self.agents])
         return float(np.sum(total / base) / self.platform.gpus)
 
     @property
-    def windows(self) -> Windows:
+    def windows(self) -> Windows | CallWindows:
         """The episodes of the log."""
         if self.trace is None:
             raise ScenarioError(f"scenario {self.name!r} draws its traffic; it has no log")
@@ -179,14 +244,21 @@ class Scenario(Model):
             )
         return _cut_log(self, _stamp(self.trace.path))
 
-    def source(self) -> Source:
+    def source(self) -> Source | TaskLaw:
         """Everything that the compiled draw of an episode reads."""
+        return self._arrivals() if self.service == "fluid" else task_law(self, self._arrivals())
+
+    def _arrivals(self) -> Source:
+        """The law of the arrivals from outside: of requests, or of tasks."""
         count, steps = len(self.agents), self.steps
         kind, rates, surges, cycle = WINDOWS, np.zeros(count), np.ones((1, count)), np.ones(1)
         traffic = self.traffic or Traffic(rates_rps=(1.0,) * count)
         replay = NO_REPLAY
-        if self.traffic is None:
-            replay = self.windows.replay
+        if self.sessions is not None:
+            kind, traffic = POISSON, Traffic(rates_rps=(1.0, *[0.0] * (count - 1)), load=self.sessions.load)
+        elif self.traffic is None:
+            windows = self.windows
+            replay = windows.replay if isinstance(windows, Windows) else NO_REPLAY
         else:
             kind = CONSTANT if traffic.law == "constant" else POISSON
             surges = traffic.surge_profile(self.agent_names, steps, self.dt)
@@ -239,10 +311,12 @@ def _read_log(path: Path, time_unit: TimeUnit | None, stamp: tuple[int, int] | N
 
 
 @lru_cache(maxsize=4)
-def _cut_log(scenario: Scenario, stamp: tuple[int, int] | None) -> Windows:
+def _cut_log(scenario: Scenario, stamp: tuple[int, int] | None) -> Windows | CallWindows:
     """The windows of a scenario's log with that stamp."""
     assert scenario.trace is not None and scenario.trace.path is not None
     log = _read_log(scenario.trace.path, scenario.trace.time_unit, stamp)
+    if scenario.service == "requests":
+        return call_windows(scenario, log)
     return cut(
         log,
         scenario.agent_names,

@@ -5,60 +5,26 @@ next requests arrive, for one environment and one agent after the other. The col
 are named, with their units, in `gpualloc_env.simulation.state`.
 """
 
-from typing import Any, NamedTuple
-
-import numpy as np
-
 from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulation.arrivals import WINDOWS, Source, draw_agents, draw_arrivals, draw_rates, replay
 from gpualloc_env.simulation.curves import speedup
 from gpualloc_env.simulation.observation import encode, encode_agent
-from gpualloc_env.simulation.state import OBSERVATION, AnyArray, Array
-
-RATE_TIME_CONSTANT_S = 10.0
-# Requests and shares are real numbers: less than this of one is rounding, not work or a change.
-NEGLIGIBLE = 1e-9
-# Clocks are sums of dt: a time this close to its limit has reached it.
-CLOCK_TOLERANCE = 1e-9
-# Actions are float32: a request within their resolution of a whole slice is that slice.
-SLICE_TOLERANCE = 1e-6
-OK, NOT_A_NUMBER, EPISODE_OVER = 0, 1, 2
-
-
-class World(NamedTuple):
-    """The arrays that B environments live in, T steps an episode."""
-
-    settings: AnyArray  # (1,) of SETTINGS
-    agents: AnyArray  # (B, N) of AGENT, or (1, N) where all episodes have the same
-    state: AnyArray  # (B, N) of STATE
-    outcome: AnyArray  # (B, N) of OUTCOME, what the last step has done
-    worth: AnyArray  # (B,) of WORTH, what it was worth
-    episode: AnyArray  # (B,) of EPISODE
-    history: AnyArray  # (B, T, N) of OUTCOME, or T = 0 to record none
-    routing: Array  # W, (N, N): finished work of row j becomes arrivals of column i; (0, 0) for none
-    rate_gain: Array  # (T + 1,) weight of a step's rate in the smoothed one
-    arrivals: Array  # (T + 1, B, N) [requests] from outside
-    inflows: Array  # (T + 1, B, N) [requests] routed ones included; `arrivals` itself where none are
-    generators: AnyArray  # (B, 3, 4) uint64: the environment's own, and two for the draws of an agent
-    windows: AnyArray  # (B,) int64, index of the next window of a log
-
-
-@inlined
-def clip(fraction: float) -> float:
-    """The fraction within [0, 1]."""
-    return 0.0 if fraction < 0.0 else (1.0 if fraction > 1.0 else fraction)
-
-
-@inlined
-def grant(fraction: float, gpus: float, max_share: float, slice_: float) -> float:
-    """The share [GPU] that a scaled fraction of G GPUs is granted: capped, and rounded down to slices."""
-    share = fraction * gpus
-    share = max_share if share > max_share else share
-    if slice_ > 0.0:
-        slices = share / slice_
-        # Never near a whole slice, however many they are: rounding must not exceed the capacity.
-        share = np.floor(slices + SLICE_TOLERANCE * min(slices, 1000.0)) * slice_
-    return share
+from gpualloc_env.simulation.shares import (
+    NEGLIGIBLE,
+    OK,
+    Sums,
+    World,
+    age,
+    begin,
+    charge,
+    check,
+    clip,
+    grant,
+    price_step,
+    scale_to_fit,
+    show,
+)
+from gpualloc_env.simulation.state import OBSERVATION, AnyArray
 
 
 @inlined
@@ -77,29 +43,6 @@ def serve(queue: float, rate: float, delay: float, dt: float) -> tuple[float, fl
     busy = served / rate if rate > 0.0 else 0.0
     left = queue - served
     return capacity, served, queue * delay + (left + 0.5 * served) * busy + left * (dt - delay - busy)
-
-
-@inlined
-def show(world: World, b: int, own: int, i: int, info: AnyArray, row: Any) -> None:
-    """Write what callers see of an agent: its row of the observation, and the columns of `info`."""
-    encode(world.state[b, i], world.agents[own, i], world.settings[0], row)
-    did = world.outcome[b, i]
-    info[0, b, i], info[1, b, i], info[2, b, i] = did.arrivals, did.queue, did.share
-    info[3, b, i], info[4, b, i], info[5, b, i] = did.served, did.capacity, did.backlog
-
-
-@compiled
-def check(first: int, last: int, requested: AnyArray, active: AnyArray, world: World) -> int:
-    """OK, or why a range of environments must not be stepped: NOT_A_NUMBER, EPISODE_OVER."""
-    steps = world.arrivals.shape[0] - 1
-    wrong = False
-    for b in range(first, last):
-        if active[b]:
-            if world.episode[b].clock >= steps:
-                return EPISODE_OVER
-            for i in range(requested.shape[1]):
-                wrong |= requested[b, i] != requested[b, i]
-    return NOT_A_NUMBER if wrong else OK
 
 
 @compiled
@@ -140,19 +83,14 @@ def step(
                 show(world, b, own, i, info, shown[b, i, 0])
             continue
         # Allocate: what is asked for is scaled where it exceeds the platform.
-        asked = 0.0
-        for i in range(requested.shape[1]):
-            asked += clip(requested[b, i])
-        scale = 1.0 / asked if asked > 1.0 else 1.0
+        scale = scale_to_fit(requested[b])
         backlog = late = held = done = missing = guaranteed = 0.0
         for i in range(requested.shape[1]):
             agent, now, did = world.agents[own, i], world.state[b, i], world.outcome[b, i]
             share = grant(clip(requested[b, i]) * scale, gpus, settings.max_share, settings.slice)
-            holds = share > 0.0
             # Serve: a change of share and a model that loads delay service, they do not slow it.
-            change = abs(share - now.share)
-            charged = t > 0 and holds and change > settings.deadband + NEGLIGIBLE
-            delay = min(dt, (settings.reallocation_s if charged else 0.0) + now.loading)
+            charge(now, did, agent, settings, share, t)
+            delay = did.delay
             rate = agent.throughput * speedup(share, agent.kappa)
             capacity, served, integral = serve(now.queue, rate, delay, dt)
             # The requests of `slo_lag` steps ago reach their service objective in this step. What of
@@ -163,47 +101,21 @@ def step(
             passed = min(now.queue - left_by_then - now.recent, cohort)
             did.arrivals = world.arrivals[t, b, i]
             did.queue = now.queue - served
-            did.share = share
             did.served = served
             did.capacity = capacity
             did.backlog = integral * per_dt
-            did.delay = delay
             did.late = passed if passed > NEGLIGIBLE else 0.0
-            did.reallocated = 1.0 if charged else 0.0
-            did.cold_start = 1.0 if holds and 0.0 < now.loading == agent.cold_start else 0.0
             promised = agent.min_share if now.queue > 0.0 else 0.0
-            # Residency: loading goes on while a share is held, long idleness unloads the model.
-            idle = now.idle + dt
-            kept = agent.cold_start if idle >= settings.keep_alive_s - CLOCK_TOLERANCE else now.loading
-            now.share = share
-            now.loading = max(0.0, now.loading - dt) if holds else kept
-            now.idle = 0.0 if holds else idle
+            age(now, agent, settings, share)
             backlog += agent.weight * did.backlog
             late += agent.weight * did.late
             held += share
             done += served
             guaranteed += promised
             missing += max(0.0, promised - share)
-        # Record: the five terms, and the reward that they make.
-        value, total, price = world.worth[b], episode.total, settings.price
-        value.latency = backlog * episode.per_weighted_rate
-        value.cost = held / gpus
-        value.throughput = done * per_dt * episode.per_total_rate
-        value.slo = late * per_dt * episode.per_weighted_rate
-        value.shortfall = missing / guaranteed if missing > 0.0 else 0.0
-        value.reward = -(
-            price.latency * value.latency
-            + price.cost * value.cost
-            - price.throughput * value.throughput
-            + price.slo * value.slo
-            + price.shortfall * value.shortfall
-        )
-        total.latency += value.latency
-        total.cost += value.cost
-        total.throughput += value.throughput
-        total.slo += value.slo
-        total.shortfall += value.shortfall
-        total.reward += value.reward
+        # Record: the terms, and the reward that they make.
+        sums = Sums(backlog, late, held, done, missing, guaranteed, 0.0)
+        price_step(sums, world.worth[b], episode, settings)
         if world.history.shape[1] > 0:
             for i in range(requested.shape[1]):
                 world.history[b, t, i] = world.outcome[b, i]
@@ -276,10 +188,6 @@ def reset(
                 now.loading = 0.0 if source.warm else agents[i].cold_start
                 total_rate += now.mean_rate
                 weighted_rate += agents[i].weight * now.mean_rate
-            episode.clock = 0
-            episode.per_total_rate = 1.0 / total_rate if total_rate > 0.0 else 0.0
-            episode.per_weighted_rate = 1.0 / weighted_rate if weighted_rate > 0.0 else 0.0
-            total = episode.total
-            total.latency = total.cost = total.throughput = total.slo = total.shortfall = total.reward = 0.0
+            begin(episode, total_rate, weighted_rate, 0.0)
         for i in range(state.shape[0]):
             encode(state[i], agents[i], settings, shown[b, i, 0])

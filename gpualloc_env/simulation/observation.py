@@ -31,12 +31,19 @@ class View(NamedTuple):
     idle: Array  # [s] since the agent last held a share
     loading: Array  # [s] still needed to load the model; 0 when warm
     oldest_age: Array  # [s] age of the oldest waiting request
+    running: Array  # fraction of the batch's places in which calls run; 0 in the fluid, as the next three
+    waiting: Array  # [calls] whose prefill has not begun
+    prefill: Array  # [s] of a whole GPU that their prefill will take
+    kv_used: Array  # fraction of the room for keys and values that is taken
     throughput: Array  # [requests/s] T on one whole GPU
     kappa: Array  # [GPU] of the saturating curve; 0 where throughput is linear
     min_share: Array  # [GPU] R
     priority: Array  # P
     cold_start: Array  # [s]
     slo: Array  # [s]
+    iteration: Array  # [s] a of a + c·b, an iteration of a batch of b calls; 0 in the fluid, as the next two
+    iteration_per_call: Array  # [s] c
+    prefill_per_token: Array  # [s] e, of a whole GPU
     dt: float  # [s]
     gpus: float  # [GPU] G
     max_share: float  # [GPU] that one agent can hold
@@ -93,6 +100,11 @@ def encode_agent(agent: Any, settings: Any) -> None:
     row.deadband = min(1.0, settings.deadband)
     row.max_share = _squash(settings.max_share, 1.0)
     row.slice = min(1.0, settings.slice)
+    row.iteration = _squash(agent.iteration, 0.01)
+    # An iteration that takes no time whatever the batch has no slope.
+    per_call = agent.iteration_per_call
+    row.batch_slope = _squash(per_call, agent.iteration) if per_call > 0.0 else 0.0
+    row.prefill_per_token = _squash(agent.prefill_per_token, 1e-4)
 
 
 @inlined
@@ -117,6 +129,13 @@ def encode(now: Any, agent: Any, settings: Any, row: Any) -> None:
     row.deadband = agent.observed.deadband
     row.max_share = agent.observed.max_share
     row.slice = agent.observed.slice
+    row.running = now.running
+    row.waiting = _squash(now.waiting, 1.0)
+    row.prefill = _squash(now.prefill, 1.0)
+    row.kv_used = now.kv_used
+    row.iteration = agent.observed.iteration
+    row.batch_slope = agent.observed.batch_slope
+    row.prefill_per_token = agent.observed.prefill_per_token
 
 
 @compiled

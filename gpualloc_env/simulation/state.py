@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 AnyArray = NDArray[Any]
+Records = Any
+"""An array of records which compiled code indexes by what it reads from other records."""
 
 
 def names_of(records: np.dtype[Any]) -> tuple[str, ...]:
@@ -27,6 +29,11 @@ STATE = np.dtype(
         ("idle", np.float64),  # [s] since the agent last held a share
         ("loading", np.float64),  # [s] still needed to load the model; 0 when warm
         ("oldest_age", np.float64),  # [s] that the oldest waiting request has waited
+        # Of servers of calls; zeros in the fluid.
+        ("running", np.float64),  # fraction of the batch's places in which calls run
+        ("waiting", np.float64),  # [calls] whose prefill has not begun
+        ("prefill", np.float64),  # [s] of a whole GPU that their prefill will take
+        ("kv_used", np.float64),  # fraction of the room for keys and values that is taken
         # What the next step needs besides; no policy sees it.
         ("oldest", np.int64),  # the step in which the oldest waiting request arrived
         ("oldest_left", np.float64),  # [requests] of those that arrived in that step that still wait
@@ -56,6 +63,14 @@ OBSERVATION = np.dtype(
         ("deadband", np.float32),  # [GPU] of change that costs nothing
         ("max_share", np.float32),  # [GPU]
         ("slice", np.float32),  # [GPU]; 0 where shares are continuous
+        # Of servers of calls; zeros in the fluid.
+        ("running", np.float32),  # fraction of the batch's places in which calls run
+        ("waiting", np.float32),  # [calls] whose prefill has not begun
+        ("prefill", np.float32),  # [s] of a whole GPU that their prefill will take
+        ("kv_used", np.float32),  # fraction of the room for keys and values that is taken
+        ("iteration", np.float32),  # a [10 ms]
+        ("batch_slope", np.float32),  # c/a, what one more call adds to an iteration
+        ("prefill_per_token", np.float32),  # e [0.1 ms]
     ]
 )
 
@@ -67,8 +82,14 @@ AGENT = np.dtype(
         ("priority", np.float64),  # P
         ("cold_start", np.float64),  # [s] to start and load the model
         ("slo", np.float64),  # [s] service objective
-        # Derived from these.
+        # Of servers of calls; zeros in the fluid.
+        ("iteration", np.float64),  # [s] a, decoding a token of one call on a whole GPU takes a + c
+        ("iteration_per_call", np.float64),  # [s] c, what each call of the batch adds to an iteration
+        ("prefill_per_token", np.float64),  # [s] e, of a whole GPU
+        # Derived from these, or hidden from policies.
         ("weight", np.float64),  # ω = 1/P
+        ("max_batch", np.int64),  # B, calls that run at most
+        ("kv_tokens", np.int64),  # K, tokens that there is room for
         ("slo_lag", np.int64),  # whole steps before a request reaches its objective, ⌈slo/dt⌉ − 1
         ("observed", OBSERVATION),  # its row of the observation, the columns that last for the episode
     ],
@@ -93,16 +114,17 @@ OUTCOME = np.dtype(
 INFO = names_of(OUTCOME)[:6]
 """Columns of the outcome that `info` shows."""
 
-TERMS = ("latency", "cost", "throughput", "slo", "shortfall")
+TERMS = ("latency", "cost", "throughput", "slo", "shortfall", "task")
 """Terms of the objective, in the order of `gpualloc_env.scenario.objective.Objective`."""
 
 WORTH = np.dtype(
-    [  # (B,), what a step was worth: the five terms and the reward that they make
+    [  # (B,), what a step was worth: the terms and the reward that they make
         ("latency", np.float64),  # [s] Σ ω·backlog / Σ ω·λ̄
         ("cost", np.float64),  # Σ g / G
         ("throughput", np.float64),  # Σ s / (dt Σ λ̄)
         ("slo", np.float64),  # Σ ω·late / (dt Σ ω·λ̄)
         ("shortfall", np.float64),  # Σ max(0, R − g) / Σ R, over agents with work
+        ("task", np.float64),  # [s] tasks in the system / λ̄_task; 0 in the fluid
         ("reward", np.float64),
     ]
 )
@@ -112,6 +134,7 @@ EPISODE = np.dtype(
         ("clock", np.int64),  # steps taken
         ("per_weighted_rate", np.float64),  # [s/request] 1 / Σ ω·λ̄; 0 where nothing is offered
         ("per_total_rate", np.float64),  # [s/request] 1 / Σ λ̄; 0 where nothing is offered
+        ("per_task_rate", np.float64),  # [s/task] 1 / λ̄_task; 0 where there are none
         ("total", WORTH),  # sums over the steps taken
     ]
 )

@@ -355,8 +355,24 @@ def _log(
             raise TraceError(f"{path}, field work: 0 in every line; no load can be made of it")
         names = tuple(agents)
         return Log(
-            path, time_s, work, agent=values["agent"], agent_names=names, quantum_s=quantum_s, notes=notes
+            path,
+            time_s,
+            work,
+            agent=values["agent"],
+            agent_names=names,
+            quantum_s=quantum_s,
+            notes=notes,
+            first_line=1 + form.layout.has_header,
         )
     tokens = (values["prompt"] + values["output"]).astype(np.float64)
     work = tokens / tokens.mean() if tokens.any() else np.ones(len(tokens))
-    return Log(path, time_s, work, prompt_tokens=values["prompt"], quantum_s=quantum_s, notes=notes)
+    return Log(
+        path,
+        time_s,
+        work,
+        prompt_tokens=values["prompt"],
+        output_tokens=values["output"],
+        quantum_s=quantum_s,
+        notes=notes,
+        first_line=1 + form.layout.has_header,
+    )

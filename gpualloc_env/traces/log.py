@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -29,10 +29,12 @@ class Log:
     time_s: Array  # (n,) [s] since the first request
     work: Array  # (n,) multiples of the mean request of the agent that serves it
     prompt_tokens: AnyArray | None = None  # (n,)
+    output_tokens: AnyArray | None = None  # (n,)
     agent: AnyArray | None = None  # (n,) index in `agent_names`
     agent_names: tuple[str, ...] = ()
     quantum_s: float = 0.0  # [s] over which the requests of one stamp were spread; 0 where none share one
     notes: tuple[str, ...] = ()  # what was decided while reading, for people
+    first_line: int = 2  # of the file, on which the first request stands
 
     @property
     def span_s(self) -> float:
@@ -84,27 +86,16 @@ def cut(
         TraceError: the log names an unknown agent, or is too short for the windows that
             the split needs.
     """
-    agents = _assign(log, assignment, agent_names)
+    agents = assign(log, assignment, agent_names)
     work = np.zeros(len(agent_names))
     for visit in agents.T:
         work += np.bincount(visit, weights=log.work, minlength=len(work))
     span = gpu_seconds(work) / load
     position = _positions(log, span, load, dt)
-    windows = int(span / (steps * dt))
-    training = windows - int(np.ceil(windows * eval_fraction))
-    first, last = {"train": (0, training), "eval": (training, windows), "all": (0, windows)}[split]
-    if last == first:
-        raise TraceError(
-            f"{log.path}: at load {load:g} the log lasts {span:.1f} s, {windows} windows of "
-            f"{steps * dt:g} s, none of them for split {split!r}; ask for fewer steps"
-        )
+    parts = cut_time(log, span, steps * dt, eval_fraction, split, f"at load {load:g} ")
+    training, windows, first, last = parts
     ends = np.searchsorted(position, [training * steps, windows * steps, position[-1] + 1])
-    in_training, in_evaluation, rest = np.diff(ends, prepend=0)
-    went = (
-        f"{len(position)} requests over {log.span_s:.0f} s, stretched to {span:.1f} s for load {load:g}: "
-        f"{in_training} in {training} training windows, {in_evaluation} in {windows - training} evaluation "
-        f"windows, {rest} in the remainder of {span - windows * steps * dt:.1f} s"
-    )
+    went = account(log, span, f" for load {load:g}", np.diff(ends, prepend=0), parts, steps * dt)
     played = slice(*np.searchsorted(position, [first * steps, last * steps]))
     visits = agents.shape[1]
     replay = Replay(
@@ -114,6 +105,42 @@ def cut(
         episodes=last - first,
     )
     return Windows(replay, "; ".join((went, *log.notes)))
+
+
+class Parts(NamedTuple):
+    """The windows of a log, by their numbers."""
+
+    training: int  # the first of evaluation
+    windows: int  # how many there are
+    first: int  # of the split
+    last: int  # after those of the split
+
+
+def cut_time(log: Log, span: float, window_s: float, eval_fraction: float, split: Split, why: str) -> Parts:
+    """The windows of a log that lasts for a span [s], and those of a split.
+
+    Raises:
+        TraceError: the split has none.
+    """
+    windows = int(span / window_s)
+    training = windows - int(np.ceil(windows * eval_fraction))
+    first, last = {"train": (0, training), "eval": (training, windows), "all": (0, windows)}[split]
+    if last == first:
+        raise TraceError(
+            f"{log.path}: {why}the log lasts {span:.1f} s, {windows} windows of "
+            f"{window_s:g} s, none of them for split {split!r}; ask for fewer steps"
+        )
+    return Parts(training, windows, first, last)
+
+
+def account(log: Log, span: float, why: str, parts: AnyArray, cut: Parts, window_s: float) -> str:
+    """Where all requests of a log went: those in training, in evaluation and in the remainder, (3,)."""
+    in_training, in_evaluation, rest = parts
+    return (
+        f"{sum(parts)} requests over {log.span_s:.0f} s, stretched to {span:.1f} s{why}: "
+        f"{in_training} in {cut.training} training windows, {in_evaluation} in {cut.windows - cut.training} "
+        f"evaluation windows, {rest} in the remainder of {span - cut.windows * window_s:.1f} s"
+    )
 
 
 def _positions(log: Log, span: float, load: float, dt: float) -> AnyArray:
@@ -126,7 +153,7 @@ def _positions(log: Log, span: float, load: float, dt: float) -> AnyArray:
     return (log.time_s * (span / log.span_s) / dt).astype(np.int64)
 
 
-def _assign(log: Log, assignment: Assignment, agent_names: tuple[str, ...]) -> AnyArray:
+def assign(log: Log, assignment: Assignment, agent_names: tuple[str, ...]) -> AnyArray:
     """Indices of the agents that each request visits, (n, visits)."""
     if log.agent is None:
         return ASSIGNMENTS[assignment](log, len(agent_names))
@@ -134,10 +161,10 @@ def _assign(log: Log, assignment: Assignment, agent_names: tuple[str, ...]) -> A
     agent = np.array(known, dtype=np.int64)[log.agent]
     if agent.min() < 0:
         stranger = int(np.argmax(agent < 0))
-        # One request stands on each line, after the header.
         raise TraceError(
-            f"{log.path}, line {stranger + 2}, field agent: {log.agent_names[log.agent[stranger]]!r} is no "
-            f"agent of the scenario; name one of {listed(agent_names)}"
+            f"{log.path}, line {stranger + log.first_line}, field agent: "
+            f"{log.agent_names[log.agent[stranger]]!r} is no agent of the scenario; "
+            f"name one of {listed(agent_names)}"
         )
     return agent[:, np.newaxis]
 

@@ -150,7 +150,10 @@ def test_environments_left_out_of_a_step_do_not_change():
     assert batch.clock.tolist() == [2, 1, 2]
 
 
-@pytest.mark.parametrize("name", [*SCENARIOS, "busy"])
+FLUID = [name for name, scenario in SCENARIOS.items() if scenario.service == "fluid"]
+
+
+@pytest.mark.parametrize("name", [*FLUID, "busy"])
 def test_what_arrived_was_served_or_waits_at_every_step(name, scenario_arguments):
     scenario = BUSY if name == "busy" else load_scenario(**scenario_arguments[name], steps=20)
     batch = started(scenario, 4, 3)

@@ -50,9 +50,9 @@ from gpualloc_env.allocator.guardrails import encode_checked
 from gpualloc_env.simulation.observation import View, packed_from
 from baselines.online.water_filling import CLAIM, MINIMUM, share_at
 
-observation, claims = np.empty((1, 1, 19), np.float32), np.ones(1, CLAIM)
+observation, claims = np.empty((1, 1, 26), np.float32), np.ones(1, CLAIM)
 claims["least"] = 0.0
-encode_checked(packed_from(np.ones((13, 1, 1)), np.ones(7)), observation, np.zeros(1, np.int64))
+encode_checked(packed_from(np.ones((20, 1, 1)), np.ones(7)), observation, np.zeros(1, np.int64))
 half = np.full((1, 2), 0.5)
 print(json.dumps({
     "allocator": float(observation[0, 0, 0]),

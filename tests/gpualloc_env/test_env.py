@@ -123,7 +123,7 @@ def test_info_of_a_step_holds_the_arrays_and_the_reward_terms_by_name():
 
 
 def test_the_reward_is_the_priced_sum_of_its_terms():
-    weights = {"latency": 1.0, "cost": 2.0, "throughput": 3.0, "slo": 4.0, "shortfall": 5.0}
+    weights = {"latency": 1.0, "cost": 2.0, "throughput": 3.0, "slo": 4.0, "shortfall": 5.0, "task": 6.0}
     env = make(steps=20, load=2.0, objective=weights)
     env.reset(seed=0)
     for _ in range(20):

@@ -202,6 +202,7 @@ class Transcription:
             "throughput": sum(outcome["served"]) / (dt * total_rate),
             "slo": weighted("late") / (dt * weighted_rate),
             "shortfall": missing / sum(least) if sum(least) > 0 else 0.0,
+            "task": 0.0,
         }
 
     def reward(self, terms):

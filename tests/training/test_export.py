@@ -51,7 +51,7 @@ def shares_of(file, seen):
 
 def test_it_decides_as_the_trained_model_on_ten_thousand_observations(exported, trained_run):
     seen = observations(10_000)
-    assert seen.shape == (10_000, 4, 19)
+    assert seen.shape == (10_000, 4, 26)
     trained = torch_shares(trained_run, seen)
     allocator = Allocator.load(exported["npz"])
     shares = allocator(seen)
@@ -89,7 +89,7 @@ def test_the_manifest_says_what_the_file_is(exported, trained_run):
     manifest = Allocator.load(exported["npz"]).manifest
     config = json.loads((trained_run / "config.json").read_text())
     assert manifest.agents == AGENTS and manifest.features == OBSERVATION_FEATURES
-    assert manifest.network["kind"] == "mlp" and manifest.network["layers"] == [76, 64, 64, 5]
+    assert manifest.network["kind"] == "mlp" and manifest.network["layers"] == [104, 64, 64, 5]
     assert manifest.network["actions"] == {"kind": "simplex", "bound": 6.0, "idle_bias": -3.4}
     command = manifest.training.pop("command")
     assert manifest.training == config

@@ -3,7 +3,7 @@
 The graphs are written and never read back: an .npz is this package's own form, an .onnx is for others.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,12 @@ from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_help
 
 from gpualloc_env.allocator.file import MANIFEST, Manifest
 from gpualloc_env.allocator.networks import correction_outputs
-from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from gpualloc_env.simulation.state import AnyArray
 
 # Old enough for every runtime that is still in use.
 OPSET, IR_VERSION = 17, 8
 INPUT = "observation"
-"""Name of the graph's input, (B, N, F) float32."""
-_SHARE, _GPUS = OBSERVATION_FEATURES.index("share"), OBSERVATION_FEATURES.index("gpus")
+"""Name of the graph's input, (B, N, F) float32: the columns of the observation that the network reads."""
 
 
 class Graph:
@@ -66,7 +64,7 @@ class Graph:
         return self.apply("Constant", value=numpy_helper.from_array(array))
 
 
-def mlp(graph: Graph, settings: Mapping[str, Any]) -> str:
+def mlp(graph: Graph, settings: Mapping[str, Any], columns: Sequence[str]) -> str:
     """The operators of `gpualloc_env.allocator.networks.mlp`; returns the outputs, (B, A)."""
     last = len(settings["layers"]) - 2
     values = graph.apply("Sub", graph.apply("Flatten", INPUT), "mean")
@@ -78,15 +76,15 @@ def mlp(graph: Graph, settings: Mapping[str, Any]) -> str:
     return graph.affine(values, last)
 
 
-def shared(graph: Graph, settings: Mapping[str, Any]) -> str:
+def shared(graph: Graph, settings: Mapping[str, Any], columns: Sequence[str]) -> str:
     """The operators of `gpualloc_env.allocator.networks.shared`; returns the outputs, (B, A)."""
-    last = len(settings["layers"]) - 2
-    gpus = graph.apply("Gather", INPUT, [_GPUS], axis=2)
+    last, place = len(settings["layers"]) - 2, columns.index("share")
+    gpus = graph.apply("Gather", INPUT, [columns.index("gpus")], axis=2)
     left = graph.apply("Max", graph.apply("Sub", 1.0, gpus), 1e-6)
-    share = graph.apply("Gather", INPUT, [_SHARE], axis=2)
+    share = graph.apply("Gather", INPUT, [place], axis=2)
     held = graph.apply("Mul", share, graph.apply("Div", gpus, left))
-    before = graph.apply("Slice", INPUT, [0], [_SHARE], [2])
-    after = graph.apply("Slice", INPUT, [_SHARE + 1], [len(OBSERVATION_FEATURES)], [2])
+    before = graph.apply("Slice", INPUT, [0], [place], [2])
+    after = graph.apply("Slice", INPUT, [place + 1], [len(columns)], [2])
     values = graph.apply("Concat", before, held, after, axis=2)
     for k in range(last):
         results = graph.affine(values, k)
@@ -124,7 +122,9 @@ def _clip(graph: Graph, values: str, bound: float) -> str:
     return graph.apply("Clip", values, -float(bound), float(bound))
 
 
-NETWORKS: dict[str, tuple[Callable[[Graph, Mapping[str, Any]], str], type[np.floating[Any]]]] = {
+NETWORKS: dict[
+    str, tuple[Callable[[Graph, Mapping[str, Any], Sequence[str]], str], type[np.floating[Any]]]
+] = {
     "mlp": (mlp, np.float32),
     "shared": (shared, np.float64),
 }
@@ -142,6 +142,7 @@ def build(
     settings: Mapping[str, Any],
     arrays: Mapping[str, AnyArray],
     agents: int | None,
+    columns: Sequence[str],
     metadata: Mapping[str, str],
 ) -> ModelProto:
     """The model of a network and its actions.
@@ -150,6 +151,7 @@ def build(
         settings: of both, as `gpualloc_env.allocator.networks.decider` takes them.
         arrays: of the network, float32; they are the graph's initializers.
         agents: N; None where any number is served.
+        columns: names of the columns of the observation that the network reads.
         metadata: of the file.
 
     Raises:
@@ -159,9 +161,9 @@ def build(
     network, kind = NETWORKS[settings["kind"]]
     actions, output, width = ACTIONS[settings["actions"]["kind"]]
     graph = Graph(arrays, kind)
-    actions(graph, settings["actions"], network(graph, settings))
+    actions(graph, settings["actions"], network(graph, settings, columns))
     graph.nodes[-1].output[0] = output
-    rows: list[int | str] = ["batch", agents or "agents", len(OBSERVATION_FEATURES)]
+    rows: list[int | str] = ["batch", agents or "agents", len(columns)]
     results: list[int | str] = ["batch", width(agents) if agents else f"{output} of all"]
     model = helper.make_model(
         helper.make_graph(
@@ -187,6 +189,6 @@ def write_onnx(path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray]) -
     package itself reads the .npz form of an allocator.
     """
     agents = None if manifest.serves_any_number else len(manifest.agents)
-    model = build(manifest.network, arrays, agents, {MANIFEST: manifest.model_dump_json()})
+    model = build(manifest.network, arrays, agents, manifest.features, {MANIFEST: manifest.model_dump_json()})
     checker.check_model(model, full_check=True)  # pyright: ignore[reportUnknownMemberType]
     path.write_bytes(model.SerializeToString())

@@ -17,6 +17,7 @@ UNITS = {
     "throughput": "throughput [fraction of the offered rate]",
     "slo": "late [fraction of the offered rate]",
     "shortfall": "minimum-share shortfall [fraction]",
+    "task": "time of a task [s]",
 }
 
 

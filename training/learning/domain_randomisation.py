@@ -57,7 +57,7 @@ def _variant(scenario: Scenario, generator: np.random.Generator) -> Scenario:
             )
         else:
             traffic["mix_concentration"] = int(generator.integers(1, 5))
-    for source in (traffic, trace):
+    for source in (traffic, trace, data["sessions"]):
         if source is not None and source["load"] is not None:
             source["load"] = min(MOST_LOAD, source["load"] * load)
     return validated(data, f"a variant of scenario {scenario.name!r}").with_key_of(scenario)

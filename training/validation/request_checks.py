@@ -9,7 +9,7 @@ from math import ceil
 
 import numpy as np
 
-from gpualloc_env.simulation.fluid import NEGLIGIBLE
+from gpualloc_env.simulation.shares import NEGLIGIBLE
 from gpualloc_env.simulation.state import Array
 from training.evaluation.statistics import interval
 from training.validation.checks import Check, against_simulator, controlled

@@ -218,9 +218,9 @@ def test_a_fallback_respects_the_minimum_shares(exported, batch):
     assert allocator.decide(view) == pytest.approx([0.4, 0.6, 0, 0])
 
 
-@pytest.mark.parametrize("shape", [(4,), (3, 19), (5, 19), (4, 18), (2, 5, 19), (1, 1, 4, 19), ()])
+@pytest.mark.parametrize("shape", [(4,), (3, 26), (5, 19), (4, 18), (2, 5, 19), (1, 1, 4, 26), ()])
 def test_an_observation_of_another_shape_is_a_mistake(allocator, shape):
-    with pytest.raises(ValueError, match=r"must have shape \(4, 19\) or \(B, 4, 19\), a row for each of"):
+    with pytest.raises(ValueError, match=r"must have shape \(4, 26\) or \(B, 4, 26\), a row for each of"):
         allocator(np.zeros(shape))
 
 

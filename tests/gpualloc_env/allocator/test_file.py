@@ -33,7 +33,7 @@ def changed(exported, tmp_path, manifest=None, **arrays):
         ({"features": ["queue", "speed"]}, {}, "reads the observation columns speed; this version"),
         ({"features": []}, {}, "reads the observation columns of no name; this version"),
         ({"features": ["queue"]}, {}, "must begin with 4 × 1 features"),
-        ({"agents": ["a", "b"]}, {}, "must begin with 2 × 19 features"),
+        ({"agents": ["a", "b"]}, {}, "must begin with 2 × 26 features"),
         ({}, {"bias_1": np.zeros(64)}, r"bias_1 must be float32 of shape \(64,\), got float64"),
         ({}, {"bias_1": np.zeros(9, np.float32)}, r"got float32 of shape \(9,\)"),
         ({}, {"bias_1": np.full(64, np.nan, np.float32)}, "bias_1 is not finite"),
@@ -90,7 +90,7 @@ def reads(exported, tmp_path, columns):
 
 def test_columns_are_read_by_name_in_any_order(exported, tmp_path):
     backwards = Allocator.load(reads(exported, tmp_path, list(OBSERVATION_FEATURES[::-1])))
-    seen = np.random.default_rng(0).random((100, 4, 19), dtype=np.float32)
+    seen = np.random.default_rng(0).random((100, 4, 26), dtype=np.float32)
     # Sums in another order differ by the rounding of float32.
     assert backwards(seen) == pytest.approx(Allocator.load(exported["npz"])(seen), abs=1e-6)
     assert np.ptp(backwards(seen), axis=0).min() > 1e-3
@@ -99,13 +99,13 @@ def test_columns_are_read_by_name_in_any_order(exported, tmp_path):
 def test_columns_that_are_not_read_may_hold_anything_in_range(exported, tmp_path):
     columns = ["rate", "queue", "share"]
     few = Allocator.load(reads(exported, tmp_path, columns))
-    seen, others = np.random.default_rng(0).random((2, 100, 4, 19), dtype=np.float32)
+    seen, others = np.random.default_rng(0).random((2, 100, 4, 26), dtype=np.float32)
     places = [OBSERVATION_FEATURES.index(name) for name in columns]
     others[..., places] = seen[..., places]
     assert (few(seen) == few(others)).all() and np.ptp(few(seen), axis=0).min() > 1e-3
     # A column that is read as a zero by the original, as this one does not read it at all.
     _, arrays = contents(exported["npz"])
-    rest = [k for k in range(76) if k % 19 not in places]
+    rest = [k for k in range(104) if k % 26 not in places]
     blind = arrays["weight_0"].copy()
     blind[rest] = 0.0
     whole = Allocator.load(changed(exported, tmp_path, weight_0=blind))
@@ -131,7 +131,7 @@ def test_flipped_bytes_are_noticed_or_harmless(exported, tmp_path):
 
 
 def test_a_network_whose_numbers_overflow_is_not_believed(exported, tmp_path):
-    huge = np.full(76, 3e38, dtype=np.float32)
+    huge = np.full(104, 3e38, dtype=np.float32)
     allocator = Allocator.load(changed(exported, tmp_path, mean=-huge, scale=huge))
     assert np.isfinite(allocator(np.full((4, 19), 0.5))).all()
     assert allocator.last == Fallback("the network's decision is not finite", "Algorithm 1")
@@ -142,5 +142,5 @@ def test_a_file_is_read_back_as_it_was_written(exported, tmp_path):
     _, arrays = contents(exported["npz"])
     write_npz(tmp_path / "again.npz", manifest, arrays)
     again, decide = read(tmp_path / "again.npz")
-    seen = np.random.default_rng(0).random((9, 4, 19), dtype=np.float32)
+    seen = np.random.default_rng(0).random((9, 4, 26), dtype=np.float32)
     assert again == manifest and (decide(seen, None) == read(exported["npz"])[1](seen, None)).all()

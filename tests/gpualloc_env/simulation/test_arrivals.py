@@ -295,7 +295,9 @@ def test_two_silences_at_once_are_silence():
     assert arrivals.ravel().tolist() == [1, 0, 1]
 
 
-@pytest.mark.parametrize("name", [name for name, scenario in SCENARIOS.items() if scenario.traffic])
+@pytest.mark.parametrize(
+    "name", [name for name, each in SCENARIOS.items() if each.traffic and each.service == "fluid"]
+)
 def test_the_extra_row_of_arrivals_is_drawn_too(name):
     batch = started(load_scenario(name, steps=4), 8)
     assert batch.arrivals.shape[0] == 5 and batch.arrivals[4].any()

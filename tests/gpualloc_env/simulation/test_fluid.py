@@ -331,4 +331,11 @@ def test_shortfall_counts_only_agents_with_work():
 
 def test_default_weights_are_those_of_the_design():
     weights = Objective().model_dump()
-    assert weights == {"latency": 1.0, "cost": 0.2, "throughput": 0.2, "slo": 0.0, "shortfall": 0.0}
+    assert weights == {
+        "latency": 1.0,
+        "cost": 0.2,
+        "throughput": 0.2,
+        "slo": 0.0,
+        "shortfall": 0.0,
+        "task": 0.0,
+    }

@@ -13,7 +13,6 @@ from support.places import PRETRAINED
 from gpualloc_env.allocator.allocator import Allocator
 from gpualloc_env.allocator.file import Manifest, read
 from gpualloc_env.allocator.networks import shared
-from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from training.artifacts.onnx_graph import write_onnx
 
 FILES = {
@@ -54,7 +53,7 @@ def test_a_runtime_finds_the_corrections_of_ten_thousand_observations(tmp_path, 
     manifest, arrays = read(FILES["ppo-residual"])[0], contents(FILES["ppo-residual"])[1]
     manifest.network["actions"]["bound"] = bound
     write_onnx(tmp_path / "bounded.onnx", manifest, arrays)
-    outputs = shared(manifest.network, arrays, agents, OBSERVATION_FEATURES)(seen)
+    outputs = shared(manifest.network, arrays, agents, manifest.features)(seen)
     assert 0.5 < np.abs(outputs).max() < 2.0 and np.ptp(outputs, axis=0).min() > 0.1
     found = graph_outputs(tmp_path / "bounded.onnx", seen)
     assert found.shape == outputs.shape

@@ -244,7 +244,7 @@ def test_rewards_are_the_gain_on_the_reference_and_nothing_before_anything_is_le
     scenario, reference = load_scenario("serverless", steps=30), POLICIES["receding-horizon"]
     env = PairedVecEnv(BatchVecEnv(scenario, 6, 2**41, corrections(4, "serverless")), reference)
     seen = env.reset()
-    assert env.observation_space.contains(seen[0]) and seen.shape == (6, 4, 27)
+    assert env.observation_space.contains(seen[0]) and seen.shape == (6, 4, 34)
     for _ in range(65):
         seen, rewards, _, _ = env.step(np.zeros((6, 16), dtype=np.float32))
         assert (rewards == 0).all()
@@ -268,9 +268,9 @@ def test_the_critic_sees_the_arrivals_to_come():
     throughput = np.array([agent.throughput_rps for agent in scenario.agents])
     for t in range(3):
         load = env.env.batch.arrivals[t + 1 : t + 4].sum(axis=0) / (3 * throughput)
-        assert seen[:, :, 20] == pytest.approx(load / (1 + load), abs=1e-6)
+        assert seen[:, :, 27] == pytest.approx(load / (1 + load), abs=1e-6)
         seen = env.step(np.zeros((3, 16), dtype=np.float32))[0]
-    assert seen[0, 0, 26] == pytest.approx(9 / 39)
+    assert seen[0, 0, 33] == pytest.approx(9 / 39)
 
 
 def test_the_actor_sees_none_of_it():
@@ -290,7 +290,7 @@ def test_the_actor_sees_none_of_it():
             {"actions": {"kind": "simplex", "bound": 6.0, "idle_bias": 0.0}},
             "simplex for 4 agents needs 5 outputs",
         ),
-        ({"layers": [18, 32, 32, 4]}, "must begin with 19 features"),
+        ({"layers": [18, 32, 32, 4]}, "must begin with 26 features"),
         ({"idle": True}, "the arrays must be"),
     ],
 )
