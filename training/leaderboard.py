@@ -45,8 +45,8 @@ FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "headroom.png"
 OWNED = (*FILES, "profiles.png")
 """Performance profiles are drawn where a policy was learned."""
 ALL = "all"
-SYNTHETIC = tuple(name for name, each in SCENARIOS.items() if each.trace is None and each.service == "fluid")
-"""Scenarios that need no log, and whose episodes have a bound."""
+SYNTHETIC = tuple(name for name, each in SCENARIOS.items() if each.trace is None)
+"""Scenarios that need no log."""
 
 
 @dataclass(frozen=True)
