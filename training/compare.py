@@ -36,6 +36,7 @@ from training.reporting.report import (
     write_json,
     write_table,
 )
+from training.reporting.task_figure import draw_task, example
 
 ALL = "all"
 ENTRIES = (
@@ -84,7 +85,7 @@ def main(config: CompareConfig) -> None:
         for name, contest in zip(names, contests, strict=True):
             evaluations = contest.run(directory / name if everything else directory, config, status)
             summaries[name] = summary(evaluations, config.seed, config.reference)
-            printed |= tables(evaluations, config.reference)
+            printed |= tables(evaluations, contest.name_of(config.reference))
         if everything:
             write_json(directory / "summary.json", {"scenarios": summaries})
             write_config(directory / "config.json", asdict(config))
@@ -125,7 +126,7 @@ class Contest:
             raise ValueError(
                 f"reference {config.reference!r} does not play; give one of {', '.join(config.policies)}"
             )
-        asked = named(config.policies, scenario.key)
+        asked = named(config.policies, "" if config.scenario == ALL else scenario.key)
         for label, given in asked.items():
             try:
                 policies[label] = None if given in PRIVILEGED else load_policies(given, scenario)
@@ -148,14 +149,24 @@ class Contest:
         directory.mkdir(exist_ok=True)
         what = f"Evaluating on {self.scenario.name}"
         evaluations = [self.evaluation(name, config.seed) for name in track([*self.policies], what, status)]
-        write_json(directory / "summary.json", summary(evaluations, config.seed, config.reference))
+        chosen = self.name_of(config.reference)
+        write_json(directory / "summary.json", summary(evaluations, config.seed, chosen))
         write_episodes(directory / "episodes.csv", evaluations, config.seed)
-        write_table(directory / "comparison.csv", next(iter(tables(evaluations, config.reference).values())))
-        (directory / "comparison.md").write_text(page(evaluations, config.reference), encoding="utf-8")
+        write_table(directory / "comparison.csv", next(iter(tables(evaluations, chosen).values())))
+        (directory / "comparison.md").write_text(page(evaluations, chosen), encoding="utf-8")
         write_config(directory / "config.json", asdict(config))
-        figure = attempted(draw, directory / "comparison.png", evaluations, config.seed, warn=status.print)
+        task = example(evaluations)
+        if task is not None:
+            attempted(draw_task, directory / "task.png", evaluations, task, config.seed, warn=status.print)
+        figure = attempted(
+            draw, directory / "comparison.png", evaluations, config.seed, config.reference, warn=status.print
+        )
         write_runs(directory / "tensorboard", evaluations, figure)
         return evaluations
+
+    def name_of(self, reference: str | None) -> str | None:
+        """The name under which the policy appears that was asked for as the reference."""
+        return next((name for name, given in self.given.items() if given == reference), None)
 
     def evaluation(self, name: str, seed: int) -> Evaluation:
         """What one policy does in the episodes, the first seeded `seed`; the mean of its training seeds."""

@@ -41,8 +41,9 @@ from training.reporting.leaderboard_report import (
 )
 from training.reporting.report import print_tables, write_json
 
-FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "headroom.png", "power.png", "config.json")
-OWNED = (*FILES, "profiles.png")
+FIGURES = ("headroom.png", "headroom.svg", "power.png", "power.svg")
+FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "config.json", *FIGURES)
+OWNED = (*FILES, "profiles.png", "profiles.svg")
 """Performance profiles are drawn where a policy was learned."""
 ALL = "all"
 SYNTHETIC = tuple(name for name, each in SCENARIOS.items() if each.trace is None and each.service == "fluid")
@@ -117,7 +118,7 @@ def played(
         bounds_meanwhile(config, contests, progress) as bounds,
     ):
         entries = {
-            name: play(config.seed, named(policies, scenario.key), scenario, episodes, progress)
+            name: play(config.seed, named(policies), scenario, episodes, progress)
             for name, (scenario, episodes) in contests.items()
         }
         return {

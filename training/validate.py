@@ -31,7 +31,7 @@ from training.validation.partings import (
 )
 from training.validation.validation_figure import draw_validation
 
-ENTRIES = ("validation.json", "validation.md", "validation.png", "config.json")
+ENTRIES = ("validation.json", "validation.md", "validation.png", "validation.svg", "config.json")
 SIMULATORS = ("ciw", "simpy")
 QUICK_EFFORT = 0.25
 
