@@ -286,6 +286,10 @@ def latency_against_cost(axes: Axes, order: Sequence[Evaluation]) -> None:
         ticks = few_ticks(*axes.get_ylim(), logarithmic=True, count=5)
         axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
+    else:  # a tie looks like one
+        low, high = axes.get_ylim()
+        half = max(0.5 * (high - low), 0.06 * abs(low + high))
+        axes.set_ylim((low + high) / 2 - half, (low + high) / 2 + half)
     low, high = means[:, 0].min(), means[:, 0].max()
     room = max(high - low, 0.1 * high, 1e-9)
     axes.set_xlim(low - 0.15 * room, high + 1.1 * room)

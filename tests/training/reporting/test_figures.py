@@ -28,20 +28,16 @@ def text_boxes(figure):
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(WIDTH / figure.get_figwidth())
     canvas.draw()
-    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    # Labels of ticks beyond the limits are there, and not drawn.
-    shown = [text for text in texts if text.axes is None or (text.get_figure() and drawn(text))]
+    texts = [*figure.texts]
+    for axes in figure.axes:
+        texts += [axes.title, axes._left_title, *axes.texts]
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            # Labels of ticks beyond the limits are there, and not drawn.
+            ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            texts += [axis.label, *(label for tick in ticks for label in (tick.label1, tick.label2))]
+    shown = [text for text in texts if text.get_visible() and text.get_text().strip()]
     return {text: Text.get_window_extent(text, canvas.get_renderer()) for text in shown}
-
-
-def drawn(text):
-    axes = text.axes
-    for axis in (axes.xaxis, axes.yaxis):
-        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-            if text in (tick.label1, tick.label2):
-                low, high = sorted(axis.get_view_interval())
-                return low <= tick.get_loc() <= high
-    return True
 
 
 def check_readable(figure):
