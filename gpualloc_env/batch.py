@@ -1,7 +1,7 @@
 """`Batch`: the arrays of B environments, and the only object that changes them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ class Batch:
             scenario: what to simulate.
             num_envs: B.
             record: keep every step of the running episodes in `history`, as metrics need it:
-                80 bytes for each agent and step.
+                88 bytes for each agent and step.
             source: what episodes are drawn from; by default the scenario's, which reads its log.
         """
         check_memory(scenario, num_envs, record=record)
@@ -151,6 +151,10 @@ class Batch:
         """Every step of the running episodes, (B, T, N) of OUTCOME; T is 0 where none is recorded."""
         return self.world.history
 
+    def recorded(self, b: int) -> AnyArray:
+        """The steps that the running episode of environment b has taken, (t, N) of OUTCOME."""
+        return self.history[b, : self.clock[b]]
+
     @property
     def outcome(self) -> AnyArray:
         """What the step just taken did, (B, N) of OUTCOME; live, as `state` is."""
@@ -181,12 +185,17 @@ class Batch:
         """Whether the episode has reached its horizon, (B,) bool."""
         return self.clock >= self.scenario.steps
 
-    def seed(self, seed: int, mask: AnyArray | None = None) -> None:
-        """Seed environment k with `seed` + k, or only those of a (B,) bool mask."""
+    def seed(self, seed: int | Sequence[int | None], mask: AnyArray | None = None) -> None:
+        """Seed environment k with `seed` + k, or only those of a (B,) bool mask.
+
+        Of a list, environment k is seeded with `seed[k]`, and goes on as it is where that is None.
+        """
         for k in np.flatnonzero(self._all if mask is None else self.checked_mask(mask)).tolist():
-            word = (int(seed) + k) % 2**64
-            seed_generator(self.world.generators[k, 0], np.uint64(word))
-            self.world.windows[k] = word % 2**62
+            own = seed[k] if isinstance(seed, Sequence) else int(seed) + k
+            if own is not None:
+                word = int(own) % 2**64
+                seed_generator(self.world.generators[k, 0], np.uint64(word))
+                self.world.windows[k] = word % 2**62
 
     def checked_mask(self, mask: AnyArray) -> AnyArray:
         """A (B,) bool mask as a contiguous array; the compiled code would not notice a wrong one.

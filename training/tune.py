@@ -22,7 +22,7 @@ from training.cli import options, progress_bars, results_console, run, status_co
 from training.evaluation.evaluate import rollout
 from training.evaluation.seeds import END_OF_SEEDS, FIRST_TRAINING_SEED
 from training.limits import Limits, check_limits
-from training.reporting.report import rich_table
+from training.reporting.report import print_tables
 from training.search.search_space import distributions, make_study, rounded
 from training.search.tuned_file import Table, read_tables, refuse_changed, write_tables
 
@@ -100,9 +100,11 @@ def main(config: TuneConfig) -> None:
         write_tables(config.file, adopted, HEADER)
     console = results_console()
     title = f"{scenario.name}: {config.episodes} training episodes from seed {config.seed}"
-    console.print(rich_table(title, [row(name, each) for name, each in found.items()]))
-    stay = f", where those of {', '.join(name for _, name in kept)} stay, no worse on fresh episodes" if kept else ""
-    console.print(f"Constants in {config.out}{stay}; {adoption(config, found)}", soft_wrap=True)
+    print_tables(console, {title: [row(name, each) for name, each in found.items()]})
+    stay = ", where those of {} stay, no worse on fresh episodes".format(", ".join(name for _, name in kept))
+    console.print(
+        f"Constants in {config.out}{stay if kept else ''}; {adoption(config, found)}", soft_wrap=True
+    )
 
 
 def check(config: TuneConfig) -> None:

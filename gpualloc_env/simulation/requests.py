@@ -33,6 +33,7 @@ from gpualloc_env.simulation.shares import (
     price_step,
     scale_to_fit,
     show,
+    split_reward,
 )
 from gpualloc_env.simulation.state import OBSERVATION, AnyArray, Array, Records
 
@@ -345,6 +346,7 @@ def step(
         tasks = here.run[0].integral * settings.per_dt
         sums = Sums(backlog, late, held, done, missing, guaranteed, tasks)
         price_step(sums, world.worth[b], episode, settings)
+        split_reward(world, b, own, sums)
         if world.history.shape[1] > 0:
             for i in range(requested.shape[1]):
                 world.history[b, t, i] = world.outcome[b, i]

@@ -104,6 +104,7 @@ OUTCOME = np.dtype(
         ("served", np.float64),  # [requests]
         ("capacity", np.float64),  # [requests] that could have been served
         ("backlog", np.float64),  # [requests] mean over the step of the number waiting
+        ("agent_reward", np.float64),  # the agent's part of the reward
         # Not in `info`: what the metrics of an episode need besides.
         ("delay", np.float64),  # [s] from the start of the step to the start of service
         ("late", np.float64),  # [requests] that passed their service objective while they waited
@@ -111,7 +112,7 @@ OUTCOME = np.dtype(
         ("cold_start", np.float64),  # 1 where the loading of a model began
     ]
 )
-INFO = names_of(OUTCOME)[:6]
+INFO = names_of(OUTCOME)[:7]
 """Columns of the outcome that `info` shows."""
 
 TERMS = ("latency", "cost", "throughput", "slo", "shortfall", "task")
