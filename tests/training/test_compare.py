@@ -179,6 +179,7 @@ def test_every_window_of_a_log_is_played_once(log, tmp_path, capsys):
         (["--policies"], "no policies"),
         (["--scenario", "servrless"], "did you mean 'serverless'?"),
         (["--scenario", "trace"], "give its path"),
+        (["--scenario", "magentic", "--trace", __file__], "no column 'session'"),
         (["--split", "eval"], "split='eval' has no meaning"),
         (["--episodes", "0"], "episodes must be at least 1, got 0"),
         (["--load", "nan"], "load = nan: input should be a finite number"),
