@@ -281,13 +281,13 @@ def page(evaluations: Sequence[Evaluation], chosen: str | None = None) -> str:
 def verdict_lines(evaluations: Sequence[Evaluation], chosen: str | None = None) -> list[str]:
     """Which policy is best, by how much, and whether that is certain, a sentence each."""
     first = best(evaluations)
-    lines = [f"Best: {first.label}, J = {estimate_cell(objective(first))}."]
+    lines = [f"{first.label} is best: J = {estimate_cell(objective(first))}."]
     others = [each for each in references(evaluations, chosen) if each is not first]
     for other in others or [each for each in ranked(evaluations) if each is not first][:1]:
         apart = paired(evaluations, other)[first.policy]
-        certain = "not certain: the interval holds zero" if tied(apart) else "certain at 95 %"
-        low = f"{-apart.mean:.4g} below {other.label}"
-        lines.append(f"{low}, paired interval [{-apart.high:.4g}, {-apart.low:.4g}]: {certain}.")
+        bounds = f" [{-apart.high:.3g}, {-apart.low:.3g}]" if apart.low < apart.high else ""
+        certain = "not certain, the interval holds zero" if tied(apart) else "certain at 95 %"
+        lines.append(f"{-apart.mean:.3g}{bounds} below {other.label}: {certain}.")
     return lines
 
 
