@@ -232,7 +232,7 @@ def print_tables(console: Console, titled: Mapping[str, Sequence[Mapping[str, st
     """Print tables by their titles, none wider than the terminal."""
     for title, rows in titled.items():
         for table in rich_tables(title, rows, console.width):
-            console.print(table)
+            console.print(table, "", sep="\n")
 
 
 def _rich_table(title: str, headers: Sequence[str], rows: Sequence[Mapping[str, str]], keys: int) -> Table:
