@@ -68,6 +68,7 @@ def draw_power(path: Path, boards: Mapping[str, Board]) -> None:
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xticks([100 * effect for effect in EFFECTS], [f"{100 * effect:g}" for effect in EFFECTS])
+        axes.yaxis.set_major_formatter("{x:,.0f}")  # a power of ten would be markup
         axes.minorticks_off()
         axes.set_xlabel("difference of J [% of Algorithm 1's], log scale")
         axes.set_ylabel("episodes, log scale")
