@@ -73,7 +73,7 @@ class Batch:
         self._service: Service | None = None
         if isinstance(self.source, TaskLaw):
             self.source = self.source._replace(nominal=self._nominal, most=most_calls(self.source.most))
-            self._service = new_service(num_envs, count, 1, 1)
+            self._service = new_service(num_envs, count)
         routing = scenario.routing_matrix
         # Time first, so that a step reads and writes in order of memory.
         arrivals = np.zeros((steps + 1, num_envs, count))
@@ -234,11 +234,14 @@ class Batch:
                 draw_episode(first, last, mask, law, self.world, service, scratch, observation)
 
             self._drawers.run(draw)
-            tasks, calls = service.run["tasks"], service.run["calls"]
-            mask = mask & ((tasks > service.tasks.shape[1]) | (calls > service.calls.shape[1]))
+            run, rooms = (
+                service.run,
+                {"tasks": service.tasks, "calls": service.calls, "places": service.running},
+            )
+            mask = mask & np.any([run[name] > rows.shape[1] for name, rows in rooms.items()], axis=0)
             if mask.any():
-                most = int(tasks[mask].max()), int(calls[mask].max())
-                check_calls(self.scenario, self.num_envs, *most, law.most)
+                most = tuple(int(run[name][mask].max()) for name in rooms)
+                check_calls(self.scenario, self.num_envs, most, law.most)
                 self._service = service.widened(*most)
 
     @property
