@@ -236,10 +236,10 @@ def test_all_scenarios_are_compared_in_one_command(registered, tmp_path, capsys,
     out = tmp_path / "out"
     arguments = ("--policies", "static", "my-ppo", "--steps", "8", "--episodes", "2")
     summary = compare(out, "--scenario", "all", *arguments)
-    synthetic = [name for name, scenario in registered.items() if scenario.traffic]
-    assert list(summary["scenarios"]) == synthetic
-    assert {path.name for path in out.iterdir()} == {*synthetic, "summary.json", "config.json", "heatmap.png"}
-    for name in synthetic:
+    unlogged = [name for name, scenario in registered.items() if scenario.trace is None]
+    assert list(summary["scenarios"]) == unlogged
+    assert {path.name for path in out.iterdir()} == {*unlogged, "summary.json", "config.json", "heatmap.png"}
+    for name in unlogged:
         assert sorted(path.name for path in (out / name).iterdir()) == sorted(ENTRIES)
         assert json.loads((out / name / "summary.json").read_text()) == summary["scenarios"][name]
     printed = capsys.readouterr()

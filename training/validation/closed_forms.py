@@ -201,8 +201,12 @@ def traffic_equations(seed: int) -> list[Check]:
 
 
 def sojourn_integral(batch: Batch, b: int) -> float:
-    """Time that all requests of an episode have spent in the system, summed over their segments [s]."""
+    """Time that all requests or calls of an episode have spent in the system, summed one by one [s]."""
     history, steps = batch.history[b], batch.scenario.steps
+    if batch.scenario.service == "requests":
+        calls = batch.service.calls[b, : batch.service.run[b]["calls"]]
+        calls = calls[np.isfinite(calls["issued"])]
+        return float((np.minimum(calls["finished"], steps * batch.scenario.dt) - calls["issued"]).sum())
     room = np.empty((2 * steps + 1, 3))
     total = 0.0
     for i in range(batch.num_agents):
