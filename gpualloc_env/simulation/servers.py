@@ -144,7 +144,7 @@ def postpone(here: Any, c: int, time: float) -> None:
 def issue_stage(here: Any, m: int, time: float, begin: Any) -> None:
     """Issue the calls of a task's next stage, now or when their `after_s` has passed."""
     task = here.tasks[m]
-    c, stage = task.next, here.calls[task.next].stage
+    c, stage = int(task.next), here.calls[task.next].stage
     while c < task.after and here.calls[c].stage == stage:
         after_s = here.calls[c].after_s
         if after_s > 0.0:
@@ -172,7 +172,7 @@ def finish(here: Any, c: int, time: float, begin: Any) -> None:
             run.present -= 1
             run.integral -= here.end - time
         else:
-            issue_stage(here, call.task, time, begin)
+            issue_stage(here, int(call.task), time, begin)
 
 
 @inlined
@@ -210,7 +210,7 @@ def complete(here: Any, s: int, time: float, begin: Any) -> None:
     watch(here, s)
     begin_prefill(here, s, time)
     for k in range(server.running + done - 1, server.running - 1, -1):
-        finish(here, heap[k].call, time, begin)
+        finish(here, int(heap[k].call), time, begin)
 
 
 @inlined
@@ -242,7 +242,7 @@ def play(here: Any, begin: Any) -> None:
         elif start > here.end:
             break
         elif waits:
-            c = here.pending[0].call
+            c = int(here.pending[0].call)
             pop(here.pending, run.pending)
             run.pending -= 1
             begin(here, c, start)
