@@ -1,7 +1,6 @@
 """From the state of a cluster to one single-GPU problem for each GPU, and back."""
 
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass  # noqa: F401
 from typing import Any
 
 import numpy as np

@@ -34,14 +34,13 @@ def _best_gpu(need: float, tie: Array, free: Array, left: Array, placed: AnyArra
 
 @compiled
 def _assign(
-    order: AnyArray, replicas: AnyArray, load: Array, need: Array, tie: Array, room: Array, placed: AnyArray
+    order: AnyArray, load: Array, need: Array, tie: Array, room: Array, placed: AnyArray
 ) -> None:
-    """Place instances of the agents in an order, one after the other, where the most capacity is left.
+    """Place instances in an order, one after the other, where the most capacity is left.
 
     Args:
-        order: agents, (B, N).
-        replicas: instances wanted of each, (B, N).
-        load: capacity that each of them takes, (B, N) [GPU].
+        order: the agent of each instance, (B, L); −1 for none.
+        load: capacity that an instance takes, (B, N) [GPU].
         need: memory that it takes, (B, N) [MB].
         tie: what speaks for each GPU besides, (B, N, K) [GPU].
         room: free memory and capacity of each GPU, (B, 2, K); used up.
@@ -51,23 +50,36 @@ def _assign(
         free, left = room[b, 0], room[b, 1]
         for n in range(order.shape[1]):
             i = order[b, n]
-            for _ in range(replicas[b, i]):
+            if i >= 0:
                 k = _best_gpu(need[b, i], tie[b, i], free, left, placed[b, i])
-                if k < 0:
-                    break
-                placed[b, i, k] = True
-                free[k] -= need[b, i]
-                left[k] -= load[b, i]
+                if k >= 0:
+                    placed[b, i, k] = True
+                    free[k] -= need[b, i]
+                    left[k] -= load[b, i]
 
 
-def assign(view: ClusterView, order: AnyArray, replicas: AnyArray, load: Array, stays: float = STAYS) -> AnyArray:
-    """Place so many instances of each agent, (B, N), in an order, where the most capacity is left."""
+def assign(view: ClusterView, order: AnyArray, load: Array) -> AnyArray:
+    """Place an instance of each agent in an order, (B, L), −1 for none, where the most capacity is left.
+
+    Args:
+        view: of (B, …) arrays.
+        order: agents; one that stands in it several times gets as many instances.
+        load: capacity that an instance of each agent takes, (B, N) [GPU].
+    """
     placed = np.zeros(view.share.shape, dtype=np.bool_)
-    room = np.stack(np.broadcast_arrays(np.tile(view.memory_mb, (len(placed), 1)), view.speed), axis=1)
-    tie = stays * view.resident + WAKES * np.maximum(view.asleep, view.resident)
-    numbers = (np.ascontiguousarray(values) for values in (load, view.need_mb, tie, room))
-    _assign(order, replicas.astype(np.int64), *numbers, placed)
+    memory, speed = (np.tile(values, (len(placed), 1)) for values in (view.memory_mb, view.speed))
+    tie = STAYS * view.resident + WAKES * np.maximum(view.asleep, view.resident)
+    numbers = (load, view.need_mb, tie, np.stack((memory, speed), axis=1))
+    _assign(order, *(np.ascontiguousarray(values, np.float64) for values in numbers), placed)
     return placed
+
+
+def in_turn(order: AnyArray, replicas: Array) -> AnyArray:
+    """An order of agents, (B, N), with each of them as often as it has replicas, (B, N): (B, L)."""
+    repeats = np.take_along_axis(replicas.astype(np.int64), order, axis=1)
+    longest = int(repeats.sum(axis=1).max())
+    rows = [np.repeat(agents, times) for agents, times in zip(order, repeats, strict=True)]
+    return np.stack([np.pad(row, (0, longest - len(row)), constant_values=-1) for row in rows])
 
 
 def everywhere(view: ClusterView) -> AnyArray:
@@ -110,15 +122,20 @@ def best_fit_decreasing(view: ClusterView) -> AnyArray:
 
 
 def by_popularity(view: ClusterView) -> AnyArray:
-    """Greedy on demand per memory: every agent once, then as many more as its demand asks for, while it fits."""
-    load = demand(view, HORIZON_S)
-    order = np.argsort(-load / view.need_mb, axis=1, kind="stable")
-    once = assign(view, order, np.ones(load.shape), load)
-    replicas = np.ceil(load * 2.0).clip(1, len(view.speed))
-    several = assign(view, order, replicas, load / replicas)
-    # Copies of popular agents must not push the others out.
-    complete = several.any(axis=2).all(axis=1) | (once.sum(axis=(1, 2)) <= several.any(axis=2).sum(axis=1))
-    return np.where(complete[:, None, None], several, once)
+    """Greedy on demand per memory: every agent once, then copies of the most popular ones while memory lasts.
+
+    The r-th instance of an agent counts for 1/r of its demand.
+    """
+    load, gpus = demand(view, HORIZON_S), len(view.speed)
+    value = load / np.maximum(view.need_mb, 1e-9)
+    batch, agents = load.shape
+    first = np.argsort(-value, axis=1, kind="stable")
+    copies = (value[:, :, None] / np.arange(2, gpus + 1)).reshape(batch, -1)
+    # A copy of what nobody asks for only takes memory.
+    later = np.argsort(-copies, axis=1, kind="stable")
+    worth = np.take_along_axis(copies, later, axis=1)
+    order = np.hstack((first, np.where(worth > 0, later // max(1, gpus - 1), -1)))
+    return assign(view, order, load / gpus)
 
 
 def by_levels(view: ClusterView) -> AnyArray:
@@ -130,4 +147,5 @@ def by_levels(view: ClusterView) -> AnyArray:
     agents, gpus = view.agents, len(view.speed)
     share = algorithm_1(agents.rate, agents.min_share, agents.priority, float(gpus)) * gpus
     replicas = np.ceil(share - 1e-9).clip(1, gpus)
-    return assign(view, np.argsort(-share, axis=1, kind="stable"), replicas, share / replicas)
+    order = in_turn(np.argsort(-share, axis=1, kind="stable"), replicas)
+    return assign(view, order, share / replicas)
