@@ -1,7 +1,7 @@
 """`Batch`: the arrays of B environments, and the only object that changes them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -66,7 +66,7 @@ class Batch:
             scenario: what to simulate.
             num_envs: B.
             record: keep every step of the running episodes in `history`, as metrics need it:
-                80 bytes for each agent and step.
+                88 bytes for each agent and step.
             source: what episodes are drawn from; by default the scenario's, which reads its log.
         """
         self._check_kind(scenario)
@@ -120,12 +120,12 @@ class Batch:
             return
         if scenario.nodes:
             raise ScenarioError(
-                f"scenario {scenario.name!r} is a cluster of {len(scenario.nodes)} nodes, and {self.environment} "
-                "has one pool of GPUs; make GPUCluster-v0, or leave out the nodes"
+                f"scenario {scenario.name!r} is a cluster of {len(scenario.nodes)} nodes, and "
+                f"{self.environment} has one pool of GPUs; make GPUCluster-v0, or leave out the nodes"
             )
         raise ScenarioError(
-            f"scenario {scenario.name!r} has no nodes, and {self.environment} needs some; make GPUAlloc-v0, give "
-            f"one of {', '.join(CLUSTERS)}, or add a table of [[nodes]]"
+            f"scenario {scenario.name!r} has no nodes, and {self.environment} needs some; make GPUAlloc-v0, "
+            f"give one of {', '.join(CLUSTERS)}, or add a table of [[nodes]]"
         )
 
     def __getstate__(self) -> tuple[Scenario, int, bool, Source | TaskLaw, tuple[AnyArray, ...]]:
@@ -171,6 +171,10 @@ class Batch:
         """Every step of the running episodes, (B, T, N) of OUTCOME; T is 0 where none is recorded."""
         return self.world.history
 
+    def recorded(self, b: int) -> AnyArray:
+        """The steps that the running episode of environment b has taken, (t, N) of OUTCOME."""
+        return self.history[b, : self.clock[b]]
+
     @property
     def outcome(self) -> AnyArray:
         """What the step just taken did, (B, N) of OUTCOME; live, as `state` is."""
@@ -201,12 +205,21 @@ class Batch:
         """Whether the episode has reached its horizon, (B,) bool."""
         return self.clock >= self.scenario.steps
 
-    def seed(self, seed: int, mask: AnyArray | None = None) -> None:
-        """Seed environment k with `seed` + k, or only those of a (B,) bool mask."""
+    def own_metrics(self, b: int) -> dict[str, float]:
+        """Metrics of the episode of environment b that episodes of this kind alone have."""
+        return {}
+
+    def seed(self, seed: int | Sequence[int | None], mask: AnyArray | None = None) -> None:
+        """Seed environment k with `seed` + k, or only those of a (B,) bool mask.
+
+        Of a list, environment k is seeded with `seed[k]`, and goes on as it is where that is None.
+        """
         for k in np.flatnonzero(self._all if mask is None else self.checked_mask(mask)).tolist():
-            word = (int(seed) + k) % 2**64
-            seed_generator(self.world.generators[k, 0], np.uint64(word))
-            self.world.windows[k] = word % 2**62
+            own = seed[k] if isinstance(seed, Sequence) else int(seed) + k
+            if own is not None:
+                word = int(own) % 2**64
+                seed_generator(self.world.generators[k, 0], np.uint64(word))
+                self.world.windows[k] = word % 2**62
 
     def checked_mask(self, mask: AnyArray) -> AnyArray:
         """A (B,) bool mask as a contiguous array; the compiled code would not notice a wrong one.
@@ -254,13 +267,11 @@ class Batch:
                 draw_episode(first, last, mask, law, self.world, service, scratch, observation)
 
             self._drawers.run(draw)
-            run, rooms = (
-                service.run,
-                {"tasks": service.tasks, "calls": service.calls, "places": service.running},
-            )
-            mask = mask & np.any([run[name] > rows.shape[1] for name, rows in rooms.items()], axis=0)
+            run, rooms = service.run, (service.tasks, service.calls, service.running)
+            asked = [run[name] for name in ("tasks", "calls", "places")]
+            mask = mask & np.any([n > room.shape[1] for n, room in zip(asked, rooms, strict=True)], axis=0)
             if mask.any():
-                most = tuple(int(run[name][mask].max()) for name in rooms)
+                most = tuple(int(numbers[mask].max()) for numbers in asked)
                 check_calls(self.scenario, self.num_envs, most, law.most)
                 self._service = service.widened(*most)
 
@@ -399,7 +410,8 @@ def _agent_records(scenario: Scenario) -> AnyArray:
         record["cold_start"] = scenario.platform.cold_start_s(agent.model_mb)
         record["slo"], record["weight"] = agent.slo_s, 1.0 / agent.priority
         record["max_batch"], record["kv_tokens"] = agent.max_batch, agent.kv_tokens
-        record["model_mb"], record["kv_mb"] = agent.model_mb, agent.kv_tokens * agent.kv_mb_per_token
+        record["model_mb"] = agent.model_mb
+        record["need_mb"] = agent.model_mb + agent.kv_tokens * agent.kv_mb_per_token
         if scenario.service == "requests":
             record["iteration"], record["iteration_per_call"] = agent.iteration_s, agent.iteration_s_per_call
             record["prefill_per_token"] = agent.prefill_s_per_token

@@ -18,10 +18,11 @@ from gpualloc_env.simulation.placement import (
     ClusterView,
     Shown,
     cluster_view_of,
+    one_view,
 )
 from gpualloc_env.simulation.residency import COUNTS, GPU, HOST, INSTANCE, MEMORY, RULES, Cluster
 from gpualloc_env.simulation.shares import NOT_A_NUMBER
-from gpualloc_env.simulation.state import INFO, AnyArray, Array
+from gpualloc_env.simulation.state import INFO, AnyArray, Array, names_of
 from gpualloc_env.simulation.tasks import TaskLaw
 
 MB_PER_TOKEN = 4e-6  # of a prompt on its way to another node
@@ -59,6 +60,33 @@ class ClusterBatch(Batch):
         self.cluster_view: ClusterView = cluster_view_of(self.world, self.service, self.cluster)
         _, shown = self._new_arrays()
         self._show(self.cluster, Shown._make(np.zeros_like(array) for array in shown))
+
+    def cluster_view_of(self, b: int) -> ClusterView:
+        """The view of one environment, whose arrays have no leading axis."""
+        return one_view(self.cluster_view, self.world, b)
+
+    def __setstate__(self, kept: Any) -> None:
+        """Build the batch again and fill its arrays."""
+        super().__setstate__(kept)
+        self.cluster_view = cluster_view_of(self.world, self.service, self.cluster)
+
+    def own_metrics(self, b: int) -> dict[str, float]:
+        """What its shares cost, and what happened to its instances and its calls on their way.
+
+        `hot_calls` is the fraction of the dispatches that went to an instance with nothing left to load.
+        """
+        totals = {name: float(self.cluster.totals[name][b]) for name in names_of(COUNTS)}
+        served, usd, dispatched = (
+            self.recorded(b)["served"].sum(),
+            totals.pop("usd"),
+            totals.pop("dispatched"),
+        )
+        return {
+            **totals,
+            "hot_calls": totals["hot_calls"] / dispatched if dispatched else np.nan,
+            "cost_usd": usd,
+            "cost_usd_per_1k": 1000 * usd / float(served) if served else np.nan,
+        }
 
     @property
     def _contents(self) -> tuple[AnyArray, ...]:
@@ -113,9 +141,9 @@ class ClusterBatch(Batch):
         requested = np.ascontiguousarray(real_numbers("shares", shares), np.float64)
         if requested.shape != (self.num_envs, self.num_agents, self.num_gpus):
             raise ValueError(
-                f"shares must have shape {(self.num_envs, self.num_agents, self.num_gpus)}, a fraction of each "
-                f"of the {self.num_gpus} GPUs for each agent ({listed(self.scenario.agent_names)}), got shape "
-                f"{requested.shape}"
+                f"shares must have shape {(self.num_envs, self.num_agents, self.num_gpus)}, a fraction of "
+                f"each of the {self.num_gpus} GPUs for each agent ({listed(self.scenario.agent_names)}), got "
+                f"shape {requested.shape}"
             )
         self.advance(requested.reshape(self.num_envs, -1), active)
 

@@ -1,4 +1,4 @@
-"""Allocators of clusters by name: functions from a `ClusterView` to fractions of each GPU, (N, K) or (B, N, K).
+"""Allocators of clusters by name: from a `ClusterView` to fractions of each GPU, shaped as its shares.
 
 Each places agents on GPUs and splits the GPUs among them; the latter is the work of any policy of one GPU.
 """

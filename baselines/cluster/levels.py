@@ -65,7 +65,8 @@ def gpu_views(view: ClusterView, placed: AnyArray) -> View:
     }
     own = {name: rows(getattr(view, name)) for name in ("share", "idle", "loading", "running", "kv_used")}
     divided = {
-        name: rows(everywhere(getattr(whole, name)) * part) for name in ("inflow", "rate", "waiting", "prefill")
+        name: rows(everywhere(getattr(whole, name)) * part)
+        for name in ("inflow", "rate", "waiting", "prefill")
     }
     return whole._replace(
         queue=rows((view.calls + everywhere(view.held) * part) * placed),

@@ -33,9 +33,7 @@ def _best_gpu(need: float, tie: Array, free: Array, left: Array, placed: AnyArra
 
 
 @compiled
-def _assign(
-    order: AnyArray, load: Array, need: Array, tie: Array, room: Array, placed: AnyArray
-) -> None:
+def _assign(order: AnyArray, load: Array, need: Array, tie: Array, room: Array, placed: AnyArray) -> None:
     """Place instances in an order, one after the other, where the most capacity is left.
 
     Args:
@@ -128,7 +126,7 @@ def by_popularity(view: ClusterView) -> AnyArray:
     """
     load, gpus = demand(view, HORIZON_S), len(view.speed)
     value = load / np.maximum(view.need_mb, 1e-9)
-    batch, agents = load.shape
+    batch = len(load)
     first = np.argsort(-value, axis=1, kind="stable")
     copies = (value[:, :, None] / np.arange(2, gpus + 1)).reshape(batch, -1)
     # A copy of what nobody asks for only takes memory.

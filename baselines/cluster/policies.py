@@ -55,12 +55,16 @@ class Placed:
         if memory.placed is None or memory.steps % period == 0:
             memory.placed = self.place(rows)
         memory.steps += 1
-        given = split(self.lower, rows, memory.placed) if self.lower else algorithm_1_by_levels(rows, memory.placed)
+        given = (
+            split(self.lower, rows, memory.placed)
+            if self.lower
+            else algorithm_1_by_levels(rows, memory.placed)
+        )
         return given.reshape(view.share.shape)
 
 
 def hierarchical(lower: Policy | None = None, period_s: float = 30.0) -> Placed:
-    """Hierarchical Algorithm 1: cluster → nodes → GPUs by `by_levels`, and on each GPU Algorithm 1 or another."""
+    """Hierarchical Algorithm 1: cluster → nodes → GPUs by `by_levels`, on each GPU Algorithm 1 or another."""
     return Placed(by_levels, lower, period_s)
 
 

@@ -28,7 +28,7 @@ _BURSTS = Burst(ratio=4, on_s=10, off_s=50)
 
 
 def _agent(name: str, model: str, prompt: float, output: float, **given: Any) -> Agent:
-    """An agent of the catalogue on the reference GPU; the laws of its tokens are assumed, as those of `llm`."""
+    """An agent of the catalogue on the reference GPU; the laws of its tokens are assumed."""
     table = {
         "name": name,
         "model": model,
@@ -95,8 +95,8 @@ CLUSTERS = {
         ),
         Scenario(
             name="cluster-fleet",
-            description="64 models on four nodes of eight GPUs, a few of them asked for all the time and most "
-            "hardly ever (Zipf 1.1): tests placement where most models are idle.",
+            description="64 models on four nodes of eight GPUs, a few of them asked for all the time and "
+            "most hardly ever (Zipf 1.1): tests placement where most models are idle.",
             service="requests",
             agents=_FLEET,
             platform=TIERS,

@@ -142,8 +142,8 @@ def _resize(data: dict[str, Any], count: int, place: str) -> None:
     bound = data["routing"] is not None or data["tasks"] is not None
     if data["nodes"]:
         raise ScenarioError(
-            f"{place} has nodes for its {len(own)} agents, so agents = {count} has no meaning; write a scenario "
-            "of its own as a .toml file"
+            f"{place} has nodes for its {len(own)} agents, so agents = {count} has no meaning; write a "
+            "scenario of its own as a .toml file"
         )
     if traffic is None or traffic["surges"] or bound:
         raise ScenarioError(

@@ -19,8 +19,8 @@ class Node(Model):
     gpus: Annotated[Whole, Field(ge=1, le=MOST_GPUS_OF_A_NODE)] = 1
     """How many GPUs."""
     gpu: str | None = None
-    """Their name in the catalogue, which gives the memory and the speed that the table leaves out; its speed is
-    its memory's bandwidth as a multiple of an H100's, as reading the weights takes most of an iteration."""
+    """Their name in the catalogue, which gives the memory and the speed that the table leaves out. Its speed
+    is its memory's bandwidth as a multiple of an H100's: reading the weights takes most of an iteration."""
     memory_mb: Annotated[Number, Field(gt=0, le=LARGEST)]
     """Memory of each GPU for weights, keys and values [MB]."""
     speed: Annotated[Number, Field(gt=0, le=1000)]

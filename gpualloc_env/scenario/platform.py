@@ -34,7 +34,7 @@ class Platform(Model):
     wake_s: Seconds = 0.0
     """In a cluster, fixed part of the time in which a sleeping model wakes [s]."""
     wake_mb_per_s: Annotated[Unbounded, Field(gt=0)] = inf
-    """In a cluster, speed at which weights go from the host's memory to a GPU [MB/s]; infinite means at once."""
+    """In a cluster, speed at which weights go from the host to a GPU [MB/s]; infinite means at once."""
     usd_per_gpu_hour: Weight = 0.72
     """Price of one GPU for an hour [$]."""
 

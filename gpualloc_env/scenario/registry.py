@@ -153,7 +153,9 @@ SCENARIOS = {
 
 
 def register(scenario: Scenario) -> Scenario:
-    """Add a scenario to `SCENARIOS`, or to `CLUSTERS` where it has nodes, so that its name stands for it in every call and command.
+    """Add a scenario to `SCENARIOS`, or to `CLUSTERS` where it has nodes.
+
+    Its name then stands for it in every call and command.
 
     A command knows it once the module that registers it is imported.
 

@@ -74,6 +74,7 @@ def draw_agents(generator: AnyArray, source: Source, nominal: AnyArray, agents: 
         loading = nominal[i].cold_start - source.container_start_s
         size = low + width * uniform(generator)
         agents[i].cold_start = source.container_start_s + loading * size
+        agents[i].need_mb += (size - 1.0) * agents[i].model_mb
         agents[i].model_mb *= size
 
 

@@ -19,7 +19,6 @@ from gpualloc_env.simulation.residency import (
     age_instances,
     copy_of,
     host_memory_taken,
-    need,
     settle,
     settle_at_reset,
     wake_time,
@@ -36,7 +35,16 @@ from gpualloc_env.simulation.servers import (
     register,
     work_until,
 )
-from gpualloc_env.simulation.shares import CLOCK_TOLERANCE, OK, World, charge, check, clip, grant, scale_to_fit
+from gpualloc_env.simulation.shares import (
+    CLOCK_TOLERANCE,
+    OK,
+    World,
+    charge,
+    check,
+    clip,
+    grant,
+    scale_to_fit,
+)
 from gpualloc_env.simulation.state import AnyArray
 
 
@@ -261,7 +269,7 @@ def survey(place: Place, world: World, b: int, i: int) -> None:
         instance.fits = 1.0
         if instance.resident == 0.0:
             instance.loading = wake if instance.asleep > 0.0 else agent.cold_start
-            instance.fits = 1.0 if need(place, i) <= place.memory[k].free_mb else 0.0
+            instance.fits = 1.0 if agent.need_mb <= place.memory[k].free_mb else 0.0
         else:
             residents += 1
         running += server.running
@@ -283,7 +291,7 @@ def survey_memory(place: Place) -> None:
         for i in range(place.agents.shape[0]):
             instance = place.instances[i * gpus + k]
             memory.given += instance.share
-            taken += need(place, i) if instance.resident > 0.0 else 0.0
+            taken += place.agents[i].need_mb if instance.resident > 0.0 else 0.0
         memory.free_mb = place.gpus[k].memory_mb - taken
         if k > 0 and place.gpus[k].node == place.gpus[k - 1].node:
             memory.host_free_mb = place.memory[k - 1].host_free_mb
@@ -316,8 +324,6 @@ def start(
             for i in range(place.agents.shape[0]):
                 survey(place, world, b, i)
         show_cluster(place, world, b, own, shown)
-
-
 
 
 @compiled
@@ -360,7 +366,7 @@ def step(
                 write_agent(place, world, b, i, t)
             add(cluster.counts[b], cluster.totals[b])
             age_instances(place, dt, t + 1)
-            conclude(place, world, b, t)
+            conclude(place, world, b, own, t)
             survey_memory(place)
             for i in range(place.agents.shape[0]):
                 look(place, world, b, i, t)

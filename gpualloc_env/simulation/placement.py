@@ -132,7 +132,7 @@ def cluster_view_of(world: World, service: Service, cluster: Cluster) -> Cluster
     return ClusterView(
         agents=view_of(world.state, rows, world.settings),
         held=service.ledgers["held"],
-        need_mb=rows["model_mb"] + rows["kv_mb"],
+        need_mb=rows["need_mb"],
         model_mb=rows["model_mb"],
         **{name: instances[name] for name in seen},
         free_mb=cluster.memory["free_mb"],
@@ -143,3 +143,11 @@ def cluster_view_of(world: World, service: Service, cluster: Cluster) -> Cluster
         sleep_after_s=float(cluster.rules["sleep_after_s"][0]),
         keep_alive_s=float(cluster.rules["keep_alive_s"][0]),
     )
+
+
+def one_view(view: ClusterView, world: World, b: int) -> ClusterView:
+    """Of a view of B environments that of environment b."""
+    hardware = {"agents", "node", "memory_mb", "speed", "sleep_after_s", "keep_alive_s"}
+    own = world.agents[b if len(world.agents) > 1 else 0]
+    rows = {name: getattr(view, name)[b] for name in ClusterView._fields if name not in hardware}
+    return view._replace(agents=view_of(world.state[b], own, world.settings), **rows)

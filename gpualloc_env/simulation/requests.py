@@ -108,7 +108,7 @@ def step(
                 did.capacity = agent.throughput * server.decode_speed * (settings.dt - did.delay)
                 account(here, world, b, i, t)
                 age(now, agent, settings, did.share)
-            conclude(here, world, b, t)
+            conclude(here, world, b, own, t)
             for i in range(requested.shape[1]):
                 server, agent, now = here.servers[i], here.agents[i], world.state[b, i]
                 look(here, world, b, i, t)

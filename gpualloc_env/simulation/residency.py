@@ -100,7 +100,7 @@ class Cluster(NamedTuple):
 
 
 class Place(NamedTuple):
-    """One environment of a cluster: what `gpualloc_env.simulation.servers.Here` has, and what stands where."""
+    """One environment: what `gpualloc_env.simulation.servers.Here` has, and what stands where."""
 
     run: Records  # (1,) of RUN
     tasks: Records  # (M,) of TASK
@@ -136,19 +136,13 @@ def copy_of(place: Place, i: int, k: int) -> Any:
 
 
 @inlined
-def need(place: Place, i: int) -> float:
-    """Memory of an instance of agent i [MB]."""
-    return place.agents[i].model_mb + place.agents[i].kv_mb
-
-
-@inlined
 def memory_taken(place: Place, k: int, requested: AnyArray, wanted_alone: bool) -> float:
     """Memory of the residents of GPU k [MB], of all or of those that a share is asked for."""
     gpus, taken = place.gpus.shape[0], 0.0
     for i in range(place.agents.shape[0]):
         s = i * gpus + k
         if place.instances[s].resident > 0.0 and (requested[s] > 0.0 or not wanted_alone):
-            taken += need(place, i)
+            taken += place.agents[i].need_mb
     return taken
 
 
@@ -164,7 +158,7 @@ def host_memory_taken(place: Place, k: int) -> float:
 
 @called
 def put_to_sleep(place: Place, i: int, k: int, step: int, idle: float) -> None:
-    """Keep agent i's model in the host memory of GPU k's node, where those longest asleep make room for it."""
+    """Keep agent i's model on the host of GPU k's node, where those longest asleep make room for it."""
     size, room, copy = place.agents[i].model_mb, place.gpus[k].host_memory_mb, copy_of(place, i, k)
     if size > room:
         return
@@ -208,7 +202,11 @@ def leave(place: Place, i: int, k: int, step: int) -> None:
 @inlined
 def admit(place: Place, i: int, k: int) -> None:
     """Give an instance its memory, and let its model wake or start cold."""
-    instance, copy, counts = place.instances[i * place.gpus.shape[0] + k], copy_of(place, i, k), place.counts[0]
+    instance, copy, counts = (
+        place.instances[i * place.gpus.shape[0] + k],
+        copy_of(place, i, k),
+        place.counts[0],
+    )
     instance.resident = 1.0
     if copy.asleep == 1:
         copy.asleep = 0
@@ -238,10 +236,10 @@ def settle(place: Place, requested: AnyArray, k: int, step: int) -> None:
     for i in range(place.agents.shape[0]):
         s = i * gpus + k
         if requested[s] > 0.0 and place.instances[s].resident == 0.0:
-            if memory_taken(place, k, requested, True) + need(place, i) > room:
+            if memory_taken(place, k, requested, True) + place.agents[i].need_mb > room:
                 place.counts[0].refused += 1.0
                 continue
-            while memory_taken(place, k, requested, False) + need(place, i) > room:
+            while memory_taken(place, k, requested, False) + place.agents[i].need_mb > room:
                 evict_longest_idle(place, k, requested, step)
             admit(place, i, k)
 
@@ -265,7 +263,7 @@ def settle_at_reset(place: Place, warm: bool) -> None:
             # Its own agents k, k + K, …, and then the others.
             i, own = n % agents, n % agents % gpus == k
             if own == (n < agents):
-                taken += need(place, i)
+                taken += place.agents[i].need_mb
                 if taken > place.gpus[k].memory_mb:
                     break
                 place.instances[i * gpus + k].resident = 1.0
@@ -276,7 +274,7 @@ def settle_at_reset(place: Place, warm: bool) -> None:
 
 @called
 def fill_host(place: Place, k: int) -> None:
-    """Let the models that no GPU of GPU k's node holds sleep there, in order of agents, as long as they fit."""
+    """Let the models that no GPU of GPU k's node holds sleep there, in order, as long as they fit."""
     gpus, taken = place.gpus.shape[0], 0.0
     for i in range(place.agents.shape[0]):
         held = False

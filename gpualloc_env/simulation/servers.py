@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from gpualloc_env.compiled import inlined
 from gpualloc_env.simulation.calls import NONE, pop, push
-from gpualloc_env.simulation.shares import CLOCK_TOLERANCE, Sums, World, price_step
+from gpualloc_env.simulation.shares import CLOCK_TOLERANCE, Sums, World, price_step, split_reward
 from gpualloc_env.simulation.state import Array, Records
 
 # Clocks of tokens are sums of many parts: calls that are this close to their ends have come to it together.
@@ -284,7 +284,7 @@ def account(here: Any, world: World, b: int, i: int, t: int) -> None:
 
 
 @inlined
-def conclude(here: Any, world: World, b: int, t: int) -> None:
+def conclude(here: Any, world: World, b: int, own: int, t: int) -> None:
     """Price a step whose outcome is written, record it, and let the clock go on."""
     settings, episode = world.settings[0], world.episode[b]
     backlog = late = held = done = missing = guaranteed = 0.0
@@ -301,6 +301,7 @@ def conclude(here: Any, world: World, b: int, t: int) -> None:
     tasks = here.run[0].integral * settings.per_dt
     sums = Sums(backlog, late, held, done, missing, guaranteed, tasks)
     price_step(sums, world.worth[b], episode, settings)
+    split_reward(world, b, own, sums)
     if world.history.shape[1] > 0:
         for i in range(here.agents.shape[0]):
             world.history[b, t, i] = world.outcome[b, i]

@@ -74,12 +74,12 @@ env = gym.make("gpualloc_env:GPUAlloc-v0", steps=2)
 observation, _ = env.reset(seed=0)
 allocator = Allocator.load(sys.argv[1])
 for _ in range(2):
-    *_, info = env.step(allocator(observation))
+    env.step(allocator(observation))
 allocator.decide(env.unwrapped.view)
 envs = gym.make_vec("GPUAlloc-v0", num_envs=3, steps=2)
 envs.reset(seed=0)
 envs.step(np.full((3, 4), 0.25))
-print(json.dumps({"compiled": listener.compiled, "objective": info["episode_metrics"]["objective"]}))
+print(json.dumps({"compiled": listener.compiled, "objective": env.unwrapped.episode_metrics()["objective"]}))
 """
 )
 

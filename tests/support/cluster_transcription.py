@@ -400,7 +400,9 @@ class ClusterTranscription:
         weight = [1 / agent.priority for agent in self.agents]
         weighted_rate = sum(w * rate for w, rate in zip(weight, self.mean_rate, strict=True))
         held = [sum(row) for row in outcome["share"]]
-        promised = [agent.min_share if work else 0.0 for agent, work in zip(self.agents, had_work, strict=True)]
+        promised = [
+            agent.min_share if work else 0.0 for agent, work in zip(self.agents, had_work, strict=True)
+        ]
         missing = sum(max(0.0, least - share) for least, share in zip(promised, held, strict=True))
         dt = self.scenario.dt
         return {

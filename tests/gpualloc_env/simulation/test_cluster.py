@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from support.call_episodes import server, tasks_of
-from support.cluster_episodes import replayed_cluster
+from support.cluster_episodes import clusters, replayed_cluster
 from support.episodes import bits, started
-from test_cluster_transcription import clusters
 
 from gpualloc_env import Network, Node, Platform, Scenario, Traffic, load_scenario
 from gpualloc_env.cluster_batch import ClusterBatch
@@ -192,7 +191,7 @@ def test_a_hop_delays_a_call_whose_previous_stage_finished_on_another_node():
     assert finished(batch) == [1.0, 3.0] and batch.cluster.totals["hops"][0] == 0
 
 
-def test_calls_go_to_the_loaded_instance_with_the_least_calls_for_its_speed_and_to_the_lowest_gpu_of_several():
+def test_calls_go_to_the_loaded_instance_with_the_least_calls_for_its_speed_and_the_lowest_of_several():
     nodes = (node(), node(speed=2.0), node())
     tasks = tasks_of(*((0.1 * m, [(0, 0, 100, 1, 0)]) for m in range(8)))
     batch = replayed_cluster(cluster_of(model("a", 60), nodes=nodes), tasks)
