@@ -74,7 +74,7 @@ class Replicas:
 
     With a target of infinity it is the serverless default: one instance of what is used, kept alive for a
     while, and the least recently used ones leave where memory is short. With a finite one it is an autoscaler
-    of replicas by concurrency (Knative and KEDA; kubernetes.io, Horizontal Pod Autoscaling): ⌈calls / target⌉,
+    of replicas by concurrency (Knative and KEDA; kubernetes.io, Horizontal Pod Autoscaling): ⌈calls/target⌉,
     at once upwards, and downwards to the greatest number of the window.
 
     It has memory: every rollout needs an instance of its own, which `fresh` makes.
