@@ -137,7 +137,7 @@ class GPUAllocEnv(gym.Env[Any, AnyArray]):
         zeros = np.zeros((len(INFO), self._batch.num_agents))
         return self._batch.observation[0], {**dict(zip(INFO, zeros, strict=True)), **WORTH_AT_RESET}
 
-    def step(self, action: AnyArray) -> tuple[AnyArray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: AnyArray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Hold the shares that `action`, (N,) fractions of the platform, asks for during one step.
 
         Raises:

@@ -76,8 +76,9 @@ class GPUAllocVectorEnv(VectorEnv[Any, AnyArray, AnyArray]):
         self._seeded = False
         self._none, self._all = np.zeros(num_envs, dtype=np.bool_), np.ones(num_envs, dtype=np.bool_)
         self._over = self._none
-        self.single_observation_space, self.single_action_space = self._spaces()
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        observation_space, self.single_action_space = self._spaces()
+        self.single_observation_space = observation_space
+        self.observation_space = batch_space(observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
     def _batch_of(self, scenario: Scenario, *, record: bool) -> Batch:
@@ -220,7 +221,7 @@ class GPUAllocVectorEnv(VectorEnv[Any, AnyArray, AnyArray]):
     def _restart(self, ended: AnyArray, columns: dict[str, AnyArray]) -> dict[str, Any]:
         """Start the next episodes of a (B,) bool mask; `info` shows how the last ones ended."""
         batch, final_obs = self._batch, np.full(self.num_envs, None, dtype=object)
-        for b in np.flatnonzero(ended):
+        for b in np.flatnonzero(ended).tolist():
             final_obs[b] = self._observation_of(b)
         last = {name: values.copy() for name, values in columns.items()}
         for values in last.values():

@@ -56,19 +56,21 @@ def _assign(order: AnyArray, load: Array, need: Array, tie: Array, room: Array, 
                     left[k] -= load[b, i]
 
 
-def assign(view: ClusterView, order: AnyArray, load: Array) -> AnyArray:
+def assign(view: ClusterView, order: AnyArray, load: Array, kept: AnyArray | None = None) -> AnyArray:
     """Place an instance of each agent in an order, (B, L), −1 for none, where the most capacity is left.
 
     Args:
         view: of (B, …) arrays.
         order: agents; one that stands in it several times gets as many instances.
         load: capacity that an instance of each agent takes, (B, N) [GPU].
+        kept: instances that stand already, (B, N, K) bool; none by default.
     """
-    placed = np.zeros(view.share.shape, dtype=np.bool_)
-    memory, speed = (np.tile(values, (len(placed), 1)) for values in (view.memory_mb, view.speed))
+    placed = np.zeros(view.share.shape, dtype=np.bool_) if kept is None else kept.copy()
+    memory = view.memory_mb - (placed * view.need_mb[:, :, None]).sum(axis=1)
+    speed = view.speed - (placed * load[:, :, None]).sum(axis=1)
     tie = STAYS * view.resident + WAKES * np.maximum(view.asleep, view.resident)
-    numbers = (load, view.need_mb, tie, np.stack((memory, speed), axis=1))
-    _assign(order, *(np.ascontiguousarray(values, np.float64) for values in numbers), placed)
+    need, room = np.ascontiguousarray(view.need_mb), np.stack((memory, speed), axis=1)
+    _assign(order, np.ascontiguousarray(load), need, tie, room, placed)
     return placed
 
 
@@ -83,7 +85,7 @@ def in_turn(order: AnyArray, replicas: Array) -> AnyArray:
 def everywhere(view: ClusterView) -> AnyArray:
     """Every agent on every GPU where it fits: GPU k takes agents k, k + K, … first, then the others."""
     placed = np.zeros(view.share.shape, dtype=np.bool_)
-    agents, gpus = placed.shape[1:]
+    _, agents, gpus = placed.shape
     for k in range(gpus):
         own = np.arange(agents) % gpus != k
         free = np.full(len(placed), view.memory_mb[k])

@@ -103,7 +103,11 @@ class Replicas:
         memory.replicas[memory.steps % length] = wanted.clip(0, gpus)
         memory.steps += 1
         replicas = memory.replicas.max(axis=0)
-        # The least recently used comes last, and finds no memory where there is too little.
-        order = in_turn(np.argsort(rows.agents.idle, axis=1, kind="stable"), replicas)
         load = queue / np.maximum(1.0, replicas) / np.maximum(1.0, queue.sum(axis=1, keepdims=True)) * gpus
-        return split(self.lower, rows, assign(rows, order, load)).reshape(view.share.shape)
+        # The busiest instances stay, as many as are wanted.
+        calls = np.where(rows.resident > 0, rows.calls, -1.0)
+        rank = np.argsort(np.argsort(-calls, axis=2, kind="stable"), axis=2, kind="stable")
+        kept = (rows.resident > 0) & (rank < replicas[:, :, None])
+        # The least recently used comes last, and finds no memory where there is too little.
+        order = in_turn(np.argsort(rows.agents.idle, axis=1, kind="stable"), replicas - kept.sum(axis=2))
+        return split(self.lower, rows, assign(rows, order, load, kept)).reshape(view.share.shape)

@@ -22,18 +22,26 @@ TIERS = Platform(
 )
 """Starts as measured: a cold one takes 33.9 s and 1.95 s for each billion parameters, which are 2,000 MB, a
 waking model 0.33 s and 0.085 s."""
-_ROOM = {"phi-2": 12_000, "llama-2-7b": 16_000, "internlm-20b": 13_000, "codellama-34b": 40_000}
-"""Tokens whose keys and values an instance keeps room for, by model; assumed."""
+_ROOM = {
+    "phi-2": (12_000, 8),
+    "llama-2-7b": (16_000, 8),
+    "internlm-20b": (13_000, 6),
+    "codellama-34b": (40_000, 16),
+}
+"""Tokens whose keys and values an instance keeps room for, by model, and calls for which they are enough in
+the mean; assumed."""
 _BURSTS = Burst(ratio=4, on_s=10, off_s=50)
 
 
 def _agent(name: str, model: str, prompt: float, output: float, **given: Any) -> Agent:
     """An agent of the catalogue on the reference GPU; the laws of its tokens are assumed."""
-    table = {
+    kv_tokens, max_batch = _ROOM[model]
+    table: dict[str, Any] = {
         "name": name,
         "model": model,
         "gpu": REFERENCE_GPU,
-        "kv_tokens": _ROOM[model],
+        "kv_tokens": kv_tokens,
+        "max_batch": max_batch,
         "prompt_tokens": prompt,
         "output_tokens": output,
         "prompt_cv": 0.8,
@@ -53,7 +61,7 @@ _SMALL = (
     _agent("nlp", "llama-2-7b", 1500, 200, min_share=0.3, priority=2),
     _agent("chat", "llama-2-7b", 800, 300, min_share=0.3),
     _agent("search", "llama-2-7b", 2000, 100, priority=2),
-    _agent("reasoning", "internlm-20b", 1500, 700, max_batch=32, min_share=0.35, slo_s=15),
+    _agent("reasoning", "internlm-20b", 1500, 700, min_share=0.35, slo_s=15),
 )
 _KINDS = (
     ("phi-2", 800, 120),
@@ -74,8 +82,8 @@ _TEAM = (
     _agent("nlp", "llama-2-7b", 1500, 200, min_share=0.3, priority=2),
     _agent("vision", "phi-2", 1500, 60, min_share=0.25, priority=2),
     _agent("search", "phi-2", 3000, 80, priority=2),
-    _agent("code", "codellama-34b", 1500, 300, max_batch=32, min_share=0.35, slo_s=15),
-    _agent("reasoning", "internlm-20b", 1500, 700, max_batch=32, min_share=0.35, slo_s=15),
+    _agent("code", "codellama-34b", 1500, 300, min_share=0.35, slo_s=15),
+    _agent("reasoning", "internlm-20b", 1500, 700, min_share=0.35, slo_s=15),
 )
 
 CLUSTERS = {
@@ -104,7 +112,7 @@ CLUSTERS = {
             network=Network(hop_s=0.01, network_mb_per_s=1000),
             objective=Objective(latency=0.1, cost=1.0, throughput=0.2),
             traffic=Traffic(
-                rates_rps=tuple(rank**-1.1 for rank in range(1, len(_FLEET) + 1)), load=0.4, burst=_BURSTS
+                rates_rps=tuple(rank**-1.1 for rank in range(1, len(_FLEET) + 1)), load=0.5, burst=_BURSTS
             ),
         ),
         Scenario(
@@ -121,7 +129,7 @@ CLUSTERS = {
             ),
             network=Network(hop_s=0.2, network_mb_per_s=0.05),
             objective=Objective(latency=0.0, cost=1.0, throughput=0.0, task=0.1),
-            traffic=Traffic(rates_rps=(1, 0, 0, 0, 0, 0), load=0.4, burst=_BURSTS),
+            traffic=Traffic(rates_rps=(1, 0, 0, 0, 0, 0), load=0.3, burst=_BURSTS),
             tasks=Workflow(
                 entry="coordinator",
                 end=0.45,

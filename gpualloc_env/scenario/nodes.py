@@ -1,7 +1,7 @@
 """The nodes of a cluster and the network between them."""
 
 from math import inf
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import Field, model_validator
 
@@ -34,9 +34,12 @@ class Node(Model):
     @classmethod
     def _complete(cls, data: Any) -> Any:
         """Add what the catalogue knows of the GPU."""
-        if not isinstance(data, dict) or data.get("gpu") is None:  # pyright: ignore[reportUnknownMemberType]
-            return data  # pyright: ignore[reportUnknownVariableType]
-        name: object = data["gpu"]
+        if not isinstance(data, dict):
+            return data
+        given = cast(dict[str, Any], data)
+        name = given.get("gpu")
+        if name is None:
+            return given
         if not isinstance(name, str) or name not in GPUS:
             raise ValueError(
                 f"gpu = {name!r} is not in the catalogue, which has {', '.join(GPUS)}; or leave it out and "
@@ -44,7 +47,7 @@ class Node(Model):
             )
         card = GPUS[name]
         speed = card.memory_mb_per_s / GPUS[REFERENCE_GPU].memory_mb_per_s
-        return {"memory_mb": card.memory_mb, "speed": speed, **data}
+        return {"memory_mb": card.memory_mb, "speed": speed, **given}
 
 
 class Network(Model):

@@ -77,7 +77,7 @@ def test_the_native_batch_equals_the_synchronous_one(name, mode):
 
 def listed(value):
     """The same with lists for arrays of objects, which hold None where there is nothing."""
-    return value.tolist() if getattr(value, "dtype", None) == object else value
+    return value.tolist() if isinstance(value, np.ndarray) and value.dtype.kind == "O" else value
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])

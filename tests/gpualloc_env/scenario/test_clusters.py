@@ -86,10 +86,14 @@ def test_the_number_of_agents_of_a_cluster_cannot_be_changed():
 
 
 def test_clusters_are_registered_apart_and_names_are_taken_once():
-    assert set(CLUSTERS) == {"cluster-small", "cluster-fleet", "cluster-nodes"} and not set(CLUSTERS) & set(SCENARIOS)
+    assert set(CLUSTERS) == {"cluster-small", "cluster-fleet", "cluster-nodes"} and not set(CLUSTERS) & set(
+        SCENARIOS
+    )
     with pytest.raises(ScenarioError, match="registered already"):
         register(load_scenario("llm").model_copy(update={"name": "cluster-small"}))
-    mine = CLUSTERS["cluster-small"].model_copy(update={"name": "mine", "nodes": (Node(memory_mb=1, speed=1),)})
+    mine = CLUSTERS["cluster-small"].model_copy(
+        update={"name": "mine", "nodes": (Node(memory_mb=1, speed=1),)}
+    )
     try:
         register(mine)
         assert load_scenario("mine").key == "mine" and "mine" not in SCENARIOS
