@@ -22,7 +22,7 @@ from training.evaluation.evaluate import rollout
 from training.evaluation.held_out import count_episodes, held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.limits import Limits, check_limits
-from training.reporting.figure_style import AGENT_COLOURS, STYLE
+from training.reporting.figure_style import AGENT_COLOURS, STYLE, save
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def draw(path: Path, scenario: Scenario, shown: Mapping[str, AnyArray], start: i
                 ylim=(0, max(top, 1e-9)),
             )
         panels[-1].set_xlabel("time in the episode [s]")
-        figure.savefig(path, dpi=110)
+        save(figure, path)
 
 
 if __name__ == "__main__":

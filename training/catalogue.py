@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 from gpualloc_env.scenario.models import DATA, MODELS, PUBLISHED_NAMES
+from training.cli import results_console
 from training.fitting.catalogue_fit import Fitted, Line, fit, fit_starts, read_passes
-from training.reporting.report import rich_table
+from training.reporting.report import print_tables
 
 TIMES, STARTS = "llm_times.csv", "llm_starts.csv"
 
@@ -31,7 +31,7 @@ def main(config: CatalogueConfig) -> None:
     times = [time_row(each) for each in fits if each.model in PUBLISHED_NAMES]
     starts = [start_row(quantity, each) for quantity, each in fit_starts().items()]
     for name, rows in ((TIMES, times), (STARTS, starts)):
-        Console().print(rich_table(name, rows))
+        print_tables(results_console(), {name: rows})
         with (config.out / name).open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
             writer.writeheader()

@@ -89,9 +89,9 @@ def status_console() -> Console:
     return Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
 
-def results_console(width: int = 130) -> Console:
-    """Where a command prints its results, so wide where the output is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else width, markup=False, highlight=False)
+def results_console() -> Console:
+    """Where a command prints its results, 80 letters wide where the output is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else 80, markup=False, highlight=False)
 
 
 def progress_bars(console: Console, *, counted: bool = False, shown: bool = True, width: int = 0) -> Progress:

@@ -22,7 +22,7 @@ from training.cli import options, progress_bars, results_console, run, status_co
 from training.evaluation.evaluate import rollout
 from training.evaluation.seeds import END_OF_SEEDS, FIRST_TRAINING_SEED
 from training.limits import Limits, check_limits
-from training.reporting.report import rich_table
+from training.reporting.report import print_tables
 from training.search.search_space import distributions, make_study, rounded
 from training.search.tuned_file import Table, read_tables, refuse_changed, write_tables
 
@@ -92,7 +92,7 @@ def main(config: TuneConfig) -> None:
         write_tables(config.file, adopted, HEADER)
     console = results_console()
     title = f"{scenario.name}: {config.episodes} training episodes from seed {config.seed}"
-    console.print(rich_table(title, [row(name, each) for name, each in found.items()]))
+    print_tables(console, {title: [row(name, each) for name, each in found.items()]})
     console.print(f"Constants in {config.out}; {adoption(config, found)}", soft_wrap=True)
 
 
