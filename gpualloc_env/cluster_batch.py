@@ -149,11 +149,11 @@ class ClusterBatch(Batch):
 
     def _refuse(self, problem: int, requested: Array) -> None:
         if problem == NOT_A_NUMBER:
-            b, s = np.argwhere(np.isnan(requested))[0]
-            name = self.scenario.agent_names[s // self.num_gpus]
+            b, s = np.argwhere(np.isnan(requested))[0].tolist()
+            i, k = divmod(s, self.num_gpus)
             raise ValueError(
-                f"the share of GPU {s % self.num_gpus} asked for agent {name!r} is NaN in environment {b} at "
-                f"step {self.clock[b]}; give a number from 0 to 1"
+                f"the share of GPU {k} asked for agent {self.scenario.agent_names[i]!r} is NaN in "
+                f"environment {b} at step {self.clock[b]}; give a number from 0 to 1"
             )
         self._refuse_after_the_end()
 

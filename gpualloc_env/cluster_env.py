@@ -29,7 +29,9 @@ def cluster_spaces(batch: ClusterBatch) -> tuple[spaces.Dict, spaces.Box]:
         "instances": (agents, gpus, len(INSTANCE_FEATURES)),
         "gpus": (gpus, len(GPU_FEATURES)),
     }
-    parts: dict[str, spaces.Space[Any]] = {name: spaces.Box(0.0, 1.0, shape, np.float32) for name, shape in shapes.items()}
+    parts: dict[str, spaces.Space[Any]] = {
+        name: spaces.Box(0.0, 1.0, shape, np.float32) for name, shape in shapes.items()
+    }
     return spaces.Dict(parts), spaces.Box(0.0, 1.0, (agents, gpus), np.float32)
 
 

@@ -85,7 +85,7 @@ def in_turn(order: AnyArray, replicas: Array) -> AnyArray:
 def everywhere(view: ClusterView) -> AnyArray:
     """Every agent on every GPU where it fits: GPU k takes agents k, k + K, … first, then the others."""
     placed = np.zeros(view.share.shape, dtype=np.bool_)
-    _, agents, gpus = placed.shape
+    agents, gpus = view.need_mb.shape[1], len(view.speed)
     for k in range(gpus):
         own = np.arange(agents) % gpus != k
         free = np.full(len(placed), view.memory_mb[k])

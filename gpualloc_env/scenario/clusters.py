@@ -129,7 +129,7 @@ CLUSTERS = {
             ),
             network=Network(hop_s=0.2, network_mb_per_s=0.05),
             objective=Objective(latency=0.0, cost=1.0, throughput=0.0, task=0.1),
-            traffic=Traffic(rates_rps=(1, 0, 0, 0, 0, 0), load=0.3, burst=_BURSTS),
+            traffic=Traffic(rates_rps=(1, 0, 0, 0, 0, 0), load=0.2, burst=_BURSTS),
             tasks=Workflow(
                 entry="coordinator",
                 end=0.45,
