@@ -1,6 +1,7 @@
 from .allocator import Allocator as Allocator
 from .allocator import AllocatorError as AllocatorError
 from .batch import Batch as Batch
+from .sb3 import sb3_vec_env as sb3_vec_env
 from .scenario import CLUSTERS as CLUSTERS
 from .scenario import SCENARIOS as SCENARIOS
 from .scenario import Agent as Agent
@@ -50,6 +51,7 @@ __all__ = [
     "Workflow",
     "load_scenario",
     "observe",
+    "sb3_vec_env",
 ]
 
 __version__: str

@@ -9,6 +9,7 @@ from .nodes import Node as Node
 from .objective import Objective as Objective
 from .overrides import Overrides as Overrides
 from .platform import FRICTIONLESS as FRICTIONLESS
+from .platform import PLATFORMS as PLATFORMS
 from .platform import SERVERLESS as SERVERLESS
 from .platform import Platform as Platform
 from .registry import SCENARIOS as SCENARIOS
@@ -28,6 +29,7 @@ __all__ = [
     "FRICTIONLESS",
     "LLM_AGENTS",
     "PAPER_AGENTS",
+    "PLATFORMS",
     "SATURATING_AGENTS",
     "SCENARIOS",
     "SERVERLESS",
