@@ -5,10 +5,13 @@ from .doors import policy as policy
 from .evaluation import evaluate as evaluate
 from .parallel import parallel_env as parallel_env
 from .sb3 import sb3_vec_env as sb3_vec_env
+from .scenario import CLUSTERS as CLUSTERS
 from .scenario import SCENARIOS as SCENARIOS
 from .scenario import Agent as Agent
 from .scenario import Burst as Burst
 from .scenario import Cycle as Cycle
+from .scenario import Network as Network
+from .scenario import Node as Node
 from .scenario import Objective as Objective
 from .scenario import Overrides as Overrides
 from .scenario import Platform as Platform
@@ -26,6 +29,7 @@ from .simulation import observe as observe
 from .traces import TraceError as TraceError
 
 __all__ = [
+    "CLUSTERS",
     "OBSERVATION_FEATURES",
     "SCENARIOS",
     "Agent",
@@ -34,6 +38,8 @@ __all__ = [
     "Batch",
     "Burst",
     "Cycle",
+    "Network",
+    "Node",
     "Objective",
     "Overrides",
     "Platform",
