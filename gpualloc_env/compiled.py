@@ -58,6 +58,11 @@ def inlined(function: Function) -> Function:
     return njit(forceinline=True, no_cpython_wrapper=True, **_OPTIONS)(function)  # pyright: ignore
 
 
+def called(function: Function) -> Function:
+    """As `inlined`, for what is long or called from many places: the compiler may make one function of it."""
+    return njit(no_cpython_wrapper=True, **_OPTIONS)(function)  # pyright: ignore
+
+
 def shared(function: Function) -> Function:
     """Make a function part of every compiled function that calls it; Python calls it as it is written."""
     return register_jitable(**_OPTIONS)(function)  # pyright: ignore

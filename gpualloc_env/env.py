@@ -21,14 +21,14 @@ from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, view
 from gpualloc_env.simulation.state import INFO, TERMS, AnyArray, plain
 
 # The part of `info` that is numbers, before the first step.
-_WORTH_AT_RESET = dict.fromkeys((*TERMS, "objective"), 0.0)
+WORTH_AT_RESET = dict.fromkeys((*TERMS, "objective"), 0.0)
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
-def single_spaces(num_agents: int) -> tuple[spaces.Box, spaces.Box]:
-    """Observation and action space of one environment of N agents."""
-    observation = spaces.Box(0.0, 1.0, (num_agents, len(OBSERVATION_FEATURES)), np.float32)
-    return observation, spaces.Box(0.0, 1.0, (num_agents,), np.float32)
+def single_spaces(batch: Batch) -> tuple[spaces.Space[Any], spaces.Box]:
+    """Observation and action space of one environment of a batch."""
+    observation = spaces.Box(0.0, 1.0, (batch.num_agents, len(OBSERVATION_FEATURES)), np.float32)
+    return observation, spaces.Box(0.0, 1.0, (batch.num_agents,), np.float32)
 
 
 def with_horizon(spec: EnvSpec | None, steps: int) -> EnvSpec | None:
@@ -39,7 +39,7 @@ def with_horizon(spec: EnvSpec | None, steps: int) -> EnvSpec | None:
     return replace(spec, max_episode_steps=steps if limit is None else min(limit, steps))
 
 
-class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
+class GPUAllocEnv(gym.Env[Any, AnyArray]):
     """Share a few GPUs among the agents of a serverless LLM workload, step by step.
 
     `docs/environment.md` has the full description: spaces, reward, start and end of an episode, arguments.
@@ -71,13 +71,19 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
             raise ValueError(f"render_mode must be 'ansi', 'rgb_array' or None, got {render_mode!r}")
         self.scenario = load_scenario(scenario, **changes)
         self.render_mode = render_mode
-        self._batch = Batch(self.scenario, 1, record=True)
+        self._batch = self._batch_of(self.scenario)
         self._steps = self.scenario.steps
         self._reports, self._spec = episode_metrics, None
         self._seeded = False
-        self._requested = np.zeros((1, self._batch.num_agents))
+        self.observation_space, self.action_space = self._spaces()
+        self._requested = np.zeros((1, self.action_space.shape[0]))
         self._look()
-        self.observation_space, self.action_space = single_spaces(self._batch.num_agents)
+
+    def _batch_of(self, scenario: Scenario) -> Batch:
+        return Batch(scenario, 1, record=True)
+
+    def _spaces(self) -> tuple[spaces.Space[Any], spaces.Box]:
+        return single_spaces(self._batch)
 
     def _look(self) -> None:
         """Make the views of the batch's arrays: once, since it takes as long as the compiled step."""
@@ -124,10 +130,14 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
             self._batch.seed(int(self.np_random.integers(2**62)) if seed is None else seed)
             self._seeded = True
         self._batch.reset()
-        zeros = np.zeros((len(INFO), self._batch.num_agents))
-        return self._batch.observation[0], {**dict(zip(INFO, zeros, strict=True)), **_WORTH_AT_RESET}
+        return self._observation_and_info()
 
-    def step(self, action: AnyArray) -> tuple[AnyArray, float, bool, bool, dict[str, Any]]:
+    def _observation_and_info(self) -> tuple[Any, dict[str, Any]]:
+        """What `reset` returns: `info` is zeros, since no step is taken."""
+        zeros = np.zeros((len(INFO), self._batch.num_agents))
+        return self._batch.observation[0], {**dict(zip(INFO, zeros, strict=True)), **WORTH_AT_RESET}
+
+    def step(self, action: AnyArray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Hold the shares that `action`, (N,) fractions of the platform, asks for during one step.
 
         Raises:

@@ -288,7 +288,7 @@ def _metrics_of_calls(batch: "Batch", b: int) -> dict[str, object]:
     per_agent: Any = metrics.pop("per_agent")
     for own, tokens in zip(per_agent.values(), calls.tokens[:-1], strict=True):
         own.update(tokens)
-    return {**metrics, **calls.tokens[-1], **calls.tasks, "per_agent": per_agent}
+    return {**metrics, **calls.tokens[-1], **calls.tasks, **batch.own_metrics(b), "per_agent": per_agent}
 
 
 def _gathered(

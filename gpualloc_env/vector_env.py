@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium import Space
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
@@ -18,14 +20,11 @@ from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import View, view_of
 from gpualloc_env.simulation.state import INFO, TERMS, AnyArray, plain
 
-_NUMBERS = (*TERMS, "objective")
-_NAMES = (*INFO, *_NUMBERS)
-# And Gymnasium's masks beside them: which environments they speak of.
-_KEYS = (*_NAMES, *(f"_{name}" for name in _NAMES))
+_NAMES = (*INFO, *TERMS, "objective")
 _SHARED = ("scenario", "render_mode", "metadata", "spec")
 
 
-class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
+class GPUAllocVectorEnv(VectorEnv[Any, AnyArray, AnyArray]):
     """B environments in one compiled call; environment k of a batch seeded s is the single one seeded s + k.
 
     Every array, `info` included, is the one that `SyncVectorEnv` makes of B single environments
@@ -72,14 +71,21 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self._steps = min(self.scenario.steps, max_episode_steps or self.scenario.steps)
-        self._batch = Batch(self.scenario, num_envs, record=episode_metrics)
+        self._batch = self._batch_of(self.scenario, record=episode_metrics)
         self._reports, self._spec = episode_metrics, None
         self._seeded = False
         self._none, self._all = np.zeros(num_envs, dtype=np.bool_), np.ones(num_envs, dtype=np.bool_)
         self._over = self._none
-        self.single_observation_space, self.single_action_space = single_spaces(self._batch.num_agents)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        observation_space, self.single_action_space = self._spaces()
+        self.single_observation_space = observation_space
+        self.observation_space = batch_space(observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def _batch_of(self, scenario: Scenario, *, record: bool) -> Batch:
+        return Batch(scenario, self.num_envs, record=record)
+
+    def _spaces(self) -> tuple[Space[Any], Box]:
+        return single_spaces(self._batch)
 
     @property
     def spec(self) -> EnvSpec | None:
@@ -101,20 +107,26 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
         Raises:
             AttributeError: the environments have no such attribute of their own.
         """
-        batch = self._batch
         if name in _SHARED:
             return (getattr(self, name),) * self.num_envs
         if name in ("observation_space", "action_space"):
             return (getattr(self, f"single_{name}"),) * self.num_envs
         rows = range(self.num_envs)
         if name == "view":
-            return tuple(view_of(batch.state[b], batch.agents[b], batch.world.settings) for b in rows)
+            return tuple(self._view_of(b) for b in rows)
         if name == "tasks":
-            return tuple(batch.tasks(b) for b in rows)
+            return tuple(self._batch.tasks(b) for b in rows)
         if name == "episode_metrics":
-            return tuple(episode_metrics(batch, b, *args, **kwargs) for b in rows)
+            return tuple(episode_metrics(self._batch, b, *args, **kwargs) for b in rows)
         known = ", ".join(("view", "tasks", "episode_metrics", "observation_space", "action_space", *_SHARED))
         raise AttributeError(f"the environments of a batch have no {name!r} of their own; there are {known}")
+
+    def _view_of(self, b: int) -> Any:
+        batch = self._batch
+        return view_of(batch.state[b], batch.agents[b], batch.world.settings)
+
+    def _observation_of(self, b: int) -> Any:
+        return self._batch.observation[b]
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """The attribute `name` of each environment, as `call` finds it."""
@@ -142,9 +154,9 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
         self._batch.reset(mask)
         fresh = self._all.copy() if mask is None else mask.copy()
         self._over = self._over & ~fresh
-        shape = (self.num_envs, self._batch.num_agents)
-        arrays, numbers = np.zeros((len(INFO), *shape)), np.zeros((len(_NUMBERS), self.num_envs))
-        return self._batch.observation, _named(arrays, numbers, fresh)
+        columns = self._columns()
+        self._clear(columns, self._all)
+        return self._batch.observation, _named(columns, fresh)
 
     def _checked_seeds(self, seeds: Sequence[int | None]) -> list[int | None]:
         """The seeds as a list, one for each environment."""
@@ -183,29 +195,41 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
             )
         batch.step(actions, ~starting if some else None)
         reward, ended = batch.reward, batch.clock >= self._steps
-        arrays, numbers = batch.info, plain(batch.worth).T.copy()
-        numbers[-1] = objectives(batch)  # in the place of the reward
+        columns = self._columns()
         if some:
             batch.reset(starting)
             ended &= ~starting
-            arrays[:, starting] = numbers[:, starting] = 0.0
+            self._clear(columns, starting)
         if self.autoreset_mode is AutoresetMode.SAME_STEP and ended.any():
-            info = self._restart(ended, arrays, numbers)
+            info = self._restart(ended, columns)
         else:
             self._over = ended
-            info = self._with_metrics(_named(arrays, numbers, self._all.copy()), ended)
+            info = self._with_metrics(_named(columns, self._all.copy()), ended)
         return batch.observation, reward, self._none.copy(), ended.copy(), info
 
-    def _restart(self, ended: AnyArray, arrays: AnyArray, numbers: AnyArray) -> dict[str, Any]:
+    def _columns(self) -> dict[str, AnyArray]:
+        """What `info` shows of the step just taken, by name, (B, …)."""
+        numbers = plain(self._batch.worth).T.copy()
+        numbers[-1] = objectives(self._batch)  # in the place of the reward
+        return dict(zip(_NAMES, (*self._batch.info, *numbers), strict=True))
+
+    def _clear(self, columns: dict[str, AnyArray], mask: AnyArray) -> None:
+        """Let the columns show environments of a (B,) bool mask as they are at the start of an episode."""
+        for values in columns.values():
+            values[mask] = 0
+
+    def _restart(self, ended: AnyArray, columns: dict[str, AnyArray]) -> dict[str, Any]:
         """Start the next episodes of a (B,) bool mask; `info` shows how the last ones ended."""
         batch, final_obs = self._batch, np.full(self.num_envs, None, dtype=object)
-        for b in np.flatnonzero(ended):
-            final_obs[b] = batch.observation[b]
-        final = _named(np.where(ended[:, None], arrays, 0.0), np.where(ended, numbers, 0.0), ended.copy())
-        final = self._with_metrics(final, ended)
+        for b in np.flatnonzero(ended).tolist():
+            final_obs[b] = self._observation_of(b)
+        last = {name: values.copy() for name, values in columns.items()}
+        for values in last.values():
+            values[~ended] = 0
+        final = self._with_metrics(_named(last, ended.copy()), ended)
         batch.reset(ended)
-        arrays[:, ended] = numbers[:, ended] = 0.0
-        info = _named(arrays, numbers, self._all.copy())
+        self._clear(columns, ended)
+        info = _named(columns, self._all.copy())
         info["final_obs"], info["_final_obs"] = final_obs, ended.copy()
         info["final_info"], info["_final_info"] = final, ended.copy()
         return info
@@ -217,6 +241,6 @@ class GPUAllocVectorEnv(VectorEnv[AnyArray, AnyArray, AnyArray]):
         return info
 
 
-def _named(arrays: AnyArray, numbers: AnyArray, mask: AnyArray) -> dict[str, Any]:
-    """`info` of its columns, (columns of INFO, B, N) and (terms and objective, B), for a (B,) bool mask."""
-    return dict(zip(_KEYS, (*arrays, *numbers, *(mask,) * len(_NAMES)), strict=True))
+def _named(columns: dict[str, AnyArray], mask: AnyArray) -> dict[str, Any]:
+    """`info` of its columns, with Gymnasium's masks of the environments that they speak of."""
+    return {**columns, **dict.fromkeys((f"_{name}" for name in columns), mask)}

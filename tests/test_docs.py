@@ -78,6 +78,27 @@ def test_the_readme_loop_runs(capsys):
     assert 0 < objective < p95
 
 
+@pytest.mark.slow
+def test_the_readme_learner_is_better_than_algorithm_1_on_held_out_episodes():
+    (loop,), (learning,) = (blocks(README, language) for language in ("python", "py"))
+    names = {}
+    exec(compile(loop + learning, "README.md", "exec"), names)
+    env, model, adaptive = names["env"], names["model"], names["adaptive"]
+
+    def objective(decide):
+        return np.mean([names["gpualloc_env"].evaluate(decide, "serverless", 20, 10000)["objective"]])
+
+    learned = []
+    for seed in range(10000, 10020):
+        observation, _ = env.reset(seed=seed)
+        truncated = False
+        while not truncated:
+            action, _ = model.predict(observation, deterministic=True)
+            observation, _, _, truncated, info = env.step(action)
+        learned.append(info["objective"])
+    assert np.mean(learned) < objective(adaptive)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_figures_have_alt_text_and_exist(page):
     text = page.read_text(encoding="utf-8")

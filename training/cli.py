@@ -4,8 +4,10 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from io import TextIOWrapper
 from typing import Any, NoReturn, TypeVar
 
@@ -16,6 +18,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -25,6 +28,7 @@ from training.limits import with_limits_in_help
 
 Config = TypeVar("Config")
 Item = TypeVar("Item")
+SECONDS_A_LINE = 10.0
 MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
@@ -97,7 +101,7 @@ def results_console() -> Console:
 
 
 def progress_bars(console: Console, *, counted: bool = False, shown: bool = True, width: int = 0) -> Progress:
-    """A bar for each task of a command.
+    """A bar for each task of a command, or a line every ten seconds where there is no terminal.
 
     Args:
         console: where to.
@@ -107,7 +111,37 @@ def progress_bars(console: Console, *, counted: bool = False, shown: bool = True
     """
     columns: list[ProgressColumn] = [TextColumn(f"{{task.description:<{width}}}", markup=False), BarColumn()]
     columns += [MofNCompleteColumn(), TimeRemainingColumn()] if counted else [TimeElapsedColumn()]
+    if shown and not console.is_terminal:
+        return ProgressLines(*columns, console=console, disable=True)
     return Progress(*columns, console=console, disable=not shown)
+
+
+class ProgressLines(Progress):
+    """Progress as lines of a log: of a task that has moved, not more often than every ten seconds."""
+
+    def __init__(self, *columns: ProgressColumn, console: Console, disable: bool) -> None:
+        super().__init__(*columns, console=console, disable=disable)
+        self._last = time.monotonic()
+
+    def update(self, task_id: TaskID, **fields: Any) -> None:
+        """Move a task on, and say so if it is time."""
+        super().update(task_id, **fields)
+        self._say(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """Move a task on, and say so if it is time."""
+        super().advance(task_id, advance)
+        self._say(task_id)
+
+    def _say(self, task_id: TaskID) -> None:
+        now = time.monotonic()
+        if now - self._last < SECONDS_A_LINE:
+            return
+        self._last = now
+        task = next(task for task in self.tasks if task.id == task_id)
+        left = f", {timedelta(seconds=round(task.time_remaining))} left" if task.time_remaining else ""
+        done = f"{task.completed:,.0f} of {task.total or 0:,.0f}"
+        self.console.print(f"{task.description}: {done} ({task.percentage:.0f} %){left}")
 
 
 def track(items: Sequence[Item], description: str, console: Console) -> Iterable[Item]:

@@ -4,6 +4,7 @@ python -m training.compare --scenario serverless --policies static adaptive runs
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario
 from training.artifacts.policies import AgentsError, kind_of, load_policies, named, policy_of
+from training.artifacts.training_record import read_record
 from training.cli import results_console, run, status_console, track
 from training.evaluation.evaluate import Evaluation, evaluate, joined
 from training.evaluation.held_out import count_episodes, held_out_among_others, held_out_scenario
@@ -158,13 +160,14 @@ class Contest:
         write_table(directory / "comparison.csv", next(iter(tables(evaluations, chosen).values())))
         (directory / "comparison.md").write_text(page(evaluations, chosen), encoding="utf-8")
         write_config(directory / "config.json", asdict(config))
+        shown = partial(attempted, warn=status.print)
+        figures = {"comparison": shown(draw, directory / "comparison.png", evaluations, config.seed, chosen)}
         task = example(evaluations)
         if task is not None:
-            attempted(draw_task, directory / "task.png", evaluations, task, config.seed, warn=status.print)
-        figure = attempted(
-            draw, directory / "comparison.png", evaluations, config.seed, config.reference, warn=status.print
-        )
-        write_runs(directory / "tensorboard", evaluations, figure)
+            figures["one task"] = shown(draw_task, directory / "task.png", evaluations, task, config.seed)
+        found = {name: read_record(Path(self.given[name])) for name in self.policies}
+        records = {name: record for name, record in found.items() if record is not None}
+        write_runs(directory / "tensorboard", evaluations, figures, records, chosen)
         return evaluations
 
     def name_of(self, reference: str | None) -> str | None:

@@ -222,7 +222,7 @@ def confirmed(
         each = replace(training(config, trial.settings, seed, config.confirm_steps), out=out)
         bar = progress.add_task(f"trial {number}, fresh seed {seed}", total=whole_steps(each))
         with claimed(out, asdict(each)):
-            train(each, scenario, progress, bar)
+            train(each, scenario, {}, progress, bar)
         result = json.loads((out / RESULT).read_text(encoding="utf-8"))
         found.append(round(result["best"]["objective"], DECIMALS))
     return tuple(found)

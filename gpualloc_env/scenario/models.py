@@ -100,7 +100,7 @@ def measured_times() -> dict[tuple[str, str], Times]:
 
 @lru_cache(maxsize=1)
 def measured_starts() -> dict[str, Start]:
-    """Measured `cold_start`, `load_weights` and `wake_from_host` on an A100."""
+    """Measured `cold_start`, `load_weights`, `wake_from_host`, `mig_create` and `mig_destroy`."""
     with (DATA / "llm_starts.csv").open(encoding="utf-8", newline="") as file:
         return {
             row["quantity"]: Start(float(row["seconds"]), float(row["seconds_per_billion"]))

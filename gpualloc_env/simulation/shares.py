@@ -52,7 +52,7 @@ class Sums(NamedTuple):
 
 
 @inlined
-def clip(fraction: float) -> float:
+def clip(fraction: Any) -> float:
     """The fraction within [0, 1]."""
     return 0.0 if fraction < 0.0 else (1.0 if fraction > 1.0 else fraction)
 

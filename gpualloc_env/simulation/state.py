@@ -90,6 +90,8 @@ AGENT = np.dtype(
         ("weight", np.float64),  # ω = 1/P
         ("max_batch", np.int64),  # B, calls that run at most
         ("kv_tokens", np.int64),  # K, tokens that there is room for
+        ("model_mb", np.float64),  # [MB] M, of the weights
+        ("need_mb", np.float64),  # [MB] of these and of K tokens' keys and values
         ("slo_lag", np.int64),  # whole steps before a request reaches its objective, ⌈slo/dt⌉ − 1
         ("observed", OBSERVATION),  # its row of the observation, the columns that last for the episode
     ],

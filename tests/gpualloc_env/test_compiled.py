@@ -126,7 +126,7 @@ def test_a_changed_module_makes_machine_code_anew_where_another_package_calls_it
     assert first.pop("compiled") > 3 and again.pop("compiled") == 0 and again == first
     # 1 / (1 + 1), and the share with which κ = 1 gives half the throughput: 0.5 / (2 - 0.5).
     assert first["allocator"] == 0.5 and first["baselines"] == pytest.approx(1 / 3)
-    change("gpualloc_env/simulation/observation.py", "row.queue = _squash(", "row.queue = 0.5 * _squash(")
+    change("gpualloc_env/simulation/observation.py", "row.queue = squash(", "row.queue = 0.5 * squash(")
     second = result()
     assert second.pop("compiled") > 0 and second == {**first, "allocator": 0.25}
     change(

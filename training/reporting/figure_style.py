@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -37,8 +38,6 @@ STYLE: dict[Any, Any] = {
     "axes.edgecolor": "#888888",
     "grid.color": "#E5E5E5",
     "legend.frameon": False,
-    # The same figure is the same file.
-    "svg.hashsalt": "gpualloc",
 }
 PIXELS_PER_INCH = 160
 
@@ -46,7 +45,9 @@ PIXELS_PER_INCH = 160
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, and as SVG beside it."""
     figure.savefig(path, dpi=PIXELS_PER_INCH)
-    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    # The same figure is the same file.
+    with rc_context({"svg.hashsalt": "gpualloc"}):
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
 
 def attempted(

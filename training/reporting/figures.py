@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,20 @@ from training.reporting.figure_style import (
     spread,
 )
 from training.reporting.measures import COST, headline_latency, measures
-from training.reporting.report import objective, paired, ranked, ranks, references
+from training.reporting.report import (
+    estimate_cell,
+    objective,
+    paired,
+    ranked,
+    ranks,
+    references,
+    verdict_lines,
+)
 
 WIDTH, ROW, GAP, HEAD = 10.0, 0.2, 0.22, 0.42  # [inch]
 LETTER = 0.073  # of a name [inch]
+# TensorBoard shows the picture of a card some 440 pixels wide and 200 high.
+CARD_WIDTH, CARD_ROW, LINE, CARD_LETTERS, MOST_ON_CARD = 4.4, 0.155, 0.14, 78, 6
 MOST_LETTERS = 40
 MOST_GROUPS = 8
 """Agents beside each other; more are put together by kind."""
@@ -79,6 +90,61 @@ def comparison(evaluations: Sequence[Evaluation], seed: int, chosen: str | None 
         left = names_width(order)
         latency_against_cost(page.axes(left, tops[3] + 0.38, WIDTH - left - 0.2, tall - 0.27), order)
         shares_over_time(page, tops[4], order, seed, strip)
+        return page.figure
+
+
+def on_card(order: Sequence[Evaluation]) -> Sequence[Evaluation]:
+    """The policies on a card of TensorBoard, which is as low as a few lines: the best ones."""
+    return order[:MOST_ON_CARD]
+
+
+def result_card(order: Sequence[Evaluation], chosen: str | None, said: Sequence[str]) -> Figure:
+    """J, differences from the reference and what follows from them, on a card of TensorBoard.
+
+    Args:
+        order: the policies, the best first.
+        chosen: as of `comparison`.
+        said: more sentences.
+    """
+    lines = [part for line in (*verdict_lines(order, chosen), *said) for part in wrap(line, CARD_LETTERS)]
+    shown, reference = on_card(order), references(order, chosen)[0]
+    apart = paired(order, reference)
+    foot = 0.3 + CARD_ROW * len(shown) + 0.28
+    with rc_context({**STYLE, "font.size": 8}):
+        page = Page.of(CARD_WIDTH, foot + LINE * len(lines))
+        left = names_width(shown) - 0.15
+        write_names(page, 0.3, shown, CARD_ROW)
+        page.text(left + 0.15, 0.05, "J [95 %]", fontweight="bold")
+        for k, each in enumerate(shown):
+            page.text(left + 0.15, 0.3 + (k + 0.5) * CARD_ROW, estimate_cell(objective(each)), va="center")
+        axes = page.axes(left + 1.55, 0.3, CARD_WIDTH - left - 1.75, CARD_ROW * len(shown))
+        forest(axes, Panel("", [apart[each.policy] for each in shown], signed=True))
+        head = shortened(f"J − {reference.label}", 20)
+        page.text(CARD_WIDTH - 0.05, 0.05, head, ha="right", fontweight="bold")
+        for k, line in enumerate(lines):
+            page.text(0.1, foot + LINE * k, line)
+        return page.figure
+
+
+def measures_card(order: Sequence[Evaluation]) -> Figure:
+    """What decides besides J, by rank, on a card of TensorBoard."""
+    shown = on_card(order)
+    panels = [
+        Panel(each.title.replace(" [", "\n["), [each.estimate(policy) for policy in shown])
+        for each in measures(order[0].scenario)
+        if each.metric not in ("latency_mean_s", "task_latency_mean_s")
+    ]
+    with rc_context({**STYLE, "font.size": 8}):
+        page = Page.of(CARD_WIDTH, HEAD + CARD_ROW * len(shown) + 0.7)
+        width = (CARD_WIDTH - 0.4) / len(panels)
+        for k, panel in enumerate(panels):
+            place = (0.35 + k * width, HEAD, width - GAP, CARD_ROW * len(shown) + 0.4)
+            axes = page.axes(*place)
+            forest(axes, panel)
+            axes.set_title(panel.title, fontsize=8)
+        height = place[3] / len(shown)  # pyright: ignore[reportPossiblyUnboundVariable]
+        for k in range(len(shown)):
+            page.text(0.1, HEAD + (k + 0.5) * height, str(k + 1), va="center", color=policy_style(k)[0])
         return page.figure
 
 

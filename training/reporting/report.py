@@ -232,7 +232,7 @@ def print_tables(console: Console, titled: Mapping[str, Sequence[Mapping[str, st
     """Print tables by their titles, none wider than the terminal."""
     for title, rows in titled.items():
         for table in rich_tables(title, rows, console.width):
-            console.print(table)
+            console.print(table, "", sep="\n")
 
 
 def _rich_table(title: str, headers: Sequence[str], rows: Sequence[Mapping[str, str]], keys: int) -> Table:
@@ -281,13 +281,13 @@ def page(evaluations: Sequence[Evaluation], chosen: str | None = None) -> str:
 def verdict_lines(evaluations: Sequence[Evaluation], chosen: str | None = None) -> list[str]:
     """Which policy is best, by how much, and whether that is certain, a sentence each."""
     first = best(evaluations)
-    lines = [f"Best: {first.label}, J = {estimate_cell(objective(first))}."]
+    lines = [f"{first.label} is best: J = {estimate_cell(objective(first))}."]
     others = [each for each in references(evaluations, chosen) if each is not first]
     for other in others or [each for each in ranked(evaluations) if each is not first][:1]:
         apart = paired(evaluations, other)[first.policy]
-        certain = "not certain: the interval holds zero" if tied(apart) else "certain at 95 %"
-        low = f"{-apart.mean:.4g} below {other.label}"
-        lines.append(f"{low}, paired interval [{-apart.high:.4g}, {-apart.low:.4g}]: {certain}.")
+        bounds = f" [{-apart.high:.3g}, {-apart.low:.3g}]" if apart.low < apart.high else ""
+        certain = "not certain, the interval holds zero" if tied(apart) else "certain at 95 %"
+        lines.append(f"{-apart.mean:.3g}{bounds} below {other.label}: {certain}.")
     return lines
 
 

@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from gpualloc_env import Agent, Objective, Platform, Scenario, Trace, Traffic
+from gpualloc_env import Agent, Network, Node, Objective, Platform, Scenario, Trace, Traffic
 from gpualloc_env.scenario.tasks import Sessions, Workflow
 from gpualloc_env.scenario.traffic import Burst, Cycle, Surge
 
-UNLIMITED = {"load_mb_per_s", "keep_alive_s"}  # infinite by default
+UNLIMITED = {"load_mb_per_s", "keep_alive_s", "sleep_after_s", "wake_mb_per_s"}  # infinite by default
 NEEDED = {
     Agent: {"name": "a", "model_mb": 1, "throughput_rps": 1},
     Platform: {},
     Objective: {},
+    Node: {"memory_mb": 1, "speed": 1},
+    Network: {},
     Trace: {},
     Sessions: {},
     Workflow: {"entry": "a", "end": 0.5, "specialists": ("b",)},
@@ -38,7 +40,7 @@ def numbers(model: type[BaseModel]):
         (model, name)
         for model in NEEDED
         for name in numbers(model)
-        if name not in UNLIMITED | {"rates_rps", "routing", "slice"}
+        if name not in UNLIMITED | {"network_mb_per_s", "rates_rps", "routing", "slice"}
     ],
 )
 @pytest.mark.parametrize("value", [10**19, 10**400, 1e19, math.inf, math.nan, "1", True, -1])
