@@ -18,11 +18,11 @@ $(VENV)/docs-ready: $(VENV)/ready
 
 demo: $(VENV)/ready
 	$(BIN)/python -m training.train --scenario serverless --allocator ppo-residual --total-steps 500000 --seed 0 --out runs/demo/my-ppo
-	$(BIN)/python -m training.compare --scenario serverless --policies static round-robin adaptive receding-horizon runs/demo/my-ppo training/pretrained/ppo-residual-serverless/seed-0.npz --episodes 100 --seed 10000 --out runs/demo/serverless
+	$(BIN)/python -m training.compare --scenario serverless --policies static round-robin adaptive receding-horizon runs/demo/my-ppo training/pretrained/ppo-residual-serverless --episodes 100 --seed 10000 --out runs/demo/serverless
 	$(BIN)/python -m training.compare --scenario paper --policies static round-robin adaptive --episodes 1 --seed 10000 --out runs/demo/paper
 	@echo
 	@echo "Figures:      runs/demo/serverless/comparison.png and runs/demo/paper/comparison.png"
-	@echo "TensorBoard:  $(BIN)/tensorboard --logdir runs/demo    then open http://localhost:6006"
+	@echo "TensorBoard:  $(BIN)/tensorboard --logdir runs/demo/serverless/tensorboard    then open http://localhost:6006"
 
 # Everything essential; `make check` runs the exhaustive cases too. Two processes share the cores, a file each.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile

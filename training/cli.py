@@ -4,8 +4,10 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from io import TextIOWrapper
 from typing import Any, NoReturn, TypeVar
 
@@ -16,6 +18,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -25,6 +28,7 @@ from training.limits import with_limits_in_help
 
 Config = TypeVar("Config")
 Item = TypeVar("Item")
+SECONDS_A_LINE = 10.0
 MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
@@ -48,6 +52,8 @@ def call(main: Callable[[Config], None], config: Config) -> None:
         sys.exit(0)
     except (ValueError, OSError) as error:
         fail(error)
+    except MemoryError as error:
+        fail(f"this machine has too little memory for that ({error}); ask for less at a time")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -61,7 +67,7 @@ class Terminated(BaseException):
     """SIGTERM has come: what is unfinished is removed on the way out."""
 
 
-def fail(error: Exception) -> NoReturn:
+def fail(error: Exception | str) -> NoReturn:
     """End with the message that names the mistake and its remedy."""
     print(f"error: {error}", file=sys.stderr)
     sys.exit(MISTAKE)
@@ -89,13 +95,13 @@ def status_console() -> Console:
     return Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
 
-def results_console(width: int = 130) -> Console:
-    """Where a command prints its results, so wide where the output is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else width, markup=False, highlight=False)
+def results_console() -> Console:
+    """Where a command prints its results, 80 letters wide where the output is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else 80, markup=False, highlight=False)
 
 
 def progress_bars(console: Console, *, counted: bool = False, shown: bool = True, width: int = 0) -> Progress:
-    """A bar for each task of a command.
+    """A bar for each task of a command, or a line every ten seconds where there is no terminal.
 
     Args:
         console: where to.
@@ -105,7 +111,37 @@ def progress_bars(console: Console, *, counted: bool = False, shown: bool = True
     """
     columns: list[ProgressColumn] = [TextColumn(f"{{task.description:<{width}}}", markup=False), BarColumn()]
     columns += [MofNCompleteColumn(), TimeRemainingColumn()] if counted else [TimeElapsedColumn()]
+    if shown and not console.is_terminal:
+        return ProgressLines(*columns, console=console, disable=True)
     return Progress(*columns, console=console, disable=not shown)
+
+
+class ProgressLines(Progress):
+    """Progress as lines of a log: of a task that has moved, not more often than every ten seconds."""
+
+    def __init__(self, *columns: ProgressColumn, console: Console, disable: bool) -> None:
+        super().__init__(*columns, console=console, disable=disable)
+        self._last = time.monotonic()
+
+    def update(self, task_id: TaskID, **fields: Any) -> None:
+        """Move a task on, and say so if it is time."""
+        super().update(task_id, **fields)
+        self._say(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """Move a task on, and say so if it is time."""
+        super().advance(task_id, advance)
+        self._say(task_id)
+
+    def _say(self, task_id: TaskID) -> None:
+        now = time.monotonic()
+        if now - self._last < SECONDS_A_LINE:
+            return
+        self._last = now
+        task = next(task for task in self.tasks if task.id == task_id)
+        left = f", {timedelta(seconds=round(task.time_remaining))} left" if task.time_remaining else ""
+        done = f"{task.completed:,.0f} of {task.total or 0:,.0f}"
+        self.console.print(f"{task.description}: {done} ({task.percentage:.0f} %){left}")
 
 
 def track(items: Sequence[Item], description: str, console: Console) -> Iterable[Item]:

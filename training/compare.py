@@ -4,16 +4,19 @@ python -m training.compare --scenario serverless --policies static adaptive runs
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from rich.console import Console
 
 from baselines import PRIVILEGED, Policy
+from baselines.bounds import FutureError, needs_a_fluid
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario
 from training.artifacts.policies import AgentsError, kind_of, load_policies, named, policy_of
+from training.artifacts.training_record import read_record
 from training.cli import results_console, run, status_console, track
 from training.evaluation.evaluate import Evaluation, evaluate, joined
 from training.evaluation.held_out import count_episodes, held_out_among_others, held_out_scenario
@@ -28,16 +31,22 @@ from training.reporting.heatmap import draw_heatmap
 from training.reporting.report import (
     Summary,
     overview,
-    rich_table,
+    page,
+    print_tables,
     summary,
     tables,
     write_episodes,
     write_json,
+    write_table,
 )
+from training.reporting.task_figure import draw_task, example
 
 ALL = "all"
-ENTRIES = ("summary.json", "episodes.csv", "config.json", "comparison.png", "tensorboard")
-OWNED = (*ENTRIES, "heatmap.png", *SCENARIOS)
+ENTRIES = (
+    *("summary.json", "episodes.csv", "comparison.csv", "comparison.md", "config.json"),
+    *("comparison.png", "comparison.svg", "tensorboard"),
+)
+OWNED = (*ENTRIES, "task.png", "task.svg", "heatmap.png", "heatmap.svg", *SCENARIOS)
 """What a comparison of one scenario or of all may write."""
 
 
@@ -54,6 +63,9 @@ class CompareConfig(Overrides):
     `clairvoyant` searches a good schedule for every episode with its arrivals known, which takes
     seconds an episode; it shows what could be attained and is labelled as knowing the future.
     """
+    reference: str | None = None
+    """The policy, one of `policies`, from which paired differences of J are shown besides those from
+    `adaptive`; default: the best baseline."""
     episodes: Annotated[int, Limits(1)] = 100
     """Held-out episodes that every policy plays; of a log, at most its windows."""
     seed: Annotated[int, Limits(0, FIRST_VALIDATION_SEED, open_high=True)] = 10000
@@ -75,19 +87,18 @@ def main(config: CompareConfig) -> None:
     with staged(config.out, OWNED, mark="summary.json") as directory:
         for name, contest in zip(names, contests, strict=True):
             evaluations = contest.run(directory / name if everything else directory, config, status)
-            summaries[name] = summary(evaluations, config.seed)
-            for title, rows in tables(evaluations).items():
-                printed[f"{name}: {title}" if everything else title] = rows
+            summaries[name] = summary(evaluations, config.seed, config.reference)
+            printed |= tables(evaluations, contest.name_of(config.reference))
         if everything:
             write_json(directory / "summary.json", {"scenarios": summaries})
             write_config(directory / "config.json", asdict(config))
             attempted(draw_heatmap, directory / "heatmap.png", summaries, warn=status.print)
-            printed["Objective J by scenario (lower is better)"] = overview(summaries)
     console = results_console()
-    for title, rows in printed.items():
-        console.print(rich_table(title, rows), "", sep="\n")
-    place = config.out if everything else config.out / "tensorboard"
-    console.print(f"Results in {config.out}; charts with: tensorboard --logdir {place}")
+    print_tables(console, printed)
+    if everything:
+        print_tables(console, {"J by scenario (lower is better)": overview(summaries)})
+    place = config.out / (next(iter(summaries)) if everything else "") / "tensorboard"
+    console.print(f"Results in {config.out}; charts with: tensorboard --logdir {place}", soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -110,15 +121,21 @@ class Contest:
             config: what to compare.
             name: the scenario.
             status: where to say what is played, and what is not.
-            skip_misfits: leave out a policy that was trained for other agents, and say so.
+            skip_misfits: leave out a policy that cannot play the scenario, and say so.
         """
         scenario = make_scenario(config, name)
         policies: dict[str, list[Policy] | None] = {}
-        asked = named(config.policies)
+        if config.reference is not None and config.reference not in config.policies:
+            raise ValueError(
+                f"reference {config.reference!r} does not play; give one of {', '.join(config.policies)}"
+            )
+        asked = named(config.policies, "" if config.scenario == ALL else scenario.key)
         for label, given in asked.items():
             try:
+                if given in PRIVILEGED:
+                    needs_a_fluid(scenario)
                 policies[label] = None if given in PRIVILEGED else load_policies(given, scenario)
-            except AgentsError as error:
+            except (AgentsError, FutureError) as error:
                 if not skip_misfits:
                     raise
                 status.print(f"{name} without {label}: {error}")
@@ -137,12 +154,25 @@ class Contest:
         directory.mkdir(exist_ok=True)
         what = f"Evaluating on {self.scenario.name}"
         evaluations = [self.evaluation(name, config.seed) for name in track([*self.policies], what, status)]
-        write_json(directory / "summary.json", summary(evaluations, config.seed))
+        chosen = self.name_of(config.reference)
+        write_json(directory / "summary.json", summary(evaluations, config.seed, chosen))
         write_episodes(directory / "episodes.csv", evaluations, config.seed)
+        write_table(directory / "comparison.csv", next(iter(tables(evaluations, chosen).values())))
+        (directory / "comparison.md").write_text(page(evaluations, chosen), encoding="utf-8")
         write_config(directory / "config.json", asdict(config))
-        figure = attempted(draw, directory / "comparison.png", evaluations, config.seed, warn=status.print)
-        write_runs(directory / "tensorboard", evaluations, figure)
+        shown = partial(attempted, warn=status.print)
+        figures = {"comparison": shown(draw, directory / "comparison.png", evaluations, config.seed, chosen)}
+        task = example(evaluations)
+        if task is not None:
+            figures["one task"] = shown(draw_task, directory / "task.png", evaluations, task, config.seed)
+        found = {name: read_record(Path(self.given[name])) for name in self.policies}
+        records = {name: record for name, record in found.items() if record is not None}
+        write_runs(directory / "tensorboard", evaluations, figures, records, chosen)
         return evaluations
+
+    def name_of(self, reference: str | None) -> str | None:
+        """The name under which the policy appears that was asked for as the reference."""
+        return next((name for name, given in self.given.items() if given == reference), None)
 
     def evaluation(self, name: str, seed: int) -> Evaluation:
         """What one policy does in the episodes, the first seeded `seed`; the mean of its training seeds."""

@@ -26,7 +26,7 @@ from training.fitting.log_statistics import Statistics, statistics
 from training.fitting.request_streams import RequestStreams, request_streams, rounded
 from training.fitting.traffic_fit import SHORTEST_BURST_S, fit_traffic
 from training.limits import Limits, check_limits
-from training.reporting.report import markdown_table, rich_table
+from training.reporting.report import markdown_table, print_tables
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,7 @@ def main(config: FitConfig) -> None:
     texts = [markdown_table(rows) for rows in tables.values()]
     write_scenario(config.out, scenario, [command, f"Log: {log.path}", "", *texts, "", *said])
     console = results_console()
-    for title, rows in tables.items():
-        console.print(rich_table(title, rows), "", sep="\n")
+    print_tables(console, tables)
     console.print(*said, "", sep="\n", soft_wrap=True)
     again = f"python -m training.compare --scenario {shlex.quote(str(config.out))}"
     console.print(f"Scenario in {config.out}; try: {again}", soft_wrap=True)

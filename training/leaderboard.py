@@ -3,7 +3,7 @@
 python -m training.leaderboard --episodes 100 --seed 10000 --out runs/leaderboard
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from baselines import POLICIES, PRIVILEGED, Policy, lower_bounds
+from baselines.bounds import needs_a_fluid
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario
@@ -39,10 +40,11 @@ from training.reporting.leaderboard_report import (
     write_csv,
     write_markdown,
 )
-from training.reporting.report import rich_table, write_json
+from training.reporting.report import print_tables, write_json
 
-FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "headroom.png", "power.png", "config.json")
-OWNED = (*FILES, "profiles.png")
+FIGURES = ("headroom.png", "headroom.svg", "power.png", "power.svg")
+FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "config.json", *FIGURES)
+OWNED = (*FILES, "profiles.png", "profiles.svg")
 """Performance profiles are drawn where a policy was learned."""
 ALL = "all"
 SYNTHETIC = tuple(name for name, each in SCENARIOS.items() if each.trace is None)
@@ -79,8 +81,8 @@ def main(config: LeaderboardConfig) -> None:
     status = status_console()
     check_limits(config)
     check_evaluation_seeds(config.seed, config.episodes)
-    policies = named([each for given in config.policies for each in (POLICIES if given == ALL else [given])])
-    if "adaptive" not in policies:
+    policies = [each for given in config.policies for each in (POLICIES if given == ALL else [given])]
+    if "adaptive" not in named(policies):
         raise ValueError("policies must include 'adaptive': the headroom is measured from it")
     contests = {name: contest(config, name) for name in config.scenarios}
     with staged(config.out, OWNED, mark="leaderboard.json") as directory:
@@ -93,24 +95,23 @@ def main(config: LeaderboardConfig) -> None:
         attempted(draw_power, directory / "power.png", boards, warn=status.print)
         if any(entry.kind == "learned" for board in boards.values() for entry in board.entries):
             attempted(draw_profiles, directory / "profiles.png", boards, warn=status.print)
-    console = results_console(150)
-    for title, rows in rows_by_scenario(boards).items():
-        console.print(rich_table(title, rows), "", sep="\n")
-    console.print(
-        rich_table("Summary", summary_rows(boards)), *notes(boards), f"Results in {config.out}", sep="\n\n"
-    )
+    console = results_console()
+    print_tables(console, {**rows_by_scenario(boards), "Summary": summary_rows(boards)})
+    console.print(*notes(boards), f"Results in {config.out}", sep="\n\n", soft_wrap=True)
 
 
 def contest(config: LeaderboardConfig, name: str) -> tuple[Scenario, int]:
     """A scenario, and how many episodes of it are played."""
     several = len(config.scenarios) > 1
     scenario = (held_out_among_others if several else held_out_scenario)(name, config)
+    if PRIVILEGED.keys() & set(config.policies):
+        needs_a_fluid(scenario)
     return scenario, count_episodes(config.episodes, scenario) if scenario.varies else 1
 
 
 def played(
     config: LeaderboardConfig,
-    policies: Mapping[str, str],
+    policies: Sequence[str],
     contests: Mapping[str, tuple[Scenario, int]],
     status: Console,
 ) -> dict[str, Board]:
@@ -120,7 +121,7 @@ def played(
         bounds_meanwhile(config, contests, progress) as bounds,
     ):
         entries = {
-            name: play(config.seed, policies, scenario, episodes, progress)
+            name: play(config.seed, named(policies), scenario, episodes, progress)
             for name, (scenario, episodes) in contests.items()
         }
         return {

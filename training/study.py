@@ -27,7 +27,7 @@ from training.learning.defaults import DEFAULTS, default_settings
 from training.learning.kinds import KINDS, kind_of
 from training.learning.selection import Selection, validation_objective
 from training.limits import Limits, check_limits
-from training.reporting.report import UNDEFINED, rich_table
+from training.reporting.report import UNDEFINED, print_tables
 from training.search.search_space import SPACE, distributions, make_study, rounded
 from training.search.trial_journal import TrialJournal
 from training.search.trial_table import Trial, write_trials
@@ -113,7 +113,7 @@ def main(config: StudyConfig) -> None:
             write_tables(config.file, found, HEADER)
     console = results_console()
     title = f"{config.allocator} on {scenario.name}: {finding(config, trials, best, better)}"
-    console.print(rich_table(title, [row(trials, k) for k in dict.fromkeys((0, best))]))
+    print_tables(console, {title: [row(trials, k) for k in dict.fromkeys((0, best))]})
     console.print(f"Trials and settings in {config.out}; {adoption(config, better)}", soft_wrap=True)
 
 
@@ -222,7 +222,7 @@ def confirmed(
         each = replace(training(config, trial.settings, seed, config.confirm_steps), out=out)
         bar = progress.add_task(f"trial {number}, fresh seed {seed}", total=whole_steps(each))
         with claimed(out, asdict(each)):
-            train(each, scenario, progress, bar)
+            train(each, scenario, {}, progress, bar)
         result = json.loads((out / RESULT).read_text(encoding="utf-8"))
         found.append(round(result["best"]["objective"], DECIMALS))
     return tuple(found)

@@ -4,6 +4,7 @@ python -m training.train --scenario serverless --allocator ppo --total-steps 100
 """
 
 import shlex
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,13 +15,19 @@ import tyro
 from rich.progress import Progress
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
+from torch.utils.tensorboard import SummaryWriter
 
 from baselines import policy_for
+from gpualloc_env.memory import physical_memory
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
+from training.artifacts.policies import named
+from training.artifacts.training_record import settings_of
 from training.cli import options, progress_bars, run, status_console
 from training.evaluation.seeds import FIRST_TRAINING_SEED, LAST_RUN_SEED, check_run_seeds, first_seed_of_run
+from training.files.provenance import git_commit
 from training.files.run_directory import (
     CHECKPOINT,
     CONFIG,
@@ -41,9 +48,12 @@ from training.learning.kinds import KINDS, help_text, kind_of
 from training.learning.outcome import write_outcome
 from training.learning.paired_vec_env import PairedVecEnv
 from training.learning.sb3_vec_env import BatchVecEnv
-from training.learning.selection import Selection, validation_objective
+from training.learning.selection import Selection, baseline_objectives, validation_objective
 from training.limits import Limits, check_limits
+from training.reporting.event_files import add_hparams
+from training.reporting.report import markdown_table
 
+VALIDATION = "1 J in validation (lower is better)"
 AllocatorName = Annotated[str, tyro.conf.arg(metavar="|".join(KINDS), help=help_text())]
 
 
@@ -120,9 +130,11 @@ def main(config: TrainConfig) -> None:
     ):
         for each in runs:
             locks.enter_context(claimed(each.out, asdict(each)))
+        unfinished = config.validate_every and any(not (each.out / RESULT).exists() for each in runs)
+        levels = baseline_objectives(scenario, config.validation_episodes) if unfinished else {}
         bars = [progress.add_task(f"seed {each.seed}", total=whole_steps(each), start=False) for each in runs]
         for each, bar in zip(runs, bars, strict=True):
-            train(each, scenario, progress, bar)
+            train(each, scenario, levels, progress, bar)
             print(f"Allocator in {each.out}; curves with: tensorboard --logdir {each.out / TENSORBOARD}")
             print(f"Compare it with: {compare_command(each)}")
 
@@ -167,8 +179,10 @@ def whole_steps(config: TrainConfig) -> int:
     return -(-config.total_steps // rollout_size(config)) * rollout_size(config)
 
 
-def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any) -> None:
-    """Train one run, then write the allocator and what it was chosen by."""
+def train(
+    config: TrainConfig, scenario: Scenario, levels: Mapping[str, float], progress: Progress, task: Any
+) -> None:
+    """Train one run, then write the allocator and what it was chosen by, beside J of baselines."""
     if (config.out / RESULT).exists():
         progress.update(task, completed=whole_steps(config))
         print(f"The run in {config.out} is complete; nothing to do")
@@ -179,8 +193,13 @@ def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any
     contents = load(config.out / CHECKPOINT)
     step = contents["learner"]["num_timesteps"] if contents else 0
     curves = Curves(
-        config.out / TENSORBOARD / config.allocator, contents["written"] if contents else {}, step
+        config.out / TENSORBOARD / next(iter(named([str(config.out)]))),
+        f"{scenario.name} training",
+        contents["written"] if contents else {},
+        step,
     )
+    if contents is None:
+        describe(config, curves, levels)
     model.set_logger(curves.logger())
     selection = contents["selection"] if contents else Selection()
     if contents:
@@ -193,7 +212,9 @@ def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any
         validate_every=config.validate_every,
         patience=config.patience,
         validate=lambda model: validation_objective(model, transform, scenario, config.validation_episodes),
-        record=lambda step, objective: curves.writer.add_scalar("validation/objective", objective, step),
+        record=lambda step, objective: curves.writer.add_scalar(
+            f"{curves.group}/{VALIDATION}", objective, step
+        ),
         keep=lambda model: save(config.out / CHECKPOINT, model, selection, curves.written()),
         show=lambda step: progress.update(task, completed=step),
     )
@@ -201,8 +222,26 @@ def train(config: TrainConfig, scenario: Scenario, progress: Progress, task: Any
     # The counters are the run's own, so that `learn` is told what is left, not what was asked for.
     callbacks = [EpisodeLog(), CriticFirst(config.critic_updates), boundaries]
     model.learn(whole_steps(config) - step, callback=callbacks, reset_num_timesteps=False)
+    if selection.best is not None:
+        tag = f"{curves.group}/2 best J in validation (lower is better)"
+        curves.writer.add_scalar(tag, selection.best[1], selection.best[0])
+        row = {"policy": curves.directory.name, "scenario": scenario.name, **settings_of(asdict(config))}
+        add_hparams(curves.writer, row, {tag: selection.best[1]})
     curves.close()
-    write_outcome(config.out, model, transform, selection, stopped_early=boundaries.stopped)
+    write_outcome(config.out, model, transform, selection, baselines=levels, stopped_early=boundaries.stopped)
+
+
+def describe(config: TrainConfig, curves: Curves, levels: Mapping[str, float]) -> None:
+    """Say in TensorBoard what the run is, and draw J of the baselines as level lines, unless it was said."""
+    for name, level in levels.items():
+        directory = config.out / TENSORBOARD / name
+        if not directory.exists():
+            with SummaryWriter(str(directory)) as writer:
+                for step in (0, whole_steps(config)):
+                    writer.add_scalar(f"{curves.group}/{VALIDATION}", level, step)
+    said = {**asdict(config), "git commit": git_commit()}
+    rows = [{"setting": name, "value": str(value)} for name, value in said.items() if value is not None]
+    curves.writer.add_text(f"{curves.group} configuration", markdown_table(rows))
 
 
 def take_weights(model: PPO, run: Path) -> None:
@@ -289,6 +328,14 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
         raise ValueError(
             f"batch_size must divide num_envs × rollout_steps = {rollout_size(config)}, "
             f"got {config.batch_size}"
+        )
+    # float32 twice: as played, and shuffled for the updates.
+    needed = 8 * rollout_size(config) * len(scenario.agents) * len(OBSERVATION_FEATURES)
+    memory = physical_memory()
+    if memory is not None and needed > memory:
+        raise ValueError(
+            f"num_envs × rollout_steps = {rollout_size(config)} need {needed / 1e9:.3g} GB "
+            f"of memory, and this machine has {memory / 1e9:.3g} GB; lower rollout_steps or num_envs"
         )
     if config.start_from is not None:
         if not (config.start_from / MODEL).is_file():

@@ -18,7 +18,7 @@ from training.files.provenance import write_config
 from training.files.staging import staged
 from training.limits import Limits, check_limits
 from training.reporting.figure_style import attempted
-from training.reporting.report import markdown_table, rich_table, write_json
+from training.reporting.report import markdown_table, print_tables, write_json
 from training.validation import closed_forms
 from training.validation.checks import Check, check_record, check_rows
 from training.validation.partings import (
@@ -31,7 +31,7 @@ from training.validation.partings import (
 )
 from training.validation.validation_figure import draw_validation
 
-ENTRIES = ("validation.json", "validation.md", "validation.png", "config.json")
+ENTRIES = ("validation.json", "validation.md", "validation.png", "validation.svg", "config.json")
 SIMULATORS = ("ciw", "simpy")
 QUICK_EFFORT = 0.25
 
@@ -67,9 +67,8 @@ def main(config: ValidateConfig) -> None:
         write_config(directory / "config.json", asdict(config))
         shown = (results["M/D/1"], results["M/D/1 by step"], by_burst, by_step)
         attempted(draw_validation, directory / "validation.png", *shown, warn=status.print)
-    console = results_console(150)
-    for title, rows in titled.items():
-        console.print(rich_table(title, rows), "", sep="\n")
+    console = results_console()
+    print_tables(console, titled)
     failed = [f"{check.name} ({check.against})" for check in checks if not check.passed]
     console.print(f"{len(checks) - len(failed)} of {len(checks)} checks pass; results in {config.out}")
     if failed:

@@ -119,14 +119,18 @@ def _check(given: Array, shapes: tuple[tuple[int, ...], ...], name: str) -> None
         raise ValueError(f"{name} must be finite and not negative, got {given[place]} at {place}")
 
 
+class FutureError(ValueError):
+    """What knowing the future is worth cannot be found for a scenario."""
+
+
 def needs_a_fluid(scenario: Scenario) -> None:
     """Refuse a scenario whose requests are no fluid: the programme is one of fluid queues.
 
     Raises:
-        ValueError: its agents serve calls one by one.
+        FutureError: its agents serve calls one by one.
     """
     if scenario.service != "fluid":
-        raise ValueError(
+        raise FutureError(
             f"scenario {scenario.name!r} serves calls one by one; a schedule with the future known can only "
             "be found for a fluid of requests; `lower_bounds` says what no policy can undercut"
         )

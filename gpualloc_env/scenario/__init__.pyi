@@ -2,7 +2,10 @@ from .agents import LLM_AGENTS as LLM_AGENTS
 from .agents import PAPER_AGENTS as PAPER_AGENTS
 from .agents import SATURATING_AGENTS as SATURATING_AGENTS
 from .agents import Agent as Agent
+from .clusters import CLUSTERS as CLUSTERS
 from .loading import load_scenario as load_scenario
+from .nodes import Network as Network
+from .nodes import Node as Node
 from .objective import Objective as Objective
 from .overrides import Overrides as Overrides
 from .platform import FRICTIONLESS as FRICTIONLESS
@@ -22,6 +25,7 @@ from .traffic import Surge as Surge
 from .traffic import Traffic as Traffic
 
 __all__ = [
+    "CLUSTERS",
     "FRICTIONLESS",
     "LLM_AGENTS",
     "PAPER_AGENTS",
@@ -32,6 +36,8 @@ __all__ = [
     "Agent",
     "Burst",
     "Cycle",
+    "Network",
+    "Node",
     "Objective",
     "Overrides",
     "Platform",

@@ -33,6 +33,13 @@ class Platform(Model):
     """Speed at which weights reach the GPU [MB/s]; infinite means at once."""
     keep_alive_s: Annotated[Unbounded, Field(ge=0)] = inf
     """Idle time after which a model is unloaded [s]; infinite means never."""
+    sleep_after_s: Annotated[Unbounded, Field(ge=0)] | None = None
+    """In a cluster, idle time after which a model leaves its GPU [s], to sleep in the host's memory until
+    `keep_alive_s`; none is `keep_alive_s` itself, after which it is gone at once."""
+    wake_s: Seconds = 0.0
+    """In a cluster, fixed part of the time in which a sleeping model wakes [s]."""
+    wake_mb_per_s: Annotated[Unbounded, Field(gt=0)] = inf
+    """In a cluster, speed at which weights go from the host to a GPU [MB/s]; infinite means at once."""
     usd_per_gpu_hour: Weight = 0.72
     """Price of one GPU for an hour [$]."""
 

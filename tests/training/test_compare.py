@@ -69,8 +69,8 @@ def test_one_episode_has_a_degenerate_interval(paper):
     for policy in paper["policies"].values():
         mean = policy["objective"]["mean"]
         assert policy["objective"]["ci95"] == [mean, mean] and mean == policy["metrics"]["objective"]
-    assert paper["paired"]["reference"] == "round-robin"
-    assert paper["paired"]["objective_difference"]["round-robin"] == {"mean": 0.0, "ci95": [0.0, 0.0]}
+    assert paper["best"] == "round-robin" and set(paper["paired"]) == {"round-robin", "adaptive"}
+    assert paper["paired"]["round-robin"]["round-robin"] == {"mean": 0.0, "ci95": [0.0, 0.0]}
 
 
 def test_several_episodes(tmp_path):
@@ -91,8 +91,8 @@ def test_several_episodes(tmp_path):
         low, high = policy["objective"]["ci95"]
         assert low < policy["objective"]["mean"] < high
     objectives = {name: policy["objective"]["mean"] for name, policy in summary["policies"].items()}
-    differences = summary["paired"]["objective_difference"]
-    assert summary["paired"]["reference"] == min(objectives, key=objectives.__getitem__)
+    assert summary["best"] == min(objectives, key=objectives.__getitem__)
+    differences = summary["paired"][summary["best"]]
     assert abs(objectives["static"] - objectives["adaptive"]) == pytest.approx(
         max(difference["mean"] for difference in differences.values())
     )
@@ -107,7 +107,14 @@ def test_several_episodes(tmp_path):
     assert set(config["versions"]) == {"gpualloc_env", "python", *PACKAGES}
 
     compare(tmp_path / "second", *arguments)
-    for name in ("summary.json", "episodes.csv", "comparison.png"):
+    for name in (
+        "summary.json",
+        "episodes.csv",
+        "comparison.csv",
+        "comparison.md",
+        "comparison.png",
+        "comparison.svg",
+    ):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
 
@@ -117,7 +124,7 @@ def test_a_second_comparison_replaces_the_first_and_leaves_other_files(tmp_path)
     (out / "notes.md").write_text("mine")
     compare(out, "--scenario", "paper", "--policies", "round-robin", "--episodes", "1")
     assert {path.name for path in out.iterdir()} == {*ENTRIES, "notes.md"}
-    assert {path.name for path in (out / "tensorboard").iterdir()} == {"round-robin", "comparison"}
+    assert {path.name for path in (out / "tensorboard").iterdir()} == {"1 round-robin", "comparison"}
 
 
 def test_metrics_without_requests_are_left_out_of_the_mean():
@@ -145,6 +152,9 @@ def test_runs_of_the_same_name_are_kept_apart(tmp_path):
     a, b = tmp_path / "a" / "ppo", tmp_path / "b" / "ppo"
     assert named([str(a)]) == {"ppo": str(a)}
     assert named(["static", str(a), str(b)]) == {"static": "static", "a/ppo": str(a), "b/ppo": str(b)}
+    ours = {"ppo": "x/ppo-serverless", "ppo-bursty/seed-0": "x/ppo-bursty/seed-0.npz"}
+    assert named(ours.values(), "serverless") == ours
+    assert list(named(["x/ppo", "x/ppo-serverless"], "serverless")) == ["ppo", "ppo-serverless"]
     static = tmp_path / "static"
     assert list(named(["static", str(static)])) == ["static", f"{tmp_path.name}/static"]
 
@@ -179,6 +189,7 @@ def test_every_window_of_a_log_is_played_once(log, tmp_path, capsys):
         (["--policies"], "no policies"),
         (["--scenario", "servrless"], "did you mean 'serverless'?"),
         (["--scenario", "trace"], "give its path"),
+        (["--scenario", "magentic", "--trace", __file__], "no column 'session'"),
         (["--split", "eval"], "split='eval' has no meaning"),
         (["--episodes", "0"], "episodes must be at least 1, got 0"),
         (["--load", "nan"], "load = nan: input should be a finite number"),
@@ -215,6 +226,7 @@ def test_nothing_is_left_of_a_comparison_that_fails(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+SUMMARY = ("summary.json", "config.json", "heatmap.png", "heatmap.svg")
 FEW = {name: SCENARIOS[name] for name in ("paper", "fleet", "trace")}
 few_or_all = pytest.mark.parametrize(
     "registered",
@@ -238,7 +250,8 @@ def test_all_scenarios_are_compared_in_one_command(registered, tmp_path, capsys,
     summary = compare(out, "--scenario", "all", *arguments)
     unlogged = [name for name, scenario in registered.items() if scenario.trace is None]
     assert list(summary["scenarios"]) == unlogged
-    assert {path.name for path in out.iterdir()} == {*unlogged, "summary.json", "config.json", "heatmap.png"}
+    written = {"summary.json", "config.json", "heatmap.png", "heatmap.svg"}
+    assert {path.name for path in out.iterdir()} == {*unlogged, *written}
     for name in unlogged:
         assert sorted(path.name for path in (out / name).iterdir()) == sorted(ENTRIES)
         assert json.loads((out / name / "summary.json").read_text()) == summary["scenarios"][name]
@@ -246,7 +259,7 @@ def test_all_scenarios_are_compared_in_one_command(registered, tmp_path, capsys,
     assert "Without trace, which replays a request log" in printed.err
     assert "fleet without my-ppo: my-ppo was trained for 4 agents" in printed.err
     assert set(summary["scenarios"]["fleet"]["policies"]) == {"static"}
-    assert "Objective J by scenario" in printed.out
+    assert "J by scenario" in printed.out
     compare(out, "--scenario", "all", *arguments)
 
 
@@ -276,8 +289,8 @@ def test_every_baseline_plays_every_scenario_to_its_end_and_no_request_is_lost(
 
 
 def test_the_overview_has_a_column_for_each_policy_and_leaves_gaps():
-    objective = {"objective": {"mean": 1.0, "ci95": [1.0, 1.0]}}
-    summaries = {"a": {"policies": {"x": objective}}, "b": {"policies": {"x": objective, "y": objective}}}
+    x, y = ({"label": name, "objective": {"mean": 1.0, "ci95": [1.0, 1.0]}} for name in "xy")
+    summaries = {"a": {"policies": {"x": x}}, "b": {"policies": {"x": x, "y": y}}}
     assert overview(summaries) == [
         {"scenario": "a", "x": "1.000", "y": ""},
         {"scenario": "b", "x": "1.000", "y": "1.000"},

@@ -10,7 +10,7 @@ import training.compare
 import training.leaderboard
 from baselines import DEFAULTS
 from training.cli import call, run
-from training.compare import CompareConfig, main
+from training.compare import ENTRIES, CompareConfig, main
 from training.export import ExportConfig
 from training.export import main as export
 from training.leaderboard import LeaderboardConfig
@@ -63,7 +63,7 @@ def test_a_figure_that_fails_costs_a_warning_and_not_the_numbers(tmp_path, monke
     compare(tmp_path / "out", policies=("static",))
     assert "warning: without comparison.png, which could not be drawn: no fonts" in capsys.readouterr().err
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"summary.json", "episodes.csv", "config.json", "tensorboard"}
+    assert names == {*ENTRIES} - {"comparison.png", "comparison.svg"}
     # The next comparison replaces it all the same.
     monkeypatch.undo()
     compare(tmp_path / "out", policies=("static",))
@@ -100,16 +100,12 @@ def test_names_are_shown_as_they_are(tmp_path, capsys):
 )
 def test_captions_say_what_was_played(split, words, azure_log, tmp_path, monkeypatch):
     titles = []
-    real = training.reporting.figures.Figure.legend
-
-    def legend(figure, *arguments, title, **options):
-        titles.append(title)
-        return real(figure, *arguments, title=title, **options)
-
-    monkeypatch.setattr("training.reporting.figures.Figure.legend", legend)
+    real = training.reporting.figures.title
+    monkeypatch.setattr(
+        "training.reporting.figures.title", lambda *given: titles.append(real(*given)) or titles[0]
+    )
     compare(tmp_path / "out", scenario="trace", trace=azure_log, split=split, policies=("static",))
-    assert len(titles) == 1 and words in titles[0]
-    assert ("held-out" in titles[0]) == (split is None)
+    assert words in titles[0] and ("held-out" in titles[0]) == (split is None)
 
 
 def test_one_episode_of_a_varying_scenario_has_no_interval(tmp_path, capsys):
@@ -136,7 +132,7 @@ def test_a_directory_of_several_seeds_is_one_policy(several, tmp_path, capsys):
     assert learned["objective"]["mean"] == pytest.approx(one["objective"]["mean"])
     assert learned["metrics"] == pytest.approx(one["metrics"])
     assert "several (2 seeds)" in capsys.readouterr().out
-    assert (tmp_path / "out" / "tensorboard" / "several").is_dir()
+    assert any((tmp_path / "out" / "tensorboard").glob("? several (2 seeds)"))
 
 
 def test_export_asks_for_one_of_several_seeds(several, tmp_path, capsys):
@@ -150,7 +146,7 @@ def test_export_asks_for_one_of_several_seeds(several, tmp_path, capsys):
 def test_tables_are_printed_after_the_results_are_written(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        training.compare, "rich_table", lambda *_: seen.append((tmp_path / "out" / "summary.json").exists())
+        training.compare, "print_tables", lambda *_: seen.append((tmp_path / "out" / "summary.json").exists())
     )
     run(
         main,

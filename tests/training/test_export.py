@@ -174,8 +174,8 @@ def test_an_exported_allocator_is_compared_by_its_file(exported, trained_run, tm
     compare(CompareConfig(policies=policies, steps=20, episodes=3, out=tmp_path / "out"))
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())["policies"]
     means = {name: entry["objective"]["mean"] for name, entry in summary.items()}
-    assert set(means) == {"adaptive", "allocator.npz", trained_run.name}
-    assert means["allocator.npz"] == pytest.approx(means[trained_run.name], rel=1e-6)
+    assert set(means) == {"adaptive", "allocator", trained_run.name}
+    assert means["allocator"] == pytest.approx(means[trained_run.name], rel=1e-6)
     (warning,) = caplog.messages
     assert str(trained_run) in warning and "can run any code" in warning and "training.export" in warning
 

@@ -103,7 +103,7 @@ def test_a_seed_is_named_with_what_it_is_a_seed_of():
     assert list(named(["adaptive", "runs/my-ppo/seed-0", "pretrained/shared.npz"])) == [
         "adaptive",
         "my-ppo/seed-0",
-        "shared.npz",
+        "shared",
     ]
 
 

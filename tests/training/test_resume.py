@@ -32,7 +32,7 @@ TINY = {
     "validation_episodes": 2,
     "progress": False,
 }
-WALL_CLOCK = "time/fps"
+WALL_CLOCK = "serverless training: time/fps"
 
 
 def tiny(out, **changes):
@@ -58,7 +58,7 @@ def same(run, other):
 
 def curves(run):
     """Every scalar as (step, value), read without TensorBoard's own repairs."""
-    events = EventAccumulator(str(run / "tensorboard" / "ppo"), purge_orphaned_data=False)
+    events = EventAccumulator(str(run / "tensorboard" / run.name), purge_orphaned_data=False)
     events.Reload()
     return {
         tag: [(scalar.step, scalar.value) for scalar in events.Scalars(tag)]
@@ -111,8 +111,8 @@ def test_the_curve_is_one_without_gaps_or_repetitions(whole, interrupted, capsys
     assert f"from step {9 * 64}" in capsys.readouterr().out
     there = curves(interrupted)
     assert there == curves(whole)
-    assert [step for step, _ in there["train/value_loss"]] == list(range(128, 1601, 64))
-    assert len(list((interrupted / "tensorboard" / "ppo").iterdir())) == 2
+    assert [step for step, _ in there["serverless training: train/value_loss"]] == list(range(128, 1601, 64))
+    assert len(list((interrupted / "tensorboard" / interrupted.name).iterdir())) == 2
     assert same(whole, interrupted)
 
 

@@ -15,6 +15,7 @@ from training.evaluation.seeds import FIRST_TRAINING_SEED, FIRST_VALIDATION_SEED
 from training.learning.action_transform import simplex
 from training.learning.checkpoint import load
 from training.learning.sb3_vec_env import BatchVecEnv
+from training.learning.selection import BASELINES
 from training.train import TrainConfig, main
 
 
@@ -78,12 +79,17 @@ def test_a_run_keeps_its_model_configuration_versions_and_last_checkpoint(run):
 
 
 def test_tensorboard_scalars_name_their_units(run):
-    (directory,) = (run / "tensorboard").iterdir()
-    events = EventAccumulator(str(directory))
+    assert {path.name for path in (run / "tensorboard").iterdir()} <= {run.name, *BASELINES}
+    events = EventAccumulator(str(run / "tensorboard" / run.name))
     events.Reload()
     tags = set(events.Tags()["scalars"])
-    assert {"episode/latency [s]", "share [GPU]/reasoning", "episode/objective J (lower is better)"} <= tags
-    shares = [events.Scalars(f"share [GPU]/{agent.name}") for agent in load_scenario().agents]
+    assert {"episode/latency [s]", "share [GPU]/reasoning", "episode/objective J (lower is better)"} <= {
+        tag.removeprefix("serverless training: ") for tag in tags
+    }
+    assert all(tag.startswith("serverless training") for tag in tags)
+    shares = [
+        events.Scalars(f"serverless training: share [GPU]/{agent.name}") for agent in load_scenario().agents
+    ]
     assert all(0 < sum(share[k].value for share in shares) <= 1 for k in range(len(shares[0])))
 
 
@@ -158,10 +164,17 @@ def test_patience_stops_after_so_many_validations_without_a_gain(worsening):
 
 
 def test_the_validation_curve_is_in_tensorboard(worsening):
-    events = EventAccumulator(str(worsening / "tensorboard" / "ppo"))
+    events = EventAccumulator(str(worsening / "tensorboard" / worsening.name))
     events.Reload()
-    curve = json.loads((worsening / "result.json").read_text())["validation"]["curve"]
-    scalars = events.Scalars("validation/objective")
+    validation = json.loads((worsening / "result.json").read_text())["validation"]
+    curve, (tag,) = validation["curve"], [tag for tag in events.Tags()["scalars"] if "/1 J in val" in tag]
+    assert {"_hparams_/session_start_info"} <= set(events.summary_metadata)
+    assert any("configuration" in tag for tag in events.Tags()["tensors"])
+    for name in BASELINES:
+        level = EventAccumulator(str(worsening / "tensorboard" / name)).Reload().Scalars(tag)
+        assert [point.value for point in level] == pytest.approx([validation["baselines"][name]] * 2)
+        assert level[0].step == 0 < level[1].step
+    scalars = events.Scalars(tag)
     assert [scalar.step for scalar in scalars] == [point["step"] for point in curve]
     objectives = [point["objective"] for point in curve]
     assert [scalar.value for scalar in scalars] == pytest.approx(objectives, rel=1e-6)

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -117,11 +119,17 @@ def seed_runs(directory: Path) -> list[Path]:
     return sorted(directory.glob("seed-*/"))
 
 
-def named(policies: Sequence[str]) -> dict[str, str]:
+def named(policies: Sequence[str], scenario: str = "") -> dict[str, str]:
     """The policies by the names under which they appear.
 
     A run is called by the last part of its path, by the last two if that is a seed alone, and by as
     many parts as it takes where that is another's name too. The name of a baseline stays as it is.
+    On the scenario that its name ends with a policy does without that end: `ppo-serverless` is
+    `ppo` on `serverless`, unless that is another's name.
+
+    Args:
+        policies: names of baselines, files, and directories.
+        scenario: the key of the scenario on which they are judged; none by default.
 
     Raises:
         ValueError: no policy, or one that is given twice.
@@ -140,4 +148,7 @@ def named(policies: Sequence[str]) -> dict[str, str]:
         unique = (n for n in range(least, len(path)) if all(other[-n:] != path[-n:] for other in others))
         length = next(unique, len(path))
         names["/".join(path[-length:])] = given
-    return names
+    end = re.compile(rf"-{re.escape(scenario)}(?=/|$)") if scenario else re.compile("$")
+    short = {name: end.sub("", name.removesuffix(".npz")) for name in names}
+    shared = Counter([*short.values(), *known.difference(names)])
+    return {short[name] if shared[short[name]] == 1 else name: given for name, given in names.items()}

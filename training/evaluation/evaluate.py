@@ -36,6 +36,8 @@ class Steps:
     """T of each agent, its mean over the episodes, (N,) [requests/s]."""
     mean_rate: Array
     """λ̄ of each agent, its mean over the episodes, (N,) [requests/s]."""
+    calls: AnyArray | None = None
+    """The calls of the first episode, (C,) of CALL, where agents serve calls."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,15 @@ class Evaluation:
 
     @property
     def label(self) -> str:
-        """Its name in tables and figures."""
-        if self.kind == "privileged":
-            return f"{self.policy} (knows the future)"
-        name = self.policy.removesuffix(".npz")
-        return name if len(self.by_seed) == 1 else f"{name} ({len(self.by_seed)} seeds)"
+        """Its name wherever a person reads it."""
+        return label(self.policy, self.kind, len(self.by_seed))
+
+
+def label(policy: str, kind: Kind, seeds: int) -> str:
+    """What a policy is called in every table, figure and chart."""
+    if kind == "privileged":
+        return f"{policy} (knows the future)"
+    return policy if seeds <= 1 else f"{policy} ({seeds} seeds)"
 
 
 def mean_metrics(episodes: Sequence[Metrics]) -> Metrics:
@@ -153,12 +159,14 @@ def evaluate(
 
 def _summed(batch: Batch) -> Steps:
     """Sums over the episodes of a batch where `Steps` has means."""
+    served = batch.scenario.service == "requests"
     return Steps(
         mean=batch.history.view(np.float64).sum(axis=0),
         first=batch.history[0].copy(),
         agents=batch.agents[0].copy(),
         throughput=batch.agents["throughput"].sum(axis=0),
         mean_rate=batch.state["mean_rate"].sum(axis=0),
+        calls=batch.service.calls[0, : batch.service.run["calls"][0]].copy() if served else None,
     )
 
 

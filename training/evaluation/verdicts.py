@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import trim_mean
 
 from gpualloc_env.simulation.state import Array
-from training.evaluation.evaluate import Kind
+from training.evaluation.evaluate import Kind, label
 from training.evaluation.statistics import Estimate, corrected, interval
 
 Verdict = Literal["wins", "ties", "loses"]
@@ -25,6 +25,11 @@ class Entry:
     """J of each training seed and episode, (S, E); S is 1 for a policy that was not trained."""
     metrics: dict[str, float]
     """Mean of every metric over training seeds and episodes."""
+
+    @property
+    def label(self) -> str:
+        """Its name wherever a person reads it."""
+        return label(self.name, self.kind, len(self.objective))
 
     @property
     def mean(self) -> float:

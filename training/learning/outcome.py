@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,13 @@ from training.learning.selection import Selection
 
 
 def write_outcome(
-    out: Path, model: PPO, transform: ActionTransform, selection: Selection, *, stopped_early: bool
+    out: Path,
+    model: PPO,
+    transform: ActionTransform,
+    selection: Selection,
+    *,
+    baselines: Mapping[str, float],
+    stopped_early: bool,
 ) -> None:
     """Write the best policy, or the last one where none was validated; `result.json`, last, says which."""
     result: dict[str, Any] = {"model": "the last policy", "stopped_early": stopped_early}
@@ -27,6 +34,7 @@ def write_outcome(
         result["best"] = {"step": step, "objective": objective}
         result["validation"] = {
             "first_seed": FIRST_VALIDATION_SEED,
+            "baselines": dict(baselines),
             "curve": [{"step": step, "objective": objective} for step, objective in selection.curve],
         }
     file = io.BytesIO()

@@ -6,6 +6,7 @@ from typing import Any
 
 from stable_baselines3 import PPO
 
+from baselines import Policy, policy_for
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.scenario import Scenario
 from training.evaluation.evaluate import rollout
@@ -46,6 +47,18 @@ def validation_objective(model: PPO, transform: ActionTransform, scenario: Scena
 
     Of a log, the windows are those that are trained on: the later ones are held out.
     """
-    policy = learned_policy(decider_of(model, transform))
+    return _objective(learned_policy(decider_of(model, transform)), scenario, episodes)
+
+
+BASELINES = ("static", "round-robin", "adaptive", "receding-horizon")
+"""Those that a training run is seen to pass: the paper's three, and the best of most scenarios."""
+
+
+def baseline_objectives(scenario: Scenario, episodes: int) -> dict[str, float]:
+    """Mean J of baselines on the validation episodes, by name."""
+    return {name: _objective(policy_for(name, scenario.key), scenario, episodes) for name in BASELINES}
+
+
+def _objective(policy: Policy, scenario: Scenario, episodes: int) -> float:
     episodes = count_episodes(episodes, scenario)
     return float(objectives(rollout(policy, scenario, episodes, FIRST_VALIDATION_SEED, record=False)).mean())

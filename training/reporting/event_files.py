@@ -1,34 +1,41 @@
-"""TensorBoard runs of a comparison: one for each policy, so that policies overlay in every chart."""
+"""TensorBoard runs of a comparison: one for each policy, in order of J, and a page that begins with J.
 
+TensorBoard opens on its time series, whose groups of cards stand in alphabetical order, the first two
+open; a group is what a tag has before its first slash. So the first group of a scenario holds the results,
+numbered, and no tag is without its scenario: scenarios below one directory never share a chart.
+"""
+
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from gpualloc_env.simulation.state import Array
+from training.artifacts.training_record import TrainingRecord
 from training.evaluation.evaluate import Evaluation, mean_metrics
-from training.evaluation.held_out import episodes_called
-from training.reporting.report import best, markdown_table, tables
+from training.reporting.figures import measures_card, result_card
+from training.reporting.measures import measures
+from training.reporting.report import objective, page, ranked, references
 
 ALL_AGENTS = "all agents"
-# TensorBoard opens with the first five as columns.
-COLUMNS = (
-    "rank",
-    "objective",
-    "latency_mean_s",
-    "slo_attainment",
-    "cost_usd",
-    "latency_p95_s",
-    "throughput_rps",
-    "paper_latency_s",
-    "paper_throughput_rps",
-    "paper_latency_std_s",
-)
+REPORT = "comparison"
+"""The run that holds what belongs to no single policy; all others are called as their policies."""
+PIXELS_PER_INCH = 200
+
+
+def run_names(order: Sequence[Evaluation]) -> list[str]:
+    """Names of the runs of ranked policies: TensorBoard sorts by name, so the rank comes first."""
+    digits = len(str(len(order)))
+    return [f"{rank:0{digits}d} {each.label}" for rank, each in enumerate(order, start=1)]
 
 
 def step_curves(evaluation: Evaluation) -> dict[str, Array]:
@@ -53,35 +60,80 @@ def _with_total(values: Array) -> Array:
     return np.hstack([values, values.sum(axis=1, keepdims=True)])
 
 
-def write_runs(directory: Path, evaluations: Sequence[Evaluation], figure: Path | None) -> None:
-    """Write a run for each policy, and a run `comparison` with the figure and the tables.
+def write_runs(
+    directory: Path,
+    evaluations: Sequence[Evaluation],
+    figures: Mapping[str, Path | None],
+    records: Mapping[str, TrainingRecord],
+    chosen: str | None = None,
+) -> None:
+    """Write a run for each policy, and a run with the figures, the report and the layout of the charts.
 
     Args:
         directory: of all runs.
-        evaluations: one for each policy; its kind is a hyperparameter in the HParams table.
-        figure: the PNG; None where it could not be drawn.
+        evaluations: one for each policy.
+        figures: PNG files by title; None where one could not be drawn.
+        records: settings and validation curves of those that are training runs, by their policies.
+        chosen: the policy from which differences are shown; by default the best baseline.
     """
-    ranking = sorted(evaluations, key=lambda evaluation: evaluation.objective.mean())
-    for evaluation in evaluations:
-        with SummaryWriter(str(directory / evaluation.policy)) as writer:
+    order = ranked(evaluations)
+    scenario = order[0].scenario.name
+    curves = _validation(order, records)
+    apart = {each.label: each.objective for each in references(order, chosen)}
+    for name, evaluation in zip(run_names(order), order, strict=True):
+        with SummaryWriter(str(directory / name)) as writer:
+            for step, value in curves.get(evaluation.policy, ()):
+                writer.add_scalar(f"{scenario}/3 J in validation by training step", value, step)
+            _write_running(writer, f"{scenario}/4 J by episode, running mean", evaluation.objective)
+            for k, (reference, level) in enumerate(apart.items(), start=5):
+                tag = f"{scenario}/{k} J − J of {reference} by episode, running mean"
+                _write_running(writer, tag, evaluation.objective - level)
             _write_curves(writer, evaluation)
-            _write_summary(writer, evaluation, rank=1 + ranking.index(evaluation))
-    with SummaryWriter(str(directory / "comparison")) as writer:
-        if figure is not None:
-            pixels = np.round(255 * imread(figure)).astype(np.uint8)
-            writer.add_image("comparison", pixels, dataformats="HWC")
-        writer.add_text("comparison", page(evaluations))
+            record = records.get(evaluation.policy)
+            _write_summary(writer, evaluation, {} if record is None else record.settings)
+    with SummaryWriter(str(directory / REPORT)) as writer:
+        _add_image(writer, f"{scenario}/1 J, best first", result_card(order, chosen, passed(order, records)))
+        _add_image(writer, f"{scenario}/2 latency, SLO, throughput, cost", measures_card(order))
+        for title, path in figures.items():
+            if path is not None:
+                pixels = np.round(255 * imread(path)).astype(np.uint8)
+                writer.add_image(f"{scenario} figures/{title}", pixels, dataformats="HWC")
+        said = "\n\n".join(passed(order, records))
+        writer.add_text(f"{scenario} report", f"{page(evaluations, chosen)}\n\n{said}")
+        writer.add_custom_scalars(_layout(order))
 
 
-def page(evaluations: Sequence[Evaluation]) -> str:
-    """The tables of a comparison as a page in Markdown."""
-    winner = best(evaluations)
-    scenario = winner.scenario
-    count = len(winner.metrics)
-    parts = [f"# {scenario.name}: {count} {episodes_called(scenario, count)}", scenario.description]
-    for title, rows in tables(evaluations).items():
-        parts += [f"## {title}", markdown_table(rows)]
-    return "\n\n".join(parts)
+def passed(order: Sequence[Evaluation], records: Mapping[str, TrainingRecord]) -> list[str]:
+    """When each training run passed Algorithm 1 and the best baseline in validation, a sentence each."""
+    lines: list[str] = []
+    for each in order:
+        record = records.get(each.policy)
+        if record is None:
+            continue
+        for level in ("adaptive", record.best_level):
+            step = record.passed(level)
+            when = "never passed" if step is None else f"passed {level} by step {step:,}"
+            lines.append(f"{each.label} {when}{'' if step is not None else ' ' + str(level)}.")
+    return list(dict.fromkeys(lines))
+
+
+def _validation(
+    order: Sequence[Evaluation], records: Mapping[str, TrainingRecord]
+) -> dict[str, list[tuple[int, float]]]:
+    """Validation curves of training runs, and as level lines J of the baselines on the same episodes."""
+    curves = {name: record.curve for name, record in records.items() if record.curve}
+    last = max((curve[-1][0] for curve in curves.values()), default=0)
+    for record in records.values():
+        for name, level in record.levels.items():
+            if curves and any(each.policy == name for each in order):
+                curves.setdefault(name, [(0, level), (last, level)])
+    return curves
+
+
+def _write_running(writer: SummaryWriter, tag: str, values: Array) -> None:
+    means = np.cumsum(values) / np.arange(1, len(values) + 1)
+    for episode, mean in enumerate(means.tolist(), start=1):
+        writer.add_scalar(tag, mean, episode)
 
 
 def _write_curves(writer: SummaryWriter, evaluation: Evaluation) -> None:
@@ -89,7 +141,7 @@ def _write_curves(writer: SummaryWriter, evaluation: Evaluation) -> None:
     scenario = evaluation.scenario
     curves = step_curves(evaluation)
     names = (*scenario.agent_names, ALL_AGENTS)
-    tags = [f"{title}/{name}" for title in curves for name in names]
+    tags = [f"{scenario.name} over time: {title}/{name}" for title in curves for name in names]
     values = np.hstack(list(curves.values()))
     # Simulated time stands in for the clock, so that the horizontal axis "Relative" is in its seconds.
     start = time.time()
@@ -102,18 +154,51 @@ def _write_curves(writer: SummaryWriter, evaluation: Evaluation) -> None:
         _add(writer, Summary(value=points), step=t, walltime=start + t * scenario.dt)
 
 
-def _write_summary(writer: SummaryWriter, evaluation: Evaluation, rank: int) -> None:
-    """Write the mean metrics, and one row of the HParams table that refers to them."""
-    metrics = {"rank": float(rank), **mean_metrics(evaluation.metrics)}
-    defined = {name: value for name, value in metrics.items() if not np.isnan(value)}
-    for name, value in defined.items():
-        writer.add_scalar(f"summary/{name}", value)
-    row = {"policy": evaluation.policy, "kind": evaluation.kind}
-    row |= {"scenario": evaluation.scenario.name}
-    columns = {f"summary/{name}": defined[name] for name in COLUMNS if name in defined}
-    # SummaryWriter.add_hparams would open a run of its own below this one, and with it a second row.
-    for summary in hparams(row, columns):
+def _write_summary(writer: SummaryWriter, evaluation: Evaluation, settings: Mapping[str, Any]) -> None:
+    """Write what decides as numbers, and one row of the HParams table that refers to them."""
+    group, mean = f"{evaluation.scenario.name} summary", mean_metrics(evaluation.metrics)
+    j = objective(evaluation)
+    values = {"J (lower is better)": j.mean, "J low": j.low, "J high": j.high}
+    for each in measures(evaluation.scenario):
+        values[f"{each.title} ({each.direction})"] = each.scale * mean[each.metric]
+    defined = {f"{group}/{name}": value for name, value in values.items() if not np.isnan(value)}
+    for tag, value in defined.items():
+        writer.add_scalar(tag, value)
+    row = {"policy": evaluation.label, "kind": evaluation.kind, "scenario": evaluation.scenario.name}
+    columns = {tag: value for tag, value in defined.items() if "better" in tag and " mean [s]" not in tag}
+    add_hparams(writer, {**row, **settings}, columns)
+
+
+def add_hparams(writer: SummaryWriter, row: Mapping[str, Any], columns: Mapping[str, float]) -> None:
+    """Add a row to the HParams table.
+
+    `SummaryWriter.add_hparams` would open a run of its own below this one, and with it a second row.
+    """
+    kept = (bool, int, float)
+    cells = {name: value if isinstance(value, kept) else str(value) for name, value in row.items()}
+    for summary in hparams(cells, dict(columns)):
         _add(writer, summary)
+
+
+def _layout(order: Sequence[Evaluation]) -> dict[str, dict[str, list[Any]]]:
+    """Charts of the tab of custom scalars: what belongs together, a category each."""
+    name = order[0].scenario.name
+    tags = {"J": rf"^{re.escape(name)}/4 ", "J, differences": rf"^{re.escape(name)}/[56] "}
+    groups = {f"{name}: J by episode": {title: ["Multiline", [tag]] for title, tag in tags.items()}}
+    for title in step_curves(order[0]):
+        start = re.escape(f"{name} over time: {title}/")
+        groups[f"{name}: {title}"] = {
+            agent: ["Multiline", [f"^{start}{re.escape(agent)}$"]]
+            for agent in (ALL_AGENTS, *order[0].scenario.agent_names)
+        }
+    return groups
+
+
+def _add_image(writer: SummaryWriter, tag: str, figure: Figure) -> None:
+    figure.set_dpi(PIXELS_PER_INCH)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    writer.add_image(tag, np.asarray(canvas.buffer_rgba())[:, :, :3], dataformats="HWC")
 
 
 def _add(writer: SummaryWriter, summary: Summary, step: int = 0, walltime: float | None = None) -> None:

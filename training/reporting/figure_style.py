@@ -1,22 +1,22 @@
-"""Looks of the figures: colours and markers of policies, and axes that say what they mean."""
+"""Looks of the figures: one style, and places on a page in inches."""
 
 from collections.abc import Callable, Sequence
-from itertools import cycle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from gpualloc_env.simulation.state import Array
-from training.evaluation.evaluate import Evaluation
 
-# Okabe and Ito's colours, and a marker beside each: policies stay apart in greyscale too.
-POLICY_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#999999")
-POLICY_MARKERS = "osD^vPX*"
-PAPER_POLICIES: tuple[str, ...] = ("static", "round-robin", "adaptive")
+# TensorBoard gives its runs these colours, in this order. In a figure every policy has its name and a marker
+# of its own besides, so that nothing hangs on telling colours apart.
+POLICY_COLOURS = ("#425066", "#12b5cb", "#e52592", "#f9ab00", "#9334e6", "#7cb342", "#e8710a")
+POLICY_MARKERS = "osD^vPX*<>"
 AGENT_COLOURS = "cividis"
 OTHER_COLOUR = "#DDDDDD"
 LOG_RATIO = 8.0
@@ -25,18 +25,29 @@ LOG_RATIO = 8.0
 STYLE: dict[Any, Any] = {
     # A name like cost_$5_vs_$6 is no formula.
     "text.parse_math": False,
-    "font.size": 10,
-    "axes.titlesize": 11.5,
+    "font.size": 9,
+    "axes.titlesize": 9,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
+    "axes.edgecolor": "#888888",
     "grid.color": "#E5E5E5",
     "legend.frameon": False,
-    "figure.constrained_layout.w_pad": 0.1,
-    "figure.constrained_layout.h_pad": 0.05,
 }
+PIXELS_PER_INCH = 160
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, and as SVG beside it."""
+    figure.savefig(path, dpi=PIXELS_PER_INCH)
+    # The same figure is the same file.
+    with rc_context({"svg.hashsalt": "gpualloc"}):
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
 
 def attempted(
@@ -51,28 +62,48 @@ def attempted(
         draw(path, *arguments)
     except Exception as error:  # whatever a plotting library may stumble over
         path.unlink(missing_ok=True)
+        path.with_suffix(".svg").unlink(missing_ok=True)
         warn(f"warning: without {path.name}, which could not be drawn: {error or type(error).__name__}")
         return None
     return path
 
 
-def policy_styles(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
-    """Colour and marker of each policy; the paper's three look the same in every comparison."""
-    styles = list(zip(POLICY_COLOURS, POLICY_MARKERS, strict=True))
-    fixed = dict(zip(PAPER_POLICIES, styles, strict=False))
-    present = {fixed[evaluation.policy] for evaluation in evaluations if evaluation.policy in fixed}
-    free = cycle(style for style in (*styles[len(fixed) :], *fixed.values()) if style not in present)
-    return [fixed.get(evaluation.policy) or next(free) for evaluation in evaluations]
+def policy_style(rank: int) -> tuple[str, str]:
+    """Colour and marker of the policy of a rank, 0 for the best."""
+    return POLICY_COLOURS[rank % len(POLICY_COLOURS)], POLICY_MARKERS[rank % len(POLICY_MARKERS)]
 
 
-def policy_handles(evaluations: Sequence[Evaluation]) -> list[Line2D]:
-    """Entries of the legend that all panels share."""
-    handles: list[Line2D] = []
-    for evaluation, (colour, marker) in zip(evaluations, policy_styles(evaluations), strict=True):
-        handles.append(
-            Line2D([], [], color=colour, marker=marker, markersize=10, linestyle="", label=evaluation.label)
-        )
-    return handles
+@dataclass(frozen=True)
+class Page:
+    """A figure on which axes are placed in inches from the top left."""
+
+    figure: Figure
+    width: float
+    height: float
+
+    @classmethod
+    def of(cls, width: float, height: float) -> "Page":
+        """An empty page."""
+        return cls(Figure(figsize=(width, height)), width, height)
+
+    def axes(self, left: float, top: float, width: float, height: float, **options: Any) -> Axes:
+        """Axes at a place."""
+        place = (left, self.height - top - height, width, height)
+        scale = (self.width, self.height) * 2
+        return self.figure.add_axes(tuple(np.divide(place, scale)), **options)
+
+    def text(self, left: float, top: float, text: str, **options: Any) -> None:
+        """A text whose top left corner is at a place."""
+        place = (left / self.width, 1 - top / self.height)
+        self.figure.text(*place, text, **{"va": "top", **options})
+
+
+def shortened(text: str, letters: int) -> str:
+    """A text of at most so many letters, its middle left out where it has more."""
+    if len(text) <= letters:
+        return text
+    end = max(letters, 3) // 2
+    return f"{text[: max(letters, 3) - end - 1]}…{text[-end:]}"
 
 
 def spans_decades(values: Array) -> bool:
@@ -81,53 +112,23 @@ def spans_decades(values: Array) -> bool:
     return positive.size > 1 and bool(positive.max() / positive.min() > LOG_RATIO)
 
 
-def scale_latency(axes: Axes, logarithmic: bool) -> None:
-    """Label the latency axis, in plain numbers also where it is logarithmic."""
-    axes.set_ylabel("mean time in the system [s]" + (", log scale" if logarithmic else ""))
-    if logarithmic:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("")
+def few_ticks(low: float, high: float, logarithmic: bool, count: int = 3) -> list[float]:
+    """Round values for the ticks of an axis, at most so many."""
+    if not logarithmic:
+        ticks = MaxNLocator(count - 1, steps=[1, 2, 5, 10]).tick_values(low, high)
+        return [float(tick) for tick in ticks if low <= tick <= high]
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for digits in ((1,), (1, 3), (1, 2, 5)):
+        ticks = [digit * 10.0**decade for decade in decades for digit in digits]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) >= 2:
+            break
+    return ticks[:: -(-len(ticks) // count)] if ticks else []
 
 
-def widen(axes: Axes, logarithmic: bool) -> None:
-    """Make each linear axis span at least a quarter of its values: a tie should look like one."""
-    for get, set_limits in ((axes.get_xlim, axes.set_xlim), (axes.get_ylim, axes.set_ylim)):
-        low, high = get()
-        if logarithmic and get == axes.get_ylim:
-            continue
-        middle = (low + high) / 2
-        half = max((high - low) / 2, 0.125 * abs(middle))
-        set_limits(middle - half, middle + half)
-
-
-def label_points(axes: Axes, evaluations: Sequence[Evaluation], points: list[tuple[float, float]]) -> None:
-    """Name the points in a column on the right, in their order from below, so that no names meet.
-
-    A policy that served nothing has no point.
-    """
-    shown = [k for k, point in enumerate(points) if not np.isnan(point).any()]
-    if not shown:
-        return
-    left, right = axes.get_xlim()
-    axes.set_xlim(left, right + 0.4 * (right - left))
-    fractions = axes.transAxes.inverted().transform(axes.transData.transform([points[k] for k in shown]))
-    order = np.argsort(fractions[:, 1], kind="stable")
-    line = 0.06  # of the axes' height
-    heights = np.clip(fractions[order, 1], 0, 0.97 - line * np.arange(len(order))[::-1])
-    for position in range(1, len(heights)):
-        heights[position] = max(heights[position], heights[position - 1] + line)
-    styles = policy_styles(evaluations)
-    for position, height in zip(order, heights, strict=True):
-        k = shown[position]
-        axes.annotate(
-            evaluations[k].label,
-            (fractions[position, 0], fractions[position, 1]),
-            (0.76, height),
-            xycoords="axes fraction",
-            va="center",
-            color=styles[k][0],
-            fontweight="bold",
-            arrowprops={"arrowstyle": "-", "linestyle": ":", "color": "#AAAAAA", "shrinkB": 6},
-        )
+def spread(heights: Sequence[float], apart: float, most: float) -> Array:
+    """Move heights, in increasing order, so that neighbours are so far apart and none is above `most`."""
+    moved = np.clip(heights, 0, most - apart * np.arange(len(heights))[::-1])
+    for position in range(1, len(moved)):
+        moved[position] = max(moved[position], moved[position - 1] + apart)
+    return moved

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from gpualloc_env.simulation.state import Array
 from training.evaluation.statistics import episodes_needed
 from training.evaluation.verdicts import headroom_closed
-from training.reporting.figure_style import POLICY_COLOURS, STYLE
-from training.reporting.heatmap import draw_table
-from training.reporting.leaderboard_report import MARKS, Board
+from training.reporting.figure_style import POLICY_COLOURS, STYLE, save
+from training.reporting.heatmap import Cells, draw_table
+from training.reporting.leaderboard_report import MARKS, Board, Row
 
 EFFECTS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Relative differences of J in the figure of power."""
@@ -22,37 +22,35 @@ def draw_headroom(path: Path, boards: Mapping[str, Board]) -> None:
     """Draw the share of the headroom over Algorithm 1 that each policy closes, with its verdict, as PNG."""
     # Scenarios in which Algorithm 1 leaves nothing to gain have no headroom to share.
     shown = {name: board for name, board in boards.items() if not np.isnan(board.rows[0].headroom_closed)}
-    absent = "does not fit" if shown else "no headroom"
-    shown = shown or dict(boards)
-    names = list(dict.fromkeys(entry.name for board in boards.values() for entry in board.entries))
-    closed = np.full((len(shown), len(names)), np.nan)
-    texts = [[absent] * len(names) for _ in shown]
-    for i, board in enumerate(shown.values()):
-        for row in board.rows:
-            if np.isnan(row.headroom_closed):
-                continue
-            j = names.index(row.entry.name)
-            closed[i, j] = row.headroom_closed
-            percent = f"{100 * row.headroom_closed:.0f} %" if row.headroom_closed > -10 else "< −1000 %"
-            texts[i][j] = f"{percent} {MARKS[row.against_adaptive]}"
-    best = np.max(np.where(np.isnan(closed), -np.inf, closed), axis=1, keepdims=True)
-    draw_table(
-        path,
-        list(shown),
-        names,
-        1 - np.clip(closed, -1, 1) / 2 - 0.5,
-        texts,
-        bold=closed == best,
-        title="Headroom over Algorithm 1 closed;\nagainst it the policy wins (+), ties (=) or loses (−)",
-        ticks={0.0: "100 %, the bound", 0.5: "0 %, Algorithm 1", 1.0: "−100 % or less"},
+    played = {name: {row.entry.label: row for row in board.rows} for name, board in (shown or boards).items()}
+    rows = list(dict.fromkeys(name for each in played.values() for name in each))
+    closed = np.array(
+        [[each[row].headroom_closed if row in each else np.nan for each in played.values()] for row in rows]
     )
+    order = (
+        np.argsort(-np.nanmean(np.clip(closed, -1, 1), axis=1), kind="stable") if shown else range(len(rows))
+    )
+    closed, rows = closed[order], [rows[k] for k in order]
+    texts = [
+        [_percent(each[row]) if row in each and shown else "" for each in played.values()] for row in rows
+    ]
+    best = np.max(np.where(np.isnan(closed), -np.inf, closed), axis=0)
+    shade = 0.5 - np.clip(closed, -1, 1) / 2
+    ticks = {0.0: "100 %, the bound", 0.5: "0 %, Algorithm 1", 1.0: "−100 % or less"}
+    title = "Headroom over Algorithm 1 closed; + wins, = ties, − loses against it"
+    draw_table(path, Cells(rows, list(played), shade, texts, closed == best), title, ticks)
+
+
+def _percent(row: Row) -> str:
+    closed = f"{100 * row.headroom_closed:.0f} %" if row.headroom_closed > -10 else "< −1000 %"
+    return f"{closed} {MARKS[row.against_adaptive]}"
 
 
 def draw_power(path: Path, boards: Mapping[str, Board]) -> None:
     """Draw how many episodes see which difference to Algorithm 1 in four cases out of five, as PNG.
 
-    The deviation is that of the paired differences of the best online baseline, or of the second
-    policy where Algorithm 1 itself is the best.
+    The deviation and the direction are those of the paired differences of the best online baseline, or of
+    the second policy where Algorithm 1 itself is the best.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(8, 5.2), layout="constrained")
@@ -62,7 +60,7 @@ def draw_power(path: Path, boards: Mapping[str, Board]) -> None:
             differences = _differences(board)
             if differences is None or differences.std(ddof=1) <= 1e-12 * abs(board.adaptive.mean):
                 continue
-            effects = np.array(EFFECTS) * abs(board.adaptive.mean)
+            effects = np.copysign(np.array(EFFECTS) * board.adaptive.mean, differences.mean())
             needed = [episodes_needed(differences, effect, board.comparisons) for effect in effects]
             style = "-" if k < len(POLICY_COLOURS) else "--"
             colour = POLICY_COLOURS[k % len(POLICY_COLOURS)]
@@ -70,6 +68,7 @@ def draw_power(path: Path, boards: Mapping[str, Board]) -> None:
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xticks([100 * effect for effect in EFFECTS], [f"{100 * effect:g}" for effect in EFFECTS])
+        axes.yaxis.set_major_formatter("{x:,.0f}")  # a power of ten would be markup
         axes.minorticks_off()
         axes.set_xlabel("difference of J [% of Algorithm 1's], log scale")
         axes.set_ylabel("episodes, log scale")
@@ -85,7 +84,7 @@ def draw_power(path: Path, boards: Mapping[str, Board]) -> None:
             xycoords="axes fraction",
             color="dimgrey",
         )
-        figure.savefig(path, dpi=130)
+        save(figure, path)
 
 
 def _differences(board: Board) -> Array | None:
@@ -127,7 +126,7 @@ def draw_profiles(path: Path, boards: Mapping[str, Board]) -> None:
         axes.grid()
         axes.legend(loc="lower left")
         axes.set_title("Performance profiles of learned policies, over training seeds and scenarios")
-        figure.savefig(path, dpi=130)
+        save(figure, path)
 
 
 def _scores(boards: Mapping[str, Board]) -> dict[str, list[Array]]:
@@ -140,5 +139,5 @@ def _scores(boards: Mapping[str, Board]) -> dict[str, list[Array]]:
             runs = entry.objective.mean(axis=1).tolist()
             closed = np.array([headroom_closed(run, board.adaptive.mean, board.bound) for run in runs])
             if not np.isnan(closed).any():
-                scores.setdefault(entry.name, []).append(closed)
+                scores.setdefault(entry.label, []).append(closed)
     return scores

@@ -138,7 +138,8 @@ def rows_by_scenario(boards: Mapping[str, Board]) -> dict[str, list[dict[str, st
         title = f"{name}: {_episodes(board)}, bound {board.bound:.3f}"
         titled[title] = [
             {
-                "policy": row.entry.name + _seeds(row.entry),
+                "#": str(rank),
+                "policy": row.entry.label,
                 "kind": row.entry.kind,
                 "objective J\n[95 % interval]": estimate_cell(row.objective),
                 "headroom\nclosed": _percent(row.headroom_closed),
@@ -146,9 +147,9 @@ def rows_by_scenario(boards: Mapping[str, Board]) -> dict[str, list[dict[str, st
                 "cost\n[$]": number(row.entry.metrics["cost_usd"], ".4f"),
                 "within\nSLO [%]": number(100 * row.entry.metrics["slo_attainment"], ".1f"),
                 "against\nadaptive": row.against_adaptive,
-                f"against\n{board.best_baseline.name}": row.against_best_baseline,
+                f"against\n{board.best_baseline.label}": row.against_best_baseline,
             }
-            for row in board.rows
+            for rank, row in enumerate(board.rows, start=1)
         ]
     return titled
 
@@ -158,10 +159,6 @@ def _episodes(board: Board) -> str:
     if count > 1:
         return f"{count} episodes"
     return "one episode" if board.varies else "one episode, all are alike"
-
-
-def _seeds(entry: Entry) -> str:
-    return f" ({len(entry.objective)} seeds)" if len(entry.objective) > 1 else ""
 
 
 def _percent(fraction: float) -> str:
@@ -194,7 +191,7 @@ def _champion(board: Board, kind: str) -> str:
     if row is None:
         return ""
     closed = _percent(row.headroom_closed)
-    return f"{row.entry.name} {row.entry.mean:.3f}" + (f" ({closed})" if closed else "")
+    return f"{row.entry.label} {row.entry.mean:.3f}" + (f" ({closed})" if closed else "")
 
 
 def notes(boards: Mapping[str, Board]) -> list[str]:

@@ -7,16 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from training.evaluation.evaluate import Evaluation, Metrics, mean_metrics
+from training.evaluation.held_out import episodes_called
 from training.evaluation.statistics import Estimate, interval
 from training.evaluation.verdicts import difference
+from training.reporting.measures import UNDEFINED, measures
 
 Summary = dict[str, Any]
-UNDEFINED = "–"
-"""In tables, where a metric has no value: no request was served, say."""
+TERMINAL_WIDTH = 80
+"""Letters of a line where the output is no terminal."""
+
+
+def ranked(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """In order of J, the best first; of equals the one that was given first."""
+    return sorted(evaluations, key=lambda evaluation: evaluation.objective.mean())
 
 
 def best(evaluations: Sequence[Evaluation]) -> Evaluation:
@@ -25,7 +34,17 @@ def best(evaluations: Sequence[Evaluation]) -> Evaluation:
     One that knows the future counts only where there is no other.
     """
     fair = [evaluation for evaluation in evaluations if evaluation.kind != "privileged"]
-    return min(fair or evaluations, key=lambda evaluation: evaluation.objective.mean())
+    return ranked(fair or evaluations)[0]
+
+
+def references(evaluations: Sequence[Evaluation], chosen: str | None = None) -> list[Evaluation]:
+    """From whom paired differences are shown: the best baseline, or the chosen policy, and Algorithm 1.
+
+    Without a baseline the best policy is the reference.
+    """
+    online = [each for each in evaluations if each.kind == "online"]
+    asked = [each for each in evaluations if each.policy == chosen] or [best(online or evaluations)]
+    return asked + [each for each in evaluations if each.policy == "adaptive" and each not in asked]
 
 
 def objective(evaluation: Evaluation) -> Estimate:
@@ -43,10 +62,10 @@ def paired(evaluations: Sequence[Evaluation], reference: Evaluation) -> dict[str
     return {each.policy: difference(each.by_seed, reference.by_seed, varies=varies) for each in evaluations}
 
 
-def summary(evaluations: Sequence[Evaluation], seed: int) -> Summary:
+def summary(evaluations: Sequence[Evaluation], seed: int, chosen: str | None = None) -> Summary:
     """Everything that `summary.json` holds of a scenario; a mean that is nowhere defined is None."""
-    reference = best(evaluations)
-    scenario = reference.scenario
+    first = best(evaluations)
+    scenario = first.scenario
     policies: dict[str, Any] = {}
     for evaluation in evaluations:
         agents = {
@@ -54,20 +73,22 @@ def summary(evaluations: Sequence[Evaluation], seed: int) -> Summary:
             for name in scenario.agent_names
         }
         policies[evaluation.policy] = {
+            "label": evaluation.label,
             "kind": evaluation.kind,
             "objective": _interval(objective(evaluation)),
             "metrics": _nulls(mean_metrics(evaluation.metrics)),
             "per_agent": agents,
         }
-    differences = paired(evaluations, reference)
+    known = {each.policy: paired(evaluations, each) for each in (first, *references(evaluations, chosen))}
     return {
         "scenario": scenario.name,
-        "episodes": len(reference.metrics),
+        "episodes": len(first.metrics),
         "seed": seed,
+        "best": first.policy,
         "policies": policies,
         "paired": {
-            "reference": reference.policy,
-            "objective_difference": {name: _interval(value) for name, value in differences.items()},
+            reference: {name: _interval(value) for name, value in differences.items()}
+            for reference, differences in known.items()
         },
     }
 
@@ -86,57 +107,76 @@ def defined(value: float) -> float | None:
     return None if np.isnan(value) else value
 
 
+def tied(difference: Estimate) -> bool:
+    """Whether an interval of a paired difference leaves open who is better."""
+    return not (difference.low > 0 or difference.high < 0)
+
+
+def ranks(evaluations: Sequence[Evaluation]) -> dict[str, str]:
+    """Rank of each policy by J; those that tie with the best bear its mark: `1`, `2=`, `3`."""
+    first = best(evaluations)
+    apart = paired(evaluations, first)
+    return {
+        each.policy: f"{k}{'=' if each is not first and tied(apart[each.policy]) else ''}"
+        for k, each in enumerate(ranked(evaluations), start=1)
+    }
+
+
+def tables(evaluations: Sequence[Evaluation], chosen: str | None = None) -> dict[str, list[dict[str, str]]]:
+    """Rows of the printed tables, a policy each, the best first, by the title of the table."""
+    scenario, order, rank = evaluations[0].scenario, ranked(evaluations), ranks(evaluations)
+    apart = {each.label: paired(evaluations, each) for each in references(evaluations, chosen)}
+    results: list[dict[str, str]] = []
+    estimators: list[dict[str, str]] = []
+    for evaluation in order:
+        mean = mean_metrics(evaluation.metrics)
+        key = {"#": rank[evaluation.policy], "policy": evaluation.label}
+        row = {**key, "J\n[95 % interval]": estimate_cell(objective(evaluation))}
+        for name, differences in apart.items():
+            own = "" if name == evaluation.label else estimate_cell(differences[evaluation.policy], "+")
+            row[f"J − J of {name}\n[paired interval]"] = own
+        for each in measures(scenario):
+            row[f"{each.name}\n[{each.unit}]"] = each.cell(each.scale * mean[each.metric])
+        results.append(row)
+        estimators.append(
+            {
+                **key,
+                "paper\nlatency [s]": number(mean["paper_latency_s"], ".3f"),
+                "Little's\nlaw [s]": number(mean["latency_mean_s"], ".3f"),
+                "throughput\n[req/s]": number(mean["paper_throughput_rps"], ".2f"),
+                "served\n[req/s]": number(mean["throughput_rps"], ".2f"),
+                "std dev\n[s]": number(mean["paper_latency_std_s"], ".2f"),
+            }
+        )
+    count = len(order[0].metrics)
+    title = f"{scenario.name}: {count} {episodes_called(scenario, count)}, best J (lowest) first"
+    if any(value.endswith("=") for value in rank.values()):
+        title += "; = ties with the best"
+    shown = {title: results}
+    if scenario.service == "fluid":
+        shown["The paper's own estimators beside what was measured"] = estimators
+    return shown
+
+
 def number(value: float, form: str) -> str:
     """As a table shows it: a number, or a dash."""
     return UNDEFINED if np.isnan(value) else f"{value:{form}}"
 
 
-def tables(evaluations: Sequence[Evaluation]) -> dict[str, list[dict[str, str]]]:
-    """Rows of the printed tables, one for each policy, by the title of the table."""
-    reference = best(evaluations)
-    differences = paired(evaluations, reference)
-    results: list[dict[str, str]] = []
-    estimators: list[dict[str, str]] = []
-    for evaluation in evaluations:
-        mean = mean_metrics(evaluation.metrics)
-        apart = estimate_cell(differences[evaluation.policy], sign="+")
-        results.append(
-            {
-                "policy": evaluation.label,
-                "objective J\n[95 % interval]": estimate_cell(objective(evaluation)),
-                "J − best J, paired\n[95 % interval]": "best" if evaluation is reference else apart,
-                "latency\nmean [s]": number(mean["latency_mean_s"], ".3f"),
-                "latency\np95 [s]": number(mean["latency_p95_s"], ".3f"),
-                "within\nSLO [%]": number(100 * mean["slo_attainment"], ".1f"),
-                "served\n[req/s]": number(mean["throughput_rps"], ".2f"),
-                "cost\n[$]": number(mean["cost_usd"], ".4f"),
-            }
-        )
-        estimators.append(
-            {
-                "policy": evaluation.label,
-                "paper\nlatency [s]": number(mean["paper_latency_s"], ".3f"),
-                "Little's\nlaw [s]": number(mean["latency_mean_s"], ".3f"),
-                "paper throughput\n[req/s]": number(mean["paper_throughput_rps"], ".2f"),
-                "served\n[req/s]": number(mean["throughput_rps"], ".2f"),
-                "paper latency\nstd dev [s]": number(mean["paper_latency_std_s"], ".2f"),
-            }
-        )
-    return {
-        "Results (lower J is better)": results,
-        "The paper's own estimators beside what was measured": estimators,
-    }
-
-
 def overview(summaries: Mapping[str, Summary]) -> list[dict[str, str]]:
     """J of each policy, a column each, by scenario, a row each; empty where a policy did not play."""
-    names = list(dict.fromkeys(name for each in summaries.values() for name in each["policies"]))
+    played = {scenario: by_label(each) for scenario, each in summaries.items()}
+    names = list(dict.fromkeys(name for objectives in played.values() for name in objectives))
     rows: list[dict[str, str]] = []
-    for scenario, each in summaries.items():
-        objectives = {name: result["objective"] for name, result in each["policies"].items()}
+    for scenario, objectives in played.items():
         cells = {name: _read_cell(objectives[name]) if name in objectives else "" for name in names}
         rows.append({"scenario": scenario, **cells})
     return rows
+
+
+def by_label(summary: Summary) -> dict[str, dict[str, Any]]:
+    """J and its interval by what each policy is called."""
+    return {each["label"]: each["objective"] for each in summary["policies"].values()}
 
 
 def _read_cell(objective: Mapping[str, Any]) -> str:
@@ -145,28 +185,110 @@ def _read_cell(objective: Mapping[str, Any]) -> str:
 
 
 def estimate_cell(value: Estimate, sign: str = "") -> str:
-    """Mean and interval as they stand in a table; the mean alone where there is no interval."""
-    mean = number(value.mean, f"{sign}.3f")
+    """Mean and interval as they stand in a table; the mean alone where there is no interval.
+
+    Three decimals, fewer of large numbers and more of small differences.
+    """
+    size = max(abs(value.mean), 1e-9)
+    decimals = int(np.clip(3 - np.floor(np.log10(size)), 1, 4 if sign else 3)) if np.isfinite(size) else 3
+    mean = number(value.mean, f"{sign}.{decimals}f")
     if not value.low < value.high:
         return mean
-    return f"{mean} [{value.low:{sign}.3f}, {value.high:{sign}.3f}]"
+    return f"{mean} [{value.low:.{decimals}f}, {value.high:.{decimals}f}]"
 
 
-def rich_table(title: str, rows: Sequence[Mapping[str, str]]) -> Table:
-    """A table for the terminal."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for position, header in enumerate(rows[0]):
-        table.add_column(Text(header), justify="right" if position else "left", overflow="fold")
+def rich_tables(title: str, rows: Sequence[Mapping[str, str]], width: int = TERMINAL_WIDTH) -> list[Table]:
+    """A table for the terminal, in as many parts as its columns need: no cell is split.
+
+    Args:
+        title: of the first part.
+        rows: cells by the headers of their columns.
+        width: of the terminal [letters].
+    """
+    headers = list(rows[0])
+    keys = 2 if headers[0] == "#" else 1  # the first columns, which name a row, stand in every part
+    letters = {
+        header: max(
+            len(line) for text in (header, *(row[header] for row in rows)) for line in text.split("\n")
+        )
+        for header in headers
+    }
+    room = width - sum(letters[header] + GAP for header in headers[:keys])
+    parts: list[list[str]] = [[]]
+    for header in headers[keys:]:
+        if parts[-1] and sum(letters[each] + GAP for each in (*parts[-1], header)) > room + GAP:
+            parts.append([])
+        parts[-1].append(header)
+    return [
+        _rich_table(title if part is parts[0] else "", [*headers[:keys], *part], rows, keys) for part in parts
+    ]
+
+
+GAP = 2  # letters between two columns: a pad and the box's own
+LEAN: dict[str, Any] = {"padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}
+
+
+def print_tables(console: Console, titled: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
+    """Print tables by their titles, none wider than the terminal."""
+    for title, rows in titled.items():
+        for table in rich_tables(title, rows, console.width):
+            console.print(table, "", sep="\n")
+
+
+def _rich_table(title: str, headers: Sequence[str], rows: Sequence[Mapping[str, str]], keys: int) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, **LEAN)
+    for position, header in enumerate(headers):
+        right = position >= keys or header == "#"
+        table.add_column(Text(header), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row.values()))
+        table.add_row(*(Text(row[header]) for header in headers), style="bold" if row.get("#") == "1" else "")
     return table
 
 
 def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
     """A table in Markdown."""
     header = [name.replace("\n", " ") for name in rows[0]]
-    lines = [header, ["---"] + ["---:"] * (len(rows[0]) - 1), *(list(row.values()) for row in rows)]
+    rule = [
+        "---" if name in ("policy", "scenario") or (not k and name != "#") else "---:"
+        for k, name in enumerate(header)
+    ]
+    lines = [header, rule, *(_marked(row) for row in rows)]
     return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+
+
+def _marked(row: Mapping[str, str]) -> list[str]:
+    """The cells of a row, its name in bold where it is the best."""
+    return [f"**{cell}**" if name == "policy" and row.get("#") == "1" else cell for name, cell in row.items()]
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Write a printed table as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(name.replace("\n", " ") for name in rows[0])
+        writer.writerows(row.values() for row in rows)
+
+
+def page(evaluations: Sequence[Evaluation], chosen: str | None = None) -> str:
+    """A comparison in Markdown: what came out, and the tables."""
+    scenario = evaluations[0].scenario
+    parts = [f"# {scenario.name}", scenario.description, *verdict_lines(evaluations, chosen)]
+    for title, rows in tables(evaluations, chosen).items():
+        parts += [f"## {title}", markdown_table(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def verdict_lines(evaluations: Sequence[Evaluation], chosen: str | None = None) -> list[str]:
+    """Which policy is best, by how much, and whether that is certain, a sentence each."""
+    first = best(evaluations)
+    lines = [f"{first.label} is best: J = {estimate_cell(objective(first))}."]
+    others = [each for each in references(evaluations, chosen) if each is not first]
+    for other in others or [each for each in ranked(evaluations) if each is not first][:1]:
+        apart = paired(evaluations, other)[first.policy]
+        bounds = f" [{-apart.high:.3g}, {-apart.low:.3g}]" if apart.low < apart.high else ""
+        certain = "not certain, the interval holds zero" if tied(apart) else "certain at 95 %"
+        lines.append(f"{-apart.mean:.3g}{bounds} below {other.label}: {certain}.")
+    return lines
 
 
 def write_episodes(path: Path, evaluations: Sequence[Evaluation], seed: int) -> None:

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from gpualloc_env.simulation.state import Array
 from training.evaluation.statistics import Estimate
-from training.reporting.figure_style import AGENT_COLOURS, POLICY_COLOURS, POLICY_MARKERS, STYLE
+from training.reporting.figure_style import AGENT_COLOURS, POLICY_COLOURS, POLICY_MARKERS, STYLE, save
 from training.validation.checks import Check
 from training.validation.closed_forms import (
     LOADS,
@@ -45,7 +45,7 @@ def draw_validation(
         if by_burst:
             gap_by_burst(axes[1, 0], by_burst)
             time_by_step(axes[1, 1], by_step)
-        figure.savefig(path, dpi=130)
+        save(figure, path)
 
 
 def wait_by_load(axes: Axes, waits: Sequence[Check]) -> None:

@@ -10,14 +10,18 @@ import pytest
 
 from baselines import POLICIES
 from gpualloc_env.scenario.loading import load_scenario
+from training.artifacts.training_record import TrainingRecord
 from training.compare import CompareConfig, main
 from training.evaluation.evaluate import evaluate
-from training.reporting.event_files import COLUMNS, step_curves
+from training.reporting.event_files import REPORT, passed, step_curves, write_runs
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-RUNS = ("adaptive", "round-robin", "static")
 AGENTS = ("coordinator", "nlp", "vision", "reasoning")
 KINDS = ("latency [s]", "backlog [requests]", "share [GPU]", "throughput [requests per s]")
+# 34.920, 34.959 and 35.239: in order of J.
+RUNS = ("1 round-robin", "2 static", "3 adaptive")
+BASELINES = {"adaptive": 2.0, "static": 3.0}
+CURVE = [(0, 9.0), (1000, 2.5), (2000, 1.5)]
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +29,12 @@ def directory(tmp_path_factory):
     out = tmp_path_factory.mktemp("compare") / "out"
     main(CompareConfig(scenario="paper", policies=("static", "round-robin", "adaptive"), episodes=2, out=out))
     return out / "tensorboard"
+
+
+def events_of(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(run)).Reload()
 
 
 def test_step_curves_of_the_first_second():
@@ -46,23 +56,50 @@ def test_an_agent_without_traffic_has_no_latency(tmp_path):
 
 
 def test_event_files_hold_every_curve(directory):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    assert sorted(path.name for path in directory.iterdir()) == sorted([*RUNS, "comparison"])
+    assert sorted(path.name for path in directory.iterdir()) == [*RUNS, REPORT]
     for run in RUNS:
-        assert len(list((directory / run).iterdir())) == 1
-        events = EventAccumulator(str(directory / run)).Reload()
+        events = events_of(directory / run)
         tags = set(events.Tags()["scalars"])
-        assert {f"{kind}/{agent}" for kind in KINDS for agent in (*AGENTS, "all agents")} <= tags
-        assert {f"summary/{name}" for name in COLUMNS} <= tags
-        share = events.Scalars("share [GPU]/all agents")
+        curves = {f"paper over time: {kind}/{agent}" for kind in KINDS for agent in (*AGENTS, "all agents")}
+        assert curves <= tags and all(tag.startswith("paper") for tag in tags)
+        share = events.Scalars("paper over time: share [GPU]/all agents")
         assert [point.step for point in share] == list(range(100))
         assert share[99].wall_time - share[0].wall_time == pytest.approx(99.0)
         assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(events.summary_metadata)
-    events = EventAccumulator(str(directory / "comparison")).Reload()
-    assert events.Tags()["images"] == ["comparison"]
-    page = events.Tensors("comparison/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert "| static | 34.959 |" in page and "110.258" in page and "756.061" in page
+    first, last = events_of(directory / RUNS[0]), events_of(directory / RUNS[2])
+    assert first.Scalars("paper summary/J (lower is better)")[0].value == pytest.approx(34.920, abs=5e-4)
+    (tag,) = [tag for tag in last.Tags()["scalars"] if tag.startswith("paper/5 J − J of round-robin")]
+    assert [point.step for point in last.Scalars(tag)] == [1, 2]
+    assert last.Scalars(tag)[1].value == pytest.approx(35.239 - 34.920, abs=1e-3)
+    report = events_of(directory / REPORT)
+    images = ["paper/1 J, best first", "paper/2 latency, SLO, throughput, cost", "paper figures/comparison"]
+    assert report.Tags()["images"] == images
+    (text,) = [tag for tag in report.Tags()["tensors"] if "report" in tag]
+    page = report.Tensors(text)[0].tensor_proto.string_val[0].decode()
+    assert "| 1 | **round-robin** | 34.92" in page and "110.258" in page and "756.061" in page
+    assert "custom_scalars__config__" in report.Tags()["tensors"]
+
+
+def test_a_training_run_passes_the_levels_of_baselines_on_its_own_chart(tmp_path):
+    scenario = load_scenario("paper", steps=5)
+    evaluations = [
+        evaluate(name, POLICIES[policy], scenario, 2, seed=0, kind=kind)
+        for name, policy, kind in (
+            ("adaptive", "adaptive", "online"),
+            ("static", "static", "online"),
+            ("mine", "cmu", "learned"),
+        )
+    ]
+    record = TrainingRecord({"learning_rate": 1e-3, "hidden": [64, 64]}, CURVE, BASELINES)
+    assert (record.passed("static"), record.passed("adaptive"), record.best_level) == (1000, 2000, "adaptive")
+    write_runs(tmp_path, evaluations, {}, {"mine": record})
+    tag = "paper/3 J in validation by training step"
+    found = {
+        path.name[2:]: [(p.step, p.value) for p in events_of(path).Scalars(tag)]
+        for path in tmp_path.glob("[1-3]*")
+    }
+    assert found == {"mine": CURVE, "adaptive": [(0, 2.0), (2000, 2.0)], "static": [(0, 3.0), (2000, 3.0)]}
+    assert passed(evaluations, {"mine": record}) == ["mine passed adaptive by step 2,000."]
 
 
 def browser(profile):
@@ -120,8 +157,14 @@ def tensorboard(directory):
             server.terminate()
 
 
+BOTTOMS = """
+return [...document.querySelectorAll('image-card img')].map(each => each.getBoundingClientRect().bottom);
+"""
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="chromium and chromedriver are not installed")
-def test_browser_shows_curves_rows_and_figure(tensorboard, tmp_path):
+def test_the_first_screen_answers_who_is_best_and_tabs_show_the_rest(tensorboard, tmp_path):
     from selenium.webdriver.support.wait import WebDriverWait
 
     driver = browser(tmp_path / "profile")
@@ -129,25 +172,28 @@ def test_browser_shows_curves_rows_and_figure(tensorboard, tmp_path):
     def show(tab, loaded):
         """Open a tab, wait until it has loaded, and return what is visible: texts, sizes of images."""
         driver.get("about:blank")
-        driver.get(f"{tensorboard}#{tab}")
+        driver.get(f"{tensorboard}#{tab}" if tab else tensorboard)
         WebDriverWait(driver, 60).until(lambda _: loaded(*driver.execute_script(COLLECT)))
         driver.save_screenshot(str(tmp_path / f"{tab}.png"))
         return driver.execute_script(COLLECT)
 
     try:
-        texts, _ = show("scalars", lambda texts, _: "backlog [requests]" in texts)
-        assert set(RUNS) <= set(texts) and set(KINDS) <= set(texts)
-        assert {f"backlog [requests]/{agent}" for agent in AGENTS} <= set(texts)
+        # Without a click: both cards of results, and the runs by rank.
+        texts, images = show(
+            "", lambda texts, images: len(images) >= 2 and "1 J, best first" in " ".join(texts)
+        )
+        assert set(RUNS) <= set(texts)
+        bottoms = driver.execute_script(BOTTOMS)[:2]
+        assert len(bottoms) == 2 and max(bottoms) < driver.execute_script("return window.innerHeight")
+        assert all(width > 2 * height * 0.7 for width, height in images[:2])
 
-        texts, _ = show("hparams", lambda texts, _: all(texts.count(run) >= 2 for run in RUNS))
-        assert {"kind", "policy", "scenario", "summary/rank", "summary/objective"} <= set(texts)
-        # One row for each policy: its trial, and its policy column.
-        assert [texts.count(run) for run in RUNS] == [2, 2, 2]
+        texts, _ = show("hparams", lambda texts, _: all(run in texts for run in RUNS))
+        assert {"kind", "policy", "scenario", "paper summary/J (lower is better)"} <= set(texts)
         assert texts.count("online") == texts.count("paper") == len(RUNS)
         assert {"34.959", "34.920", "35.239"} <= set(texts)
 
-        _, images = show("images", lambda _, images: any(width > 1000 for width, _ in images))
-        assert [1950, 1365] in images
+        texts, _ = show("custom_scalars", lambda texts, _: "paper: latency [s]" in texts)
+        assert set(AGENTS) <= set(texts)
     finally:
         driver.quit()
-    assert all((tmp_path / f"{tab}.png").stat().st_size > 10_000 for tab in ("scalars", "hparams", "images"))
+    assert all((tmp_path / f"{tab}.png").stat().st_size > 10_000 for tab in ("", "hparams", "custom_scalars"))

@@ -1,0 +1,56 @@
+"""What a finished training run says of itself: its settings, and J in validation as it learned."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from training.files.run_directory import CONFIG, RESULT
+
+SETTINGS = (
+    *("allocator", "total_steps", "seed", "num_envs", "rollout_steps", "batch_size", "epochs"),
+    *("learning_rate", "gamma", "gae_lambda", "hidden", "initial_std"),
+)
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """A training run beside the baselines on the same validation episodes."""
+
+    settings: dict[str, Any]
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    """Steps trained, and the mean J in validation after them."""
+    levels: dict[str, float] = field(default_factory=dict)
+    """J of baselines on the same episodes."""
+
+    @property
+    def best_level(self) -> str | None:
+        """The baseline with the lowest J."""
+        return min(self.levels, key=self.levels.__getitem__, default=None)
+
+    def passed(self, baseline: str | None) -> int | None:
+        """The first validated step at which J is below a baseline's; None where it never is."""
+        level = self.levels.get(baseline or "", float("-inf"))
+        return next((step for step, objective in self.curve if objective < level), None)
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that tables list, of its whole configuration."""
+    return {name: config[name] for name in SETTINGS if config.get(name) is not None}
+
+
+def read_record(directory: Path) -> TrainingRecord | None:
+    """The record of a run's directory, of the first where it holds several seeds; None of anything else."""
+    run = next(
+        (path for path in (directory, *sorted(directory.glob("seed-*/"))) if (path / RESULT).is_file()), None
+    )
+    if run is None:
+        return None
+    config = json.loads((run / CONFIG).read_text(encoding="utf-8"))["config"]
+    validation = json.loads((run / RESULT).read_text(encoding="utf-8")).get("validation", {})
+    return TrainingRecord(
+        settings_of(config),
+        [(point["step"], point["objective"]) for point in validation.get("curve", ())],
+        validation.get("baselines", {}),
+    )

@@ -1,0 +1,222 @@
+"""Make every committed figure, table and number of the documentation again.
+
+python -m training.publish --check
+"""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.cli import run
+from training.evaluation.evaluate import label
+from training.evaluation.statistics import Estimate
+from training.reporting.published import filled, numbered
+from training.reporting.report import markdown_table
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "training" / "results"
+FIGURE = ("png", "svg")
+MADE: dict[str, dict[str, str]] = {
+    "runs/serverless": {
+        "summary.json": "serverless.json",
+        **{f"comparison.{form}": f"serverless.{form}" for form in FIGURE},
+    },
+    "runs/paper": {"summary.json": "paper.json"},
+    "runs/team": {f"task.{form}": f"team-task.{form}" for form in FIGURE},
+    "runs/leaderboard": {
+        **{f"leaderboard.{form}": f"leaderboard.{form}" for form in ("json", "csv", "md")},
+        **{
+            f"{name}.{form}": f"{name}.{form}"
+            for name in ("headroom", "power", "profiles")
+            for form in FIGURE
+        },
+    },
+    "runs/all": {f"heatmap.{form}": f"heatmap.{form}" for form in FIGURE},
+    "runs/generalisation": {f"heatmap.{form}": f"generalisation.{form}" for form in FIGURE},
+    "runs/trace": {f"comparison.{form}": f"azure-code.{form}" for form in FIGURE},
+    "runs/validate": {f"validation.{form}": f"validation.{form}" for form in FIGURE},
+    "burst.png": {f"burst.{form}": f"burst.{form}" for form in FIGURE},
+}
+"""Files of `training/results/` by those that a command writes, by the command's `--out`."""
+STUDIES = "study-*.csv"
+"""Written by `python -m training.study --adopt` itself."""
+COMMAND = re.compile(r"^python -m training\.(?:[^\n\\]|\\\n)*", re.MULTILINE)
+README_SCENARIOS = ("paper", "steady", "serverless", "bursty", "diurnal", "workflow", "fleet")
+GAINS = ("serverless", "bursty", "diurnal", "workflow", "fleet")
+
+
+@dataclass(frozen=True)
+class PublishConfig:
+    """Make every committed figure, table and number of the documentation again."""
+
+    check: bool = False
+    """Run nothing: fail where a page differs from the committed results, or a result has no command."""
+    only: tuple[str, ...] = ()
+    """The commands to run, by their `--out` as the pages have it; default: all. Those that replay a log
+    need it in the working directory."""
+
+
+def main(config: PublishConfig) -> None:
+    """Run the commands and keep their results, then write tables and numbers into the pages; or check."""
+    commands = commands_by_out(pages())
+    unknown = sorted(set(config.only) - set(MADE))
+    if unknown:
+        raise ValueError(f"no results are made by --out {unknown[0]}; give some of {', '.join(MADE)}")
+    if config.check:
+        problems = [*misplaced(commands), *differing()]
+        if problems:
+            print(*(f"error: {problem}" for problem in problems), sep="\n", file=sys.stderr)
+            sys.exit(1)
+        print(f"{len(pages())} pages agree with the results in {RESULTS.relative_to(ROOT)}")
+        return
+    for out in config.only or MADE:
+        make(out, commands)
+    for page in pages():
+        page.write_text(published(page), encoding="utf-8")
+
+
+def pages() -> list[Path]:
+    """The README and the pages of the site."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands_by_out(files: Sequence[Path]) -> dict[str, set[tuple[str, ...]]]:
+    """The commands that the pages show, as words, by their `--out`."""
+    found: dict[str, set[tuple[str, ...]]] = {}
+    for page in files:
+        for command in COMMAND.findall(page.read_text(encoding="utf-8")):
+            words = tuple(shlex.split(command.replace("\\\n", " ")))
+            if "--out" in words[:-1]:
+                found.setdefault(words[words.index("--out") + 1], set()).add(words)
+    return found
+
+
+def misplaced(commands: dict[str, set[tuple[str, ...]]]) -> Iterator[str]:
+    """Results without the one command that makes them, and files that no command makes."""
+    for out in MADE:
+        count = len(commands.get(out, ()))
+        if count != 1:
+            yield f"the pages show {count} different commands with --out {out}; show the one that makes its results"
+    known = {name for made in MADE.values() for name in made.values()}
+    for path in sorted(set(RESULTS.iterdir()) - set(RESULTS.glob(STUDIES))):
+        if path.name not in known:
+            yield f"no command is known to make {path.relative_to(ROOT)}"
+    for name in sorted(known):
+        if not (RESULTS / name).exists():
+            yield f"{(RESULTS / name).relative_to(ROOT)} is missing"
+
+
+def differing() -> Iterator[str]:
+    """The first line of each page that differs from the results."""
+    for page in pages():
+        there, made = page.read_text(encoding="utf-8").split("\n"), published(page).split("\n")
+        for number, (old, new) in enumerate(zip(there, made, strict=False), start=1):
+            if old != new:
+                yield f"{page.relative_to(ROOT)}, line {number}: {old!r} should be {new!r}; run training.publish"
+                break
+
+
+def make(out: str, commands: dict[str, set[tuple[str, ...]]]) -> None:
+    """Run the command of an `--out` and keep its results."""
+    problems = [problem for problem in misplaced(commands) if f"--out {out};" in problem]
+    if problems:
+        raise ValueError(problems[0])
+    (words,) = commands[out]
+    print(shlex.join(words), flush=True)
+    subprocess.run([sys.executable, *words[1:]], check=True)
+    source = Path(out)
+    for made, kept in MADE[out].items():
+        shutil.copyfile((source if source.is_dir() else source.parent) / made, RESULTS / kept)
+
+
+def published(page: Path) -> str:
+    """A page with the tables and numbers of the committed results."""
+    scenarios = json.loads((RESULTS / "leaderboard.json").read_text(encoding="utf-8"))["scenarios"]
+    tables = {
+        "leaderboard": markdown_table([champions(name, each) for name, each in scenarios.items()]),
+        "results": markdown_table([champions(name, scenarios[name]) for name in README_SCENARIOS]),
+        "gains": markdown_table([gain(name, scenarios[name]) for name in GAINS]),
+    }
+    text = filled(page.read_text(encoding="utf-8"), tables)
+    return numbered(text, RESULTS, page=str(page.relative_to(ROOT)))
+
+
+def champions(scenario: str, board: dict[str, Any]) -> dict[str, str]:
+    """A row: the bound, Algorithm 1, the best baseline and the best learned allocator of a scenario."""
+    policies = board["policies"]
+    learned = min(
+        (each for each in policies if policies[each]["kind"] == "learned"), key=lambda each: j(policies[each])
+    )
+    return {
+        "scenario": f"`{scenario}`",
+        "bound": decimal(board["bound"]["mean"]),
+        "Algorithm 1": decimal(j(policies["adaptive"])),
+        "best online baseline": champion(scenario, board["best_baseline"], policies),
+        "best learned allocator": champion(scenario, learned, policies),
+        "learned against baseline": verdict(policies[learned]),
+    }
+
+
+def champion(scenario: str, name: str, policies: dict[str, Any]) -> str:
+    """Name, J and headroom closed; a policy that was trained on the scenario does without its name."""
+    policy = policies[name]
+    called = label(name.removesuffix(f"-{scenario}"), policy["kind"], policy["training_seeds"])
+    return f"{called} {decimal(j(policy))} ({100 * policy['headroom_closed']:.0f} %)"
+
+
+def verdict(policy: dict[str, Any]) -> str:
+    """Whether it wins against the best baseline, and by how much."""
+    apart = policy["difference_to_best_baseline"]
+    given, lower = policy["against_best_baseline"], apart["mean"] < 0
+    said = "**wins** by" if given == "wins" else "loses by" if given == "loses" else "ties:"
+    size = below(apart) if lower else interval_text(Estimate(apart["mean"], *apart["interval"]))
+    return f"{said} {size}" + ("" if given != "ties" else " lower" if lower else " higher")
+
+
+def gain(scenario: str, board: dict[str, Any]) -> dict[str, str]:
+    """A row: what the residual allocator that was trained on a scenario gains there on the best baseline."""
+    policies = board["policies"]
+    own = policies[f"ppo-residual-{scenario}"]
+    return {
+        "scenario": f"`{scenario}`",
+        "Algorithm 1": decimal(j(policies["adaptive"])),
+        "`receding-horizon`": decimal(j(policies["receding-horizon"])),
+        "`ppo-residual` trained there": decimal(j(own)),
+        "gain, 95 % interval": below(own["difference_to_best_baseline"]),
+    }
+
+
+def j(policy: dict[str, Any]) -> float:
+    """Mean J of a policy of a leaderboard."""
+    return policy["objective"]["mean"]
+
+
+def below(apart: dict[str, Any]) -> str:
+    """How far J lies below that of the reference."""
+    low, high = apart["interval"]
+    return interval_text(Estimate(-apart["mean"], -high, -low))
+
+
+def interval_text(value: Estimate) -> str:
+    """A difference with its interval."""
+    digits = 3 if abs(value.mean) >= 0.01 else 4
+    bounds = (
+        f" [{decimal(value.low, digits)}, {decimal(value.high, digits)}]" if value.low < value.high else ""
+    )
+    return decimal(value.mean, digits) + bounds
+
+
+def decimal(value: float, digits: int = 3) -> str:
+    """As the pages write numbers."""
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+if __name__ == "__main__":
+    run(main, PublishConfig)
