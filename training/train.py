@@ -334,7 +334,7 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
     memory = physical_memory()
     if memory is not None and needed > memory:
         raise ValueError(
-            f"num_envs × rollout_steps = {rollout_size(config)} on {scenario.name!r} need {needed / 1e9:.3g} GB "
+            f"num_envs × rollout_steps = {rollout_size(config)} need {needed / 1e9:.3g} GB "
             f"of memory, and this machine has {memory / 1e9:.3g} GB; lower rollout_steps or num_envs"
         )
     if config.start_from is not None:

@@ -97,7 +97,7 @@ def ranks(results: dict[str, list[Array]], column: int) -> dict[str, int]:
 def kendall(results: dict[str, list[Array]], column: int) -> float:
     """Kendall's τ between the orders of the policies on the fluid and in another column."""
     means = [[each[k].mean() for each in results.values()] for k in (0, column)]
-    return float(kendalltau(*means).statistic)
+    return float(kendalltau(*means)[0])  # pyright: ignore
 
 
 def table(results: dict[str, list[Array]]) -> list[dict[str, str]]:

@@ -17,8 +17,8 @@ def fluid_twin(scenario: Scenario) -> Scenario:
     """
     if scenario.service == "fluid" or scenario.traffic is None:
         raise ValueError(
-            f"scenario {scenario.name!r} has no fluid twin: its agents must serve calls of drawn traffic; give "
-            "'team', 'llm' or a .toml file like theirs"
+            f"scenario {scenario.name!r} has no fluid twin: its agents must serve calls of drawn traffic; "
+            "give 'team', 'llm' or a .toml file like theirs"
         )
     names, tasks, prices = scenario.agent_names, scenario.tasks, scenario.objective
     routing, calls = None, 1.0

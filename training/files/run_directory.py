@@ -41,7 +41,7 @@ def claimed(out: Path, settings: Mapping[str, Any]) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            # A run that did not get as far as to write anything that it could go on from leaves nothing behind.
+            # A run that has written nothing that it could go on from leaves nothing behind.
             if fresh and {path.name for path in out.iterdir()} <= {CONFIG, TENSORBOARD}:
                 shutil.rmtree(out)
             raise

@@ -21,6 +21,7 @@ from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import Array
 from training.evaluation.evaluate import rollout
+from training.validation.calls import queues_of_calls
 from training.validation.checks import EXACT, Check, against_theory, controlled
 from training.validation.fluid import (
     drawn,
@@ -288,4 +289,5 @@ STUDIES = {
     "traffic equations": traffic_equations,
     "Little's law": littles_law,
     "sub-steps": sub_steps,
+    "queues of calls": queues_of_calls,
 }

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.call_episodes import call_times, played, replayed, scenario_of, server, tasks_of
 from support.episodes import bits, started
-from support.simpy_calls import simulate
 
 from gpualloc_env import Platform, load_scenario
+from training.validation.simpy_calls import simulate
 
 REGISTERED = ("llm", "team", "magentic")
 

@@ -26,7 +26,8 @@ from gpualloc_env.traces import CSV, Column, Format, read_log, register
 from gpualloc_env.traces.sessions import read_sessions
 whole = lambda texts: texts.cast(polars.Int64, strict=False)
 kept = threading.Lock()
-columns = {role: Column(name, whole, "a number") for role, name in dict(time="t", prompt="p", output="o").items()}
+names = dict(time="t", prompt="p", output="o")
+columns = {role: Column(name, whole, "a number") for role, name in names.items()}
 register("mine", Format(CSV, columns))
 reads = [lambda: read_log(Path("requests.csv")), lambda: read_log(Path("mine.csv"))]
 reads += [lambda: read_sessions(Path("sessions.csv")), lambda: read_log(Path("absent.csv"))]
