@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 MIG_PROFILES = {7: 8, 4: 4, 3: 4, 2: 2, 1: 1}
-"""Eighths of the memory by compute slices, of 7: profiles `7g`, `4g`, `3g`, `2g` and `1g` of A100 and H100."""
+"""Eighths of the memory by compute slices, of 7: `7g`, `4g`, `3g`, `2g` and `1g` of an A100 or H100."""
 _ROUNDING = 1e-9
 
 
