@@ -40,7 +40,7 @@ def test_numbers_become_those_of_the_results_and_keep_their_decimals(results, ol
 
 
 def test_a_number_from_nowhere_is_an_error(results):
-    with pytest.raises(ValueError, match="docs/x.md: no number board:calm/static/objective"):
+    with pytest.raises(ValueError, match=r"docs/x\.md: no number board:calm/static/objective"):
         numbered("1<!-- =board:calm/static/objective -->", results, "docs/x.md")
 
 
@@ -56,9 +56,8 @@ def test_the_pages_agree_with_the_committed_results(capsys):
 
 def test_a_page_whose_number_differs_and_a_file_without_a_command_are_named(tmp_path, monkeypatch, capsys):
     page = tmp_path / "page.md"
-    page.write_text(
-        (publish.ROOT / "docs" / "paper.md").read_text(encoding="utf-8").replace("110.258", "110.259")
-    )
+    text = (publish.ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    page.write_text(text.replace("110.258", "110.259"), encoding="utf-8")
     monkeypatch.setattr(publish, "pages", lambda: [page])
     monkeypatch.setattr(publish, "ROOT", tmp_path)
     monkeypatch.setattr(publish, "RESULTS", publish.RESULTS)
@@ -93,5 +92,6 @@ def test_results_are_made_by_the_command_of_the_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(publish, "MADE", {"runs": {"x.json": "kept.json"}})
     monkeypatch.setattr(publish, "RESULTS", tmp_path)
+    monkeypatch.setattr(publish, "ROOT", tmp_path)
     publish.make("runs", {"runs": {(sys.executable, "-c", program)}})
     assert (tmp_path / "kept.json").read_text() == "1"
