@@ -47,6 +47,11 @@ DEFAULTS: dict[str, Policy] = {
     "autoscaler": online.Autoscaler(),
     "hysteresis": online.Hysteresis(),
     "receding-horizon": online.RecedingHorizon(),
+    "square-root-capacity": online.SquareRootCapacity(),
+    "least-slack": online.LeastSlack(),
+    "receding-horizon-batch": online.RecedingHorizonBatch(),
+    "kubernetes-hpa": online.KubernetesHpa(),
+    "knative": online.Knative(),
 }
 """Every policy with the constants that its file declares."""
 

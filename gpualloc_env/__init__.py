@@ -1,6 +1,7 @@
 """GPUAlloc: how should a few GPUs be shared among many LLM agents, from moment to moment?
 
-Importing the package registers the Gymnasium environment `GPUAlloc-v0`; numba and pydantic are
+Importing the package registers the Gymnasium environments `GPUAlloc-v0`, for one pool of GPUs, and
+`GPUCluster-v0`, for GPUs on several nodes; numba and pydantic are
 loaded with the first name that needs them, or with the first environment.
 """
 
@@ -11,12 +12,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)  # p
 
 __version__ = "0.1.0"
 
-gym.register(  # pyright: ignore[reportUnknownMemberType]
-    id="GPUAlloc-v0",
-    entry_point="gpualloc_env.env:GPUAllocEnv",
-    vector_entry_point="gpualloc_env.vector_env:GPUAllocVectorEnv",
-    # The environment itself refuses bad actions and steps without a reset; wrappers that look for
-    # them a second time would take a fifth of a step.
-    disable_env_checker=True,
-    order_enforce=False,
-)
+for _prefix, _module in (("GPUAlloc", ""), ("GPUCluster", "cluster_")):
+    gym.register(  # pyright: ignore[reportUnknownMemberType]
+        id=f"{_prefix}-v0",
+        entry_point=f"gpualloc_env.{_module}env:{_prefix}Env",
+        vector_entry_point=f"gpualloc_env.{_module}vector_env:{_prefix}VectorEnv",
+        # The environment itself refuses bad actions and steps without a reset; wrappers that look for
+        # them a second time would take a fifth of a step.
+        disable_env_checker=True,
+        order_enforce=False,
+    )

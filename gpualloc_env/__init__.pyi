@@ -1,10 +1,14 @@
 from .allocator import Allocator as Allocator
 from .allocator import AllocatorError as AllocatorError
 from .batch import Batch as Batch
+from .sb3 import sb3_vec_env as sb3_vec_env
+from .scenario import CLUSTERS as CLUSTERS
 from .scenario import SCENARIOS as SCENARIOS
 from .scenario import Agent as Agent
 from .scenario import Burst as Burst
 from .scenario import Cycle as Cycle
+from .scenario import Network as Network
+from .scenario import Node as Node
 from .scenario import Objective as Objective
 from .scenario import Overrides as Overrides
 from .scenario import Platform as Platform
@@ -22,6 +26,7 @@ from .simulation import observe as observe
 from .traces import TraceError as TraceError
 
 __all__ = [
+    "CLUSTERS",
     "OBSERVATION_FEATURES",
     "SCENARIOS",
     "Agent",
@@ -30,6 +35,8 @@ __all__ = [
     "Batch",
     "Burst",
     "Cycle",
+    "Network",
+    "Node",
     "Objective",
     "Overrides",
     "Platform",
@@ -44,6 +51,7 @@ __all__ = [
     "Workflow",
     "load_scenario",
     "observe",
+    "sb3_vec_env",
 ]
 
 __version__: str

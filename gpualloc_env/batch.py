@@ -1,15 +1,16 @@
 """`Batch`: the arrays of B environments, and the only object that changes them."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 
 from gpualloc_env.compiled import resolved
 from gpualloc_env.listing import listed
 from gpualloc_env.memory import check_calls, check_memory, most_calls
-from gpualloc_env.scenario import Scenario
+from gpualloc_env.scenario.clusters import CLUSTERS
+from gpualloc_env.scenario.scenario import Scenario, ScenarioError
 from gpualloc_env.simulation import fluid, requests
 from gpualloc_env.simulation.arrivals import TABULATED, Source
 from gpualloc_env.simulation.calls import Service, Tasks, new_service, row_of
@@ -48,6 +49,9 @@ class Batch:
     bit, in a batch of any size. Call `reset` before the first `step`.
     """
 
+    environment, of_clusters = "GPUAlloc-v0", False
+    """The id of the environments that are shells over it, and whether these are clusters."""
+
     def __init__(
         self,
         scenario: Scenario,
@@ -62,9 +66,10 @@ class Batch:
             scenario: what to simulate.
             num_envs: B.
             record: keep every step of the running episodes in `history`, as metrics need it:
-                80 bytes for each agent and step.
+                88 bytes for each agent and step.
             source: what episodes are drawn from; by default the scenario's, which reads its log.
         """
+        self._check_kind(scenario)
         check_memory(scenario, num_envs, record=record)
         count, steps = len(scenario.agents), scenario.steps
         self.scenario, self.num_envs, self.num_agents = scenario, num_envs, count
@@ -73,7 +78,8 @@ class Batch:
         self._service: Service | None = None
         if isinstance(self.source, TaskLaw):
             self.source = self.source._replace(nominal=self._nominal, most=most_calls(self.source.most))
-            self._service = new_service(num_envs, count, 1, 1)
+            self._law = self.source
+            self._service = new_service(num_envs, count, max(1, scenario.num_gpus))
         routing = scenario.routing_matrix
         # Time first, so that a step reads and writes in order of memory.
         arrivals = np.zeros((steps + 1, num_envs, count))
@@ -107,6 +113,20 @@ class Batch:
         self._drawers = Threads(num_envs, smallest_range=64)
         self._step: Callable[..., int] | None = None
         self._all = np.ones(num_envs, dtype=np.bool_)
+
+    def _check_kind(self, scenario: Scenario) -> None:
+        """Refuse a scenario of the other kind of environment."""
+        if bool(scenario.nodes) == self.of_clusters:
+            return
+        if scenario.nodes:
+            raise ScenarioError(
+                f"scenario {scenario.name!r} is a cluster of {len(scenario.nodes)} nodes, and "
+                f"{self.environment} has one pool of GPUs; make GPUCluster-v0, or leave out the nodes"
+            )
+        raise ScenarioError(
+            f"scenario {scenario.name!r} has no nodes, and {self.environment} needs some; make GPUAlloc-v0, "
+            f"give one of {', '.join(CLUSTERS)}, or add a table of [[nodes]]"
+        )
 
     def __getstate__(self) -> tuple[Scenario, int, bool, Source | TaskLaw, tuple[AnyArray, ...]]:
         """What a copy or a pickle needs: the arrays; those that are views of others are made anew."""
@@ -151,6 +171,10 @@ class Batch:
         """Every step of the running episodes, (B, T, N) of OUTCOME; T is 0 where none is recorded."""
         return self.world.history
 
+    def recorded(self, b: int) -> AnyArray:
+        """The steps that the running episode of environment b has taken, (t, N) of OUTCOME."""
+        return self.history[b, : self.clock[b]]
+
     @property
     def outcome(self) -> AnyArray:
         """What the step just taken did, (B, N) of OUTCOME; live, as `state` is."""
@@ -181,12 +205,21 @@ class Batch:
         """Whether the episode has reached its horizon, (B,) bool."""
         return self.clock >= self.scenario.steps
 
-    def seed(self, seed: int, mask: AnyArray | None = None) -> None:
-        """Seed environment k with `seed` + k, or only those of a (B,) bool mask."""
+    def own_metrics(self, b: int) -> dict[str, float]:
+        """Metrics of the episode of environment b that episodes of this kind alone have."""
+        return {}
+
+    def seed(self, seed: int | Sequence[int | None], mask: AnyArray | None = None) -> None:
+        """Seed environment k with `seed` + k, or only those of a (B,) bool mask.
+
+        Of a list, environment k is seeded with `seed[k]`, and goes on as it is where that is None.
+        """
         for k in np.flatnonzero(self._all if mask is None else self.checked_mask(mask)).tolist():
-            word = (int(seed) + k) % 2**64
-            seed_generator(self.world.generators[k, 0], np.uint64(word))
-            self.world.windows[k] = word % 2**62
+            own = seed[k] if isinstance(seed, Sequence) else int(seed) + k
+            if own is not None:
+                word = int(own) % 2**64
+                seed_generator(self.world.generators[k, 0], np.uint64(word))
+                self.world.windows[k] = word % 2**62
 
     def checked_mask(self, mask: AnyArray) -> AnyArray:
         """A (B,) bool mask as a contiguous array; the compiled code would not notice a wrong one.
@@ -234,11 +267,12 @@ class Batch:
                 draw_episode(first, last, mask, law, self.world, service, scratch, observation)
 
             self._drawers.run(draw)
-            tasks, calls = service.run["tasks"], service.run["calls"]
-            mask = mask & ((tasks > service.tasks.shape[1]) | (calls > service.calls.shape[1]))
+            run, rooms = service.run, (service.tasks, service.calls, service.running)
+            asked = [run[name] for name in ("tasks", "calls", "places")]
+            mask = mask & np.any([n > room.shape[1] for n, room in zip(asked, rooms, strict=True)], axis=0)
             if mask.any():
-                most = int(tasks[mask].max()), int(calls[mask].max())
-                check_calls(self.scenario, self.num_envs, *most, law.most)
+                most = tuple(int(numbers[mask].max()) for numbers in asked)
+                check_calls(self.scenario, self.num_envs, most, law.most)
                 self._service = service.widened(*most)
 
     @property
@@ -283,21 +317,18 @@ class Batch:
 
     def advance(self, requested: Array, active: AnyArray | None = None) -> None:
         """`step` for shares that are known to be a C-ordered array of (B, N) float64."""
-        # New arrays: callers may keep what earlier steps have shown them.
-        info, observation = np.empty(self._shapes[0]), np.empty(self._shapes[1], np.float32)
         if active is None:
             active = self._all
         else:
             active = self.checked_mask(active)
             self.worth[~active] = 0.0
-        arguments: tuple[Any, ...] = (requested, active, self.world, info, observation)
-        compiled: Callable[..., int] = fluid.step
-        if self._service is not None:
-            arguments = (requested, active, self.world, self._service, info, observation)
-            compiled = requests.step
+        # New arrays: callers may keep what earlier steps have shown them.
+        shown = self._new_arrays()
+        served = () if self._service is None else (self._service,)
+        arguments: tuple[Any, ...] = (requested, active, self.world, *served, *shown)
         step = self._step
         if step is None:
-            step = self._step = resolved(compiled, 0, self.num_envs, *arguments)
+            step = self._step = resolved(self._compiled, 0, self.num_envs, *arguments)
         if self._steppers.count == 1:
             problem = step(0, self.num_envs, *arguments)
         else:
@@ -307,6 +338,18 @@ class Batch:
                 self._steppers.run(lambda first, last: step(first, last, *arguments))
         if problem != OK:
             self._refuse(problem, requested)
+        self._show(*shown)
+
+    @property
+    def _compiled(self) -> Callable[..., int]:
+        """The step of all that this batch is."""
+        return fluid.step if self._service is None else requests.step
+
+    def _new_arrays(self) -> tuple[Any, ...]:
+        """What a step takes last: arrays in which it shows what callers see."""
+        return np.empty(self._shapes[0]), np.empty(self._shapes[1], np.float32)
+
+    def _show(self, info: Array, observation: AnyArray) -> None:
         self.info, self.observation = info, observation
 
     def _refuse(self, problem: int, requested: Array) -> None:
@@ -316,6 +359,9 @@ class Batch:
                 f"the share asked for agent {self.scenario.agent_names[i]!r} is NaN in environment {b} at "
                 f"step {self.clock[b]}; give a number from 0 to 1"
             )
+        self._refuse_after_the_end()
+
+    def _refuse_after_the_end(self) -> NoReturn:
         raise RuntimeError(
             f"the episode is over after {self.scenario.steps} steps, or was never started: call reset()"
         )
@@ -364,6 +410,8 @@ def _agent_records(scenario: Scenario) -> AnyArray:
         record["cold_start"] = scenario.platform.cold_start_s(agent.model_mb)
         record["slo"], record["weight"] = agent.slo_s, 1.0 / agent.priority
         record["max_batch"], record["kv_tokens"] = agent.max_batch, agent.kv_tokens
+        record["model_mb"] = agent.model_mb
+        record["need_mb"] = agent.model_mb + agent.kv_tokens * agent.kv_mb_per_token
         if scenario.service == "requests":
             record["iteration"], record["iteration_per_call"] = agent.iteration_s, agent.iteration_s_per_call
             record["prefill_per_token"] = agent.prefill_s_per_token

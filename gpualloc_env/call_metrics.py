@@ -1,4 +1,4 @@
-"""Metrics of a finished episode whose agents serve calls: exact, call by call and task by task.
+"""Metrics of an episode whose agents serve calls: exact, call by call and task by task.
 
 What is not finished by the end of the episode enters latencies with its age, as it does in the fluid: a call
 without a first token the times to first token, an unfinished call the latencies, an unfinished task the
@@ -44,8 +44,8 @@ class Columns(NamedTuple):
 
 
 def measure(batch: "Batch", b: int, percentiles: tuple[float, ...]) -> Measured:
-    """Measure the episode of environment `b`, which is over."""
-    service, end, count = batch.service, batch.scenario.steps * batch.scenario.dt, batch.num_agents
+    """Measure the episode of environment `b` up to now."""
+    service, end, count = batch.service, float(batch.clock[b]) * batch.scenario.dt, batch.num_agents
     run = service.run[b]
     calls = service.calls[b, : run["calls"]]
     calls = calls[np.isfinite(calls["issued"])]
@@ -59,7 +59,7 @@ def measure(batch: "Batch", b: int, percentiles: tuple[float, ...]) -> Measured:
         quantiles=[*quantiles, _quantiles(latency, percentiles)],
         goodput=np.bincount(agent[within], minlength=count).astype(np.float64),
         tokens=[_tokens(columns.of(own), end) for own in places] + [_tokens(columns, end)],
-        tasks=_tasks(service.tasks[b, : run["tasks"]], end, batch.scenario.task_slo_s),
+        tasks=_tasks(service.tasks[b, : run["next_task"]], end, batch.scenario.task_slo_s),
     )
 
 

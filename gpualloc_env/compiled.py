@@ -58,6 +58,11 @@ def inlined(function: Function) -> Function:
     return njit(forceinline=True, no_cpython_wrapper=True, **_OPTIONS)(function)  # pyright: ignore
 
 
+def called(function: Function) -> Function:
+    """As `inlined`, for what is long or called from many places: the compiler may make one function of it."""
+    return njit(no_cpython_wrapper=True, **_OPTIONS)(function)  # pyright: ignore
+
+
 def shared(function: Function) -> Function:
     """Make a function part of every compiled function that calls it; Python calls it as it is written."""
     return register_jitable(**_OPTIONS)(function)  # pyright: ignore
@@ -114,7 +119,10 @@ def _contents(folder: Path) -> tuple[tuple[str, float, int], ...]:
 
 
 class _Notice(event.Listener):
-    """Says why nothing seems to happen while a part of this package is being compiled, once for each."""
+    """Says why nothing seems to happen while a part of this package is being compiled, once for each.
+
+    Later processes compile what the first did not call; what was said then stands beside the machine code.
+    """
 
     def __init__(self) -> None:
         self._nested = 0  # functions being compiled, each for the sake of the one before
@@ -132,7 +140,8 @@ class _Notice(event.Listener):
         so_far = self._spent_s[self._part] + perf_counter() - self._began
         if so_far > PATIENCE_S:
             self._spent_s[self._part] = -float("inf")  # said
-            _LOG.warning("compiling the %s, once for this machine; this takes some seconds", self._part)
+            if _first_time(self._part):
+                _LOG.warning("compiling the %s, once for this machine; this takes some seconds", self._part)
 
     def on_end(self, event: Any) -> None:
         """End to compile a function."""
@@ -141,6 +150,22 @@ class _Notice(event.Listener):
         self._nested -= 1
         if self._nested == 0:
             self._spent_s[self._part] += perf_counter() - self._began
+
+
+def _first_time(part: str) -> bool:
+    """Whether no process has said yet that it compiles a part of these sources; from now on one has."""
+    anchor: Any = njit(_part)  # pyright: ignore
+    try:
+        anchor.enable_caching()  # tells where the machine code of this package is kept
+        said = Path(anchor._cache.cache_path) / f"compiling-{part}"
+        sources = repr(_contents(Path(__file__).parent))
+        if said.is_file() and said.read_text(encoding="utf-8") == sources:
+            return False
+        said.parent.mkdir(parents=True, exist_ok=True)
+        said.write_text(sources, encoding="utf-8")
+    except (RuntimeError, OSError):  # nothing can be kept
+        pass
+    return True
 
 
 def _part(compilation: Any) -> str | None:

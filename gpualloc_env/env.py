@@ -1,11 +1,13 @@
 """`GPUAllocEnv`: one environment, the Gymnasium shell over a batch of one."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from numpy import ndarray
 
 from gpualloc_env.batch import Batch, real_numbers
@@ -16,18 +18,28 @@ from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.calls import Tasks
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, view_of
-from gpualloc_env.simulation.state import AnyArray, plain
+from gpualloc_env.simulation.state import INFO, TERMS, AnyArray, plain
 
+# The part of `info` that is numbers, before the first step.
+WORTH_AT_RESET = dict.fromkeys((*TERMS, "objective"), 0.0)
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
-def single_spaces(num_agents: int) -> tuple[spaces.Box, spaces.Box]:
-    """Observation and action space of one environment of N agents."""
-    observation = spaces.Box(0.0, 1.0, (num_agents, len(OBSERVATION_FEATURES)), np.float32)
-    return observation, spaces.Box(0.0, 1.0, (num_agents,), np.float32)
+def single_spaces(batch: Batch) -> tuple[spaces.Space[Any], spaces.Box]:
+    """Observation and action space of one environment of a batch."""
+    observation = spaces.Box(0.0, 1.0, (batch.num_agents, len(OBSERVATION_FEATURES)), np.float32)
+    return observation, spaces.Box(0.0, 1.0, (batch.num_agents,), np.float32)
 
 
-class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
+def with_horizon(spec: EnvSpec | None, steps: int) -> EnvSpec | None:
+    """A spec whose limit of steps is the horizon of the episodes, or lower where it was."""
+    if spec is None:
+        return None
+    limit = spec.max_episode_steps
+    return replace(spec, max_episode_steps=steps if limit is None else min(limit, steps))
+
+
+class GPUAllocEnv(gym.Env[Any, AnyArray]):
     """Share a few GPUs among the agents of a serverless LLM workload, step by step.
 
     `docs/environment.md` has the full description: spaces, reward, start and end of an episode, arguments.
@@ -42,6 +54,7 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         self,
         scenario: str | Path | Scenario = "serverless",
         *,
+        episode_metrics: bool = False,
         render_mode: str | None = None,
         **changes: Any,
     ) -> None:
@@ -49,6 +62,7 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
 
         Args:
             scenario: a name in `SCENARIOS`, the path of a `.toml` file, or a scenario itself.
+            episode_metrics: add `info["episode_metrics"]` at the end of an episode.
             render_mode: `ansi`, `rgb_array` or None.
             changes: the fields of `Overrides` by name: `steps`, `dt`, `load`, `agents`, `trace`,
                 `split` and `objective`.
@@ -57,12 +71,19 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
             raise ValueError(f"render_mode must be 'ansi', 'rgb_array' or None, got {render_mode!r}")
         self.scenario = load_scenario(scenario, **changes)
         self.render_mode = render_mode
-        self._batch = Batch(self.scenario, 1, record=True)
+        self._batch = self._batch_of(self.scenario)
         self._steps = self.scenario.steps
+        self._reports, self._spec = episode_metrics, None
         self._seeded = False
-        self._requested = np.zeros((1, self._batch.num_agents))
+        self.observation_space, self.action_space = self._spaces()
+        self._requested = np.zeros((1, self.action_space.shape[0]))
         self._look()
-        self.observation_space, self.action_space = single_spaces(self._batch.num_agents)
+
+    def _batch_of(self, scenario: Scenario) -> Batch:
+        return Batch(scenario, 1, record=True)
+
+    def _spaces(self) -> tuple[spaces.Space[Any], spaces.Box]:
+        return single_spaces(self._batch)
 
     def _look(self) -> None:
         """Make the views of the batch's arrays: once, since it takes as long as the compiled step."""
@@ -70,11 +91,21 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         self._action = self._requested[0]
         self._view = view_of(batch.state[0], batch.agents[0], batch.world.settings)
         self._clock, self._worth = batch.clock, plain(batch.worth)[0]
+        self._total = batch.totals["reward"]
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         """Restore a copy or a pickle: its views must look at its own arrays."""
         self.__dict__.update(kept)
         self._look()
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """How the environment was made, with its horizon as `max_episode_steps`."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._spec = with_horizon(spec, self._steps)
 
     @property
     def view(self) -> View:
@@ -99,9 +130,14 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
             self._batch.seed(int(self.np_random.integers(2**62)) if seed is None else seed)
             self._seeded = True
         self._batch.reset()
-        return self._batch.observation[0], {}
+        return self._observation_and_info()
 
-    def step(self, action: AnyArray) -> tuple[AnyArray, float, bool, bool, dict[str, Any]]:
+    def _observation_and_info(self) -> tuple[Any, dict[str, Any]]:
+        """What `reset` returns: `info` is zeros, since no step is taken."""
+        zeros = np.zeros((len(INFO), self._batch.num_agents))
+        return self._batch.observation[0], {**dict(zip(INFO, zeros, strict=True)), **WORTH_AT_RESET}
+
+    def step(self, action: AnyArray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Hold the shares that `action`, (N,) fractions of the platform, asks for during one step.
 
         Raises:
@@ -121,6 +157,7 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
         self._action[:] = action
         batch.advance(self._requested)
         rows = batch.info[:, 0]
+        clock = self._clock.item(0)
         latency, cost, throughput, slo, shortfall, task, reward = self._worth.tolist()
         info: dict[str, Any] = {
             "arrivals": rows[0],
@@ -129,19 +166,27 @@ class GPUAllocEnv(gym.Env[AnyArray, AnyArray]):
             "served": rows[3],
             "capacity": rows[4],
             "backlog": rows[5],
-            "reward_terms": {
-                "latency": latency,
-                "cost": cost,
-                "throughput": throughput,
-                "slo": slo,
-                "shortfall": shortfall,
-                "task": task,
-            },
+            "agent_reward": rows[6],
+            "latency": latency,
+            "cost": cost,
+            "throughput": throughput,
+            "slo": slo,
+            "shortfall": shortfall,
+            "task": task,
+            "objective": (0.0 - self._total.item(0)) / clock,
         }
-        truncated = self._clock.item(0) >= self._steps
-        if truncated:
+        truncated = clock >= self._steps
+        if truncated and self._reports:
             info["episode_metrics"] = episode_metrics(batch, 0)
         return batch.observation[0], reward, False, truncated, info
+
+    def episode_metrics(self) -> dict[str, Any]:
+        """Metrics of the episode so far: of all of it at its end, or where a limit from outside cut it short.
+
+        Raises:
+            ValueError: it has taken no step.
+        """
+        return episode_metrics(self._batch, 0)
 
     def render(self) -> Any:
         """The state as text (`ansi`) or as an image (`rgb_array`)."""

@@ -3,7 +3,7 @@
 import os
 
 from gpualloc_env.scenario.scenario import Scenario, ScenarioError
-from gpualloc_env.simulation.calls import BYTES_PER_CALL, BYTES_PER_TASK, SERVER
+from gpualloc_env.simulation.calls import BYTES_PER_CALL, BYTES_PER_PLACE, BYTES_PER_TASK, LEDGER, SERVER
 from gpualloc_env.simulation.state import AGENT, OBSERVATION, OUTCOME, STATE
 
 
@@ -38,7 +38,7 @@ def bytes_needed(scenario: Scenario, num_envs: int, *, record: bool) -> int:
     if scenario.agent_spread > 0:
         once += AGENT.itemsize
     if scenario.service == "requests":
-        once, step = once + SERVER.itemsize + number, 2 * number
+        once, step = once + LEDGER.itemsize + SERVER.itemsize + 2 * number, 2 * number
     if record:
         step += OUTCOME.itemsize
     profile = 3 * number * steps * agents if scenario.traffic is not None else 0
@@ -48,23 +48,24 @@ def bytes_needed(scenario: Scenario, num_envs: int, *, record: bool) -> int:
 def most_calls(limit: int) -> int:
     """Calls of one episode that the memory of this machine holds, but no more than a limit."""
     there = physical_memory()
-    return limit if there is None else min(limit, there // BYTES_PER_CALL)
+    return limit if there is None else min(limit, there // (BYTES_PER_CALL + BYTES_PER_PLACE))
 
 
-def check_calls(scenario: Scenario, num_envs: int, tasks: int, calls: int, most: int) -> None:
+def check_calls(scenario: Scenario, num_envs: int, needs: tuple[int, ...], most: int) -> None:
     """Refuse episodes of so many tasks and calls, where no memory of this machine can hold them.
 
     Args:
         scenario: what they are drawn from.
         num_envs: environments, each with room for the longest episode.
-        tasks: of the longest episode.
-        calls: of the longest episode.
+        needs: tasks, calls, and calls that can run at once, of the longest episode.
         most: calls of one episode that can be had at all.
 
     Raises:
         ScenarioError: the message names what to lower.
     """
-    needed, there = num_envs * (tasks * BYTES_PER_TASK + calls * BYTES_PER_CALL), physical_memory()
+    tasks, calls, places = needs
+    each = tasks * BYTES_PER_TASK + calls * BYTES_PER_CALL + places * BYTES_PER_PLACE
+    needed, there = num_envs * each, physical_memory()
     if calls < most and (there is None or needed <= there):
         return
     memory = "" if there is None else f" and this machine has {there / 1e9:.3g} GB;"

@@ -1,4 +1,4 @@
-"""Metrics of a finished episode, exact for the fluid model, from its recorded curves.
+"""Metrics of an episode, exact for the fluid model, from its recorded curves.
 
 Requests of an agent leave in the order in which they came. In a step that serves at rate μ,
 the requests of one earlier step leave over an interval of time, so their sojourn times are
@@ -60,8 +60,8 @@ def register(name: str, function: "Callable[[Batch, int], float]") -> None:
 
     Args:
         name: with its unit, as `queue_maximum_requests`.
-        function: called with a batch and the index b of an environment whose episode is over;
-            `batch.history[b]`, (T, N) of OUTCOME, holds its steps. NaN where nothing was measured.
+        function: called with a batch and the index b of an environment; `batch.recorded(b)`,
+            (t, N) of OUTCOME, holds the steps of its episode. NaN where nothing was measured.
 
     Raises:
         ValueError: the name is taken.
@@ -231,19 +231,21 @@ def _in_transit(batch: "Batch", b: int) -> float:
     routing, dt = batch.world.routing, batch.scenario.dt
     if routing.size == 0:
         return 0.0
-    history = batch.history[b]
+    history = batch.recorded(b)
     served, capacity, delay = history["served"], history["capacity"], history["delay"]
     serving = np.divide(served * (dt - delay), capacity, out=np.zeros_like(served), where=served > 0)
     return float((served * (dt - delay - 0.5 * serving)).sum(axis=0) @ routing.sum(axis=1))
 
 
 def objectives(batch: "Batch") -> Array:
-    """J of each episode, (B,): the mean of −reward over the steps taken."""
-    return -batch.totals["reward"] / np.maximum(batch.clock, 1)
+    """J of each episode, (B,): the mean of −reward over the steps taken; 0 before the first."""
+    return (0.0 - batch.totals["reward"]) / np.maximum(batch.clock, 1)
 
 
 def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
-    """Metrics of the finished episode of environment `b`: in all, and `per_agent` by name.
+    """Metrics of the episode of environment `b`: in all, and `per_agent` by name.
+
+    They are those of the steps taken so far: an episode can be cut short from outside.
 
     Latencies are sojourn times [s] over all requests, those that have not left counted with
     their age. `task_latency_mean_s` is the time from a task's arrival from outside to its end,
@@ -255,18 +257,20 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
     that were served.
 
     Raises:
-        ValueError: the batch does not record its episodes, or this one is not over.
+        ValueError: the batch does not record its episodes, or this one has no step yet.
     """
     if batch.history.shape[1] == 0:
-        raise ValueError("episode metrics need the whole episode: make the batch with record=True")
-    if not batch.done[b]:
         raise ValueError(
-            f"environment {b} is at step {batch.clock[b]} of its episode; metrics need all of it"
+            "metrics need every step of an episode: make the batch with record=True, the vector "
+            "environment with episode_metrics=True"
         )
+    history = batch.recorded(b)
+    if not len(history):
+        raise ValueError(f"environment {b} has taken no step of its episode: there is nothing to measure")
     if batch.scenario.service == "requests":
         return _metrics_of_calls(batch, b)
-    steps, count = batch.scenario.steps, batch.num_agents
-    history, agents, dt = batch.history[b], batch.agents[b], batch.scenario.dt
+    steps, count = history.shape
+    agents, dt = batch.agents[b], batch.scenario.dt
     arrived = batch.inflows[:steps, b].cumsum(axis=0)
     quantiles, goodput = np.empty((count + 1, len(PERCENTILES))), np.empty(count)
     segments, estimate = np.empty((count * (2 * steps + 1), 3)), np.empty(count)
@@ -278,13 +282,13 @@ def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:
 def _metrics_of_calls(batch: "Batch", b: int) -> dict[str, object]:
     """`episode_metrics` where agents serve calls, with the names of OF_CALLS besides."""
     calls = measure(batch, b, PERCENTILES)
-    history, throughput = batch.history[b], batch.agents[b]["throughput"].tolist()
+    history, throughput = batch.recorded(b), batch.agents[b]["throughput"].tolist()
     estimates = [_paper_latency(history[:, i], throughput[i]) for i in range(batch.num_agents)]
     metrics = _gathered(batch, b, calls.goodput.tolist(), estimates, calls.quantiles, 0.0)
     per_agent: Any = metrics.pop("per_agent")
     for own, tokens in zip(per_agent.values(), calls.tokens[:-1], strict=True):
         own.update(tokens)
-    return {**metrics, **calls.tokens[-1], **calls.tasks, "per_agent": per_agent}
+    return {**metrics, **calls.tokens[-1], **calls.tasks, **batch.own_metrics(b), "per_agent": per_agent}
 
 
 def _gathered(
@@ -296,7 +300,8 @@ def _gathered(
     in_transit: float,
 ) -> dict[str, object]:
     """The metrics from the recorded steps and what was measured of each agent's requests."""
-    steps, history = batch.scenario.steps, batch.history[b]
+    history = batch.recorded(b)
+    steps = len(history)
     totals = plain(history).sum(axis=0).view(OUTCOME)[:, 0]
     # Python's own floats: a few numbers at a time are slow as NumPy scalars.
     sums = {name: totals[name].tolist() for name in names_of(OUTCOME)}
@@ -305,21 +310,26 @@ def _gathered(
     throughput: list[float] = batch.agents[b]["throughput"].tolist()
     return {
         "objective": float(objectives(batch)[b]),
-        **_overall(batch, sums, throughput, in_transit, quantiles[-1]),
+        **_overall(batch, steps, sums, throughput, in_transit, quantiles[-1]),
         "min_share_shortfall": float(batch.totals["shortfall"][b]) / steps,
         "reallocations": sum(sums["reallocated"]),
         "cold_starts": sum(sums["cold_start"]),
         **_paper_estimators(estimates, throughput, sums["share"], steps),
         **{name: float(function(batch, b)) for name, function in REGISTERED.items()},
-        "per_agent": _per_agent(batch, sums, estimates, quantiles),
+        "per_agent": _per_agent(batch, steps, sums, estimates, quantiles),
     }
 
 
 def _overall(
-    batch: "Batch", sums: Sums, throughput: list[float], in_transit: float, quantiles: list[float]
+    batch: "Batch",
+    steps: int,
+    sums: Sums,
+    throughput: list[float],
+    in_transit: float,
+    quantiles: list[float],
 ) -> dict[str, float]:
     """Metrics over all agents, from the sums over the steps of each, (N,), and the quantiles of all."""
-    steps, dt = batch.scenario.steps, batch.scenario.dt
+    dt = batch.scenario.dt
     span = steps * dt
     came, served = sums["came"], sums["served"]
     requests, waiting = sum(came), sum(sums["backlog"]) * dt
@@ -357,10 +367,10 @@ def _paper_estimators(
 
 
 def _per_agent(
-    batch: "Batch", sums: Sums, estimates: list[float], quantiles: list[list[float]]
+    batch: "Batch", steps: int, sums: Sums, estimates: list[float], quantiles: list[list[float]]
 ) -> dict[str, dict[str, float]]:
     """Metrics of each agent by its name."""
-    steps, dt = batch.scenario.steps, batch.scenario.dt
+    dt = batch.scenario.dt
     span = steps * dt
     return {
         name: {

@@ -11,6 +11,7 @@ from typing import Annotated
 import numpy as np
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from gpualloc_env.scenario.overrides import Overrides
@@ -23,6 +24,9 @@ from training.evaluation.held_out import count_episodes, held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.limits import Limits, check_limits
 from training.reporting.figure_style import AGENT_COLOURS, STYLE, save
+
+NAMED = 10
+"""Agents that the legend has room for."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ def main(config: BurstFigureConfig) -> None:
     """Play the episodes, choose the window, draw it."""
     check_limits(config)
     check_evaluation_seeds(config.seed, config.episodes)
+    check_out(config.out)
     scenario = held_out_scenario(config.scenario, config)
     episodes = count_episodes(config.episodes, scenario, policies=len(config.policies))
     made = {
@@ -68,6 +73,17 @@ def main(config: BurstFigureConfig) -> None:
     if gain <= 0:
         print(f"{names[-1]} gains nowhere on {names[0]}: this is where it loses least")
     print(f"{config.out}: seed {config.seed + episode}, {first:g} s to {first + steps * scenario.dt:g} s")
+
+
+def check_out(out: Path) -> None:
+    """Refuse a figure that could not be written, before anything is played."""
+    known = FigureCanvasBase.get_supported_filetypes()
+    if out.suffix[1:].lower() not in known:
+        raise ValueError(
+            f"--out {out} must be a figure's name, such as burst.png; its end one of {', '.join(known)}"
+        )
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}; make it first")
 
 
 def window(first: Array, last: Array, steps: int) -> tuple[int, int, float]:
@@ -97,9 +113,11 @@ def draw(path: Path, scenario: Scenario, shown: Mapping[str, AnyArray], start: i
         figure = Figure(figsize=(10, 2.2 * (1 + 2 * len(shown))), layout="constrained")
         panels: list[Axes] = list(figure.subplots(1 + 2 * len(shown), 1, sharex=True))
         for i, name in enumerate(scenario.agent_names):
-            panels[0].plot(time, history[0]["arrivals"][:, i] / scenario.dt, color=colours[i], label=name)
+            label = name if i < NAMED else None
+            panels[0].plot(time, history[0]["arrivals"][:, i] / scenario.dt, color=colours[i], label=label)
         panels[0].set(title="Arrivals", ylabel="requests/s")
-        panels[0].legend(loc="upper left", bbox_to_anchor=(1, 1))
+        some = f"the first of {len(colours)} agents" if len(colours) > NAMED else None
+        panels[0].legend(loc="upper left", bbox_to_anchor=(1, 1), title=some)
         top = max(float(each["backlog"].sum(axis=1).max()) for each in history)
         for k, (policy, each) in enumerate(shown.items()):
             shares, queues = panels[1 + 2 * k], panels[2 + 2 * k]

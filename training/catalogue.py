@@ -5,12 +5,12 @@ python -m training.catalogue
 
 import csv
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
-import tyro
-
 from gpualloc_env.scenario.models import DATA, MODELS, PUBLISHED_NAMES
-from training.cli import results_console
+from training.cli import results_console, run
+from training.files.atomic import write_atomically
 from training.fitting.catalogue_fit import Fitted, Line, fit, fit_starts, read_passes
 from training.reporting.report import print_tables
 
@@ -27,15 +27,17 @@ class CatalogueConfig:
 
 def main(config: CatalogueConfig) -> None:
     """Fit, print each line with its largest residual, and write both tables."""
+    config.out.mkdir(parents=True, exist_ok=True)
     fits = [fit(passes) for passes in read_passes()]
     times = [time_row(each) for each in fits if each.model in PUBLISHED_NAMES]
     starts = [start_row(quantity, each) for quantity, each in fit_starts().items()]
     for name, rows in ((TIMES, times), (STARTS, starts)):
         print_tables(results_console(), {name: rows})
-        with (config.out / name).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        file = StringIO(newline="")
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(config.out / name, file.getvalue().encode())
 
 
 def time_row(fitted: Fitted) -> dict[str, str]:
@@ -68,4 +70,4 @@ def number(value: float) -> str:
 
 if __name__ == "__main__":
     assert set(PUBLISHED_NAMES.values()) == set(MODELS)
-    main(tyro.cli(CatalogueConfig))
+    run(main, CatalogueConfig)

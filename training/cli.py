@@ -52,6 +52,8 @@ def call(main: Callable[[Config], None], config: Config) -> None:
         sys.exit(0)
     except (ValueError, OSError) as error:
         fail(error)
+    except MemoryError as error:
+        fail(f"this machine has too little memory for that ({error}); ask for less at a time")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -65,7 +67,7 @@ class Terminated(BaseException):
     """SIGTERM has come: what is unfinished is removed on the way out."""
 
 
-def fail(error: Exception) -> NoReturn:
+def fail(error: Exception | str) -> NoReturn:
     """End with the message that names the mistake and its remedy."""
     print(f"error: {error}", file=sys.stderr)
     sys.exit(MISTAKE)

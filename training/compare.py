@@ -11,6 +11,7 @@ from typing import Annotated
 from rich.console import Console
 
 from baselines import PRIVILEGED, Policy
+from baselines.bounds import FutureError, needs_a_fluid
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario
@@ -120,7 +121,7 @@ class Contest:
             config: what to compare.
             name: the scenario.
             status: where to say what is played, and what is not.
-            skip_misfits: leave out a policy that was trained for other agents, and say so.
+            skip_misfits: leave out a policy that cannot play the scenario, and say so.
         """
         scenario = make_scenario(config, name)
         policies: dict[str, list[Policy] | None] = {}
@@ -131,8 +132,10 @@ class Contest:
         asked = named(config.policies, "" if config.scenario == ALL else scenario.key)
         for label, given in asked.items():
             try:
+                if given in PRIVILEGED:
+                    needs_a_fluid(scenario)
                 policies[label] = None if given in PRIVILEGED else load_policies(given, scenario)
-            except AgentsError as error:
+            except (AgentsError, FutureError) as error:
                 if not skip_misfits:
                     raise
                 status.print(f"{name} without {label}: {error}")

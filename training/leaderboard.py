@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from baselines import POLICIES, PRIVILEGED, Policy, lower_bounds
+from baselines.bounds import needs_a_fluid
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario
@@ -46,8 +47,8 @@ FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "config.json",
 OWNED = (*FILES, "profiles.png", "profiles.svg")
 """Performance profiles are drawn where a policy was learned."""
 ALL = "all"
-SYNTHETIC = tuple(name for name, each in SCENARIOS.items() if each.trace is None and each.service == "fluid")
-"""Scenarios that need no log, and whose episodes have a bound."""
+SYNTHETIC = tuple(name for name, each in SCENARIOS.items() if each.trace is None)
+"""Scenarios that need no log."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ def contest(config: LeaderboardConfig, name: str) -> tuple[Scenario, int]:
     """A scenario, and how many episodes of it are played."""
     several = len(config.scenarios) > 1
     scenario = (held_out_among_others if several else held_out_scenario)(name, config)
+    if PRIVILEGED.keys() & set(config.policies):
+        needs_a_fluid(scenario)
     return scenario, count_episodes(config.episodes, scenario) if scenario.varies else 1
 
 

@@ -18,9 +18,11 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch.utils.tensorboard import SummaryWriter
 
 from baselines import policy_for
+from gpualloc_env.memory import physical_memory
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from training.artifacts.policies import named
 from training.artifacts.training_record import settings_of
 from training.cli import options, progress_bars, run, status_console
@@ -326,6 +328,14 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
         raise ValueError(
             f"batch_size must divide num_envs × rollout_steps = {rollout_size(config)}, "
             f"got {config.batch_size}"
+        )
+    # float32 twice: as played, and shuffled for the updates.
+    needed = 8 * rollout_size(config) * len(scenario.agents) * len(OBSERVATION_FEATURES)
+    memory = physical_memory()
+    if memory is not None and needed > memory:
+        raise ValueError(
+            f"num_envs × rollout_steps = {rollout_size(config)} need {needed / 1e9:.3g} GB "
+            f"of memory, and this machine has {memory / 1e9:.3g} GB; lower rollout_steps or num_envs"
         )
     if config.start_from is not None:
         if not (config.start_from / MODEL).is_file():

@@ -50,7 +50,8 @@ class TuneConfig(Overrides):
     seed: int = FIRST_TRAINING_SEED
     """Seed of the first episode, the others follow it; also of the search. At least 2⁴⁰."""
     out: Path = Path("runs/tune/tuned.toml")
-    """File for the constants that are found; its other tables stay as they are."""
+    """File for the constants that are found; its other tables stay as they are, and so do constants of an
+    earlier search that are no worse on the fresh episodes."""
     adopt: bool = False
     """Put the constants that are better on the fresh episodes into `file` as well."""
     file: Path = TUNED
@@ -86,14 +87,24 @@ def main(config: TuneConfig) -> None:
         (scenario.key, name): Table(remark(config, name, each), each.constants)
         for name, each in found.items()
     }
-    write_tables(config.out, tables, HEADER)
+    there = read_tables(config.out)
+    fresh = {
+        key: mean_objective(key[1], there[key].constants, scenario, config, fresh=True)
+        for key in tables
+        if key in there
+    }
+    kept = [key for key, objective in fresh.items() if objective <= found[key[1]].fresh_after]
+    write_tables(config.out, {key: table for key, table in tables.items() if key not in kept}, HEADER)
     adopted = {key: table for key, table in tables.items() if found[key[1]].better} if config.adopt else {}
     if adopted:
         write_tables(config.file, adopted, HEADER)
     console = results_console()
     title = f"{scenario.name}: {config.episodes} training episodes from seed {config.seed}"
     print_tables(console, {title: [row(name, each) for name, each in found.items()]})
-    console.print(f"Constants in {config.out}; {adoption(config, found)}", soft_wrap=True)
+    stay = ", where those of {} stay, no worse on fresh episodes".format(", ".join(name for _, name in kept))
+    console.print(
+        f"Constants in {config.out}{stay if kept else ''}; {adoption(config, found)}", soft_wrap=True
+    )
 
 
 def check(config: TuneConfig) -> None:

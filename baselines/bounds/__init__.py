@@ -5,7 +5,16 @@ undercut, `feasible_schedule` finds shares that come close to it, and `Clairvoya
 policy; the optimum lies between the two.
 """
 
-from baselines.bounds.bound import Bound, bound, lower_bounds
+from baselines.bounds.bound import Bound, FutureError, bound, lower_bounds, needs_a_fluid
 from baselines.bounds.clairvoyant import Clairvoyant, Schedule, feasible_schedule
 
-__all__ = ["Bound", "Clairvoyant", "Schedule", "bound", "feasible_schedule", "lower_bounds"]
+__all__ = [
+    "Bound",
+    "Clairvoyant",
+    "FutureError",
+    "Schedule",
+    "bound",
+    "feasible_schedule",
+    "lower_bounds",
+    "needs_a_fluid",
+]

@@ -1,4 +1,4 @@
-"""A lower bound on the objective of an episode that no policy can undercut, however it is made.
+"""A lower bound on the objective of an episode of a fluid that no policy can undercut, however it is made.
 
 All arrivals of the episode are known. Whatever a policy does, its shares g(t), its work x(t) (in
 GPU steps) and what it leaves waiting are a point of the convex programme in
@@ -31,6 +31,7 @@ from typing import Literal
 
 import numpy as np
 
+from baselines.bounds.calls import CallEpisode, bound_of_calls, prices_of
 from baselines.bounds.inner_linearisation import solve
 from baselines.bounds.processes import in_processes
 from baselines.bounds.programme import Programme
@@ -118,16 +119,20 @@ def _check(given: Array, shapes: tuple[tuple[int, ...], ...], name: str) -> None
         raise ValueError(f"{name} must be finite and not negative, got {given[place]} at {place}")
 
 
+class FutureError(ValueError):
+    """What knowing the future is worth cannot be found for a scenario."""
+
+
 def needs_a_fluid(scenario: Scenario) -> None:
     """Refuse a scenario whose requests are no fluid: the programme is one of fluid queues.
 
     Raises:
-        ValueError: its agents serve calls one by one.
+        FutureError: its agents serve calls one by one.
     """
     if scenario.service != "fluid":
-        raise ValueError(
-            f"scenario {scenario.name!r} serves calls one by one, and what knowing the future is worth can "
-            "only be found for a fluid of requests; compare policies that do not know it"
+        raise FutureError(
+            f"scenario {scenario.name!r} serves calls one by one; a schedule with the future known can only "
+            "be found for a fluid of requests; `lower_bounds` says what no policy can undercut"
         )
 
 
@@ -141,7 +146,8 @@ def lower_bounds(
 ) -> Array:
     """Bounds of the episodes with seeds `seed`, `seed` + 1, …, (E,).
 
-    These are the episodes that `training.evaluation.evaluate` plays.
+    These are the episodes that `training.evaluation.evaluate` plays. Where agents serve calls the bounds are
+    those of `baselines.bounds.calls`.
 
     Args:
         scenario: what is played.
@@ -150,13 +156,16 @@ def lower_bounds(
         workers: processes that share the episodes; 1 computes here, none means one for each core.
         progress: called with the number of episodes done after each of them.
     """
-    needs_a_fluid(scenario)
     batch = Batch(scenario, episodes)
     batch.seed(seed)
     batch.reset()
+    agents = [batch.agents[b].copy() for b in range(episodes)]
+    if scenario.service == "requests":
+        priced = (prices_of(scenario, batch.world.episode[b], agents[b]) for b in range(episodes))
+        calls = [CallEpisode(batch.tasks(b), each, agents[b]) for b, each in enumerate(priced)]
+        return np.array(in_processes(partial(bound_of_calls, scenario), calls, workers, progress))
     tasks = [
-        (batch.arrivals[:, b].copy(), batch.state[b]["mean_rate"].copy(), batch.agents[b].copy())
-        for b in range(episodes)
+        (batch.arrivals[:, b].copy(), batch.state[b]["mean_rate"].copy(), agents[b]) for b in range(episodes)
     ]
     return np.array(in_processes(partial(_objective, scenario), tasks, workers, progress))
 

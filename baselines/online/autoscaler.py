@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from baselines.online.rows import decide
+from baselines.online.rows import Memory, decide
 from baselines.tunable import tunable
 from gpualloc_env.compiled import compiled
 from gpualloc_env.simulation.curves import fit, largest_share, needed_share, speedup
@@ -49,15 +47,6 @@ def _scale(
         fit(granted[b], platform.gpus)
 
 
-@dataclass
-class _Window:
-    """The recommendations of the last steps: the autoscaler's memory."""
-
-    recommended: Array = field(default_factory=lambda: np.empty((0, 0, 0)))
-    """(W, B, N) [GPU], a ring"""
-    steps: int = 0
-
-
 @dataclass(frozen=True)
 class Autoscaler:
     """Scale each share by utilisation / target, at once upwards and after a while downwards.
@@ -79,7 +68,7 @@ class Autoscaler:
     """Time within which a queue should be served [s]."""
     standby: float = tunable(0.01, 0.0, 0.1)
     """Least share, as the least number of replicas [GPU]."""
-    _window: _Window = field(default_factory=_Window, init=False, repr=False, compare=False)
+    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
 
     def fresh(self) -> "Autoscaler":
         """An autoscaler with the same constants that remembers nothing."""
@@ -87,18 +76,9 @@ class Autoscaler:
 
     def __call__(self, view: View) -> Array:
         """Fractions of the platform, shaped as `view.queue`; takes one step of the window."""
-        rows, memory = np.atleast_2d(view.queue).shape, self._window
-        length = max(1, round(self.window_s / view.dt))
-        if memory.recommended.shape != (length, *rows):
-            memory.recommended, memory.steps = np.empty((length, *rows)), 0
+        recommended = self._memory.room(max(1, round(self.window_s / view.dt)), view)
         fractions = decide(
-            _scale,
-            view,
-            self.target,
-            self.horizon_s,
-            self.standby,
-            memory.recommended,
-            memory.steps,
+            _scale, view, self.target, self.horizon_s, self.standby, recommended, self._memory.steps
         )
-        memory.steps += 1
+        self._memory.steps += 1
         return fractions

@@ -11,34 +11,42 @@ from gpualloc_env.simulation.state import AnyArray, Array
 
 
 @compiled
+def hand_out(index: AnyArray, need: AnyArray, capacity: float, shares: AnyArray) -> None:
+    """Write the shares, (N,) [GPU], that meet the needs, (N,) [GPU], in falling order of `index`, (N,).
+
+    Agents with equal indices are served together, in proportion to their needs. O(N²).
+    """
+    count, left, bound = index.shape[0], capacity, np.inf
+    for i in range(count):
+        shares[i] = 0.0
+    while left > 0.0:
+        first, wanted = -1.0, 0.0
+        for i in range(count):
+            if need[i] > 0.0 and index[i] < bound and index[i] >= first:
+                wanted = need[i] if index[i] > first else wanted + need[i]
+                first = index[i]
+        if wanted == 0.0:
+            break
+        part = min(1.0, left / wanted)
+        for i in range(count):
+            if index[i] == first:
+                shares[i] = part * need[i]
+        left -= part * wanted
+        bound = first
+
+
+@compiled
 def serve_in_order(packed: Packed, index: AnyArray, need: AnyArray, granted: AnyArray) -> None:
     """Write the shares, (B, N) [GPU], that empty the queues in falling order of `index`, (B, N).
 
-    Agents with equal indices are served together, in proportion to their needs. `need` is room
-    for (N,) numbers. O(N²) for each row.
+    What is left is shared equally. `need` is room for (N,) numbers. O(N²) for each row.
     """
-    count, platform = index.shape[1], packed.settings[0]
+    platform = packed.settings[0]
     for b in range(index.shape[0]):
-        for i in range(count):
+        for i in range(index.shape[1]):
             need[i] = share_to_empty(packed.state[b, i], packed.agents[b, i], platform)
-        shares, left, bound = granted[b], platform.gpus, np.inf
-        for i in range(count):
-            shares[i] = 0.0
-        while left > 0.0:
-            first, wanted = -1.0, 0.0
-            for i in range(count):
-                if need[i] > 0.0 and index[b, i] < bound and index[b, i] >= first:
-                    wanted = need[i] if index[b, i] > first else wanted + need[i]
-                    first = index[b, i]
-            if wanted == 0.0:
-                break
-            part = min(1.0, left / wanted)
-            for i in range(count):
-                if index[b, i] == first:
-                    shares[i] = part * need[i]
-            left -= part * wanted
-            bound = first
-        spread(shares, platform.gpus, largest_share(platform))
+        hand_out(index[b], need, platform.gpus, granted[b])
+        spread(granted[b], platform.gpus, largest_share(platform))
 
 
 def in_order(index: Array, view: View) -> Array:

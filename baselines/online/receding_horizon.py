@@ -52,3 +52,23 @@ class RecedingHorizon:
     def __call__(self, view: View) -> Array:
         """Fractions of the platform, shaped as `view.queue`."""
         return plan(view, self.constants)
+
+
+@dataclass(frozen=True)
+class RecedingHorizonBatch(RecedingHorizon):
+    """Receding-horizon control whose rate depends on the batch, for servers of calls.
+
+    T is the rate of a full batch of B calls. With n calls a server spends 1/T of its time on each as
+    (1 − δ) + δ (a + c n)/n · B/(a + c B), where δ is the part of the time that a full batch decodes: it
+    serves µ(g) n/(A + C n), with A = δ a B/(a + c B) and C = 1 − A/B. B and δ are not in the view, so they
+    are constants. In the fluid, where a = 0, it is `RecedingHorizon`.
+    """
+
+    full_batch: float = tunable(64.0, 8.0, 256.0, log=True)
+    """B, calls at which the nominal throughput is reached."""
+    decoding: float = tunable(0.7, 0.0, 1.0)
+    """δ, the part of its time that a full batch decodes."""
+
+    def __call__(self, view: View) -> Array:
+        """Fractions of the platform, shaped as `view.queue`."""
+        return plan(view, self.constants, batching=(self.full_batch, self.decoding))

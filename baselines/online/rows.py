@@ -1,6 +1,7 @@
-"""One call of a compiled kernel for a single view and for a batch."""
+"""One call of a compiled kernel for a view and for a batch, and what a policy remembers between calls."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,3 +23,19 @@ def decide(kernel: Callable[..., None], view: View, *constants: float | AnyArray
     kernel(packed, *constants, shares)
     shares /= view.gpus
     return shares.reshape(view.queue.shape)
+
+
+@dataclass
+class Memory:
+    """What a policy remembers of the steps of a rollout."""
+
+    rows: Array = field(default_factory=lambda: np.empty((0, 0, 0)))
+    """(R, B, N), as many numbers of each agent as the policy asks for"""
+    steps: int = 0
+
+    def room(self, rows: int, view: View) -> Array:
+        """The rows; zeros, and no steps, where so many were never asked for or the batch is another one."""
+        shape = (rows, *np.atleast_2d(view.queue).shape)
+        if self.rows.shape != shape:
+            self.rows, self.steps = np.zeros(shape), 0
+        return self.rows

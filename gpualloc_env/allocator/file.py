@@ -111,7 +111,7 @@ def _decider(
         return decider(manifest.network, arrays, count, manifest.features)
     except KeyError as error:
         raise _damaged(path, f"its network's settings lack {error}") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise _damaged(path, error) from None
 
 
@@ -185,7 +185,7 @@ def _manifest(path: Path, text: object) -> Manifest:
     kinds: list[tuple[Any, Mapping[str, Any]]] = [(manifest.network.get("kind"), KINDS)]
     kinds.append((cast(dict[str, Any], actions).get("kind") if isinstance(actions, dict) else None, ACTIONS))
     for kind, known in kinds:
-        if kind not in known:
+        if kind not in list(known):  # what is no name is not to be looked up
             raise AllocatorError(
                 f"{path} holds a network of kind {kind!r}; this version of gpualloc_env knows "
                 f"{', '.join(known)}: install the version that exported it"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def mlp(
     # One array in the order of reading: a compiled call costs more for each array that it is given.
     weights = _joined(arrays, expected)
     widths, widest = np.array(layers), max(layers)
-    clip = math.inf if settings["clip"] is None else float(settings["clip"])
+    clip = math.inf if settings["clip"] is None else _number(settings, "clip")
     if not clip > 0:
         raise ValueError("clip must be above 0")
 
@@ -91,6 +92,11 @@ def shared(
     Raises:
         ValueError: the layers do not fit the features, or the arrays do not fit the layers.
     """
+    absent = [name for name in ("share", "gpus") if name not in columns]
+    if absent:
+        raise ValueError(
+            f"a shared network reads the columns share and gpus, and {absent[0]} is not among its"
+        )
     share, gpus = columns.index("share"), columns.index("gpus")
     layers = _layers(settings, len(columns), f"{len(columns)} features")
     expected: dict[str, tuple[int, ...]] = {}
@@ -123,7 +129,7 @@ def simplex(settings: Mapping[str, Any]) -> Actions:
     Args:
         settings: `bound` and `idle_bias`.
     """
-    bound, idle_bias = float(settings["bound"]), float(settings["idle_bias"])
+    bound, idle_bias = _number(settings, "bound"), _number(settings, "idle_bias")
     if not (bound > 0 and math.isfinite(bound) and math.isfinite(idle_bias)):
         raise ValueError("bound must be above 0, bound and idle_bias finite")
 
@@ -145,8 +151,8 @@ def corrections(settings: Mapping[str, Any]) -> Actions:
     Args:
         settings: `bound`, and `base`, the controller's `Constants` by name.
     """
-    bound, base = float(settings["bound"]), settings["base"]
-    constants = np.array([float(base[name]) for name in Constants._fields])
+    bound, base = _number(settings, "bound"), settings["base"]
+    constants = np.array([_number(base, name) for name in Constants._fields])
     if not (bound > 0 and math.isfinite(bound) and np.isfinite(constants).all()):
         raise ValueError("bound must be above 0, bound and the constants of base finite")
 
@@ -160,8 +166,18 @@ def corrections(settings: Mapping[str, Any]) -> Actions:
     return shares
 
 
+def _number(settings: Mapping[str, Any], name: str) -> float:
+    value = settings[name]
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"{name} must be a number, got {value!r:.60}")
+    return float(value)
+
+
 def _layers(settings: Mapping[str, Any], inputs: int, meaning: str) -> tuple[int, ...]:
-    layers = tuple(int(width) for width in settings["layers"])
+    given = settings["layers"]
+    if not isinstance(given, list | tuple) or not all(isinstance(width, int) for width in given):
+        raise ValueError(f"layers must be a list of widths, got {given!r:.60}")
+    layers = tuple(given)
     if len(layers) < 2 or min(layers) < 1 or layers[0] != inputs:
         raise ValueError(f"layers {layers} must begin with {meaning}")
     if settings.get("activation") != "tanh":
@@ -389,4 +405,17 @@ def decider(
         read = observation if everything else np.ascontiguousarray(observation[..., chosen])
         return act(observation, network(read), packed)
 
-    return decide
+    return _Made(decide, (settings, arrays, agents, columns))
+
+
+class _Made:
+    """A decider that is pickled as what it is made from."""
+
+    def __init__(self, decide: Decider, parts: tuple[Any, ...]) -> None:
+        self._decide, self._parts = decide, parts
+
+    def __call__(self, observation: AnyArray, packed: Packed | None) -> Array:
+        return self._decide(observation, packed)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return decider, self._parts

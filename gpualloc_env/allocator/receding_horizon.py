@@ -3,7 +3,7 @@
 `baselines.online.receding_horizon` plays it as it is; a learned allocator corrects what it assumes.
 """
 
-from math import exp, floor, nan
+from math import exp, floor, nan, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,12 +32,22 @@ rate at which that forecast decays, on its weight, and on the time that a change
 to cost. Zeros leave the programme as it is, bit for bit; reluctance makes an agent keep what it holds."""
 FORECAST, DECAY, URGENCY, RELUCTANCE = range(len(CORRECTIONS))
 
+NOT_BATCHED = (1.0, 0.0)
+"""Batching of servers whose rate does not depend on their queues."""
+
 _STEPS = 24  # that are predicted at most; a longer horizon has longer steps after the first
 _LEVELS = 50  # of a share, evenly from the standby share to all that one agent can hold
 _HALVINGS = 40  # of the price's bracket
 _KEEP = 3  # shares that cost no reallocation: the held one, and those at the deadband's ends
 _ROUNDING = 1e-9  # of the capacity: sums in another order must lead to the same decision
 
+BATCHING = np.dtype(
+    [  # a server of n ≤ B calls serves n/(A + C n) of its full rate
+        ("alone", np.float64),  # A, the part of a call's time that its batch does not share [calls]; 0: none
+        ("shared", np.float64),  # C = 1 − A/B
+        ("full", np.float64),  # B [calls]
+    ]
+)
 AGENTS = np.dtype(
     [  # (N,), what is planned from
         ("queue", np.float64),  # [requests]
@@ -48,6 +58,7 @@ AGENTS = np.dtype(
         ("weight", np.float64),  # ω
         ("share", np.float64),  # [GPU] held
         ("loading", np.float64),  # [s] still needed to load the model
+        ("batching", BATCHING),  # how the rate grows with the queue
     ]
 )
 PLATFORM = np.dtype(
@@ -103,6 +114,37 @@ class Forecast(NamedTuple):
     inflow: float  # [requests] that join at the start of the second step
     persistence: float  # of the inflow, from each step to the next
     terminal: float  # price of the squared queue at the end
+    alone: float = 0.0  # as in BATCHING
+    shared: float = 1.0
+    full: float = 1.0
+
+
+@compiled
+def drain(queue: float, rate: float, time: float, forecast: Forecast) -> tuple[float, float]:
+    """What is left of n calls that a batching server serves for some time, and the integral of n [calls s].
+
+    dn/dt = −rate n/(A + C n) up to B calls, −rate above. An implicit Euler step, which never falls below
+    zero and is exact where A = 0; the integral is that of the equation between the two ends.
+    """
+    above = max(0.0, queue - forecast.full)
+    if rate * time <= above:
+        return queue - rate * time, time * (queue - 0.5 * rate * time)
+    spent = above / rate if above > 0.0 else 0.0
+    integral = spent * (queue - 0.5 * above)
+    queue, time = queue - above, time - spent
+    if queue <= 0.0 or rate <= 0.0:
+        return queue, integral + time * queue
+    alone, shared = forecast.alone, forecast.shared
+    half = 0.5 * (alone + rate * time - shared * queue)
+    left = alone * queue
+    # The root of C n² + (A + rate t − C n₀) n − A n₀ without cancellation.
+    if half > 0.0:
+        left /= half + sqrt(half * half + shared * left)
+    else:
+        left = (sqrt(half * half + shared * left) - half) / shared if shared > 0.0 else queue
+    left = min(queue, left)
+    served = queue - left
+    return left, integral + served * (alone + 0.5 * shared * (queue + left)) / rate
 
 
 @compiled
@@ -126,9 +168,13 @@ def predict_backlogs(
             queue = queues[k] + joining
             wait = min(delays[k], length)
             delays[k] -= wait
-            _, served, integral = serve(queue, rates[k], wait, length)
+            if forecast.alone > 0.0:
+                queues[k], integral = drain(queue, rates[k], length - wait, forecast)
+                integral += wait * queue
+            else:
+                _, served, integral = serve(queue, rates[k], wait, length)
+                queues[k] = queue - served
             backlogs[k] += integral
-            queues[k] = queue - served
         length = grid.later_dt
         joining = forecast.inflow if step == 0 else joining * forecast.persistence
     for k in range(rates.shape[0]):
@@ -235,7 +281,16 @@ def _price_choices(
         share = grid.least + level * grid.quantum
         rates[_KEEP + level] = agent.throughput * speedup(share, agent.kappa)
         delays[_KEEP + level] = agent.loading + (change_s if share > 0.0 else 0.0)
-    forecast = Forecast(agent.queue, expected, lasting, terminal / agent.throughput)
+    batch = agent.batching
+    forecast = Forecast(
+        agent.queue,
+        expected,
+        lasting,
+        terminal / agent.throughput,
+        batch.alone,
+        batch.shared,
+        batch.full,
+    )
     costs = work.costs[i, :choices]
     predict_backlogs(forecast, grid, rates, delays, work.costs[count + 2, :choices], costs)
     steepest = 0.0
@@ -290,9 +345,14 @@ def _plan_row(work: Workspace, constants: AnyArray, corrections: AnyArray, share
 
 @compiled
 def _plan_views(
-    packed: Packed, constants: AnyArray, corrections: AnyArray, work: Workspace, fractions: AnyArray
+    packed: Packed,
+    constants: AnyArray,
+    corrections: AnyArray,
+    batching: tuple[float, float],
+    work: Workspace,
+    fractions: AnyArray,
 ) -> None:
-    """Write the planned fractions, (B, N), of a packed view."""
+    """Write the planned fractions, (B, N), of a packed view; `batching` is as `plan` has it."""
     settings, platform = packed.settings[0], work.platform[0]
     platform.dt, platform.gpus, platform.slice = settings.dt, settings.gpus, settings.slice
     platform.most = min(settings.gpus, settings.max_share)
@@ -303,6 +363,11 @@ def _plan_views(
             own.queue, own.inflow, own.rate = now.queue, now.inflow, now.rate
             own.throughput, own.kappa = agent.throughput, agent.kappa
             own.weight, own.share, own.loading = 1.0 / agent.priority, now.share, now.loading
+            full, decoding = batching
+            iteration = agent.iteration + agent.iteration_per_call * full
+            alone = full * decoding * agent.iteration / iteration if iteration > 0.0 else 0.0
+            own.batching.alone, own.batching.full = alone, full
+            own.batching.shared = 1.0 - alone / full if full > 0.0 else 1.0
         _plan_row(work, constants, corrections[b], fractions[b])
 
 
@@ -330,7 +395,7 @@ def _plan_observations(
             own.rate = unbounded(float(row.rate)) * own.throughput
             own.kappa = unbounded(float(row.kappa)) if row.kappa < 1.0 else 0.0
             own.weight, own.share = float(row.priority), float(row.share) * platform.gpus
-            own.loading = unbounded(float(row.loading))
+            own.loading, own.batching.alone = unbounded(float(row.loading)), 0.0
             sound = sound and own.throughput > 0.0 and own.weight > 0.0
         if sound:
             _plan_row(work, constants, corrections[b], shares)
@@ -339,24 +404,34 @@ def _plan_observations(
                 shares[i] = nan
 
 
-def plan(view: View, constants: Array, corrections: Array | None = None) -> Array:
+def plan(
+    view: View,
+    constants: Array,
+    corrections: Array | None = None,
+    batching: tuple[float, float] = NOT_BATCHED,
+) -> Array:
     """The planned fractions of the platform, shaped as `view.queue`, (N,) or (B, N).
 
     Args:
         view: what is planned from.
         constants: `Constants` as an array.
         corrections: logarithms of factors, (B, N, CORRECTIONS), or none.
+        batching: calls in a full batch, at which a server of calls serves at its nominal rate T, and the
+            part of its time that it decodes then; fewer calls are served more slowly.
     """
     packed = pack(view)
     if corrections is None:
         corrections = np.zeros((*packed.state.shape, len(CORRECTIONS)))
-    return plan_packed(packed, constants, corrections).reshape(view.queue.shape)
+    return plan_packed(packed, constants, corrections, batching).reshape(view.queue.shape)
 
 
-def plan_packed(packed: Packed, constants: Array, corrections: Array) -> Array:
+def plan_packed(
+    packed: Packed, constants: Array, corrections: Array, batching: tuple[float, float] = NOT_BATCHED
+) -> Array:
     """What `plan` does, for a packed view: fractions of the platform, (B, N)."""
     fractions = np.empty(packed.state.shape)
-    _plan_views(packed, constants, corrections, _workspace(len(corrections[0])), fractions)
+    work = _workspace(len(corrections[0]))
+    _plan_views(packed, constants, corrections, batching, work, fractions)
     return fractions
 
 

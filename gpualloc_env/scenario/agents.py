@@ -138,7 +138,10 @@ class Agent(Model):
 def _throughput(table: Mapping[str, Any]) -> float | None:
     """T = 1/(e·p̄ + ō·(a + c·B)/B) of an agent's table [calls/s]; none where it lacks a number."""
     numbers = [table.get(name, _DEFAULT_BATCH if name == "max_batch" else None) for name in _THROUGHPUT_FROM]
-    if not all(isinstance(number, int | float) and number >= 0 for number in numbers) or not numbers[-1]:
+    if (
+        not all(isinstance(number, int | float) and 0 <= number <= LARGEST for number in numbers)
+        or not numbers[-1]
+    ):
         return None
     iteration, per_call, prefill, prompt, output, batch = numbers
     seconds = prefill * prompt + output * (iteration + per_call * batch) / batch

@@ -9,6 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from gpualloc_env.scenario.agents import Agent
+from gpualloc_env.scenario.clusters import CLUSTERS
+from gpualloc_env.scenario.nodes import Network, Node
 from gpualloc_env.scenario.objective import Objective
 from gpualloc_env.scenario.overrides import NAMES, Overrides
 from gpualloc_env.scenario.platform import Platform
@@ -38,7 +40,7 @@ def load_scenario(
     """Return a scenario with the given changes.
 
     Args:
-        scenario: a name in `SCENARIOS`, the path of a `.toml` file, or a scenario itself.
+        scenario: a name in `SCENARIOS` or `CLUSTERS`, the path of a `.toml` file, or a scenario itself.
         overrides: the changes.
         changes: the same by name, `steps=100`, `load=1.2` and so on: the fields of `Overrides`. They
             come before those of `overrides`.
@@ -60,18 +62,23 @@ def _found(scenario: object) -> tuple[Scenario, str]:
     if not isinstance(scenario, str | Path):
         raise ScenarioError(
             f"a scenario is a name, the path of a .toml file or a Scenario, got {scenario!r}; "
-            f"names are {', '.join(SCENARIOS)}"
+            f"names are {', '.join(_names())}"
         )
     name = str(scenario)
     if name.endswith(".toml"):
         read = _read_toml(Path(name))
         return read.with_key_of(read), name
-    if name in SCENARIOS:
-        return SCENARIOS[name], f"scenario {name!r}"
+    for registered in (SCENARIOS, CLUSTERS):
+        if name in registered:
+            return registered[name], f"scenario {name!r}"
     raise ScenarioError(
-        f"unknown scenario {name!r}; {_hint(name, SCENARIOS)}"
-        f"Give one of {', '.join(SCENARIOS)}, or the path of a .toml file"
+        f"unknown scenario {name!r}; {_hint(name, _names())}"
+        f"Give one of {', '.join(_names())}, or the path of a .toml file"
     )
+
+
+def _names() -> list[str]:
+    return [*SCENARIOS, *CLUSTERS]
 
 
 def _given(changes: dict[str, Any]) -> dict[str, Any]:
@@ -133,6 +140,11 @@ def _resize(data: dict[str, Any], count: int, place: str) -> None:
     """Give a scenario's data so many agents, each with its own rate, and GPUs in proportion."""
     own, traffic = data["agents"], data["traffic"]
     bound = data["routing"] is not None or data["tasks"] is not None
+    if data["nodes"]:
+        raise ScenarioError(
+            f"{place} has nodes for its {len(own)} agents, so agents = {count} has no meaning; write a "
+            "scenario of its own as a .toml file"
+        )
     if traffic is None or traffic["surges"] or bound:
         raise ScenarioError(
             f"{place} has a log, surges or routing for its {len(own)} agents, so agents = {count} has no "
@@ -162,7 +174,7 @@ def _distinct(names: list[str]) -> list[str]:
 
 def _read_toml(path: Path) -> Scenario:
     if not path.is_file():
-        raise ScenarioError(f"{path}: no such file; registered scenarios are {', '.join(SCENARIOS)}")
+        raise ScenarioError(f"{path}: no such file; registered scenarios are {', '.join(_names())}")
     try:
         # Some editors begin a file with a mark of its byte order.
         data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -239,6 +251,8 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         "surges": Surge,
         "tasks": Workflow,
         "sessions": Sessions,
+        "nodes": Node,
+        "network": Network,
     }
     for part in location:
         model = tables.get(str(part), model)

@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gpualloc_env.scenario.model import MOST_TOKENS
+
 DATA = Path(__file__).parent.parent / "data"
 BYTES_PER_NUMBER = 2
 ASSUMED_KAPPA = (0.5, 1.0)
@@ -98,7 +100,7 @@ def measured_times() -> dict[tuple[str, str], Times]:
 
 @lru_cache(maxsize=1)
 def measured_starts() -> dict[str, Start]:
-    """Measured `cold_start`, `load_weights` and `wake_from_host` on an A100."""
+    """Measured `cold_start`, `load_weights`, `wake_from_host`, `mig_create` and `mig_destroy`."""
     with (DATA / "llm_starts.csv").open(encoding="utf-8", newline="") as file:
         return {
             row["quantity"]: Start(float(row["seconds"]), float(row["seconds_per_billion"]))
@@ -125,7 +127,7 @@ def look_up(model: object, gpu: object, prompt_tokens: Any, output_tokens: Any) 
         ValueError: the pair was not measured, or the weights do not fit on the GPU.
     """
     times = measured_times()
-    if (model, gpu) not in times or not isinstance(model, str) or not isinstance(gpu, str):
+    if not isinstance(model, str) or not isinstance(gpu, str) or (model, gpu) not in times:
         known = "; ".join(
             f"{other} on {', '.join(each for name, each in times if name == other)}" for other in MODELS
         )
@@ -138,7 +140,12 @@ def look_up(model: object, gpu: object, prompt_tokens: Any, output_tokens: Any) 
             f"{card.memory_mb:,.0f} MB; give a smaller model or another gpu"
         )
     read_s = size.kv_mb_per_token / card.memory_mb_per_s
-    tokens = [number for number in (prompt_tokens, output_tokens) if isinstance(number, int | float)]
+    # What is wrong with others is said by their own checks.
+    tokens = [
+        number
+        for number in (prompt_tokens, output_tokens)
+        if isinstance(number, int | float) and 0 <= number <= MOST_TOKENS
+    ]
     context = tokens[0] + tokens[1] / 2 if len(tokens) == 2 else 0.0
     return {
         "model_mb": size.model_mb,

@@ -1,6 +1,7 @@
 """The registered scenarios, by name, and how to add one."""
 
 from gpualloc_env.scenario.agents import LLM_AGENTS, SATURATING_AGENTS
+from gpualloc_env.scenario.clusters import CLUSTERS
 from gpualloc_env.scenario.objective import Objective
 from gpualloc_env.scenario.platform import LLM, SERVERLESS
 from gpualloc_env.scenario.scenario import Scenario, ScenarioError
@@ -152,7 +153,9 @@ SCENARIOS = {
 
 
 def register(scenario: Scenario) -> Scenario:
-    """Add a scenario to `SCENARIOS`, so that its name stands for it in every call and command.
+    """Add a scenario to `SCENARIOS`, or to `CLUSTERS` where it has nodes.
+
+    Its name then stands for it in every call and command.
 
     A command knows it once the module that registers it is imported.
 
@@ -162,9 +165,10 @@ def register(scenario: Scenario) -> Scenario:
     Raises:
         ScenarioError: the name is taken, or would be read as the path of a file.
     """
-    if scenario.name in SCENARIOS:
+    if scenario.name in SCENARIOS or scenario.name in CLUSTERS:
         raise ScenarioError(f"scenario {scenario.name!r} is registered already; give it another name")
     if scenario.name.endswith(".toml"):
         raise ScenarioError(f"scenario {scenario.name!r} would be read as a file; leave out the .toml")
-    SCENARIOS[scenario.name] = scenario.as_registered()
-    return SCENARIOS[scenario.name]
+    kind = CLUSTERS if scenario.nodes else SCENARIOS
+    kind[scenario.name] = scenario.as_registered()
+    return kind[scenario.name]

@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from gpualloc_env.listing import listed
 from gpualloc_env.scenario.agents import PAPER_AGENTS, Agent
 from gpualloc_env.scenario.model import MOST_AGENTS, Model, Number, PositiveSeconds, StepLength, Steps
+from gpualloc_env.scenario.nodes import Network, Node
 from gpualloc_env.scenario.objective import Objective
 from gpualloc_env.scenario.platform import FRICTIONLESS, Platform
 from gpualloc_env.scenario.task_law import call_windows, calls_per_session, task_law, tasks_of_sessions
@@ -25,6 +26,7 @@ from gpualloc_env.simulation.tasks import TaskLaw
 from gpualloc_env.traces.calls import CallWindows
 from gpualloc_env.traces.log import Log, TimeUnit, Windows, cut
 
+MOST_NODES = 1024
 MOST_VISITS = 1e6
 # Rounding leaves the radius of a stochastic matrix, which is 1, a little below as often as above.
 LARGEST_RADIUS = 1 - 1e-9
@@ -41,6 +43,10 @@ class Scenario(Model):
     description: str = ""
     agents: Annotated[tuple[Agent, ...], Field(min_length=1, max_length=MOST_AGENTS)] = PAPER_AGENTS
     platform: Platform = FRICTIONLESS
+    nodes: Annotated[tuple[Node, ...], Field(max_length=MOST_NODES)] = ()
+    """The nodes of a cluster, which `GPUCluster-v0` plays; none: the GPUs are one pool."""
+    network: Network = Network()
+    """The network between the nodes of a cluster."""
     objective: Objective = Objective()
     service: Literal["fluid", "requests"] = "fluid"
     """How agents serve: a fluid of requests, first come first served, or calls one by one in batches."""
@@ -93,6 +99,10 @@ class Scenario(Model):
             raise ValueError(
                 "tasks and sessions are made of calls, which a fluid has none of; add service = 'requests'"
             )
+        if self.nodes:
+            self._check_nodes()
+        elif self.network != Network():
+            raise ValueError("a network needs nodes; add a table of [[nodes]] or leave the network out")
         if self.routing is not None:
             self._check_routing(self.routing)
         if self.traffic is not None:
@@ -123,6 +133,20 @@ class Scenario(Model):
         if not alone:
             raise ValueError(
                 f"tasks come to agent {tasks.entry!r} alone; give traffic.rates_rps with zeros for the others"
+            )
+
+    def _check_nodes(self) -> None:
+        gpus = self.num_gpus
+        if self.service != "requests":
+            raise ValueError("a cluster serves calls, not a fluid; add service = 'requests'")
+        if self.platform.gpus not in (1.0, gpus):
+            raise ValueError(
+                f"platform.gpus = {self.platform.gpus:g}, but the nodes have {gpus} GPUs; leave it out"
+            )
+        if self.platform.max_share > 1:
+            raise ValueError(
+                f"platform.max_share = {self.platform.max_share:g}, but in a cluster a share is one of one "
+                "GPU; give at most 1"
             )
 
     def _check_traffic(self, traffic: Traffic) -> None:
@@ -186,6 +210,16 @@ class Scenario(Model):
         return made
 
     @property
+    def num_gpus(self) -> int:
+        """K, the GPUs of a cluster; 0 where there is one pool."""
+        return sum(node.gpus for node in self.nodes)
+
+    @property
+    def capacity(self) -> float:
+        """GPUs of speed 1 that the platform is worth, in a cluster the sum of the speeds."""
+        return sum(node.gpus * node.speed for node in self.nodes) if self.nodes else self.platform.gpus
+
+    @property
     def agent_names(self) -> tuple[str, ...]:
         """Names of the agents in the order of every array."""
         return tuple(agent.name for agent in self.agents)
@@ -230,7 +264,7 @@ class Scenario(Model):
         visits = self.visits
         total = visits @ external if visits.size else external
         base = np.array([agent.throughput_rps for agent in self.agents])
-        return float(np.sum(total / base) / self.platform.gpus)
+        return float(np.sum(total / base) / self.capacity)
 
     @property
     def windows(self) -> Windows | CallWindows:
@@ -279,7 +313,7 @@ class Scenario(Model):
             mean_profile=profile[:steps].mean(axis=0),
             load_profile=load_profile,
             visits=self.visits,
-            load=(traffic.load or 0.0) * self.platform.gpus,
+            load=(traffic.load or 0.0) * self.capacity,
             concentration=traffic.mix_concentration or 0,
             burst_factors=burst.off_factor * np.array([1.0, burst.ratio]) if burst else np.ones(2),
             burst_means=np.array([burst.off_s, burst.on_s]) if burst else np.zeros(2),

@@ -72,7 +72,10 @@ def draw_agents(generator: AnyArray, source: Source, nominal: AnyArray, agents: 
         agents[i].throughput *= low + width * uniform(generator)
         agents[i].kappa *= low + width * uniform(generator)
         loading = nominal[i].cold_start - source.container_start_s
-        agents[i].cold_start = source.container_start_s + loading * (low + width * uniform(generator))
+        size = low + width * uniform(generator)
+        agents[i].cold_start = source.container_start_s + loading * size
+        agents[i].need_mb += (size - 1.0) * agents[i].model_mb
+        agents[i].model_mb *= size
 
 
 @inlined

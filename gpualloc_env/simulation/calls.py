@@ -33,33 +33,49 @@ CALL = np.dtype(
         ("stage", np.int32),  # within its task
         ("task", np.int32),
         ("next", np.int32),  # the call that was issued to the same agent after it
+        ("behind", np.int32),  # the call that waits behind it at the same server
+        (
+            "at",
+            np.int32,
+        ),  # in a cluster the GPU at which it is, to which it goes or where it finished, or NONE
     ],
     align=True,
 )
 
-SERVER = np.dtype(
-    [  # (B, N), what an agent's server does
-        ("last", np.float64),  # [s] up to when its work is done
-        ("prefill_speed", np.float64),  # [GPU] g, 0 where nothing moves
-        ("decode_speed", np.float64),  # f(g)
-        ("prefill_left", np.float64),  # [s] of a whole GPU
-        ("clock", np.float64),  # [tokens] that a call which has run since the clock started has gained
+LEDGER = np.dtype(
+    [  # (B, N), an agent's calls, wherever they are
         ("calls", np.int64),  # waiting, in prefill and running
-        ("running", np.int64),  # [calls]
-        ("waiting", np.int64),  # [calls]
+        ("waiting", np.int64),  # [calls] whose prefill has not begun
         ("waiting_prompt", np.int64),  # [tokens] of those
-        ("room", np.int64),  # [tokens] of keys and values, Σ (p + o) of those in prefill and running
-        ("in_prefill", np.int64),  # the call, or NONE
-        ("head", np.int64),  # the first that waits, or NONE
+        ("held", np.int64),  # [calls] at the agent itself, in a cluster where none of its servers takes them
         ("tail", np.int64),  # the last that was issued, or NONE
         ("oldest", np.int64),  # the first issued that is not known to be finished, or NONE
         ("due", np.int64),  # the first issued that has not come to its service objective, or NONE
-        ("heap", np.int64),  # where its running calls begin in `Service.running`
         # Sums of the step.
         ("integral", np.float64),  # [calls s] of `calls`
         ("fresh", np.int64),  # [calls] issued as the first stage of their task
         ("issued", np.int64),  # [calls]
         ("served", np.int64),  # [calls] finished
+    ],
+    align=True,
+)
+
+SERVER = np.dtype(
+    [  # (B, N K), agent by agent its servers on K GPUs, one where the GPUs are a pool
+        ("agent", np.int64),
+        ("last", np.float64),  # [s] up to when its work is done
+        ("prefill_speed", np.float64),  # [GPU] g, 0 where nothing moves
+        ("decode_speed", np.float64),  # f(g)
+        ("prefill_left", np.float64),  # [s] of a whole GPU
+        ("clock", np.float64),  # [tokens] that a call which has run since the clock started has gained
+        ("running", np.int64),  # [calls]
+        ("waiting", np.int64),  # [calls] whose prefill has not begun
+        ("coming", np.int64),  # [calls] on their way from another node of a cluster
+        ("room", np.int64),  # [tokens] of keys and values, Σ (p + o) of those in prefill and running
+        ("in_prefill", np.int64),  # the call, or NONE
+        ("head", np.int64),  # the first that waits, or NONE
+        ("tail", np.int64),  # the last that waits; of no meaning where none does
+        ("heap", np.int64),  # where its running calls begin in `Service.running`
     ],
     align=True,
 )
@@ -76,6 +92,7 @@ RUN = np.dtype(
     [  # (B,)
         ("tasks", np.int64),  # M of the episode
         ("calls", np.int64),  # C of the episode
+        ("places", np.int64),  # R of the episode, calls that all servers together can run
         ("next_task", np.int64),  # the first that has not arrived
         ("pending", np.int64),  # calls that wait for their `after_s` to pass
         ("order", np.int64),  # of the next entry of a heap
@@ -92,14 +109,16 @@ class Service(NamedTuple):
     run: AnyArray  # (B,) of RUN
     tasks: AnyArray  # (B, M) of TASK
     calls: AnyArray  # (B, C) of CALL
-    servers: AnyArray  # (B, N) of SERVER
-    event: Array  # (B, N) [s] when a server's next call will be through prefill or finished
-    running: AnyArray  # (B, C) of KEYED: heaps of the calls that run, by the clock at which they finish
-    pending: AnyArray  # (B, C) of KEYED: a heap of the calls to be issued, by the time
+    ledgers: AnyArray  # (B, N) of LEDGER
+    servers: AnyArray  # (B, N K) of SERVER
+    event: Array  # (B, N K) [s] when a server's next call will be through prefill or finished
+    soonest: Array  # (B, N) [s] the least of an agent's servers
+    running: AnyArray  # (B, R) of KEYED: heaps of the calls that run, by the clock at which they finish
+    pending: AnyArray  # (B, C) of KEYED: a heap of the calls to be issued, or on their way, by the time
 
-    def widened(self, tasks: int, calls: int) -> "Service":
-        """The same with room for at least so many tasks and calls in each environment."""
-        rows = {"tasks": tasks, "calls": calls, "running": calls, "pending": calls}
+    def widened(self, tasks: int, calls: int, places: int) -> "Service":
+        """The same with room for at least so many tasks, calls and calls that run in each environment."""
+        rows = {"tasks": tasks, "calls": calls, "running": places, "pending": calls}
         return self._replace(**{name: _widened(getattr(self, name), most) for name, most in rows.items()})
 
 
@@ -115,19 +134,24 @@ class Tasks(NamedTuple):
     after_s: Array  # (C,) [s] from the end of the stage before, or the task's arrival, to the call's issue
 
 
-def new_service(num_envs: int, agents: int, tasks: int, calls: int) -> Service:
-    """Arrays for so many tasks and calls in each environment, in all of which nothing happens yet."""
+def new_service(num_envs: int, agents: int, gpus: int = 1) -> Service:
+    """Arrays for agents with a server on each of some GPUs, and for a task and a call."""
     service = Service(
         run=np.zeros(num_envs, RUN),
-        tasks=np.empty((num_envs, tasks), TASK),
-        calls=np.empty((num_envs, calls), CALL),
-        servers=np.zeros((num_envs, agents), SERVER),
-        event=np.full((num_envs, agents), np.inf),
-        running=np.empty((num_envs, calls), KEYED),
-        pending=np.empty((num_envs, calls), KEYED),
+        tasks=np.empty((num_envs, 1), TASK),
+        calls=np.empty((num_envs, 1), CALL),
+        ledgers=np.zeros((num_envs, agents), LEDGER),
+        servers=np.zeros((num_envs, agents * gpus), SERVER),
+        event=np.full((num_envs, agents * gpus), np.inf),
+        soonest=np.full((num_envs, agents), np.inf),
+        running=np.empty((num_envs, 1), KEYED),
+        pending=np.empty((num_envs, 1), KEYED),
     )
-    for name in ("in_prefill", "head", "tail", "oldest", "due"):
+    service.servers["agent"] = np.repeat(np.arange(agents), gpus)
+    for name in ("in_prefill", "head"):
         service.servers[name] = NONE
+    for name in ("tail", "oldest", "due"):
+        service.ledgers[name] = NONE
     return service
 
 
@@ -149,7 +173,8 @@ def row_of(service: Service, b: int) -> Tasks:
 
 
 BYTES_PER_TASK = TASK.itemsize
-BYTES_PER_CALL = CALL.itemsize + 2 * KEYED.itemsize
+BYTES_PER_CALL = CALL.itemsize + KEYED.itemsize
+BYTES_PER_PLACE = KEYED.itemsize
 
 
 @inlined
@@ -198,6 +223,13 @@ def pop(heap: AnyArray, count: int) -> int:
 def start_server(server: Any, heap: int) -> None:
     """Empty a server whose running calls will stand from `heap` on."""
     server.prefill_left = server.clock = 0.0
-    server.calls = server.running = server.waiting = server.waiting_prompt = server.room = 0
-    server.in_prefill = server.head = server.tail = server.oldest = server.due = NONE
+    server.running = server.waiting = server.coming = server.room = 0
+    server.in_prefill = server.head = server.tail = NONE
     server.heap = heap
+
+
+@inlined
+def start_ledger(ledger: Any) -> None:
+    """Forget the calls of an agent."""
+    ledger.calls = ledger.waiting = ledger.waiting_prompt = ledger.held = 0
+    ledger.tail = ledger.oldest = ledger.due = NONE

@@ -23,6 +23,7 @@ from gpualloc_env.simulation.shares import (
     price_step,
     scale_to_fit,
     show,
+    split_reward,
 )
 from gpualloc_env.simulation.state import OBSERVATION, AnyArray
 
@@ -116,6 +117,7 @@ def step(
         # Record: the terms, and the reward that they make.
         sums = Sums(backlog, late, held, done, missing, guaranteed, 0.0)
         price_step(sums, world.worth[b], episode, settings)
+        split_reward(world, b, own, sums)
         if world.history.shape[1] > 0:
             for i in range(requested.shape[1]):
                 world.history[b, t, i] = world.outcome[b, i]

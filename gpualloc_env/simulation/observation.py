@@ -79,7 +79,7 @@ OBSERVATION_FEATURES = names_of(OBSERVATION)
 
 
 @inlined
-def _squash(value: float, unit: float) -> float:
+def squash(value: float, unit: float) -> float:
     """Map x = value / unit from [0, ∞) to [0, 1): x / (1 + x)."""
     return np.float32(value) / np.float32(unit + value)  # pyright: ignore[reportReturnType]
 
@@ -88,35 +88,35 @@ def _squash(value: float, unit: float) -> float:
 def encode_agent(agent: Any, settings: Any) -> None:
     """Write what lasts for an episode of an agent's row of the observation, from AGENT and SETTINGS."""
     row = agent.observed
-    row.throughput = _squash(0.02 * agent.throughput, 1.0)
-    row.kappa = 1.0 if agent.kappa == 0.0 else _squash(agent.kappa, 1.0)
+    row.throughput = squash(0.02 * agent.throughput, 1.0)
+    row.kappa = 1.0 if agent.kappa == 0.0 else squash(agent.kappa, 1.0)
     row.min_share = agent.min_share
     row.priority = 1.0 / agent.priority
-    row.cold_start = _squash(agent.cold_start, 1.0)
-    row.slo = _squash(agent.slo, 1.0)
-    row.gpus = _squash(settings.gpus, 1.0)
-    row.dt = _squash(settings.dt, 1.0)
+    row.cold_start = squash(agent.cold_start, 1.0)
+    row.slo = squash(agent.slo, 1.0)
+    row.gpus = squash(settings.gpus, 1.0)
+    row.dt = squash(settings.dt, 1.0)
     row.reallocation = min(1.0, settings.reallocation_s / settings.dt)
     row.deadband = min(1.0, settings.deadband)
-    row.max_share = _squash(settings.max_share, 1.0)
+    row.max_share = squash(settings.max_share, 1.0)
     row.slice = min(1.0, settings.slice)
-    row.iteration = _squash(agent.iteration, 0.01)
+    row.iteration = squash(agent.iteration, 0.01)
     # An iteration that takes no time whatever the batch has no slope.
     per_call = agent.iteration_per_call
-    row.batch_slope = _squash(per_call, agent.iteration) if per_call > 0.0 else 0.0
-    row.prefill_per_token = _squash(agent.prefill_per_token, 1e-4)
+    row.batch_slope = squash(per_call, agent.iteration) if per_call > 0.0 else 0.0
+    row.prefill_per_token = squash(agent.prefill_per_token, 1e-4)
 
 
 @inlined
 def encode(now: Any, agent: Any, settings: Any, row: Any) -> None:
     """Write an agent's row of the observation from STATE, AGENT, whose row is ready, and SETTINGS."""
-    row.queue = _squash(now.queue, agent.throughput)
-    row.inflow = _squash(now.inflow, agent.throughput * settings.dt)
-    row.rate = _squash(now.rate, agent.throughput)
+    row.queue = squash(now.queue, agent.throughput)
+    row.inflow = squash(now.inflow, agent.throughput * settings.dt)
+    row.rate = squash(now.rate, agent.throughput)
     row.share = min(1.0, now.share * settings.per_gpu)
     row.idle = min(1.0, now.idle * settings.per_keep_alive)
-    row.loading = _squash(now.loading, 1.0)
-    row.oldest_age = _squash(now.oldest_age, agent.slo)
+    row.loading = squash(now.loading, 1.0)
+    row.oldest_age = squash(now.oldest_age, agent.slo)
     row.throughput = agent.observed.throughput
     row.kappa = agent.observed.kappa
     row.min_share = agent.observed.min_share
@@ -130,8 +130,8 @@ def encode(now: Any, agent: Any, settings: Any, row: Any) -> None:
     row.max_share = agent.observed.max_share
     row.slice = agent.observed.slice
     row.running = now.running
-    row.waiting = _squash(now.waiting, 1.0)
-    row.prefill = _squash(now.prefill, 1.0)
+    row.waiting = squash(now.waiting, 1.0)
+    row.prefill = squash(now.prefill, 1.0)
     row.kv_used = now.kv_used
     row.iteration = agent.observed.iteration
     row.batch_slope = agent.observed.batch_slope

@@ -52,7 +52,7 @@ class Sums(NamedTuple):
 
 
 @inlined
-def clip(fraction: float) -> float:
+def clip(fraction: Any) -> float:
     """The fraction within [0, 1]."""
     return 0.0 if fraction < 0.0 else (1.0 if fraction > 1.0 else fraction)
 
@@ -132,6 +132,34 @@ def price_step(sums: Sums, value: Any, episode: Any, settings: Any) -> None:
 
 
 @inlined
+def split_reward(world: World, b: int, own: int, sums: Sums) -> None:
+    """Write each agent's part of the reward: what it adds to the sums that the terms are made of.
+
+    Tasks are laid to agents in proportion to the calls that they hold; to all alike while none holds any.
+    """
+    settings, episode, count = world.settings[0], world.episode[b], world.outcome.shape[1]
+    price = settings.price
+    backlog = price.latency * episode.per_weighted_rate
+    late = price.slo * settings.per_dt * episode.per_weighted_rate
+    held, done = price.cost / settings.gpus, price.throughput * settings.per_dt * episode.per_total_rate
+    missing = price.shortfall / sums.guaranteed if sums.missing > 0.0 else 0.0
+    tasks, calls = price.task * sums.tasks * episode.per_task_rate, 0.0
+    if tasks != 0.0:
+        for i in range(count):
+            calls += world.outcome[b, i].backlog
+    for i in range(count):
+        agent, did = world.agents[own, i], world.outcome[b, i]
+        promised = agent.min_share if world.state[b, i].queue > 0.0 else 0.0
+        did.agent_reward = -(
+            agent.weight * (backlog * did.backlog + late * did.late)
+            + held * did.share
+            - done * did.served
+            + missing * max(0.0, promised - did.share)
+            + (tasks * (did.backlog / calls if calls > 0.0 else 1.0 / count) if tasks != 0.0 else 0.0)
+        )
+
+
+@inlined
 def begin(episode: Any, total_rate: float, weighted_rate: float, task_rate: float) -> None:
     """Start an episode whose agents are offered so many requests a second, and so many tasks."""
     episode.clock = 0
@@ -150,6 +178,7 @@ def show(world: World, b: int, own: int, i: int, info: AnyArray, row: Any) -> No
     did = world.outcome[b, i]
     info[0, b, i], info[1, b, i], info[2, b, i] = did.arrivals, did.queue, did.share
     info[3, b, i], info[4, b, i], info[5, b, i] = did.served, did.capacity, did.backlog
+    info[6, b, i] = did.agent_reward
 
 
 @compiled

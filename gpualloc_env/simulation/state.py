@@ -90,6 +90,8 @@ AGENT = np.dtype(
         ("weight", np.float64),  # ω = 1/P
         ("max_batch", np.int64),  # B, calls that run at most
         ("kv_tokens", np.int64),  # K, tokens that there is room for
+        ("model_mb", np.float64),  # [MB] M, of the weights
+        ("need_mb", np.float64),  # [MB] of these and of K tokens' keys and values
         ("slo_lag", np.int64),  # whole steps before a request reaches its objective, ⌈slo/dt⌉ − 1
         ("observed", OBSERVATION),  # its row of the observation, the columns that last for the episode
     ],
@@ -104,6 +106,7 @@ OUTCOME = np.dtype(
         ("served", np.float64),  # [requests]
         ("capacity", np.float64),  # [requests] that could have been served
         ("backlog", np.float64),  # [requests] mean over the step of the number waiting
+        ("agent_reward", np.float64),  # the agent's part of the reward
         # Not in `info`: what the metrics of an episode need besides.
         ("delay", np.float64),  # [s] from the start of the step to the start of service
         ("late", np.float64),  # [requests] that passed their service objective while they waited
@@ -111,7 +114,7 @@ OUTCOME = np.dtype(
         ("cold_start", np.float64),  # 1 where the loading of a model began
     ]
 )
-INFO = names_of(OUTCOME)[:6]
+INFO = names_of(OUTCOME)[:7]
 """Columns of the outcome that `info` shows."""
 
 TERMS = ("latency", "cost", "throughput", "slo", "shortfall", "task")

@@ -26,7 +26,16 @@ from gpualloc_env.simulation.arrivals import (
     draw_agents,
     draw_rates,
 )
-from gpualloc_env.simulation.calls import KEYED, NONE, Service, Tasks, pop, push, start_server
+from gpualloc_env.simulation.calls import (
+    KEYED,
+    NONE,
+    Service,
+    Tasks,
+    pop,
+    push,
+    start_ledger,
+    start_server,
+)
 from gpualloc_env.simulation.observation import encode, encode_agent
 from gpualloc_env.simulation.random import exponential, random_bits, seed_generator, uniform
 from gpualloc_env.simulation.shares import World, begin
@@ -157,7 +166,7 @@ def _add_call(calls: AnyArray, c: int, m: int, stage: int, i: int, after_s: floa
         call = calls[c]
         call.task, call.stage, call.agent, call.after_s = m, stage, i, after_s
         call.issued = call.first_token = call.finished = inf
-        call.next = NONE
+        call.next = call.behind = call.at = NONE
 
 
 @inlined
@@ -298,22 +307,35 @@ def _draw_offered(law: TaskLaw, world: World, b: int, own: int) -> float:
 
 
 @inlined
+def _count(world: World, service: Service, b: int, own: int) -> None:
+    """Count each agent's calls of an episode that is drawn, and the places for those that can run at once."""
+    run, ledgers = service.run[b], service.ledgers[b]
+    gpus = service.servers.shape[1] // ledgers.shape[0]
+    for i in range(ledgers.shape[0]):
+        ledgers[i].calls = 0
+    run.places = 0
+    for c in range(run.calls):
+        i = service.calls[b, c].agent
+        ledgers[i].calls += 1
+        run.places += gpus if ledgers[i].calls <= world.agents[own, i].max_batch else 0
+
+
+@inlined
 def _start(world: World, service: Service, b: int, own: int, task_rate: float) -> None:
     """Set an environment to the start of an episode, whose tasks are drawn."""
-    run, agents, state, calls = service.run[b], world.agents[own], world.state[b], service.calls[b]
+    run, agents, state = service.run[b], world.agents[own], world.state[b]
     run.next_task = run.pending = run.order = run.present = 0
     run.integral = total_rate = weighted_rate = 0.0
+    places, gpus = 0, service.servers.shape[1] // state.shape[0]
     for i in range(state.shape[0]):
-        service.servers[b, i].calls = 0
-    for c in range(run.calls):
-        service.servers[b, calls[c].agent].calls += 1
-    heap = 0
-    for i in range(state.shape[0]):
-        now, server = state[i], service.servers[b, i]
-        places = min(agents[i].max_batch, server.calls)
-        start_server(server, heap)
-        heap += places
-        service.event[b, i] = inf
+        now, ledger = state[i], service.ledgers[b, i]
+        batch = min(agents[i].max_batch, ledger.calls)
+        start_ledger(ledger)
+        for s in range(i * gpus, (i + 1) * gpus):
+            start_server(service.servers[b, s], places)
+            places += batch
+            service.event[b, s] = inf
+        service.soonest[b, i] = inf
         now.queue = now.inflow = now.rate = now.share = now.idle = now.oldest_age = 0.0
         now.running = now.waiting = now.prefill = now.kv_used = 0.0
         now.oldest_left = now.recent = 0.0
@@ -357,7 +379,11 @@ def draw_episode(
                 run.tasks, run.calls = _draw_tasks(law, generator, state, tasks, calls, scratch)
             else:
                 run.tasks = run.calls = int(min(expected, 1e18))
-            if run.tasks > tasks.shape[0] or run.calls > calls.shape[0]:
+            run.places = run.calls
+            fits = run.tasks <= tasks.shape[0] and run.calls <= calls.shape[0]
+            if fits:
+                _count(world, service, b, own)
+            if not fits or run.places > service.running.shape[1]:
                 for word in range(4):
                     generator[word] = scratch.own[word]
             else:

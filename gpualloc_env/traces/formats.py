@@ -1,15 +1,8 @@
 """Formats of request logs, recognised from their first line."""
 
-import gzip
-import io
-import os
-import pickle
-import subprocess
-import sys
-import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import polars
@@ -17,6 +10,7 @@ import polars
 from gpualloc_env.simulation.state import AnyArray
 from gpualloc_env.traces.lines import BLOCK, CSV, JSON_LINES, Block, Layout, block, blocks
 from gpualloc_env.traces.log import UNITS_S, Log, TimeUnit, TraceError
+from gpualloc_env.traces.reading import forked, in_new_process, opened
 from gpualloc_env.traces.stamps import clock, spread
 
 # No model reads or writes this many tokens, and sums of them stay exact.
@@ -131,11 +125,13 @@ FORMATS = {
 }
 
 
+_SHIPPED = frozenset(FORMATS)
+
+
 def register(name: str, form: Format) -> None:
     """Add a format to `FORMATS`, so that every scenario and command reads logs of it.
 
-    Of the formats whose required columns a log has, the one that requires most is taken. A process
-    that was forked reads logs in another one, which does not know it.
+    Of the formats whose required columns a log has, the one that requires most is taken.
 
     Args:
         name: of the format, for messages.
@@ -154,7 +150,7 @@ def register(name: str, form: Format) -> None:
             "prompt and output"
         )
     for other, known in FORMATS.items():
-        if known.layout is form.layout and set(known.required) == set(form.required):
+        if known.layout == form.layout and set(known.required) == set(form.required):
             raise TraceError(
                 f"format {name!r} requires the same columns as {other!r}; no log could be told from its own"
             )
@@ -172,52 +168,17 @@ def read_log(path: Path, time_unit: TimeUnit | None = None) -> Log:
         TraceError: the file is missing, empty, truncated, of another format, out of order, or
             has a bad field; the message names the line and the field.
     """
-    if path.is_dir():
-        raise TraceError(f"{path} is a folder; give the path of a request log in it")
-    if str(path) != "-" and not path.exists():
-        raise TraceError(f"{path}: no such file; give the path of a request log")
-    if _FORKED:
-        return _read_elsewhere(path, time_unit)
-    try:
-        with sys.stdin.buffer if str(path) == "-" else path.open("rb") as raw:
-            file: Any = raw  # a buffered reader, which a pipe has too
-            packed: bool = file.peek(2)[:2] == b"\x1f\x8b"
-            # The buffer makes the lines of a gzip file as cheap as those of a plain one.
-            lines = io.BufferedReader(gzip.GzipFile(fileobj=file)) if packed else file
-            return _read(path, lines, time_unit)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        problem = f"{path}: the gzip file is truncated or damaged ({error}); fetch it again"
-    except OSError as error:
-        problem = f"{path}: cannot be read: {error}"
-    raise TraceError(problem)
+    if forked():
+        own = {name: form for name, form in FORMATS.items() if name not in _SHIPPED}
+        return in_new_process(path, lambda: _read_with(own, path, time_unit))
+    with opened(path, "a request log") as file:
+        return _read(path, file, time_unit)
 
 
-_FORKED: list[bool] = []  # whether this process was forked from one whose reader's threads are not in it
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _FORKED.append(True))
-
-
-def _read_elsewhere(path: Path, time_unit: TimeUnit | None) -> Log:
-    """Read a log in a new process: the reader would wait for its threads, which do not survive a fork."""
-    program = "import pickle, sys; from gpualloc_env.traces.formats import answer; answer()"
-    asked = pickle.dumps((path, time_unit))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", program, asked.hex()]
-    run = subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=True)
-    log = pickle.loads(run.stdout)
-    if isinstance(log, TraceError):
-        raise log
-    return log
-
-
-def answer() -> None:
-    """Write the log that is asked for on the command line, or the error, to standard output."""
-    path, time_unit = pickle.loads(bytes.fromhex(sys.argv[1]))
-    try:
-        log: Log | TraceError = read_log(path, time_unit)
-    except TraceError as error:
-        log = error
-    sys.stdout.buffer.write(pickle.dumps(log))
+def _read_with(formats: dict[str, Format], path: Path, time_unit: TimeUnit | None) -> Log:
+    """Read a log in a process that does not know the formats that were registered in another one."""
+    FORMATS.update(formats)
+    return read_log(path, time_unit)
 
 
 def _read(path: Path, file: IO[bytes], time_unit: TimeUnit | None) -> Log:
@@ -278,7 +239,7 @@ def _recognise(first: Block) -> tuple[Format, list[str]]:
     """The format of a log with this first line, and the names of the columns that it has."""
     layout = JSON_LINES if first.text.lstrip().startswith(b"{") else CSV
     header = layout.header(first)
-    candidates = [form for form in FORMATS.values() if form.layout is layout]
+    candidates = [form for form in FORMATS.values() if form.layout == layout]
     fitting = [form for form in candidates if set(form.required) <= set(header)]
     if fitting:
         form = max(fitting, key=lambda form: len(form.required))

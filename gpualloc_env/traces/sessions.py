@@ -1,7 +1,5 @@
 """Logs of sessions: the calls of multi-agent tasks, one after the other."""
 
-import gzip
-import io
 from pathlib import Path
 from typing import IO
 
@@ -12,6 +10,7 @@ from gpualloc_env.simulation.state import AnyArray
 from gpualloc_env.traces.calls import SessionLog
 from gpualloc_env.traces.lines import BLOCK, CSV, Block, block, blocks
 from gpualloc_env.traces.log import TraceError
+from gpualloc_env.traces.reading import forked, in_new_process, opened
 
 MOST_TOKENS = 10**9
 LATEST_S = 1e12
@@ -29,20 +28,17 @@ COLUMNS = {
 def read_sessions(path: Path) -> SessionLog:
     """Read a log of sessions, a CSV file with the columns `COLUMNS`, plain or gzipped.
 
-    The sessions may be interleaved; the calls of each stand in their order.
+    The sessions may be interleaved; the calls of each stand in their order. The path is that of a file,
+    a pipe, or `-` for standard input.
 
     Raises:
         TraceError: the file is missing or empty, lacks a column, or has a bad field; the message names
             the line and the field.
     """
-    if not path.is_file():
-        raise TraceError(f"{path}: no such file; give the path of a log of sessions")
-    try:
-        with path.open("rb") as raw:
-            packed = raw.peek(2)[:2] == b"\x1f\x8b"
-            return _read(path, io.BufferedReader(gzip.GzipFile(fileobj=raw)) if packed else raw)
-    except (EOFError, OSError) as error:
-        raise TraceError(f"{path}: cannot be read: {error}") from None
+    if forked():
+        return in_new_process(path, lambda: read_sessions(path))
+    with opened(path, "a log of sessions") as file:
+        return _read(path, file)
 
 
 def _read(path: Path, file: IO[bytes]) -> SessionLog:

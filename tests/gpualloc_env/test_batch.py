@@ -111,8 +111,8 @@ def test_env_k_of_a_batch_is_the_single_env_with_seed_plus_k_bit_for_bit(name, s
                 assert (reward[k], truncated[k]) == (expected[1], expected[2])
                 for array in INFO if expected[3] else ():
                     assert info[array][k].tobytes() == expected[3][array].tobytes()
-                for term, value in expected[3].get("reward_terms", {}).items():
-                    assert info["reward_terms"][term][k] == value
+                for term in (*TERMS, "objective") if expected[3] else ():
+                    assert info[term][k] == expected[3][term]
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -356,6 +356,6 @@ def test_what_is_shown_bears_the_names_of_the_records():
     env = GPUAllocEnv("serverless", steps=2)
     env.reset(seed=0)
     info = env.step(np.full(4, 0.25))[4]
-    assert tuple(info) == (*INFO, "reward_terms") and tuple(info["reward_terms"]) == TERMS
+    assert tuple(info) == (*INFO, *TERMS, "objective")
     # The settings of the platform are those of the scenario.
     assert {*SETTING_FIELDS} <= {"dt", *Platform.model_fields}

@@ -108,39 +108,71 @@ def test_spaces_are_those_of_the_contract():
     assert env.observation_space == gym.spaces.Box(0, 1, (4, len(OBSERVATION_FEATURES)), np.float32)
 
 
-def test_info_of_a_step_holds_the_arrays_and_the_reward_terms_by_name():
+def test_info_holds_the_same_arrays_and_numbers_at_reset_and_at_every_step():
     env = make(steps=3)
-    env.reset(seed=0)
+    _, info = env.reset(seed=0)
+    names = (*TERMS, "objective")
+    assert tuple(info) == (*INFO, *names)
+    assert not any(info[name].any() for name in INFO) and not any(info[name] for name in names)
     for step in range(3):
         observation, reward, terminated, truncated, info = env.step(np.full(4, 0.25))
         assert env.observation_space.contains(observation)
         assert type(reward) is float and terminated is False and truncated is (step == 2)
-        assert set(info) == {*INFO, "reward_terms"} | ({"episode_metrics"} if truncated else set())
+        assert tuple(info) == (*INFO, *names)
         for name in INFO:
             assert info[name].shape == (4,) and info[name].dtype == np.float64
-        assert tuple(info["reward_terms"]) == TERMS
-        assert all(type(term) is float for term in info["reward_terms"].values())
+        assert all(type(info[name]) is float for name in names)
 
 
-def test_the_reward_is_the_priced_sum_of_its_terms():
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_reward_is_the_priced_sum_of_its_terms_and_of_the_parts_of_the_agents(name, scenario_arguments):
     weights = {"latency": 1.0, "cost": 2.0, "throughput": 3.0, "slo": 4.0, "shortfall": 5.0, "task": 6.0}
-    env = make(steps=20, load=2.0, objective=weights)
+    env = make(**{**scenario_arguments[name], "steps": 20, "load": 2.0}, objective=weights)
     env.reset(seed=0)
-    for _ in range(20):
-        _, reward, _, _, info = env.step(np.array([0.7, 0.1, 0.1, 0.1]))
-        signed = {**weights, "throughput": -3.0}
-        assert reward == pytest.approx(-sum(signed[k] * v for k, v in info["reward_terms"].items()))
+    signed, rewards = {**weights, "throughput": -3.0}, []
+    for action in np.random.default_rng(0).dirichlet(np.ones(env.action_space.shape[0]), 20):
+        _, reward, _, _, info = env.step(action)
+        rewards.append(reward)
+        assert reward == pytest.approx(-sum(signed[term] * info[term] for term in TERMS))
+        assert info["agent_reward"].sum() == pytest.approx(reward, rel=1e-12, abs=1e-12)
+        assert info["objective"] == pytest.approx(-np.mean(rewards))
 
 
-def test_the_last_step_brings_the_metrics_of_the_episode():
-    env = make(steps=10)
+def test_an_agents_part_of_the_reward_is_what_it_adds_to_the_terms():
+    env = make("team", steps=10, objective={"latency": 0.0, "cost": 1.0, "throughput": 0.0, "task": 2.0})
+    env.reset(seed=0)
+    for _ in range(10):
+        info = env.step(np.array([0.4, 0.2, 0.1, 0.1]))[4]
+        calls = info["backlog"] / info["backlog"].sum()
+        assert info["agent_reward"] == pytest.approx(-info["share"] / 2 - 2.0 * info["task"] * calls)
+
+
+@pytest.mark.parametrize("scenario", ["serverless", "workflow", "team"])
+def test_a_limit_from_outside_leaves_the_metrics_of_the_steps_that_were_taken(scenario):
+    env = make(scenario, max_episode_steps=7)
+    assert env.spec.max_episode_steps == 7 and make(scenario).spec.max_episode_steps == 300
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="no step"):
+        env.unwrapped.episode_metrics()
+    for step in range(7):
+        _, _, _, truncated, info = env.step(np.full(4, 0.25))
+        assert truncated == (step == 6)
+    metrics = env.unwrapped.episode_metrics()
+    assert metrics["objective"] == info["objective"]
+    assert metrics["gpu_seconds"] == pytest.approx(7 * info["share"].sum())
+    assert 0 < metrics["latency_p95_s"] <= 7 and metrics["unfinished"] == info["queue"].sum()
+
+
+def test_the_last_step_brings_the_metrics_of_the_episode_where_they_were_asked_for():
+    env = make(steps=10, episode_metrics=True)
     env.reset(seed=0)
     rewards = []
     for _ in range(10):
         _, reward, _, truncated, info = env.step(np.full(4, 0.25))
         rewards.append(reward)
+        assert ("episode_metrics" in info) is truncated
     metrics = info["episode_metrics"]
-    assert truncated
+    assert truncated and str(metrics) == str(env.unwrapped.episode_metrics())
     assert set(metrics) >= WHOLE_EPISODE_METRICS
     assert metrics["objective"] == pytest.approx(-np.mean(rewards))
     assert list(metrics["per_agent"]) == ["coordinator", "nlp", "vision", "reasoning"]

@@ -42,8 +42,8 @@ def test_of_the_single_environment():
         results = env.reset() if over else env.step(action)
         over = len(results) == 5 and results[3]
         kept.keep(results)
-    # The observation of each call, and six arrays of each step.
-    assert len(kept.arrays) == 1 + CALLS + 6 * 3 * STEPS and kept.unchanged()
+    # The observation and seven arrays of each call.
+    assert len(kept.arrays) == 8 * (1 + CALLS) and kept.unchanged()
 
 
 @pytest.mark.parametrize("num_envs", [1, 3, 512])
@@ -57,9 +57,8 @@ def test_of_the_vector_environment(num_envs):
     kept.keep(env.reset(options={"reset_mask": np.arange(num_envs) % 2 == 0}))
     for action in actions:
         kept.keep(env.step(action))
-    # The first call of an episode but the first has no `info`, and four arrays; the others have the six
-    # arrays and five terms, each with its mask, and the mask of all terms besides.
-    assert len(kept.arrays) > 2 * CALLS * 4 + 2 * 3 * STEPS * 20 and kept.unchanged()
+    # Four arrays of each step, one of each reset, and the arrays and numbers of `info`, each with its mask.
+    assert len(kept.arrays) == 2 * CALLS * (4 + 28) + 2 * (1 + 28) and kept.unchanged()
 
 
 @pytest.mark.parametrize("num_envs", [1, 4096])

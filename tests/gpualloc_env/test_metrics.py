@@ -271,6 +271,24 @@ def test_metrics_need_a_recorded_episode():
         episode_metrics(batch, 0)
 
 
+@pytest.mark.parametrize("name", ["serverless", "workflow"])
+def test_metrics_of_some_steps_are_those_of_an_episode_that_ends_there(name):
+    scenario = load_scenario(name, steps=12)
+    batch = Batch(scenario, 1, record=True)
+    batch.seed(3)
+    batch.reset()
+    for _ in range(5):
+        batch.step(np.full((1, 4), 0.2))
+    short = Batch(load_scenario(name, steps=5), 1, record=True)
+    short.reset()
+    for array, whole in ((short.arrivals, batch.arrivals), (short.inflows, batch.inflows)):
+        array[...] = whole[:6]
+    for now, then in ((short.state, batch.state), (short.history, batch.history[:, :5])):
+        now[...] = then
+    short.world.episode[:] = batch.world.episode
+    np.testing.assert_equal(episode_metrics(batch, 0), episode_metrics(short, 0))
+
+
 def test_the_record_holds_rows_that_add_up():
     batch = played(load_scenario("serverless", steps=15), restless(0))
     history = batch.history[0]

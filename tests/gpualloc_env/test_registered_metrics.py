@@ -23,7 +23,7 @@ def played():
 
 
 def test_a_registered_metric_stands_beside_the_others():
-    register("queue_maximum_requests", lambda batch, b: batch.history[b]["queue"].sum(axis=1).max())
+    register("queue_maximum_requests", lambda batch, b: batch.recorded(b)["queue"].sum(axis=1).max())
     batch = played()
     found = [episode_metrics(batch, b)["queue_maximum_requests"] for b in range(2)]
     assert found == [batch.history[b]["queue"].sum(axis=1).max() for b in range(2)]

@@ -21,23 +21,66 @@ def defined(metrics):
     """The same with −1 for what is not a number, which equals nothing: an agent may have had no calls."""
     if isinstance(metrics, dict):
         return {name: defined(value) for name, value in metrics.items()}
-    return np.nan_to_num(metrics, nan=-1.0)
+    return metrics if metrics.dtype == object else np.nan_to_num(metrics, nan=-1.0)
 
 
+def same(ours, theirs):
+    """Assert that two results of `reset` or `step` are equal, `info` to the last mask."""
+    assert data_equivalence(ours[:-1], theirs[:-1], exact=True)
+    assert set(ours[-1]) == set(theirs[-1])
+    for key, value in theirs[-1].items():
+        assert data_equivalence(defined(ours[-1][key]), defined(value), exact=True), key
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_native_batch_equals_the_synchronous_one_step_by_step(name, scenario_arguments):
+def test_the_native_batch_equals_the_synchronous_one_step_by_step(name, mode, scenario_arguments):
     # Heavy load: every agent has requests, so that no metric is undefined (NaN equals nothing).
     arguments = {**scenario_arguments[name], "steps": 6, "load": 5.0}
-    native = make(episode_metrics=True, **arguments)
-    synchronous = gym.make_vec("GPUAlloc-v0", num_envs=3, vectorization_mode="sync", **arguments)
+    arguments |= {"episode_metrics": True}
+    native = make(autoreset_mode=mode, **arguments)
+    synchronous = make(vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode}, **arguments)
     assert isinstance(native.unwrapped, GPUAllocVectorEnv)
-    assert data_equivalence(native.reset(seed=9), synchronous.reset(seed=9))
-    for action in actions_of(native, 3 * 7 + 2):
+    assert native.metadata["autoreset_mode"] is synchronous.metadata["autoreset_mode"] is mode
+    same(native.reset(seed=[9, 2, 5]), synchronous.reset(seed=[9, 2, 5]))
+    for call, action in enumerate(actions_of(native, 3 * 7 + 2)):
         ours, theirs = native.step(action), synchronous.step(action)
-        assert data_equivalence(ours[:4], theirs[:4])
-        assert set(ours[4]) == set(theirs[4])
-        for key, value in theirs[4].items():
-            assert data_equivalence(defined(ours[4][key]), defined(value)), key
+        same(ours, theirs)
+        if mode is AutoresetMode.DISABLED and ours[3].any():
+            with pytest.raises(RuntimeError, match=r"environments \[\d.*reset_mask"):
+                native.step(action)
+            mask = ours[3]
+        elif call == 2:  # so that they end at different times from then on
+            mask = np.array([True, False, True])
+        else:
+            continue
+        same(*(each.reset(options={"reset_mask": mask.copy()}) for each in (native, synchronous)))
+
+
+def test_a_batch_ends_with_a_limit_from_outside_as_the_synchronous_one():
+    native = make(max_episode_steps=4, steps=9)
+    synchronous = make(max_episode_steps=4, steps=9, vectorization_mode="sync")
+    assert native.spec.max_episode_steps == 4 and make(steps=9).spec.max_episode_steps == 9
+    same(native.reset(seed=1), synchronous.reset(seed=1))
+    for action in actions_of(native, 11):
+        same(native.step(action), synchronous.step(action))
+    with pytest.raises(ValueError, match="max_episode_steps must be at least 1, got 0"):
+        make(max_episode_steps=0)
+
+
+def test_attributes_of_each_environment_are_those_of_the_synchronous_ones():
+    native = make(scenario="team", steps=4, episode_metrics=True)
+    synchronous = make(scenario="team", steps=4, vectorization_mode="sync")
+    native.reset(seed=0)
+    synchronous.reset(seed=0)
+    for action in actions_of(native, 2):
+        native.step(action)
+        synchronous.step(action)
+    for name in ("view", "tasks", "episode_metrics", "observation_space", "action_space", "scenario"):
+        assert str(native.call(name)) == str(synchronous.call(name)), name
+    assert native.get_attr("scenario") == (native.unwrapped.scenario,) * 3
+    with pytest.raises(AttributeError, match="no 'queue' of their own; there are view, tasks"):
+        native.get_attr("queue")
 
 
 def test_metrics_of_episodes_are_left_out_unless_asked_for():
@@ -58,13 +101,10 @@ def test_the_call_after_the_end_starts_the_next_episode_and_ignores_its_action()
         other.step(action)
         assert truncated.all() == (call == 2)
     observation, reward, terminated, truncated, info = env.step(action)
-    assert (reward == 0).all() and not terminated.any() and not truncated.any() and info == {}
+    assert (reward == 0).all() and not terminated.any() and not truncated.any()
+    assert not any(values.any() for name, values in info.items() if not name.startswith("_"))
     assert (observation == other.step(np.full_like(action, np.nan))[0]).all()
     assert (env.step(action)[0] == other.step(action)[0]).all()
-
-
-def test_metadata_declares_next_step_autoreset():
-    assert make().metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
 
 
 def test_a_reset_mask_starts_some_environments_anew_and_leaves_the_others():
@@ -95,9 +135,19 @@ def test_a_reset_mask_that_gymnasium_refuses_is_refused(mask):
         env.reset(options={"reset_mask": mask})
 
 
-def test_a_list_of_seeds_is_refused_with_the_remedy():
-    with pytest.raises(ValueError, match=r"one integer, environment k gets seed \+ k"):
-        make().reset(seed=[1, 2, 3])
+@pytest.mark.parametrize("seeds", [[1, 2], [1, 2, 3, 4], [1, -2, 3]])
+def test_a_wrong_list_of_seeds_is_refused(seeds):
+    with pytest.raises(ValueError, match=r"a list of 3, got \d seeds|seeds must be 0 or more"):
+        make().reset(seed=seeds)
+
+
+def test_of_a_list_of_seeds_none_continues_the_sequence_of_episodes():
+    env, other = make(steps=2), make(steps=2)
+    env.reset(seed=3)
+    other.reset(seed=3)
+    second, _ = other.reset()
+    mixed, _ = env.reset(seed=[None, 9, None])
+    assert (mixed[[0, 2]] == second[[0, 2]]).all() and (mixed[1] != second[1]).any()
 
 
 def test_a_render_mode_is_refused_with_the_remedy():

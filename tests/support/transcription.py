@@ -177,29 +177,32 @@ class Transcription:
         outcome["arrivals"] = list(self.arrivals[self.t])
         outcome["share"] = shares
         outcome["queue"] = [self.queue(i) for i in range(len(self.agents))]
-        outcome["reward_terms"] = self.reward_terms(outcome, had_work)
+        everyone = range(len(self.agents))
+        outcome["reward_terms"] = self.reward_terms(outcome, had_work, everyone)
+        parts = [self.reward_terms(outcome, had_work, [i]) for i in everyone]
+        outcome["agent_reward"] = [self.reward(part) for part in parts]
         outcome["reward"] = self.reward(outcome["reward_terms"])
         self.served = outcome["served"]
         self.t += 1
         self.arrive()
         return outcome
 
-    def reward_terms(self, outcome, had_work):
-        """The table of section 3."""
+    def reward_terms(self, outcome, had_work, members):
+        """The table of section 3, with what some agents add to it."""
         dt, gpus = self.scenario.dt, self.scenario.platform.gpus
         weight = [1 / agent.priority for agent in self.agents]
         weighted_rate = sum(w * rate for w, rate in zip(weight, self.mean_rate, strict=True))
         total_rate = sum(self.mean_rate)
         least = [agent.min_share if work else 0.0 for agent, work in zip(self.agents, had_work, strict=True)]
-        missing = sum(max(0.0, r - g) for r, g in zip(least, outcome["share"], strict=True))
+        missing = sum(max(0.0, least[i] - outcome["share"][i]) for i in members)
 
         def weighted(name):
-            return sum(w * x for w, x in zip(weight, outcome[name], strict=True))
+            return sum(weight[i] * outcome[name][i] for i in members)
 
         return {
             "latency": weighted("backlog") / weighted_rate,
-            "cost": sum(outcome["share"]) / gpus,
-            "throughput": sum(outcome["served"]) / (dt * total_rate),
+            "cost": sum(outcome["share"][i] for i in members) / gpus,
+            "throughput": sum(outcome["served"][i] for i in members) / (dt * total_rate),
             "slo": weighted("late") / (dt * weighted_rate),
             "shortfall": missing / sum(least) if sum(least) > 0 else 0.0,
             "task": 0.0,

@@ -60,6 +60,20 @@ def test_only_constants_that_fresh_episodes_confirm_are_adopted(better, tmp_path
     assert "fresh episodes" in read_tables(tmp_path / "found.toml")["serverless", "queue-aware"].remark
 
 
+@pytest.mark.parametrize("better", [True, False])
+def test_constants_of_an_earlier_search_give_way_to_better_ones_alone(better, tmp_path, monkeypatch, capsys):
+    earlier = Table("# earlier", {"horizon_s": 5.0})
+    write_tables(tmp_path / "found.toml", {("serverless", "queue-aware"): earlier}, HEADER)
+
+    def objective(name, constants, *_, fresh=False):
+        return 1.0 if (constants == earlier.constants) == better else 0.5
+
+    monkeypatch.setattr(training.tune, "mean_objective", objective)
+    tuned(tmp_path)
+    assert (read_tables(tmp_path / "found.toml")["serverless", "queue-aware"] == earlier) == (not better)
+    assert ("those of queue-aware stay" in capsys.readouterr().out) == (not better)
+
+
 def test_the_committed_file_is_no_place_for_what_is_found(tmp_path):
     with pytest.raises(ValueError, match="is changed by --adopt alone"):
         main(TuneConfig(**QUICK, out=TUNED))

@@ -55,6 +55,13 @@ def refused(capsys, command, *arguments):
     ("command", "arguments", "message"),
     [
         ("train", ["--learning-rate", "-0.1"], "learning_rate must be above 0, got -0.1"),
+        (
+            "burst_figure",
+            ["--out", "burst.xyz"],
+            "--out burst.xyz must be a figure's name, such as burst.png",
+        ),
+        ("burst_figure", ["--out", "absent/burst.png"], "there is no folder absent; make it first"),
+        ("train", ["--rollout-steps", "1000000000"], "GB; lower rollout_steps or num_envs"),
         ("train", ["--initial-std", "0"], "initial_std must be above 0, got 0.0"),
         ("train", ["--hidden"], "hidden needs the units of at least one layer"),
         ("train", ["--hidden", "32", "0"], "hidden must be at least 1, got 0"),

@@ -189,6 +189,7 @@ def test_every_window_of_a_log_is_played_once(log, tmp_path, capsys):
         (["--policies"], "no policies"),
         (["--scenario", "servrless"], "did you mean 'serverless'?"),
         (["--scenario", "trace"], "give its path"),
+        (["--scenario", "magentic", "--trace", __file__], "no column 'session'"),
         (["--split", "eval"], "split='eval' has no meaning"),
         (["--episodes", "0"], "episodes must be at least 1, got 0"),
         (["--load", "nan"], "load = nan: input should be a finite number"),
@@ -247,16 +248,11 @@ def test_all_scenarios_are_compared_in_one_command(registered, tmp_path, capsys,
     out = tmp_path / "out"
     arguments = ("--policies", "static", "my-ppo", "--steps", "8", "--episodes", "2")
     summary = compare(out, "--scenario", "all", *arguments)
-    synthetic = [name for name, scenario in registered.items() if scenario.traffic]
-    assert list(summary["scenarios"]) == synthetic
-    assert {path.name for path in out.iterdir()} == {
-        *synthetic,
-        "summary.json",
-        "config.json",
-        "heatmap.png",
-        "heatmap.svg",
-    }
-    for name in synthetic:
+    unlogged = [name for name, scenario in registered.items() if scenario.trace is None]
+    assert list(summary["scenarios"]) == unlogged
+    written = {"summary.json", "config.json", "heatmap.png", "heatmap.svg"}
+    assert {path.name for path in out.iterdir()} == {*unlogged, *written}
+    for name in unlogged:
         assert sorted(path.name for path in (out / name).iterdir()) == sorted(ENTRIES)
         assert json.loads((out / name / "summary.json").read_text()) == summary["scenarios"][name]
     printed = capsys.readouterr()

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gpualloc_env import load_scenario
-from training import burst_figure
+from training import burst_figure, leaderboard
 from training.artifacts.policies import kind_of, load_policy
 from training.compare import CompareConfig, main
 from training.evaluation.evaluate import evaluate
@@ -42,6 +42,21 @@ def test_a_figure_shows_the_clairvoyant(tmp_path):
     )
     burst_figure.main(config)
     assert config.out.is_file()
+
+
+def test_calls_served_one_by_one_are_refused_before_anything_is_played(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.compare.evaluate", None)
+    monkeypatch.setattr("training.leaderboard.evaluate", None)
+    out = tmp_path / "out"
+    for refused in (
+        lambda: main(CompareConfig("team", ("static", "clairvoyant"), 2, out=out)),
+        lambda: leaderboard.main(
+            leaderboard.LeaderboardConfig(("steady", "llm"), ("adaptive", "clairvoyant"), 2, out=out)
+        ),
+    ):
+        with pytest.raises(ValueError, match="serves calls one by one; a schedule"):
+            refused()
+    assert not any(tmp_path.iterdir())
 
 
 def test_kinds():

@@ -12,7 +12,7 @@ from gpualloc_env.metrics import episode_metrics
 from training.cli import run as run_command
 from training.reporting.report import Estimate
 from training.validate import ENTRIES, ValidateConfig, main
-from training.validation import closed_forms, fluid, request_checks, request_simulations
+from training.validation import calls, closed_forms, fluid, request_checks, request_simulations
 from training.validation.checks import Check, against_simulator, against_theory, controlled
 from training.validation.closed_forms import md1_waits, pollaczek_khinchine, slotted_wait
 from training.validation.partings import Case, burst_cases, burst_rows, step_cases
@@ -33,6 +33,7 @@ TOLERANCES = {
     "Little's law": 1e-9,
     "dt = 1 s": 1e-6,
     "SimPy": 0.005,
+    "SimPy, each": 1e-6,
 }
 
 
@@ -78,6 +79,39 @@ def test_the_fluid_agrees_with_ciw_to_three_per_cent_where_both_model_the_same_t
     for check in checks:
         tolerance = 0.03 if check in networks else 0.005
         assert abs(check["relative_difference"]["mean"]) <= tolerance and check["passed"], check
+
+
+@pytest.mark.slow
+def test_servers_of_calls_agree_with_the_closed_forms(results):
+    for against, queues in (("M/G/1", 2), ("processor sharing", 2), ("Erlang C", 1)):
+        checks = checks_against(results, against)
+        assert len(checks) == 3 * queues and all(check["passed"] for check in checks)
+        for check in checks:
+            low, high = check["relative_difference"]["ci95"]
+            assert low <= 0.01 and high >= -0.01, check
+
+
+def test_servers_of_calls_that_are_two_per_cent_too_fast_are_found(monkeypatch):
+    server_of = calls.server_of
+
+    def faster(queue):
+        agent = server_of(queue).model_dump(exclude={"throughput_rps"})
+        seconds = {name: 0.98 * agent[name] for name in ("iteration_s", "prefill_s_per_token")}
+        return calls.Agent.model_validate({**agent, **seconds})
+
+    monkeypatch.setattr(calls, "server_of", faster)
+    queue = next(queue for queue in calls.QUEUES if queue.name == "M/D/1")
+    measured, work = calls.sojourns(queue, 0.7, 0)
+    expected = calls.expected_sojourn(queue, 0.7, work)
+    assert not against_theory("sojourn", "", "s", expected, measured, calls.LOADS[0.7]).passed
+
+
+def test_closed_forms_of_calls_by_hand():
+    work = np.array([1.0])
+    by_name = {queue.name: calls.expected_sojourn(queue, 0.5, work) for queue in calls.QUEUES}
+    assert by_name["M/D/1"] == 1.5 and by_name["M/D/1-PS"] == 2.0
+    # Three servers with 1.5 Erlang: C = 9/38, W = C/(3 − 1.5).
+    assert by_name["M/M/3"] == pytest.approx(1 + 9 / 38 / 1.5)
 
 
 @pytest.mark.slow

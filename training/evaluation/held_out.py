@@ -41,10 +41,11 @@ def count_episodes(asked: int, scenario: Scenario, policies: int = 1) -> int:
         policies: how many play them.
 
     Raises:
-        ValueError: none, or more than this machine has memory for.
+        ValueError: none, more than this machine has memory for, or of a log that cannot be played.
     """
     if asked < 1:
         raise ValueError(f"episodes must be at least 1, got {asked}")
+    scenario.source()  # reads a log, and refuses it before anything is played
     episodes = asked if scenario.trace is None else min(asked, scenario.windows.episodes)
     # Steps are summed up as they are played; what is kept of each episode are its metrics.
     needed = policies * episodes * METRICS_BYTES * (1 + len(scenario.agents))

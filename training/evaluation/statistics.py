@@ -4,11 +4,12 @@ One interval serves every table, figure and verdict. Episodes' objectives are sk
 episodes hold most of the mean. The interval is Student's t, made longer on the side of the long
 tail by Johnson's correction ("Modified t tests and confidence intervals for asymmetrical populations",
 JASA 1978). A verdict must also bear the episode that was not drawn: its interval covers the mean with one
-more episode on either side, (1 + 30 / n) log α / log 0.05 times as far from the mean as the farthest
-of the n drawn, at the level 1 − α. The factors are the smallest round ones with which resampled
-differences between this project's policies name a winner where there is none no more often than
-promised, from 2 episodes on (`tests/training/evaluation/test_calibration.py`). No interval can see a
-difference that one episode in thousands decides.
+more episode on either side, (1 + 45 / n) log α / log 0.05 times as far from the mean as the farthest
+of the n drawn on that side, at the level 1 − α. So long a tail on one side does not hide what the other
+shows. The factors are round ones with which resampled differences between this project's policies name
+a winner where there is none no more often than promised, from 2 episodes on
+(`tests/training/evaluation/test_calibration.py`). No interval can see a difference that one episode in
+thousands decides.
 """
 
 from math import ceil, inf
@@ -24,7 +25,7 @@ LEVEL = 0.95
 POWER = 0.8
 _ROUNDING = 1e-12
 """Relative to the mean: differences as small as this between equal values are rounding."""
-_UNSEEN = 30.0
+_UNSEEN = 45.0
 """Episodes at which the one that was not drawn counts as twice as far out as those that were, at 95 %."""
 
 
@@ -80,10 +81,10 @@ def _reach(values: Array, level: float, unseen: bool) -> tuple[float, float]:
         return 0.0, 0.0
     centred = values - mean
     skewness = float((centred**3).mean() / (centred**2).mean() ** 1.5)
-    farthest = float(np.abs(centred).max()) if unseen else None
+    lowest, highest = (float(-centred.min()), float(centred.max())) if unseen else (None, None)
     return (
-        _one_side(n, deviation, -skewness, level, farthest),
-        _one_side(n, deviation, skewness, level, farthest),
+        _one_side(n, deviation, -skewness, level, lowest),
+        _one_side(n, deviation, skewness, level, highest),
     )
 
 
@@ -108,8 +109,8 @@ def episodes_needed(differences: Array, effect: float, comparisons: int) -> floa
     """Episodes after which a verdict tells a mean difference from zero in four cases out of five.
 
     The fewest n for which the effect exceeds the reach of the verdict's interval plus z(power) σ / √n, with
-    σ and the skewness of the differences, and with a farthest episode that four samples of n in five do
-    not exceed.
+    the extremes that four samples of n in five do not exceed: the farthest episode towards zero, and on
+    the other side those beyond, which count neither in the mean nor in σ.
 
     Args:
         differences: J − J of the reference by episode, (E,).
@@ -119,15 +120,18 @@ def episodes_needed(differences: Array, effect: float, comparisons: int) -> floa
     Returns:
         The number; infinity above a thousand million.
     """
-    centred = np.sort(np.abs(differences - differences.mean()))
-    deviation, level = float(differences.std(ddof=1)), corrected(comparisons)
-    skewness = float(((differences - differences.mean()) ** 3).mean() / differences.std() ** 3)
-    toward_zero = -skewness if effect > 0 else skewness
+    level = corrected(comparisons)
+    toward_zero = (differences.mean() - differences) * np.sign(effect)
+    skewness = float((toward_zero**3).mean() / differences.std() ** 3)
 
     def enough(n: int) -> bool:
-        farthest = float(np.quantile(centred, POWER ** (1 / n)))
-        reach = _one_side(n, deviation, toward_zero, level, farthest)
-        return abs(effect) >= reach + float(norm.ppf(POWER)) * deviation / np.sqrt(n)
+        rare = POWER ** (1 / n)
+        lowest = np.quantile(toward_zero, 1 - rare, method="lower")
+        highest = np.quantile(toward_zero, rare)
+        typical = toward_zero[toward_zero >= lowest]
+        deviation = float(typical.std(ddof=1))
+        reach = _one_side(n, deviation, skewness, level, float(highest))
+        return abs(effect) - float(typical.mean()) >= reach + float(norm.ppf(POWER)) * deviation / np.sqrt(n)
 
     low, high = 1, 2
     while not enough(high):

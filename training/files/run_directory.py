@@ -1,6 +1,7 @@
 """The directory of a training run: whose it is, and whether the run is complete."""
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,10 +41,9 @@ def claimed(out: Path, settings: Mapping[str, Any]) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            # A run that did not get as far as to write anything leaves nothing behind.
-            if fresh and [path.name for path in out.iterdir()] == [CONFIG]:
-                config.unlink()
-                out.rmdir()
+            # A run that has written nothing that it could go on from leaves nothing behind.
+            if fresh and {path.name for path in out.iterdir()} <= {CONFIG, TENSORBOARD}:
+                shutil.rmtree(out)
             raise
 
 

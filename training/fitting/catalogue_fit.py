@@ -11,6 +11,7 @@ from gpualloc_env.simulation.state import Array
 
 MEASURED = Path(__file__).parent / "measured"
 MOST_DECODED = 64  # tokens of a pass up to which it is one of decoding: one token of each call
+STARTS = ("cold_start", "load_weights", "wake_from_host", "mig_create", "mig_destroy")
 PREFILL = (1024, 8192)  # tokens of a pass of prefill
 
 
@@ -69,10 +70,18 @@ def fit(passes: Passes) -> Fitted:
 
 
 def fit_starts(path: Path = MEASURED / "residency.csv") -> dict[str, Line]:
-    """Seconds of a cold start, and of a wake from host memory, over billions of parameters."""
+    """Seconds of each quantity in `STARTS` over billions of parameters; means of what no model is part of."""
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            if row["quantity"] in {"cold_start", "load_weights", "wake_from_host"}:
-                points[row["quantity"]].append((float(row["billions_of_parameters"]), float(row["seconds"])))
-    return {quantity: line(*np.array(pairs).T) for quantity, pairs in points.items()}
+            if row["quantity"] in STARTS:
+                size = float(row["billions_of_parameters"] or 0)
+                points[row["quantity"]].append((size, float(row["seconds"])))
+    return {quantity: _start(*np.array(pairs).T) for quantity, pairs in points.items()}
+
+
+def _start(billions: Array, seconds: Array) -> Line:
+    if billions.any():
+        return line(billions, seconds)
+    mean = float(seconds.mean())
+    return Line(mean, 0.0, float(np.abs(seconds - mean).max()))

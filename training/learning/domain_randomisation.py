@@ -5,14 +5,14 @@ from math import ceil
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvStepReturn
 
+from gpualloc_env.sb3 import JointRows
 from gpualloc_env.scenario.loading import validated
 from gpualloc_env.scenario.model import MOST_LOAD, MOST_RPS
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import AnyArray
 from training.evaluation.seeds import SEEDS_PER_DOMAIN
-from training.learning.joint_vec_env import JointVecEnv
 from training.learning.paired_vec_env import PairedVecEnv
 
 _LOAD = (0.5, 1.2)  # least and greatest factor
@@ -63,7 +63,7 @@ def _variant(scenario: Scenario, generator: np.random.Generator) -> Scenario:
     return validated(data, f"a variant of scenario {scenario.name!r}").with_key_of(scenario)
 
 
-class DomainVecEnv(JointVecEnv):
+class DomainVecEnv(JointRows, VecEnv):
     """Environments of several domains as one: each domain has as many, one after another."""
 
     whole = "domain"

@@ -49,8 +49,8 @@ def _percent(row: Row) -> str:
 def draw_power(path: Path, boards: Mapping[str, Board]) -> None:
     """Draw how many episodes see which difference to Algorithm 1 in four cases out of five, as PNG.
 
-    The deviation is that of the paired differences of the best online baseline, or of the second
-    policy where Algorithm 1 itself is the best.
+    The deviation and the direction are those of the paired differences of the best online baseline, or of
+    the second policy where Algorithm 1 itself is the best.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(8, 5.2), layout="constrained")
@@ -60,7 +60,7 @@ def draw_power(path: Path, boards: Mapping[str, Board]) -> None:
             differences = _differences(board)
             if differences is None or differences.std(ddof=1) <= 1e-12 * abs(board.adaptive.mean):
                 continue
-            effects = np.array(EFFECTS) * abs(board.adaptive.mean)
+            effects = np.copysign(np.array(EFFECTS) * board.adaptive.mean, differences.mean())
             needed = [episodes_needed(differences, effect, board.comparisons) for effect in effects]
             style = "-" if k < len(POLICY_COLOURS) else "--"
             colour = POLICY_COLOURS[k % len(POLICY_COLOURS)]
@@ -68,6 +68,7 @@ def draw_power(path: Path, boards: Mapping[str, Board]) -> None:
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xticks([100 * effect for effect in EFFECTS], [f"{100 * effect:g}" for effect in EFFECTS])
+        axes.yaxis.set_major_formatter("{x:,.0f}")  # a power of ten would be markup
         axes.minorticks_off()
         axes.set_xlabel("difference of J [% of Algorithm 1's], log scale")
         axes.set_ylabel("episodes, log scale")

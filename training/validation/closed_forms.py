@@ -21,6 +21,7 @@ from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import Array
 from training.evaluation.evaluate import rollout
+from training.validation.calls import queues_of_calls
 from training.validation.checks import EXACT, Check, against_theory, controlled
 from training.validation.fluid import (
     drawn,
@@ -201,8 +202,12 @@ def traffic_equations(seed: int) -> list[Check]:
 
 
 def sojourn_integral(batch: Batch, b: int) -> float:
-    """Time that all requests of an episode have spent in the system, summed over their segments [s]."""
+    """Time that all requests or calls of an episode have spent in the system, summed one by one [s]."""
     history, steps = batch.history[b], batch.scenario.steps
+    if batch.scenario.service == "requests":
+        calls = batch.service.calls[b, : batch.service.run[b]["calls"]]
+        calls = calls[np.isfinite(calls["issued"])]
+        return float((np.minimum(calls["finished"], steps * batch.scenario.dt) - calls["issued"]).sum())
     room = np.empty((2 * steps + 1, 3))
     total = 0.0
     for i in range(batch.num_agents):
@@ -284,4 +289,5 @@ STUDIES = {
     "traffic equations": traffic_equations,
     "Little's law": littles_law,
     "sub-steps": sub_steps,
+    "queues of calls": queues_of_calls,
 }

@@ -12,6 +12,7 @@ import numpy as np
 from gpualloc_env.simulation.shares import NEGLIGIBLE
 from gpualloc_env.simulation.state import Array
 from training.evaluation.statistics import interval
+from training.validation.calls import calls_one_by_one
 from training.validation.checks import Check, against_simulator, controlled
 from training.validation.fluid import (
     generalised_processor_sharing,
@@ -167,4 +168,9 @@ def parting(case: Case, seed: int) -> Parting:
     return Parting(case, interval(requests), interval(fluid), gap, missing)
 
 
-STUDIES = {"M/D/1 and M/M/1": queues, "processor sharing": processor_sharing, "workflow": workflow_checks}
+STUDIES = {
+    "M/D/1 and M/M/1": queues,
+    "processor sharing": processor_sharing,
+    "workflow": workflow_checks,
+    "calls": calls_one_by_one,
+}

@@ -12,10 +12,14 @@ from baselines.online.cmu import cmu
 from baselines.online.drift_plus_penalty import DriftPlusPenalty
 from baselines.online.generalised_cmu import GeneralisedCmu
 from baselines.online.hysteresis import Hysteresis
+from baselines.online.knative import Knative
+from baselines.online.kubernetes_hpa import KubernetesHpa
+from baselines.online.least_slack import LeastSlack
 from baselines.online.max_min_fair import MaxMinFair
 from baselines.online.max_weight import max_weight
 from baselines.online.proportional_fair import ProportionalFair
 from baselines.online.queue_aware import QueueAware
+from baselines.online.square_root_capacity import SquareRootCapacity
 from baselines.online.square_root_staffing import SquareRootStaffing
 from gpualloc_env import load_scenario
 from gpualloc_env.metrics import objectives
@@ -134,6 +138,73 @@ def test_square_root_staffing_adds_a_multiple_of_the_deviation():
 
 def test_square_root_staffing_scales_to_the_platform():
     assert SquareRootStaffing(safety=0.0)(view(rate=[15, 5])) == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_square_root_capacity_divides_what_is_spare_by_the_roots_of_the_loads():
+    # Loads .16 and .04, roots .4 and .2: of the spare .8 two thirds and one third.
+    seen = view(queue=[0, 0], rate=[16, 4], throughput=100)
+    assert SquareRootCapacity()(seen) == pytest.approx([0.16 + 1.6 / 3, 0.04 + 0.8 / 3])
+    # A quarter of the weight is half of the root: .8 of the spare to the first.
+    assert SquareRootCapacity()(seen._replace(priority=np.array([1.0, 4.0]))) == pytest.approx([0.8, 0.2])
+    assert SquareRootCapacity(safety=0.5)(seen) == pytest.approx([0.36, 0.14])
+    # 5 requests within 10 s more are .005 of a GPU that serves 100/s.
+    queued = seen._replace(queue=np.array([5.0, 0.0]))
+    assert SquareRootCapacity(horizon_s=10, safety=0)(queued) == pytest.approx([0.165, 0.04])
+    overloaded = view(queue=[0, 0], rate=[150, 50], throughput=100)
+    assert SquareRootCapacity()(overloaded) == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_no_assignment_has_a_smaller_mean_delay_of_mm1_queues_than_the_square_root_one():
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        load, priority = rng.dirichlet(np.ones(3)) * rng.uniform(0.2, 0.9), rng.integers(1, 4, 3)
+        seen = view(rate=10 * load, queue=[0.0] * 3, priority=priority)
+
+        def delay(shares, load=load, priority=priority):
+            return (load / priority / (shares - load)).sum(axis=-1)
+
+        others = load + (1 - load.sum()) * rng.dirichlet(np.ones(3), 300)
+        assert delay(SquareRootCapacity()(seen)) <= delay(others).min()
+
+
+def test_least_slack_meets_the_deadline_that_is_nearest_first():
+    policy = LeastSlack(standby=0.0)
+    # 2 s are left to the first, which takes 4/2 requests/s; a step to the second, whose deadline is nearer.
+    seen = view(queue=[4, 4], oldest_age=[0, 1.5], slo=[2, 2])
+    assert policy(seen) == pytest.approx([0.2, 0.4])
+    assert LeastSlack(stretch=2.0, standby=0.05)(seen) == pytest.approx([0.1, 0.16])
+    # Slacks 2 − 3 and .5 − .8: the first takes all that one agent can hold.
+    assert policy(seen._replace(queue=np.array([30.0, 8.0]))) == pytest.approx([1, 0])
+    assert policy(view(queue=[0, 1], rate=[5, 0])) == pytest.approx([0, 0.1])
+
+
+def test_the_horizontal_pod_autoscaler_looks_every_15_seconds_and_limits_its_steps():
+    policy = KubernetesHpa(target=2.0, window_s=15, replica=0.05)
+    shares = [policy(view(queue=[queue], share=[0.05]))[0] for queue in [7, *[100] * 29, *[1] * 15, 41]]
+    # 7 requests want 4 replicas, 100 want 50: doubled to 8 at the next look; 1 wants one, 41 five at most.
+    assert shares == pytest.approx([*[0.2] * 15, *[0.4] * 15, *[0.05] * 15, 0.25])
+
+
+def test_the_horizontal_pod_autoscaler_keeps_what_its_window_remembers_and_what_is_near_enough():
+    policy = KubernetesHpa(target=1.0, window_s=30, replica=0.1)
+    queues = [q for q in (4, 1, 1, 1.05) for _ in range(15)]
+    shares = [policy(view(queue=[queue], share=[0.1]))[0] for queue in queues]
+    assert shares == pytest.approx([*[0.4] * 30, *[0.1] * 30])
+    assert fresh(policy)(view(queue=[0], share=[0.3])) == pytest.approx([0.3])
+
+
+def test_knative_panics_and_then_goes_to_zero():
+    policy = Knative(target=2.0, window_s=10, replica=0.05)
+    shares = [policy(view(queue=[queue], share=[0.05]))[0] for queue in [8, *[0] * 13]]
+    # 8 requests want 4 replicas, four times what is there: a panic of ten steps, then halved each step.
+    assert shares == pytest.approx([*[0.2] * 10, 0.1, 0.05, 0, 0])
+
+
+def test_knative_follows_the_mean_of_its_window():
+    policy = Knative(target=1.0, window_s=4, replica=0.1)
+    shares = [policy(view(queue=[queue], share=[0.3]))[0] for queue in (3, 5, 5, 3, 3)]
+    # Means 3, 4, 13/3, 4 and 4, rounded up; 5 are not twice 3, so there is no panic.
+    assert shares == pytest.approx([0.3, 0.4, 0.5, 0.4, 0.4])
 
 
 def test_hysteresis_holds_what_is_near_enough():

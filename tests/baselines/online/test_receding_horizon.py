@@ -7,9 +7,9 @@ import pytest
 from support.views import random_view, view
 
 from baselines import POLICIES, adaptive_smoothed
-from baselines.online.receding_horizon import RecedingHorizon
+from baselines.online.receding_horizon import RecedingHorizon, RecedingHorizonBatch
 from gpualloc_env import Batch, Scenario, Traffic, load_scenario
-from gpualloc_env.allocator.receding_horizon import Forecast, Grid, predict_backlogs
+from gpualloc_env.allocator.receding_horizon import Forecast, Grid, drain, predict_backlogs
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.agents import SATURATING_AGENTS
 from gpualloc_env.scenario.platform import SERVERLESS
@@ -43,6 +43,38 @@ def test_a_prediction_by_hand():
     assert predicted_backlog(3.0, 1.0, 1.0, 2.0, 1.5, 1.0, 1.0, 2, 0.0) == pytest.approx(3.0 + 2.0 + 1.75)
     # 3 requests are left at the end, and cost 0.5 · 3² more.
     assert predicted_backlog(3.0, 1.0, 1.0, 2.0, 1.5, 1.0, 1.0, 2, 0.5) == pytest.approx(6.75 + 4.5)
+
+
+def batching(alone, full=64.0):
+    return Forecast(0.0, 0.0, 1.0, 0.0, alone, 1.0 - alone / full, full)
+
+
+def test_a_batching_server_by_hand():
+    # A = 2, C = .5, B = 4. From 6 calls at 2 a second: a second down to 4, 5 in the mean; then the root of
+    # .5 n² + (2 + 2 − 2) n − 8, which is √20 − 2, and ∫ n = Σ [A n + C n²/2] / rate between the ends.
+    left, integral = drain(6.0, 2.0, 2.0, batching(2.0, 4.0))
+    assert left == pytest.approx(np.sqrt(20) - 2)
+    assert integral == pytest.approx(5 + (2 * (4 - left) + 0.25 * (16 - left**2)) / 2)
+    assert drain(6.0, 2.0, 0.5, batching(2.0, 4.0)) == (5.0, 2.75)
+    assert drain(3.0, 0.0, 2.0, batching(2.0)) == (3.0, 6.0) and drain(0.0, 1.0, 2.0, batching(2.0))[0] == 0
+
+
+def test_a_batching_server_in_small_steps_is_its_differential_equation():
+    # A ln(n₀/n) + C (n₀ − n) = rate t below B.
+    forecast, queue = batching(8.0), 20.0
+    for _ in range(20_000):
+        queue, _ = drain(queue, 1.5, 1e-3, forecast)
+    assert 8 * np.log(20 / queue) + 0.875 * (20 - queue) == pytest.approx(30, rel=1e-3)
+
+
+def test_few_calls_are_given_more_where_the_rate_depends_on_the_batch():
+    aware = RecedingHorizonBatch(bill=0.1, full_batch=64.0, decoding=0.7)
+    unaware = RecedingHorizon(bill=0.1)
+    fluid = random_view((5, 4), seed=1)
+    assert aware(fluid).tolist() == unaware(fluid).tolist()
+    # Two GPUs, so that neither agent takes from the other.
+    seen = view(queue=[2, 2], rate=[0.5, 0.5], iteration=[0.005, 0], iteration_per_call=[1e-4, 1e-4], gpus=2)
+    assert aware(seen)[0] > aware(seen)[1] == pytest.approx(unaware(seen)[1])
 
 
 def test_the_forecast_falls_with_persistence():

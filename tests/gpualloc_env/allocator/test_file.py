@@ -29,6 +29,17 @@ def changed(exported, tmp_path, manifest=None, **arrays):
         ({"format": "other"}, {}, "is no exported allocator: it has no manifest"),
         ({"network": {"kind": "transformer"}}, {}, "network of kind 'transformer'; .* knows mlp"),
         ({"network": {"kind": "mlp", "actions": SIMPLEX}}, {}, "its network's settings lack 'layers'"),
+        ({"network": {"kind": ["mlp"]}}, {}, r"network of kind \['mlp'\]; .* knows mlp"),
+        (
+            {"network": {"kind": "mlp", "layers": 5, "actions": SIMPLEX, "clip": 1}},
+            {},
+            "layers must be a list",
+        ),
+        (
+            {"network": {"kind": "shared", "actions": SIMPLEX}, "features": ["share"]},
+            {},
+            "reads .* gpus is not",
+        ),
         ({"agents": 4}, {}, r"is damaged: manifest\.agents: "),
         ({"features": ["queue", "speed"]}, {}, "reads the observation columns speed; this version"),
         ({"features": []}, {}, "reads the observation columns of no name; this version"),

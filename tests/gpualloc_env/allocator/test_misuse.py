@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pickle
 import threading
 from pathlib import Path
 
@@ -126,6 +127,14 @@ def test_each_thread_hears_of_its_own_fallback(allocator):
     fallback = ("the input is not finite", "Algorithm 1")
     assert all(seen[k] == ({fallback} if k % 2 else {None}) for k in range(8))
     assert allocator.decisions == 1600 and allocator.fallbacks[fallback] == 800
+
+
+@pytest.mark.parametrize("kind", ["ppo", "ppo-shared", "ppo-residual"])
+def test_an_allocator_can_be_sent_to_another_process(kind):
+    sent = Allocator.load(PRETRAINED / f"{kind}-serverless" / "seed-0.npz")
+    received = pickle.loads(pickle.dumps(sent))
+    observation = np.random.default_rng(0).random((4, 26), dtype=np.float32)
+    assert np.array_equal(received(observation), sent(observation)) and received.decisions == 1
 
 
 def lines(path):

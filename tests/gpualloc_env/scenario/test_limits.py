@@ -6,15 +6,20 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from gpualloc_env import Agent, Objective, Platform, Scenario, Trace, Traffic
+from gpualloc_env import Agent, Network, Node, Objective, Platform, Scenario, Trace, Traffic
+from gpualloc_env.scenario.tasks import Sessions, Workflow
 from gpualloc_env.scenario.traffic import Burst, Cycle, Surge
 
-UNLIMITED = {"load_mb_per_s", "keep_alive_s"}  # infinite by default
+UNLIMITED = {"load_mb_per_s", "keep_alive_s", "sleep_after_s", "wake_mb_per_s"}  # infinite by default
 NEEDED = {
     Agent: {"name": "a", "model_mb": 1, "throughput_rps": 1},
     Platform: {},
     Objective: {},
+    Node: {"memory_mb": 1, "speed": 1},
+    Network: {},
     Trace: {},
+    Sessions: {},
+    Workflow: {"entry": "a", "end": 0.5, "specialists": ("b",)},
     Burst: {},
     Cycle: {"amplitude": 0.5, "period_s": 60},
     Surge: {"agent": "a", "factor": 2, "start_s": 0, "end_s": 1},
@@ -35,13 +40,23 @@ def numbers(model: type[BaseModel]):
         (model, name)
         for model in NEEDED
         for name in numbers(model)
-        if name not in UNLIMITED | {"rates_rps", "routing", "slice"}
+        if name not in UNLIMITED | {"network_mb_per_s", "rates_rps", "routing", "slice"}
     ],
 )
-@pytest.mark.parametrize("value", [10**19, 1e19, math.inf, math.nan, "1", True, -1])
+@pytest.mark.parametrize("value", [10**19, 10**400, 1e19, math.inf, math.nan, "1", True, -1])
 def test_every_number_has_limits_and_is_a_number(model, name, value):
     with pytest.raises(ValidationError):
         model(**{**NEEDED[model], name: value})
+
+
+@pytest.mark.parametrize(
+    "name", ["iteration_s", "prompt_tokens", "output_tokens", "max_batch", "kv_tokens", "model", "gpu"]
+)
+@pytest.mark.parametrize("value", [10**400, 1e19, math.inf, math.nan, True, -1, [1], {}])
+def test_a_model_of_the_catalogue_has_them_too(name, value):
+    agent = {"name": "a", "model": "llama-2-7b", "gpu": "h100", "prompt_tokens": 9, "output_tokens": 9}
+    with pytest.raises(ValidationError):
+        Agent(**{**agent, name: value})
 
 
 @pytest.mark.parametrize("name", sorted(UNLIMITED))

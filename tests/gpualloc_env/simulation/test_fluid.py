@@ -19,6 +19,7 @@ class Step(NamedTuple):
     served: list
     capacity: list
     backlog: list
+    agent_reward: list
     delay: list
     late: list
     reallocated: list
@@ -322,6 +323,8 @@ def test_reward_terms_by_hand():
     assert step.terms["shortfall"] == pytest.approx(0.1 / 0.8)
     total = 7.9 / 11 + 2 * 0.75 - 3 * 7 / 12 + 4 * 5 / 11 + 5 * 0.1 / 0.8
     assert step.reward == pytest.approx(-total)
+    first = 7.5 / 11 + 2 * 0.5 - 3 * 5 / 12 + 4 * 5 / 11 + 5 * 0.1 / 0.8
+    assert step.agent_reward == pytest.approx([-first, first - total])
 
 
 def test_shortfall_counts_only_agents_with_work():

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.call_episodes import call_times, played, replayed, scenario_of, server, tasks_of
 from support.episodes import bits, started
-from support.simpy_calls import simulate
 
 from gpualloc_env import Platform, load_scenario
+from training.validation.simpy_calls import simulate
 
 REGISTERED = ("llm", "team", "magentic")
 
@@ -220,7 +220,9 @@ def test_whatever_the_tasks_nothing_is_lost_and_the_queue_is_first_in_first_out(
         assert (servers["room"] <= agents["kv_tokens"]).all() and (servers["room"] >= 0).all()
         assert (servers["running"] <= agents["max_batch"]).all()
         in_prefill = servers["in_prefill"] >= 0
-        assert (servers["calls"] == servers["running"] + servers["waiting"] + in_prefill).all()
+        ledgers = batch.service.ledgers[0]
+        assert (ledgers["calls"] == servers["running"] + servers["waiting"] + in_prefill).all()
+        assert (ledgers["waiting"] == servers["waiting"]).all()
     end, times = scenario.steps * dt, call_times(batch)
     for i in range(len(scenario.agents)):
         own = times[(batch.tasks(0).agent == i) & np.isfinite(times[:, 0])]

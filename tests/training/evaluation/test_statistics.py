@@ -63,6 +63,12 @@ def test_a_verdict_allows_for_an_episode_that_was_not_drawn():
     assert widths[1] < 1.1 * widths[0]
 
 
+def test_a_long_tail_on_one_side_does_not_hide_what_the_other_shows():
+    # Always worse, now and then by far: nothing drawn says that it could be better.
+    worse = np.random.default_rng(1).lognormal(0, 1.5, 100)
+    assert verdict(entry("worse", worse), entry("reference", np.zeros(100)), 42)[0] == "loses"
+
+
 @pytest.mark.parametrize("comparisons", [1, 30])
 def test_as_many_episodes_as_are_needed_tell_a_difference_in_four_cases_of_five(comparisons):
     generator = np.random.default_rng(2)

@@ -1,0 +1,42 @@
+"""Allocators of clusters by name: from a `ClusterView` to fractions of each GPU, shaped as its shares.
+
+Each places agents on GPUs and splits the GPUs among them; the latter is the work of any policy of one GPU.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from baselines.cluster.levels import algorithm_1_by_levels, batched, gpu_views, split
+from baselines.cluster.placement import best_fit_decreasing, by_levels, by_popularity, everywhere
+from baselines.cluster.policies import Placed, Replicas, hierarchical
+from gpualloc_env.simulation.placement import ClusterView
+from gpualloc_env.simulation.state import Array
+
+ClusterPolicy = Callable[[ClusterView], Array]
+
+CLUSTER_POLICIES: dict[str, ClusterPolicy] = {
+    "spread": Placed(everywhere),
+    "packed": Placed(best_fit_decreasing),
+    "popularity": Placed(by_popularity),
+    "lru": Replicas(target=np.inf),
+    "autoscaler": Replicas(),
+    "hierarchical": hierarchical(),
+}
+"""Every policy with the constants that its class declares; all have memory, see `baselines.fresh`."""
+
+__all__ = [
+    "CLUSTER_POLICIES",
+    "ClusterPolicy",
+    "Placed",
+    "Replicas",
+    "algorithm_1_by_levels",
+    "batched",
+    "best_fit_decreasing",
+    "by_levels",
+    "by_popularity",
+    "everywhere",
+    "gpu_views",
+    "hierarchical",
+    "split",
+]

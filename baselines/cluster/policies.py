@@ -1,0 +1,113 @@
+"""Allocators of a cluster: where agents stand, and how each GPU is split among those that stand there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from baselines import online
+from baselines.cluster.levels import Policy, algorithm_1_by_levels, batched, split
+from baselines.cluster.placement import Placement, assign, by_levels, everywhere, in_turn
+from baselines.tunable import tunable
+from gpualloc_env.simulation.placement import ClusterView
+from gpualloc_env.simulation.state import AnyArray, Array
+
+Split = Callable[[ClusterView, AnyArray], Array]
+"""Reads a view and where agents stand, returns fractions of each GPU, (B, N, K)."""
+
+
+@dataclass
+class _Memory:
+    """What a policy remembers of an episode."""
+
+    placed: AnyArray | None = None
+    """(B, N, K) bool"""
+    replicas: Array = field(default_factory=lambda: np.empty((0, 0, 0)))
+    """(W, B, N), a ring of the replicas wanted in the last steps"""
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A placement that is revised from time to time, below which a policy of one GPU splits each GPU.
+
+    It has memory: every rollout needs an instance of its own, which `fresh` makes.
+    """
+
+    place: Placement = everywhere
+    """Where agents stand."""
+    lower: Policy | None = online.adaptive_smoothed
+    """What splits a GPU; none is Algorithm 1 by levels, which takes the least time."""
+    period_s: float = tunable(30.0, 1.0, 300.0, log=True)
+    """Time between two revisions of the placement [s]."""
+    _memory: _Memory = field(default_factory=_Memory, init=False, repr=False, compare=False)
+
+    def fresh(self) -> "Placed":
+        """The same policy, remembering nothing."""
+        return replace(self)
+
+    def __call__(self, view: ClusterView) -> Array:
+        """Fractions of each GPU, shaped as `view.share`; takes one step."""
+        rows, memory = batched(view), self._memory
+        period = max(1, round(self.period_s / view.agents.dt))
+        if memory.placed is None or memory.placed.shape != rows.share.shape:
+            memory.placed, memory.steps = None, 0
+        if memory.placed is None or memory.steps % period == 0:
+            memory.placed = self.place(rows)
+        memory.steps += 1
+        given = (
+            split(self.lower, rows, memory.placed)
+            if self.lower
+            else algorithm_1_by_levels(rows, memory.placed)
+        )
+        return given.reshape(view.share.shape)
+
+
+def hierarchical(lower: Policy | None = None, period_s: float = 30.0) -> Placed:
+    """Hierarchical Algorithm 1: cluster → nodes → GPUs by `by_levels`, on each GPU Algorithm 1 or another."""
+    return Placed(by_levels, lower, period_s)
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """As many instances of each agent as its calls ask for; none for one that has been idle for long.
+
+    With a target of infinity it is the serverless default: one instance of what is used, kept alive for a
+    while, and the least recently used ones leave where memory is short. With a finite one it is an autoscaler
+    of replicas by concurrency (Knative and KEDA; kubernetes.io, Horizontal Pod Autoscaling): ⌈calls/target⌉,
+    at once upwards, and downwards to the greatest number of the window.
+
+    It has memory: every rollout needs an instance of its own, which `fresh` makes.
+    """
+
+    target: float = tunable(8.0, 1.0, 64.0, log=True)
+    """Calls of an agent for each of its instances."""
+    window_s: float = tunable(30.0, 1.0, 300.0, log=True)
+    """Time for which an instance is kept alive, or a number of them is kept [s]."""
+    lower: Policy = online.adaptive_smoothed
+    """What splits a GPU."""
+    _memory: _Memory = field(default_factory=_Memory, init=False, repr=False, compare=False)
+
+    def fresh(self) -> "Replicas":
+        """The same policy, remembering nothing."""
+        return replace(self)
+
+    def __call__(self, view: ClusterView) -> Array:
+        """Fractions of each GPU, shaped as `view.share`; takes one step of the window."""
+        rows, memory = batched(view), self._memory
+        queue, gpus = rows.agents.queue, len(rows.speed)
+        length = max(1, round(self.window_s / view.agents.dt))
+        if memory.replicas.shape != (length, *queue.shape):
+            memory.replicas, memory.steps = np.zeros((length, *queue.shape)), 0
+        wanted = np.ceil(queue / self.target) if self.target < np.inf else np.sign(queue)
+        memory.replicas[memory.steps % length] = wanted.clip(0, gpus)
+        memory.steps += 1
+        replicas = memory.replicas.max(axis=0)
+        load = queue / np.maximum(1.0, replicas) / np.maximum(1.0, queue.sum(axis=1, keepdims=True)) * gpus
+        # The busiest instances stay, as many as are wanted.
+        calls = np.where(rows.resident > 0, rows.calls, -1.0)
+        rank = np.argsort(np.argsort(-calls, axis=2, kind="stable"), axis=2, kind="stable")
+        kept = (rows.resident > 0) & (rank < replicas[:, :, None])
+        # The least recently used comes last, and finds no memory where there is too little.
+        order = in_turn(np.argsort(rows.agents.idle, axis=1, kind="stable"), replicas - kept.sum(axis=2))
+        return split(self.lower, rows, assign(rows, order, load, kept)).reshape(view.share.shape)

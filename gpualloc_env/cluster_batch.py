@@ -1,0 +1,179 @@
+"""`ClusterBatch`: the arrays of B clusters."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpualloc_env.batch import Batch, real_numbers
+from gpualloc_env.listing import listed
+from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.simulation import cluster
+from gpualloc_env.simulation.arrivals import Source
+from gpualloc_env.simulation.observation import derive, encode_agents
+from gpualloc_env.simulation.placement import (
+    AGENT_FEATURES,
+    GPU_FEATURES,
+    INSTANCE_FEATURES,
+    ClusterView,
+    Shown,
+    cluster_view_of,
+    one_view,
+)
+from gpualloc_env.simulation.residency import COUNTS, GPU, HOST, INSTANCE, MEMORY, RULES, Cluster
+from gpualloc_env.simulation.shares import NOT_A_NUMBER
+from gpualloc_env.simulation.state import INFO, AnyArray, Array, names_of
+from gpualloc_env.simulation.tasks import TaskLaw
+
+MB_PER_TOKEN = 4e-6  # of a prompt on its way to another node
+
+
+class ClusterBatch(Batch):
+    """B independent clusters of one scenario, advanced together; all else is as `Batch` has it."""
+
+    environment, of_clusters = "GPUCluster-v0", True
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        num_envs: int,
+        *,
+        record: bool = False,
+        source: Source | TaskLaw | None = None,
+    ) -> None:
+        """Allocate the arrays; the arguments are those of `Batch`."""
+        super().__init__(scenario, num_envs, record=record, source=source)
+        agents, gpus = self.num_agents, scenario.num_gpus
+        self.num_gpus = gpus
+        self.world.settings["gpus"] = gpus
+        derive(self.world.settings)
+        encode_agents(self.world.agents, self.world.settings)
+        self.cluster = Cluster(
+            gpus=_gpu_records(scenario),
+            rules=_rule_records(scenario),
+            instances=np.zeros((num_envs, agents * gpus), INSTANCE),
+            hosts=np.zeros((num_envs, agents * len(scenario.nodes)), HOST),
+            memory=np.zeros((num_envs, gpus), MEMORY),
+            counts=np.zeros(num_envs, COUNTS),
+            totals=np.zeros(num_envs, COUNTS),
+        )
+        self.cluster_view: ClusterView = cluster_view_of(self.world, self.service, self.cluster)
+        _, shown = self._new_arrays()
+        self._show(self.cluster, Shown._make(np.zeros_like(array) for array in shown))
+
+    def cluster_view_of(self, b: int) -> ClusterView:
+        """The view of one environment, whose arrays have no leading axis."""
+        return one_view(self.cluster_view, self.world, b)
+
+    def __setstate__(self, kept: Any) -> None:
+        """Build the batch again and fill its arrays."""
+        super().__setstate__(kept)
+        self.cluster_view = cluster_view_of(self.world, self.service, self.cluster)
+
+    def own_metrics(self, b: int) -> dict[str, float]:
+        """What its shares cost, and what happened to its instances and its calls on their way.
+
+        `hot_calls` is the fraction of the dispatches that went to an instance with nothing left to load.
+        """
+        totals = {name: float(self.cluster.totals[name][b]) for name in names_of(COUNTS)}
+        served, usd, dispatched = (
+            self.recorded(b)["served"].sum(),
+            totals.pop("usd"),
+            totals.pop("dispatched"),
+        )
+        return {
+            **totals,
+            "hot_calls": totals["hot_calls"] / dispatched if dispatched else np.nan,
+            "cost_usd": usd,
+            "cost_usd_per_1k": 1000 * usd / float(served) if served else np.nan,
+        }
+
+    @property
+    def _contents(self) -> tuple[AnyArray, ...]:
+        return (*self.world, *self.cluster, *self.shown, *self.service)
+
+    def _new_arrays(self) -> tuple[Any, ...]:
+        one = self.num_envs, self.num_agents, self.num_gpus
+        shown = Shown(
+            agents=np.empty((*one[:2], len(AGENT_FEATURES)), np.float32),
+            instances=np.empty((*one, len(INSTANCE_FEATURES)), np.float32),
+            gpus=np.empty((one[0], one[2], len(GPU_FEATURES)), np.float32),
+            info=np.empty((len(INFO), *one[:2])),
+            share=np.empty(one),
+            resident=np.empty(one, np.bool_),
+        )
+        return self.cluster, shown
+
+    def _show(self, cluster: Cluster, shown: Shown) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.shown, self.info = shown, shown.info
+        self.observation: Any = {"agents": shown.agents, "instances": shown.instances, "gpus": shown.gpus}
+
+    @property
+    def _compiled(self) -> Callable[..., int]:
+        return cluster.step
+
+    def reset(self, mask: AnyArray | None = None) -> None:
+        """Start the next episode in all environments, or in those of a (B,) bool mask."""
+        mask = self._all if mask is None else self.checked_mask(mask)
+        self._draw_tasks(self._law, mask, np.empty(self._shapes[1], np.float32))
+        self.outcome[mask] = 0.0
+        arrays = self._new_arrays()
+        warm = self.scenario.warm
+
+        def place(first: int, last: int) -> None:
+            cluster.start(first, last, mask, warm, self.world, self.service, *arrays)
+
+        self._drawers.run(place)
+        self._show(*arrays)
+
+    def step(self, shares: AnyArray, active: AnyArray | None = None) -> None:
+        """Advance all environments, or those of a (B,) bool mask, by one step.
+
+        Args:
+            shares: fractions of each GPU that the policy asks for, (B, N, K).
+            active: which environments to advance.
+
+        Raises:
+            TypeError: the shares are no real numbers.
+            ValueError: they have the wrong shape or hold a NaN. Nothing has changed then.
+            RuntimeError: an episode is over and has not been reset. Nothing has changed then.
+        """
+        requested = np.ascontiguousarray(real_numbers("shares", shares), np.float64)
+        if requested.shape != (self.num_envs, self.num_agents, self.num_gpus):
+            raise ValueError(
+                f"shares must have shape {(self.num_envs, self.num_agents, self.num_gpus)}, a fraction of "
+                f"each of the {self.num_gpus} GPUs for each agent ({listed(self.scenario.agent_names)}), got "
+                f"shape {requested.shape}"
+            )
+        self.advance(requested.reshape(self.num_envs, -1), active)
+
+    def _refuse(self, problem: int, requested: Array) -> None:
+        if problem == NOT_A_NUMBER:
+            b, s = np.argwhere(np.isnan(requested))[0].tolist()
+            i, k = divmod(s, self.num_gpus)
+            raise ValueError(
+                f"the share of GPU {k} asked for agent {self.scenario.agent_names[i]!r} is NaN in "
+                f"environment {b} at step {self.clock[b]}; give a number from 0 to 1"
+            )
+        self._refuse_after_the_end()
+
+
+def _gpu_records(scenario: Scenario) -> AnyArray:
+    """The GPUs node by node, (K,) of GPU."""
+    gpus, k = np.zeros(scenario.num_gpus, GPU), 0
+    for number, node in enumerate(scenario.nodes):
+        price = scenario.platform.usd_per_gpu_hour if node.usd_per_gpu_hour is None else node.usd_per_gpu_hour
+        gpus[k : k + node.gpus] = (number, node.memory_mb, node.speed, price, node.host_memory_mb)
+        k += node.gpus
+    return gpus
+
+
+def _rule_records(scenario: Scenario) -> AnyArray:
+    """What holds for all GPUs, (1,) of RULES."""
+    platform, network, rules = scenario.platform, scenario.network, np.zeros(1, RULES)
+    rules["hop_s"], rules["hop_s_per_token"] = network.hop_s, MB_PER_TOKEN / network.network_mb_per_s
+    rules["wake_s"], rules["wake_s_per_mb"] = platform.wake_s, 1.0 / platform.wake_mb_per_s
+    rules["keep_alive_s"] = platform.keep_alive_s
+    sleep_after_s = platform.sleep_after_s
+    rules["sleep_after_s"] = platform.keep_alive_s if sleep_after_s is None else sleep_after_s
+    return rules

@@ -1,0 +1,133 @@
+"""Train on the fluid, play call by call: what a policy that suits the fluid twin of a scenario is worth.
+
+python -m training.transfer --scenario team --out runs/transfer
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from baselines import POLICIES, Policy
+from gpualloc_env.metrics import objectives
+from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.overrides import Overrides
+from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.simulation.state import Array
+from training.artifacts.policies import load_policies, named
+from training.cli import results_console, run, status_console, track
+from training.evaluation.evaluate import rollout
+from training.evaluation.fluid_twin import fluid_twin
+from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
+from training.evaluation.statistics import Estimate, interval
+from training.files.provenance import write_config
+from training.files.staging import staged
+from training.fitting.fitted_scenario import write_scenario
+from training.limits import Limits, check_limits
+from training.reporting.report import estimate_cell, markdown_table, print_tables, write_json
+
+ALL = "all"
+FILES = ("transfer.json", "transfer.md", "config.json")
+COLUMNS = ("fluid", "calls", "calls, own constants")
+"""The fluid twin; the calls with what suits the fluid; the calls with what suits them."""
+
+
+@dataclass(frozen=True)
+class TransferConfig(Overrides):
+    """Train on the fluid, play call by call."""
+
+    scenario: str = "team"
+    """A registered scenario whose agents serve calls, or the path of such a .toml file."""
+    policies: tuple[str, ...] = (ALL,)
+    """Names of baselines, exported allocators, and directories of training runs; `all` for every baseline."""
+    episodes: Annotated[int, Limits(2)] = 100
+    """Held-out episodes of the fluid, and of calls."""
+    seed: Annotated[int, Limits(0, FIRST_VALIDATION_SEED, open_high=True)] = 10000
+    """Seed of the first episode; the others follow it."""
+    out: Path = Path("runs/transfer")
+    """Directory for the results, and for the fluid twin as a scenario file, on which constants can be tuned
+    and allocators trained; those of an earlier run in it are replaced."""
+
+
+def main(config: TransferConfig) -> None:
+    """Play every policy on the fluid twin and call by call, write the table and print it."""
+    check_limits(config)
+    check_evaluation_seeds(config.seed, config.episodes)
+    policies = named([each for given in config.policies for each in (POLICIES if given == ALL else [given])])
+    calls = load_scenario(config.scenario, config)
+    twin = fluid_twin(calls)
+    results: dict[str, list[Array]] = {}
+    for name in track([*policies], f"{calls.name} and its fluid twin", status_console()):
+        results[name] = [
+            played(load_policies(policies[name], tuned_for), scenario, config)
+            for tuned_for, scenario in ((twin, twin), (twin, calls), (calls, calls))
+        ]
+    rows = table(results)
+    orders = {name: kendall(results, k) for k, name in enumerate(COLUMNS) if k}
+    said = "; ".join(f"{name}: {order:.2f}" for name, order in orders.items())
+    said = f"Kendall's τ between the order on the fluid and that on {said}"
+    with staged(config.out, (*FILES, f"{twin.name}.toml"), mark="transfer.json") as directory:
+        write_json(directory / "transfer.json", record(results, orders))
+        (directory / "transfer.md").write_text(f"{markdown_table(rows)}\n\n{said}.\n", encoding="utf-8")
+        write_scenario(directory / f"{twin.name}.toml", twin, [f"The fluid twin of {calls.name}."])
+        write_config(directory / "config.json", asdict(config))
+    console = results_console()
+    print_tables(console, {f"J on {calls.name} and its fluid twin": rows})
+    console.print(said, soft_wrap=True)
+    console.print(f"Results in {config.out}")
+
+
+def played(policies: Sequence[Policy], scenario: Scenario, config: TransferConfig) -> Array:
+    """J of each episode, the mean over a policy's training seeds, (E,)."""
+    each = [
+        objectives(rollout(policy, scenario, config.episodes, config.seed, record=False))
+        for policy in policies
+    ]
+    return np.mean(each, axis=0)
+
+
+def ranks(results: dict[str, list[Array]], column: int) -> dict[str, int]:
+    """Places of the policies by their mean J, from 1."""
+    order = sorted(results, key=lambda name: results[name][column].mean())
+    return {name: 1 + place for place, name in enumerate(order)}
+
+
+def kendall(results: dict[str, list[Array]], column: int) -> float:
+    """Kendall's τ between the orders of the policies on the fluid and in another column."""
+    means = [[each[k].mean() for each in results.values()] for k in (0, column)]
+    return float(kendalltau(*means)[0])  # pyright: ignore
+
+
+def table(results: dict[str, list[Array]]) -> list[dict[str, str]]:
+    """A line for each policy, the best call by call first."""
+    places = [ranks(results, column) for column in range(len(COLUMNS))]
+    rows: list[dict[str, str]] = []
+    for name in sorted(results, key=lambda name: results[name][1].mean()):
+        row = {"policy": name}
+        for column, title in enumerate(COLUMNS):
+            row[f"{title}: J [95 % interval]"] = estimate_cell(interval(results[name][column]))
+            row[f"{title}: rank"] = str(places[column][name])
+        rows.append(row)
+    return rows
+
+
+def record(results: dict[str, list[Array]], orders: dict[str, float]) -> dict[str, Any]:
+    """What `transfer.json` holds."""
+
+    def of(values: Array, rank: int) -> dict[str, Any]:
+        estimate: Estimate = interval(values)
+        return {"mean": estimate.mean, "ci95": [estimate.low, estimate.high], "rank": rank}
+
+    places = [ranks(results, column) for column in range(len(COLUMNS))]
+    policies = {
+        name: {title: of(each[k], places[k][name]) for k, title in enumerate(COLUMNS)}
+        for name, each in results.items()
+    }
+    return {"kendall_tau_to_fluid": orders, "policies": policies}
+
+
+if __name__ == "__main__":
+    run(main, TransferConfig)
