@@ -36,8 +36,7 @@ MADE: dict[str, dict[str, str]] = {
     "runs/leaderboard": {
         **{f"leaderboard.{form}": f"leaderboard.{form}" for form in ("json", "csv", "md")},
         **figure("headroom"),
-        **figure("power"),
-        **figure("profiles"),
+        **{f"{name}.png": f"{name}.png" for name in ("power", "profiles")},
     },
     "runs/all": figure("heatmap"),
     "runs/generalisation": figure("heatmap", "generalisation"),

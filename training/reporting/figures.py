@@ -136,16 +136,16 @@ def measures_card(order: Sequence[Evaluation]) -> Figure:
         if each.metric not in ("latency_mean_s", "task_latency_mean_s")
     ]
     with rc_context({**STYLE, "font.size": 8}):
-        page = Page.of(CARD_WIDTH, HEAD + CARD_ROW * len(shown) + 0.7)
+        height = CARD_ROW * len(shown) + 0.4
+        page = Page.of(CARD_WIDTH, HEAD + height + 0.3)
         width = (CARD_WIDTH - 0.4) / len(panels)
         for k, panel in enumerate(panels):
-            place = (0.35 + k * width, HEAD, width - GAP, CARD_ROW * len(shown) + 0.4)
-            axes = page.axes(*place)
+            axes = page.axes(0.35 + k * width, HEAD, width - GAP, height)
             forest(axes, panel)
             axes.set_title(panel.title, fontsize=8)
-        height = place[3] / len(shown)  # pyright: ignore[reportPossiblyUnboundVariable]
         for k in range(len(shown)):
-            page.text(0.1, HEAD + (k + 0.5) * height, str(k + 1), va="center", color=policy_style(k)[0])
+            middle = HEAD + (k + 0.5) * height / len(shown)
+            page.text(0.1, middle, str(k + 1), va="center", color=policy_style(k)[0])
         return page.figure
 
 
@@ -430,7 +430,8 @@ def shares_over_time(page: Page, top: float, order: Sequence[Evaluation], seed: 
         axes.set_yticks([highest], [f"{highest:.3g}"])
         axes.tick_params(length=0, labelbottom=k == len(order))
         axes.spines["left"].set_visible(False)
-    axes.set_xlabel("time [s]")
+        if k == len(order):
+            axes.set_xlabel("time [s]")
 
 
 def legend(page: Page, left: float, top: float, names: Sequence[str], colours: Sequence[Any]) -> None:
