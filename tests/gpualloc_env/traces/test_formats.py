@@ -10,7 +10,13 @@ import gpualloc_env.traces.lines
 from gpualloc_env import TraceError
 from gpualloc_env.traces.formats import FORMATS, read_log
 
-TIME = {"Azure": "TIMESTAMP", "BurstGPT": "Timestamp", "Mooncake": "timestamp", "plain": "time_s"}
+TIME = {
+    "Azure": "TIMESTAMP",
+    "BurstGPT": "Timestamp",
+    "Mooncake": "timestamp",
+    "plain": "time_s",
+    "plain with tokens": "time_s",
+}
 # Seconds 0, 3 and 9 of a log: a coordinator's, NLP's and a reasoner's request.
 GOOD = [(0.0, 4808, 10, 0), (3.0, 3180, 8, 1), (9.0, 110, 27, 3)]
 
