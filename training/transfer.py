@@ -27,7 +27,7 @@ from training.files.provenance import write_config
 from training.files.staging import staged
 from training.fitting.fitted_scenario import write_scenario
 from training.limits import Limits, check_limits
-from training.reporting.report import estimate_cell, markdown_table, rich_table, write_json
+from training.reporting.report import estimate_cell, markdown_table, print_tables, write_json
 
 ALL = "all"
 FILES = ("transfer.json", "transfer.md", "config.json")
@@ -75,8 +75,9 @@ def main(config: TransferConfig) -> None:
         (directory / "transfer.md").write_text(f"{markdown_table(rows)}\n\n{said}.\n", encoding="utf-8")
         write_scenario(directory / f"{twin.name}.toml", twin, [f"The fluid twin of {calls.name}."])
         write_config(directory / "config.json", asdict(config))
-    console = results_console(150)
-    console.print(rich_table(f"J on {calls.name} and its fluid twin", rows), said, sep="\n\n")
+    console = results_console()
+    print_tables(console, {f"J on {calls.name} and its fluid twin": rows})
+    console.print(said, soft_wrap=True)
     console.print(f"Results in {config.out}")
 
 

@@ -63,7 +63,11 @@ def refused(capsys, command, *arguments):
             ["--out", "burst.xyz"],
             "--out burst.xyz must be a figure's name, such as burst.png",
         ),
-        ("burst_figure", ["--out", "absent/burst.png"], "there is no folder absent; make it first"),
+        (
+            "burst_figure",
+            ["--policies", "static", "--out", "absent/burst.png"],
+            "there is no folder absent; make it first",
+        ),
         ("train", ["--rollout-steps", "1000000000"], "GB; lower rollout_steps or num_envs"),
         ("train", ["--initial-std", "0"], "initial_std must be above 0, got 0.0"),
         ("train", ["--hidden"], "hidden needs the units of at least one layer"),
