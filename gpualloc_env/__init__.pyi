@@ -1,6 +1,9 @@
 from .allocator import Allocator as Allocator
 from .allocator import AllocatorError as AllocatorError
 from .batch import Batch as Batch
+from .doors import policy as policy
+from .evaluation import evaluate as evaluate
+from .parallel import parallel_env as parallel_env
 from .sb3 import sb3_vec_env as sb3_vec_env
 from .scenario import CLUSTERS as CLUSTERS
 from .scenario import SCENARIOS as SCENARIOS
@@ -49,8 +52,11 @@ __all__ = [
     "Traffic",
     "View",
     "Workflow",
+    "evaluate",
     "load_scenario",
     "observe",
+    "parallel_env",
+    "policy",
     "sb3_vec_env",
 ]
 

@@ -1,7 +1,12 @@
-"""Other libraries that the package opens doors to: each is imported when its door is opened."""
+"""What the package does not import by itself: other libraries, and the folders beside it."""
 
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
+
+from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.state import Array
 
 
 def needed(module: str, extra: str) -> ModuleType:
@@ -21,3 +26,31 @@ def needed(module: str, extra: str) -> ModuleType:
         if (error.name or "").partition(".")[0] != library:
             raise
         raise ImportError(f"{library} is not installed: pip install 'gpualloc-env[{extra}]'") from None
+
+
+def beside(module: str) -> ModuleType:
+    """A module of `baselines` or `training`: parts of this package in a wheel, beside it in a checkout."""
+    folder = f"{__package__}.{module.partition('.')[0]}"
+    try:
+        return import_module(f"{__package__}.{module}")
+    except ModuleNotFoundError as error:
+        if error.name != folder:
+            raise
+        return import_module(module)
+
+
+def policy(name: str, scenario: str = "serverless") -> Callable[[View], Array]:
+    """A baseline, with the constants tuned for a scenario, or a pretrained allocator.
+
+    Args:
+        name: a name in `baselines.POLICIES`, or of a pretrained allocator such as
+            `ppo-residual-serverless/seed-0.npz`.
+        scenario: the name of a registered scenario.
+
+    Returns:
+        From a `View` of (N,) or (B, N) arrays to fractions of the platform of the same shape.
+
+    Raises:
+        ValueError: no such policy.
+    """
+    return beside("training.artifacts.policies").load_policy(name, load_scenario(scenario))

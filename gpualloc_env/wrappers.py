@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import VectorActionWrapper, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorActionWrapper, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from gpualloc_env.action_transform import ActionTransform, simplex
@@ -75,6 +75,11 @@ class SimplexVectorAction(VectorActionWrapper):
         self._transform = _transform_of(env.single_action_space)  # pyright: ignore
         self.single_action_space = self._transform.space
         self.action_space = batch_space(self.single_action_space, env.num_envs)
+
+    @property
+    def autoreset_mode(self) -> AutoresetMode:
+        """What follows the end of an episode, where libraries look for it."""
+        return self.env.metadata["autoreset_mode"]
 
     def actions(self, actions: AnyArray) -> AnyArray:
         """Fractions of the platform, (B, N), of logits, (B, N + 1)."""

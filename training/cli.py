@@ -32,13 +32,18 @@ SECONDS_A_LINE = 10.0
 MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
-def run(main: Callable[[Config], None], config: type[Config], args: Sequence[str] | None = None) -> None:
+def run(
+    main: Callable[[Config], None],
+    config: type[Config],
+    args: Sequence[str] | None = None,
+    prog: str | None = None,
+) -> None:
     """Read the command line and run the command; a mistake or a signal ends it without a traceback."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that has no minus sign or no box drawing gets question marks, not a traceback.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
-    call(main, tyro.cli(with_limits_in_help(config), args=args))
+    call(main, tyro.cli(with_limits_in_help(config), args=args, prog=prog))
 
 
 def call(main: Callable[[Config], None], config: Config) -> None:

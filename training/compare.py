@@ -57,8 +57,9 @@ class CompareConfig(Overrides):
     scenario: str = "serverless"
     """A registered scenario, the path of a .toml file, or `all` registered scenarios one after another."""
     policies: tuple[str, ...] = ("static", "round-robin", "adaptive")
-    """Names of baselines, exported allocators (.npz), and directories of training runs; a directory that
-    holds several seeds, runs or exported, is one policy with the mean over them.
+    """Names of baselines, exported allocators (.npz), directories of training runs, and functions of your
+    own as `module:name`; a directory that holds several seeds, runs or exported, is one policy with the
+    mean over them.
 
     `clairvoyant` searches a good schedule for every episode with its arrivals known, which takes
     seconds an episode; it shows what could be attained and is labelled as knowing the future.

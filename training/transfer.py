@@ -58,7 +58,8 @@ def main(config: TransferConfig) -> None:
     check_evaluation_seeds(config.seed, config.episodes)
     policies = named([each for given in config.policies for each in (POLICIES if given == ALL else [given])])
     calls = load_scenario(config.scenario, config)
-    twin = fluid_twin(calls)
+    # Constants are kept for the scenario as it is, whatever it is changed to.
+    twin = fluid_twin(calls).with_key_of(fluid_twin(load_scenario(config.scenario)))
     results: dict[str, list[Array]] = {}
     for name in track([*policies], f"{calls.name} and its fluid twin", status_console()):
         results[name] = [

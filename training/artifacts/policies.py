@@ -13,6 +13,7 @@ from gpualloc_env.allocator.allocator import Allocator
 from gpualloc_env.allocator.file import read
 from gpualloc_env.listing import listed
 from gpualloc_env.scenario.scenario import Scenario
+from training.artifacts.own_policy import is_own, own_policy
 from training.evaluation.evaluate import Kind
 from training.files.run_directory import MODEL, TRANSFORM
 from training.learning.action_transform import ActionTransform
@@ -23,6 +24,7 @@ class AgentsError(ValueError):
 
 
 EXPORTED = (".npz",)
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,21 +44,18 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
     """
     if name in POLICIES:
         return policy_for(name, scenario.key)
-    if name.endswith(EXPORTED) and not Path(name).is_dir():
-        manifest, _ = read(name)
-        if not manifest.serves_any_number and manifest.agents != scenario.agent_names:
-            raise AgentsError(
-                f"{name} was trained for the agents {listed(manifest.agents)}, scenario {scenario.name!r} "
-                f"has {listed(scenario.agent_names)}; train one for it"
-            )
-        return Allocator.load(name, agents=scenario.agent_names).decide
+    if is_own(name):
+        return own_policy(name)
     if name in PRIVILEGED:
         raise ValueError(f"{name!r} knows the future: it is made for a set of episodes, not for a scenario")
+    name = located(name)
+    if name.endswith(EXPORTED) and not Path(name).is_dir():
+        return _exported(name, scenario)
     directory = Path(name)
     if not directory.is_dir():
         raise ValueError(
             f"unknown policy {name!r}; give one of {', '.join(POLICIES)}, an exported allocator "
-            f"({' or '.join(EXPORTED)}), or the directory of a training run"
+            f"({' or '.join(EXPORTED)}), the directory of a training run, or your own function as module:name"
         )
     for file in (MODEL, TRANSFORM):
         if not (directory / file).is_file():
@@ -79,6 +78,22 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
     return learned_policy(decider_of(model, replace(transform, num_agents=count)))
 
 
+def located(name: str) -> str:
+    """The path of a policy: that of a pretrained one, also where its folder is not at hand."""
+    kept = PRETRAINED / name.removeprefix("training/pretrained/")
+    return name if Path(name).exists() or not kept.exists() else str(kept)
+
+
+def _exported(name: str, scenario: Scenario) -> Policy:
+    manifest, _ = read(name)
+    if not manifest.serves_any_number and manifest.agents != scenario.agent_names:
+        raise AgentsError(
+            f"{name} was trained for the agents {listed(manifest.agents)}, scenario {scenario.name!r} "
+            f"has {listed(scenario.agent_names)}; train one for it"
+        )
+    return Allocator.load(name, agents=scenario.agent_names).decide
+
+
 def policy_of(name: str, scenario: Scenario, episodes: int, seed: int) -> Policy:
     """As `load_policy`, or a policy that knows the future of the episodes, the first seeded `seed`."""
     return PRIVILEGED[name](scenario, episodes, seed) if name in PRIVILEGED else load_policy(name, scenario)
@@ -88,7 +103,7 @@ def kind_of(name: str) -> Kind:
     """How a policy decides, by its name, file or directory."""
     if name in PRIVILEGED:
         return "privileged"
-    return "online" if name in POLICIES else "learned"
+    return "online" if name in POLICIES or is_own(name) else "learned"
 
 
 def read_transform(directory: Path) -> ActionTransform:
@@ -110,7 +125,8 @@ def load_policies(name: str, scenario: Scenario) -> list[Policy]:
     They are runs, `seed-0` and so on, or exported allocators, `seed-0.npz` and so on.
     Raises as `load_policy` does.
     """
-    seeds = [] if name in POLICIES else seed_runs(Path(name)) or sorted(Path(name).glob("seed-*.npz"))
+    place = Path(located(name))
+    seeds = [] if name in POLICIES else seed_runs(place) or sorted(place.glob("seed-*.npz"))
     return [load_policy(str(seed), scenario) for seed in seeds] or [load_policy(name, scenario)]
 
 
@@ -136,7 +152,7 @@ def named(policies: Sequence[str], scenario: str = "") -> dict[str, str]:
     """
     if not policies:
         raise ValueError(f"no policies to compare; give some of {', '.join(POLICIES)}, or run directories")
-    known = {*POLICIES, *PRIVILEGED}
+    known = {*POLICIES, *PRIVILEGED, *filter(is_own, policies)}
     parts = [(given,) if given in known else Path(given).resolve().parts for given in policies]
     for given, count in zip(policies, (parts.count(path) for path in parts), strict=True):
         if count > 1:

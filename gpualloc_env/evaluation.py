@@ -1,0 +1,68 @@
+"""How good is a policy of one's own? The same held-out episodes as every other policy's."""
+
+import inspect
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from gpualloc_env.env import GPUAllocEnv
+from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.state import AnyArray
+
+OwnPolicy = Callable[[Any], AnyArray]
+"""From an observation, (N, F), or a `View` of (N,) arrays to fractions of the platform, (N,)."""
+
+
+def sees_view(policy: OwnPolicy) -> bool:
+    """Whether a policy reads the view: its first argument is named `view`, or annotated so."""
+    try:
+        parameters = list(inspect.signature(policy).parameters.values())
+    except ValueError:  # written in C
+        return False
+    return bool(parameters) and (parameters[0].name == "view" or parameters[0].annotation in (View, "View"))
+
+
+def evaluate(
+    policy: OwnPolicy,
+    scenario: str | Path | Scenario = "serverless",
+    episodes: int = 100,
+    seed: int = 10000,
+    **changes: Any,
+) -> dict[str, float]:
+    """Play the episodes seeded `seed`, `seed` + 1, …, and give the mean of every metric.
+
+    These are the episodes of `python -m training.compare` with the same seed: results can be compared.
+
+    Args:
+        policy: a function of the observation, (N, F), or, where its argument is named `view`, of the
+            `View`; it returns fractions of the platform, (N,). One with memory begins each episode as
+            a copy of what it is here.
+        scenario: a name in `SCENARIOS`, the path of a `.toml` file, or a scenario itself.
+        episodes: how many.
+        seed: of the first.
+        changes: the fields of `Overrides` by name.
+
+    Returns:
+        `objective` (J, lower is better) and the other metrics of `episode_metrics`, each the mean over
+        the episodes in which it is defined.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes must be at least 1, got {episodes}")
+    env, reads_view = GPUAllocEnv(scenario, **changes), sees_view(policy)
+    played: list[dict[str, Any]] = []
+    for k in range(episodes):
+        own, truncated = deepcopy(policy), False
+        observation, _ = env.reset(seed=seed + k)
+        while not truncated:
+            observation, _, _, truncated, _ = env.step(own(env.view if reads_view else observation))
+        played.append(env.episode_metrics())
+    names = [name for name in played[0] if name != "per_agent"]
+    return {name: _mean([metrics[name] for metrics in played]) for name in names}
+
+
+def _mean(values: list[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan

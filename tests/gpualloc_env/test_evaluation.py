@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from baselines import POLICIES
+from gpualloc_env import View, evaluate, load_scenario
+from training.artifacts.policies import kind_of, load_policy, named
+from training.cli import call
+from training.compare import CompareConfig, main
+from training.evaluation.evaluate import evaluate as evaluated
+
+AGENT = """
+import numpy as np
+from gpualloc_env import View
+
+def seen(observation):
+    return observation[:, 0] / 4
+
+def by_queue(view):
+    return view.queue / max(view.queue.sum(), 1e-9)
+
+class Remembers:
+    def __init__(self):
+        self.steps = 0
+
+    def __call__(self, v: View):
+        self.steps += 1
+        return np.eye(4)[self.steps % 4]
+
+number = 3
+"""
+
+
+@pytest.fixture
+def agents(tmp_path, monkeypatch):
+    (tmp_path / "my_own_agent.py").write_text(AGENT, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import my_own_agent  # pyright: ignore
+
+    return my_own_agent
+
+
+@pytest.mark.parametrize("name", ["adaptive", "receding-horizon", "autoscaler"])
+def test_a_baseline_is_judged_as_it_is_by_compare(name):
+    scenario = load_scenario("serverless", steps=40)
+    ours = evaluate(POLICIES[name], "serverless", 3, 10000, steps=40)
+    theirs = evaluated(name, POLICIES[name], scenario, 3, 10000)
+    assert ours["objective"] == pytest.approx(theirs.objective.mean(), rel=1e-12)
+    assert ours["latency_p95_s"] == pytest.approx(np.mean([each["latency_p95_s"] for each in theirs.metrics]))
+
+
+@pytest.mark.parametrize("name", ["seen", "by_queue", "Remembers"])
+def test_a_policy_of_ones_own_is_judged_by_compare_as_by_evaluate(agents, name):
+    scenario, given = load_scenario("serverless", steps=20), f"my_own_agent:{name}"
+    own = getattr(agents, name)
+    alone = evaluate(own() if name == "Remembers" else own, scenario, 3)
+    beside = evaluated(name, load_policy(given, scenario), scenario, 3, 10000)
+    assert alone["objective"] == pytest.approx(beside.objective.mean(), rel=1e-12)
+    assert kind_of(given) == "online" and named(["static", given]) == {"static": "static", given: given}
+
+
+def test_what_is_no_policy_is_refused_by_its_name(agents):
+    scenario = load_scenario("serverless")
+    for name, message in {
+        "no_such_module:decide": "there is no module 'no_such_module'",
+        "my_own_agent:other": "there is no 'other' in 'my_own_agent'",
+        "my_own_agent:number": "is no function, got int",
+    }.items():
+        with pytest.raises(ValueError, match=f"policy '{name}'.*{message}"):
+            load_policy(name, scenario)
+    with pytest.raises(ValueError, match="episodes must be at least 1, got 0"):
+        evaluate(agents.seen, episodes=0)
+
+
+def test_compare_lists_it_beside_the_baselines(agents, tmp_path, capsys):
+    config = CompareConfig(
+        policies=("static", "my_own_agent:by_queue"), episodes=2, steps=5, out=tmp_path / "out"
+    )
+    call(main, config)
+    assert "my_own_agent:by_queue" in capsys.readouterr().out
+    assert View._fields[0] == "queue"

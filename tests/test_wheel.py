@@ -1,0 +1,81 @@
+"""What an installed package does, outside the checkout."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from support.places import ROOT
+from test_docs import README, blocks
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """An environment with the wheel alone, and with the libraries of this one beside it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, ROOT], check=True)
+    (wheel,) = folder.glob("*.whl")
+    venv.create(folder / "env")
+    python = folder / "env" / "bin" / "python"
+    subprocess.run([*pip, "--python", python, "install", "--no-deps", wheel], check=True)
+    (packages,) = (folder / "env" / "lib").glob("python*/site-packages")
+    # A path in a .pth file is searched, but what stands in its own .pth files, a checkout, is not.
+    (packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    return wheel, python
+
+
+def told(installed, *command, cwd):
+    """What a program of the environment says, in a folder that is not the checkout."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    program = [installed[1].parent / command[0], *map(str, command[1:])]
+    done = subprocess.run(program, cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_has_one_name_at_the_top_and_all_data(installed):
+    names = zipfile.ZipFile(installed[0]).namelist()
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"gpualloc_env"}
+    kept = {path.relative_to(ROOT) for path in (ROOT / "training" / "pretrained").rglob("*.npz")}
+    assert kept and {f"gpualloc_env/{path.as_posix()}" for path in kept} <= set(names)
+    assert {"gpualloc_env/py.typed", "gpualloc_env/baselines/tuned.toml"} <= set(names)
+
+
+def test_neither_baselines_nor_training_can_be_imported_by_these_names(installed, tmp_path):
+    program = (
+        "import importlib.util, gpualloc_env\n"
+        "print([importlib.util.find_spec(name) for name in ('baselines', 'training')], gpualloc_env.__file__)"
+    )
+    said = told(installed, "python", "-c", program, cwd=tmp_path)
+    assert said.startswith("[None, None]") and str(ROOT) not in said
+
+
+def test_the_loops_of_the_readme_run(installed, tmp_path):
+    (loop,), (learning,) = (blocks(README, language) for language in ("python", "py"))
+    short = learning.replace("100_000", "1024")
+    assert short != learning
+    said = told(installed, "python", "-c", loop + short, cwd=tmp_path).split()
+    assert len(said) == 3 and all(float(number) > 0 for number in said)
+
+
+def test_the_command_explains_itself_and_compares_baselines_with_a_pretrained_allocator(installed, tmp_path):
+    assert "compare     Compare allocators" in told(installed, "gpualloc", "--help", cwd=tmp_path)
+    explained = told(installed, "gpualloc", "compare", "--help", cwd=tmp_path)
+    assert "usage: gpualloc compare" in explained and "at least 1; default: 100" in explained
+    policies = ["adaptive", "receding-horizon", "ppo-residual-serverless"]
+    words = ["--policies", *policies, "--episodes", 2, "--steps", 20, "--out", tmp_path / "out"]
+    assert "ppo-residual-serverless" in told(installed, "gpualloc", "compare", *words, cwd=tmp_path)
+    assert Path(tmp_path / "out" / "comparison.png").is_file()
+
+
+def test_processes_of_a_command_find_what_they_work_with(installed, tmp_path):
+    words = ["--scenarios", "steady", "--policies", "adaptive", "static", "--episodes", 2]
+    said = told(installed, "gpualloc", "leaderboard", *words, "--out", tmp_path / "board", cwd=tmp_path)
+    assert "adaptive" in said

@@ -1,0 +1,68 @@
+"""A policy of one's own, by the module in which it stands: `my_agent:decide`."""
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+
+import numpy as np
+
+from gpualloc_env.evaluation import OwnPolicy, sees_view
+from gpualloc_env.simulation.observation import ARRAY_FIELDS, View, observe
+from gpualloc_env.simulation.state import Array
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is one of a module and of something in it."""
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", name) is not None
+
+
+class OneByOne:
+    """A function of one environment's observation or view as a policy for a batch: a copy for each row."""
+
+    def __init__(self, function: OwnPolicy) -> None:
+        """Take a function that `gpualloc_env.evaluate` takes."""
+        self._function, self._reads_view = function, sees_view(function)
+        self._rows: list[OwnPolicy] = []
+
+    def fresh(self) -> "OneByOne":
+        """The same policy, remembering nothing."""
+        return OneByOne(self._function)
+
+    def __call__(self, view: View) -> Array:
+        """Fractions of the platform of the same shape as the arrays of the view, (N,) or (B, N)."""
+        count = 1 if view.queue.ndim == 1 else len(view.queue)
+        self._rows = self._rows or [deepcopy(self._function) for _ in range(count)]
+        shares = np.empty(np.shape(view.queue))
+        for row, decide in zip(np.ndindex(view.queue.shape[:-1]), self._rows, strict=True):
+            own = view._replace(**{name: getattr(view, name)[row] for name in ARRAY_FIELDS})
+            shares[row] = decide(own if self._reads_view else observe(own))
+        return shares
+
+
+def own_policy(name: str) -> OneByOne:
+    """The policy that stands in a module, a function or a class that is made without arguments.
+
+    Raises:
+        ValueError: no such module, nothing of that name in it, or nothing that can be called.
+    """
+    module_name, _, path = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise
+        raise ValueError(f"policy {name!r}: there is no module {module_name!r} here") from None
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"policy {name!r}: there is no {part!r} in {module_name!r}")
+        found = getattr(found, part)
+    if isinstance(found, type):
+        found = found()
+    if not isinstance(found, Callable):
+        raise ValueError(f"policy {name!r} is no function, got {type(found).__name__}")
+    return OneByOne(found)

@@ -1,0 +1,36 @@
+"""All commands by name, as `gpualloc NAME` runs them."""
+
+import ast
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from training.cli import MISTAKE, run
+
+COMMANDS = ("train", "compare", "leaderboard", "export", "tune", "study", "fit", "validate", "record")
+
+
+def main(words: Sequence[str]) -> None:
+    """Run the command that the first word names with the others; without one, say what there is."""
+    if not words or words[0] in ("-h", "--help"):
+        print(f"usage: gpualloc COMMAND …\n\n{summaries()}\n\ngpualloc COMMAND --help explains its options.")
+    elif words[0] not in COMMANDS:
+        print(f"error: no command {words[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(MISTAKE)
+    else:
+        module = import_module(f"{__package__}.{words[0]}")
+        config = getattr(module, f"{words[0].capitalize()}Config")
+        run(module.main, config, words[1:], prog=f"gpualloc {words[0]}")
+
+
+def summaries() -> str:
+    """A line for each command: the first of its file, which is not imported for it."""
+    lines: list[str] = []
+    for name in COMMANDS:
+        spec = find_spec(f"{__package__}.{name}")
+        assert spec is not None and spec.origin is not None
+        text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+        lines.append(f"  {name:<12}{text.splitlines()[0]}")
+    return "\n".join(lines)
