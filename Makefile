@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export PYTHONPATH := $(CURDIR)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all check lint bench docs format
+.PHONY: demo test test-all check publish-check lint bench docs format
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,7 +38,11 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-check: lint test-all
+check: lint publish-check test-all
+
+# Figures, tables and numbers of README and docs are those of the committed results; nothing is trained.
+publish-check: $(VENV)/ready
+	$(BIN)/python -m training.publish --check
 
 bench: $(VENV)/ready
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-quiet

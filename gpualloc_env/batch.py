@@ -77,8 +77,8 @@ class Batch:
         self._nominal = _agent_records(scenario)
         self._service: Service | None = None
         if isinstance(self.source, TaskLaw):
-            self.source = self.source._replace(nominal=self._nominal, most=most_calls(self.source.most))
-            self._law = self.source
+            self._law = self.source._replace(nominal=self._nominal, most=most_calls(self.source.most))
+            self.source = self._law
             self._service = new_service(num_envs, count, max(1, scenario.num_gpus))
         routing = scenario.routing_matrix
         # Time first, so that a step reads and writes in order of memory.
@@ -109,8 +109,7 @@ class Batch:
         """What the policies see now, (B, N, F) float32."""
         self.view: View = view_of(self.state, self.agents, self.world.settings)
         # Handing over a range takes as long as some hundred steps, or a dozen episodes' draws.
-        self._steppers = Threads(num_envs, smallest_range=2048)
-        self._drawers = Threads(num_envs, smallest_range=64)
+        self._steppers, self._drawers = Threads(num_envs, 2048), Threads(num_envs, 64)
         self._step: Callable[..., int] | None = None
         self._all = np.ones(num_envs, dtype=np.bool_)
 

@@ -25,10 +25,10 @@ WORTH_AT_RESET = dict.fromkeys((*TERMS, "objective"), 0.0)
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
-def single_spaces(batch: Batch) -> tuple[spaces.Space[Any], spaces.Box]:
-    """Observation and action space of one environment of a batch."""
-    observation = spaces.Box(0.0, 1.0, (batch.num_agents, len(OBSERVATION_FEATURES)), np.float32)
-    return observation, spaces.Box(0.0, 1.0, (batch.num_agents,), np.float32)
+def single_spaces(num_agents: int) -> tuple[spaces.Box, spaces.Box]:
+    """Observation and action space of one environment of N agents."""
+    observation = spaces.Box(0.0, 1.0, (num_agents, len(OBSERVATION_FEATURES)), np.float32)
+    return observation, spaces.Box(0.0, 1.0, (num_agents,), np.float32)
 
 
 def with_horizon(spec: EnvSpec | None, steps: int) -> EnvSpec | None:
@@ -83,7 +83,7 @@ class GPUAllocEnv(gym.Env[Any, AnyArray]):
         return Batch(scenario, 1, record=True)
 
     def _spaces(self) -> tuple[spaces.Space[Any], spaces.Box]:
-        return single_spaces(self._batch)
+        return single_spaces(self._batch.num_agents)
 
     def _look(self) -> None:
         """Make the views of the batch's arrays: once, since it takes as long as the compiled step."""

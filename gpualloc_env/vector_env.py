@@ -85,7 +85,7 @@ class GPUAllocVectorEnv(VectorEnv[Any, AnyArray, AnyArray]):
         return Batch(scenario, self.num_envs, record=record)
 
     def _spaces(self) -> tuple[Space[Any], Box]:
-        return single_spaces(self._batch)
+        return single_spaces(self._batch.num_agents)
 
     @property
     def spec(self) -> EnvSpec | None:

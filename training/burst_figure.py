@@ -52,8 +52,8 @@ def main(config: BurstFigureConfig) -> None:
     """Play the episodes, choose the window, draw it."""
     check_limits(config)
     check_evaluation_seeds(config.seed, config.episodes)
-    check_out(config.out)
     scenario = held_out_scenario(config.scenario, config)
+    check_out(config.out)
     episodes = count_episodes(config.episodes, scenario, policies=len(config.policies))
     made = {
         name: policy_of(given, scenario, episodes, config.seed)

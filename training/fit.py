@@ -53,7 +53,7 @@ def main(config: FitConfig) -> None:
     check_changes(config)
     base = load_scenario(config.scenario, replace(config, time_unit=None))
     log = read_log(config.log, config.time_unit)
-    streams = request_streams(log, base.agent_names)
+    streams = request_streams(log, base.agent_names, base.service)
     with status.status("Fitting") as line:
         shortest = max(SHORTEST_BURST_S, streams.quantum_s)
         fit = fit_traffic(streams.times, streams.span_s, shortest, lambda text: line.update(Text(text)))

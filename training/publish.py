@@ -22,27 +22,29 @@ from training.reporting.report import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "training" / "results"
-FIGURE = ("png", "svg")
+
+
+def figure(made: str, kept: str | None = None, forms: tuple[str, ...] = ("png", "svg")) -> dict[str, str]:
+    """A figure by what it is called where it is made."""
+    return {f"{made}.{form}": f"{kept or made}.{form}" for form in forms}
+
+
 MADE: dict[str, dict[str, str]] = {
-    "runs/serverless": {
-        "summary.json": "serverless.json",
-        **{f"comparison.{form}": f"serverless.{form}" for form in FIGURE},
-    },
+    "runs/serverless": {"summary.json": "serverless.json", **figure("comparison", "serverless")},
     "runs/paper": {"summary.json": "paper.json"},
-    "runs/team": {f"task.{form}": f"team-task.{form}" for form in FIGURE},
+    "runs/team": {"summary.json": "team.json", **figure("task", "team-task")},
     "runs/leaderboard": {
         **{f"leaderboard.{form}": f"leaderboard.{form}" for form in ("json", "csv", "md")},
-        **{
-            f"{name}.{form}": f"{name}.{form}"
-            for name in ("headroom", "power", "profiles")
-            for form in FIGURE
-        },
+        **figure("headroom"),
+        **figure("power", forms=("png",)),
+        **figure("profiles", forms=("png",)),
     },
-    "runs/all": {f"heatmap.{form}": f"heatmap.{form}" for form in FIGURE},
-    "runs/generalisation": {f"heatmap.{form}": f"generalisation.{form}" for form in FIGURE},
-    "runs/trace": {f"comparison.{form}": f"azure-code.{form}" for form in FIGURE},
-    "runs/validate": {f"validation.{form}": f"validation.{form}" for form in FIGURE},
-    "burst.png": {f"burst.{form}": f"burst.{form}" for form in FIGURE},
+    "runs/all": figure("heatmap", forms=("png",)),
+    "runs/generalisation": figure("heatmap", "generalisation", ("png",)),
+    "runs/trace": {"summary.json": "azure-code.json", **figure("comparison", "azure-code")},
+    "runs/validate": figure("validation", forms=("png",)),
+    "runs/transfer": {f"transfer.{form}": f"fluid-and-calls.{form}" for form in ("json", "md")},
+    "burst.png": figure("burst"),
 }
 """Files of `training/results/` by those that a command writes, by the command's `--out`."""
 STUDIES = "study-*.csv"
@@ -103,7 +105,7 @@ def misplaced(commands: dict[str, set[tuple[str, ...]]]) -> Iterator[str]:
     for out in MADE:
         count = len(commands.get(out, ()))
         if count != 1:
-            yield f"the pages show {count} different commands with --out {out}; show the one that makes its results"
+            yield f"the pages show {count} different commands with --out {out}; show the one that is meant"
     known = {name for made in MADE.values() for name in made.values()}
     for path in sorted(set(RESULTS.iterdir()) - set(RESULTS.glob(STUDIES))):
         if path.name not in known:
@@ -119,7 +121,8 @@ def differing() -> Iterator[str]:
         there, made = page.read_text(encoding="utf-8").split("\n"), published(page).split("\n")
         for number, (old, new) in enumerate(zip(there, made, strict=False), start=1):
             if old != new:
-                yield f"{page.relative_to(ROOT)}, line {number}: {old!r} should be {new!r}; run training.publish"
+                place = f"{page.relative_to(ROOT)}, line {number}"
+                yield f"{place}: {old!r} should be {new!r}; run python -m training.publish"
                 break
 
 
@@ -151,9 +154,8 @@ def published(page: Path) -> str:
 def champions(scenario: str, board: dict[str, Any]) -> dict[str, str]:
     """A row: the bound, Algorithm 1, the best baseline and the best learned allocator of a scenario."""
     policies = board["policies"]
-    learned = min(
-        (each for each in policies if policies[each]["kind"] == "learned"), key=lambda each: j(policies[each])
-    )
+    trained = [each for each in policies if policies[each]["kind"] == "learned"]
+    learned = min(trained, key=lambda each: j(policies[each]))
     return {
         "scenario": f"`{scenario}`",
         "bound": decimal(board["bound"]["mean"]),
@@ -207,10 +209,8 @@ def below(apart: dict[str, Any]) -> str:
 def interval_text(value: Estimate) -> str:
     """A difference with its interval."""
     digits = 3 if abs(value.mean) >= 0.01 else 4
-    bounds = (
-        f" [{decimal(value.low, digits)}, {decimal(value.high, digits)}]" if value.low < value.high else ""
-    )
-    return decimal(value.mean, digits) + bounds
+    bounds = f" [{decimal(value.low, digits)}, {decimal(value.high, digits)}]"
+    return decimal(value.mean, digits) + (bounds if value.low < value.high else "")
 
 
 def decimal(value: float, digits: int = 3) -> str:

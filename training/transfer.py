@@ -27,7 +27,7 @@ from training.files.provenance import write_config
 from training.files.staging import staged
 from training.fitting.fitted_scenario import write_scenario
 from training.limits import Limits, check_limits
-from training.reporting.report import estimate_cell, markdown_table, rich_table, write_json
+from training.reporting.report import estimate_cell, markdown_table, print_tables, write_json
 
 ALL = "all"
 FILES = ("transfer.json", "transfer.md", "config.json")
@@ -58,7 +58,8 @@ def main(config: TransferConfig) -> None:
     check_evaluation_seeds(config.seed, config.episodes)
     policies = named([each for given in config.policies for each in (POLICIES if given == ALL else [given])])
     calls = load_scenario(config.scenario, config)
-    twin = fluid_twin(calls)
+    # Constants are kept for the scenario as it is, whatever it is changed to.
+    twin = fluid_twin(calls).with_key_of(fluid_twin(load_scenario(config.scenario)))
     results: dict[str, list[Array]] = {}
     for name in track([*policies], f"{calls.name} and its fluid twin", status_console()):
         results[name] = [
@@ -74,8 +75,9 @@ def main(config: TransferConfig) -> None:
         (directory / "transfer.md").write_text(f"{markdown_table(rows)}\n\n{said}.\n", encoding="utf-8")
         write_scenario(directory / f"{twin.name}.toml", twin, [f"The fluid twin of {calls.name}."])
         write_config(directory / "config.json", asdict(config))
-    console = results_console(150)
-    console.print(rich_table(f"J on {calls.name} and its fluid twin", rows), said, sep="\n\n")
+    console = results_console()
+    print_tables(console, {f"J on {calls.name} and its fluid twin": rows})
+    console.print(said, soft_wrap=True)
     console.print(f"Results in {config.out}")
 
 

@@ -89,7 +89,7 @@ def main(config: TuneConfig) -> None:
     }
     there = read_tables(config.out)
     fresh = {
-        key: mean_objective(key[1], there[key].constants, scenario, config, fresh=True)
+        key: mean_objective(key[1], dict(there[key].constants), scenario, config, fresh=True)
         for key in tables
         if key in there
     }

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from baselines.cluster.levels import algorithm_1_by_levels, batched, gpu_views, split
+from baselines.cluster.levels import algorithm_1_by_levels, batched, gpu_views, parts_of, split
 from baselines.cluster.placement import best_fit_decreasing, by_levels, by_popularity, everywhere
 from baselines.cluster.policies import Placed, Replicas, hierarchical
 from gpualloc_env.simulation.placement import ClusterView
@@ -38,5 +38,6 @@ __all__ = [
     "everywhere",
     "gpu_views",
     "hierarchical",
+    "parts_of",
     "split",
 ]

@@ -37,23 +37,27 @@ def demand(view: ClusterView, horizon_s: float) -> Array:
     return (agents.rate + agents.queue / horizon_s) / agents.throughput
 
 
-def gpu_views(view: ClusterView, placed: AnyArray) -> View:
+def parts_of(view: ClusterView, placed: AnyArray) -> Array:
+    """The part of an agent's work for each GPU, (B, N, K): by their speeds among those on which it stands."""
+    weight = placed * view.speed
+    return weight / np.maximum(weight.sum(axis=2, keepdims=True), 1e-300)
+
+
+def gpu_views(view: ClusterView, part: Array) -> View:
     """One row for each GPU of each environment, (B K, N): the agents that stand there and what is theirs.
 
-    An agent's rate, inflow and calls that wait at the agent itself are divided among the GPUs on which it
-    stands in proportion to their speeds; a GPU's speed multiplies the agents' base throughput. Those that do
-    not stand there have no work and no minimum share.
+    An agent's rate, inflow and calls that wait at the agent itself are divided by their parts, (B, N, K), see
+    `parts_of`; a GPU's speed multiplies the agents' base throughput. Those without a part have no work there
+    and no minimum share.
     """
-    batch, agents, gpus = placed.shape
-    weight = placed * view.speed
-    part = weight / np.maximum(weight.sum(axis=2, keepdims=True), 1e-300)
-    whole = view.agents
+    batch, agents, gpus = part.shape
+    placed, whole = part > 0, view.agents
 
     def rows(values: AnyArray) -> Array:
         return np.ascontiguousarray(np.swapaxes(values, 1, 2)).reshape(batch * gpus, agents)
 
     def everywhere(values: AnyArray) -> AnyArray:
-        return np.broadcast_to(values[:, :, None], placed.shape)
+        return np.broadcast_to(values[:, :, None], part.shape)
 
     same = {
         name: rows(everywhere(getattr(whole, name)))
@@ -81,70 +85,60 @@ def gpu_views(view: ClusterView, placed: AnyArray) -> View:
     )
 
 
-def split(policy: Policy, view: ClusterView, placed: AnyArray) -> Array:
-    """Fractions of each GPU, (B, N, K), that a policy of one GPU gives to the agents placed on it.
+def split(policy: Policy, view: ClusterView, part: Array) -> Array:
+    """Fractions of each GPU, (B, N, K), that a policy of one GPU gives to the agents with a part of it.
 
     What it gives to those that do not stand there goes to those that do, in proportion.
     """
-    batch, agents, gpus = placed.shape
-    given = policy(gpu_views(view, placed)).reshape(batch, gpus, agents)
-    granted = np.swapaxes(given, 1, 2) * placed
+    batch, agents, gpus = part.shape
+    given = policy(gpu_views(view, part)).reshape(batch, gpus, agents)
+    granted = np.swapaxes(given, 1, 2) * (part > 0)
     kept = granted.sum(axis=1, keepdims=True)
     return granted * np.where(kept > 0, given.sum(axis=2)[:, None] / np.where(kept > 0, kept, 1.0), 0.0)
 
 
 @compiled
-def _algorithm_1_by_levels(
-    work: Array, min_share: Array, placed: AnyArray, speed: Array, sums: Array, fractions: Array
-) -> None:
+def _algorithm_1_by_levels(work: Array, min_share: Array, part: Array, sums: Array, fractions: Array) -> None:
     """Write Algorithm 1's fractions of each GPU, (B, N, K).
 
     Args:
         work: λ R / P, (B, N).
         min_share: R, (B, N) [GPU].
-        placed: (B, N, K) bool.
-        speed: (K,).
+        part: of an agent's work for each GPU, (B, N, K).
         sums: room for two numbers of each GPU, (2, K).
         fractions: where to write.
     """
-    gpus = speed.shape[0]
     total, allocated = sums[0], sums[1]
     for b in range(fractions.shape[0]):
-        for k in range(gpus):
+        for k in range(total.shape[0]):
             total[k] = allocated[k] = 0.0
         for i in range(fractions.shape[1]):
-            standing = 0.0
-            for k in range(gpus):
-                standing += speed[k] if placed[b, i, k] else 0.0
-            per_speed = work[b, i] / standing if standing > 0.0 else 0.0
-            for k in range(gpus):
-                own = per_speed * speed[k] if placed[b, i, k] else 0.0
-                fractions[b, i, k] = own
-                total[k] += own
-        for k in range(gpus):
+            for k in range(total.shape[0]):
+                total[k] += work[b, i] * part[b, i, k]
+        for k in range(total.shape[0]):
             total[k] = 1.0 / total[k] if total[k] > 0.0 else 0.0
         for i in range(fractions.shape[1]):
-            least = min_share[b, i]
-            for k in range(gpus):
+            for k in range(total.shape[0]):
                 # Where no work is to be done on a GPU nobody gets any of it.
-                own = max(least, fractions[b, i, k] * total[k]) if placed[b, i, k] and total[k] > 0.0 else 0.0
+                least = min_share[b, i] if part[b, i, k] > 0.0 and total[k] > 0.0 else 0.0
+                own = max(least, work[b, i] * part[b, i, k] * total[k])
                 fractions[b, i, k] = own
                 allocated[k] += own
-        for k in range(gpus):
+        for k in range(total.shape[0]):
             allocated[k] = 1.0 / allocated[k] if allocated[k] > 1.0 else 1.0
         for i in range(fractions.shape[1]):
-            for k in range(gpus):
+            for k in range(total.shape[0]):
                 fractions[b, i, k] *= allocated[k]
 
 
-def algorithm_1_by_levels(view: ClusterView, placed: AnyArray) -> Array:
+def algorithm_1_by_levels(view: ClusterView, part: Array) -> Array:
     """The lower levels of hierarchical Algorithm 1: fractions of each GPU, (B, N, K), O(N K).
 
-    From cluster to nodes to GPUs an agent's work λ R / P goes in proportion to the speed of the GPUs on which
-    it stands; on each GPU Algorithm 1 of arXiv 2512.22149 divides it among the agents that stand there.
+    From cluster to nodes to GPUs an agent's work λ R / P goes by its parts, (B, N, K), in proportion to the
+    speeds of the GPUs on which it stands; on each GPU Algorithm 1 of arXiv 2512.22149 divides it among the
+    agents that stand there.
     """
-    agents, fractions = view.agents, np.empty(placed.shape)
-    work = agents.rate * agents.min_share / agents.priority
-    sums = np.empty((2, placed.shape[2]))
-    _algorithm_1_by_levels(work, np.ascontiguousarray(agents.min_share), placed, view.speed, sums, fractions)
+    agents, fractions = view.agents, np.empty(part.shape)
+    work, least = agents.rate * agents.min_share / agents.priority, np.ascontiguousarray(agents.min_share)
+    _algorithm_1_by_levels(work, least, part, np.empty((2, part.shape[2])), fractions)
     return fractions

@@ -1,27 +1,23 @@
 """Allocators of a cluster: where agents stand, and how each GPU is split among those that stand there."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from baselines import online
-from baselines.cluster.levels import Policy, algorithm_1_by_levels, batched, split
+from baselines.cluster.levels import Policy, algorithm_1_by_levels, batched, parts_of, split
 from baselines.cluster.placement import Placement, assign, by_levels, everywhere, in_turn
 from baselines.tunable import tunable
 from gpualloc_env.simulation.placement import ClusterView
-from gpualloc_env.simulation.state import AnyArray, Array
-
-Split = Callable[[ClusterView, AnyArray], Array]
-"""Reads a view and where agents stand, returns fractions of each GPU, (B, N, K)."""
+from gpualloc_env.simulation.state import Array
 
 
 @dataclass
 class _Memory:
     """What a policy remembers of an episode."""
 
-    placed: AnyArray | None = None
-    """(B, N, K) bool"""
+    part: Array | None = None
+    """(B, N, K) of an agent's work for each GPU"""
     replicas: Array = field(default_factory=lambda: np.empty((0, 0, 0)))
     """(W, B, N), a ring of the replicas wanted in the last steps"""
     steps: int = 0
@@ -50,16 +46,13 @@ class Placed:
         """Fractions of each GPU, shaped as `view.share`; takes one step."""
         rows, memory = batched(view), self._memory
         period = max(1, round(self.period_s / view.agents.dt))
-        if memory.placed is None or memory.placed.shape != rows.share.shape:
-            memory.placed, memory.steps = None, 0
-        if memory.placed is None or memory.steps % period == 0:
-            memory.placed = self.place(rows)
+        if memory.part is None or memory.part.shape != rows.share.shape:
+            memory.part, memory.steps = None, 0
+        if memory.part is None or memory.steps % period == 0:
+            memory.part = parts_of(rows, self.place(rows))
         memory.steps += 1
-        given = (
-            split(self.lower, rows, memory.placed)
-            if self.lower
-            else algorithm_1_by_levels(rows, memory.placed)
-        )
+        part = memory.part
+        given = split(self.lower, rows, part) if self.lower else algorithm_1_by_levels(rows, part)
         return given.reshape(view.share.shape)
 
 
@@ -110,4 +103,5 @@ class Replicas:
         kept = (rows.resident > 0) & (rank < replicas[:, :, None])
         # The least recently used comes last, and finds no memory where there is too little.
         order = in_turn(np.argsort(rows.agents.idle, axis=1, kind="stable"), replicas - kept.sum(axis=2))
-        return split(self.lower, rows, assign(rows, order, load, kept)).reshape(view.share.shape)
+        part = parts_of(rows, assign(rows, order, load, kept))
+        return split(self.lower, rows, part).reshape(view.share.shape)

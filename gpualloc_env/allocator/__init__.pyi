@@ -2,7 +2,10 @@ from .allocator import Allocator as Allocator
 from .allocator import Fallback as Fallback
 from .file import AllocatorError as AllocatorError
 from .file import Manifest as Manifest
+from .partition import mig_slices as mig_slices
+from .partition import mps_percentages as mps_percentages
 from .shadow import Shadow as Shadow
+from .telemetry import Telemetry as Telemetry
 
 __all__ = [
     "Allocator",
@@ -10,4 +13,7 @@ __all__ = [
     "Fallback",
     "Manifest",
     "Shadow",
+    "Telemetry",
+    "mig_slices",
+    "mps_percentages",
 ]

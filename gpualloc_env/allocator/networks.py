@@ -174,10 +174,10 @@ def _number(settings: Mapping[str, Any], name: str) -> float:
 
 
 def _layers(settings: Mapping[str, Any], inputs: int, meaning: str) -> tuple[int, ...]:
-    given = settings["layers"]
-    if not isinstance(given, list | tuple) or not all(isinstance(width, int) for width in given):
+    given: Any = settings["layers"]
+    layers: tuple[Any, ...] = tuple(given) if isinstance(given, list | tuple) else ()  # pyright: ignore
+    if not layers or not all(isinstance(width, int) for width in layers):
         raise ValueError(f"layers must be a list of widths, got {given!r:.60}")
-    layers = tuple(given)
     if len(layers) < 2 or min(layers) < 1 or layers[0] != inputs:
         raise ValueError(f"layers {layers} must begin with {meaning}")
     if settings.get("activation") != "tanh":

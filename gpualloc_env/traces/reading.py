@@ -7,7 +7,7 @@ import pickle
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -20,7 +20,7 @@ Read = TypeVar("Read")
 
 
 @contextmanager
-def opened(path: Path, kind: str) -> Iterator[IO[bytes]]:
+def opened(path: Path, kind: str) -> Generator[IO[bytes]]:
     """The bytes of a log, unpacked where they are gzipped.
 
     Args:
@@ -71,7 +71,7 @@ def in_new_process(path: Path, read: Callable[[], Read]) -> Read:
     program = "from gpualloc_env.traces.reading import answer; answer()"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     try:
-        asked = pickle.dumps(CloudpickleWrapper(read))
+        asked = pickle.dumps(CloudpickleWrapper(read))  # pyright: ignore[reportArgumentType]
         command = [sys.executable, "-c", program, asked.hex()]
         run = subprocess.run(command, capture_output=True, env=environment, check=True)
         result = pickle.loads(run.stdout)

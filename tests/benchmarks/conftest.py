@@ -1,5 +1,7 @@
 """The report of what was measured: at the end of a run, as Markdown and as JSON in `runs/bench`.
 
+A run of all benchmarks also writes the tables of `docs/benchmarks.md`.
+
 A benchmark hands its result to one of two tables: steps per second as multiples of CartPole-v1
 (`against_cartpole`), or any other figure (`record`).
 """
@@ -9,8 +11,10 @@ import json
 import numpy as np
 import pytest
 from support.places import ROOT
-from support.speed_report import markdown, report
+from support.speed_report import markdown, of_the_page, report
 from support.stepping import Reference, cartpole, ratios
+
+from training.reporting.published import filled
 
 OUT = ROOT / "runs" / "bench"
 
@@ -82,5 +86,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     text = json.dumps(measured, indent=2, ensure_ascii=False) + "\n"
     (OUT / "bench.json").write_text(text, encoding="utf-8")
     (OUT / "bench.md").write_text(markdown(measured), encoding="utf-8")
+    page = ROOT / "docs" / "benchmarks.md"
+    page.write_text(filled(page.read_text(encoding="utf-8"), of_the_page(measured)), encoding="utf-8")
     terminalreporter.section("runs/bench/bench.md (and bench.json)")
     terminalreporter.write_line(markdown(measured))

@@ -45,8 +45,8 @@ def test_levels_of_a_million_instances(benchmark):
     agents, gpus = 4000, 250
     random = np.random.default_rng(0)
     work, least = random.uniform(size=(1, agents)), np.full((1, agents), 0.01)
-    placed, speed = random.random((1, agents, gpus)) < 0.5, np.ones(gpus)
-    arrays = work, least, placed, speed, np.empty((2, gpus)), np.empty(placed.shape)
+    part = random.random((1, agents, gpus)) * (random.random((1, agents, gpus)) < 0.5)
+    arrays = work, least, part, np.empty((2, gpus)), np.empty(part.shape)
     _algorithm_1_by_levels(*arrays)
     benchmark(_algorithm_1_by_levels, *arrays)
     benchmark.extra_info["ns_per_instance"] = benchmark.stats.stats.median / (agents * gpus) * 1e9

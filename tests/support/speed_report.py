@@ -67,6 +67,23 @@ def markdown(measured):
     return "\n".join(lines) + "\n"
 
 
+DECISIONS = "One decision of an exported allocator for four agents"
+
+
+def of_the_page(measured):
+    """The tables of the benchmarks page by their marks, those that were measured as a whole."""
+    groups = {figure["group"] for figure in measured["figures"]}
+    tables = {}
+    for mark, wanted, rows in (
+        ("make bench", FIRST, measured["rows"]),
+        ("make bench: decisions", (DECISIONS,), []),
+    ):
+        if groups.issuperset(wanted) and (rows or mark != "make bench"):
+            figures = [figure for figure in measured["figures"] if figure["group"] in wanted]
+            tables[mark] = markdown({**measured, "rows": rows, "figures": figures})
+    return tables
+
+
 def _row(row):
     low, high = map(_number, row["ratio_quartiles"])
     return _line(

@@ -23,6 +23,8 @@ from training.study import StudyConfig
 from training.study import main as study
 from training.train import TrainConfig
 from training.train import main as train
+from training.transfer import TransferConfig
+from training.transfer import main as transfer
 from training.tune import TuneConfig
 from training.tune import main as tune
 from training.validate import ValidateConfig
@@ -36,6 +38,7 @@ COMMANDS = {
     "tune": (tune, TuneConfig),
     "study": (study, StudyConfig),
     "fit": (fit, FitConfig),
+    "transfer": (transfer, TransferConfig),
     "validate": (validate, ValidateConfig),
     "burst_figure": (burst_figure, BurstFigureConfig),
 }
@@ -57,10 +60,14 @@ def refused(capsys, command, *arguments):
         ("train", ["--learning-rate", "-0.1"], "learning_rate must be above 0, got -0.1"),
         (
             "burst_figure",
-            ["--out", "burst.xyz"],
+            ["--policies", "static", "--out", "burst.xyz"],
             "--out burst.xyz must be a figure's name, such as burst.png",
         ),
-        ("burst_figure", ["--out", "absent/burst.png"], "there is no folder absent; make it first"),
+        (
+            "burst_figure",
+            ["--policies", "static", "--out", "absent/burst.png"],
+            "there is no folder absent; make it first",
+        ),
         ("train", ["--rollout-steps", "1000000000"], "GB; lower rollout_steps or num_envs"),
         ("train", ["--initial-std", "0"], "initial_std must be above 0, got 0.0"),
         ("train", ["--hidden"], "hidden needs the units of at least one layer"),
@@ -76,6 +83,8 @@ def refused(capsys, command, *arguments):
         ("compare", ["--seed", str(2**39 - 1)], "and the last of 100 episodes below 2**39"),
         ("compare", ["--seed", "-1"], "seed must be at least 0, got -1"),
         ("leaderboard", ["--seed", str(2**65)], "seed must be below 2**39"),
+        ("transfer", ["--episodes", "1"], "episodes must be at least 2, got 1"),
+        ("transfer", ["--scenario", "steady"], "scenario 'steady' has no fluid twin"),
         ("leaderboard", ["--workers", "0"], "workers must be at least 1, got 0"),
         ("burst_figure", ["--policies", "static", "--seed", str(2**39)], "seed must be below 2**39"),
         ("burst_figure", ["--policies", "static", "--seconds", "0"], "seconds must be above 0"),
@@ -101,7 +110,7 @@ def test_the_help_says_the_limits(command, capsys):
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert stopped.value.code == 0
     assert ("at least 0, below 2**39" in shown) == (
-        command in {"compare", "leaderboard", "export", "fit", "burst_figure"}
+        command in {"compare", "leaderboard", "export", "fit", "transfer", "burst_figure"}
     )
     if command == "train":
         assert "(above 0, at most 1; default: None)" in shown

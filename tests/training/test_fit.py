@@ -245,6 +245,41 @@ def test_one_stream_arrives_at_the_coordinator_which_hands_it_on_by_work(tmp_pat
     assert "all requests arrive at coordinator" in capsys.readouterr().out
 
 
+def test_a_log_with_tokens_is_fitted_for_servers_of_calls(tmp_path, capsys):
+    generator = np.random.default_rng(1)
+    times = np.cumsum(generator.exponential(0.5, 3000))
+    lines = ["Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type"]
+    for k, time in enumerate(times):
+        prompt, output = 500 * (k % 4 + 1), (20, 60)[k // 4 % 2]
+        lines.append(f"{time:.6f},ChatGPT,{prompt},{output},{prompt + output},API log")
+    log, out = tmp_path / "burstgpt.csv", tmp_path / "fitted.toml"
+    log.write_text("\n".join(lines))
+    run(log, "--out", out, "--scenario", "team", "--draws", 2)
+    scenario, base = load_scenario(out), load_scenario("llm")
+    assert scenario.service == "requests" and scenario.tasks is None and scenario.routing is None
+    # Each agent serves a quarter of the requests, by the length of their prompts, with tokens of its own.
+    assert scenario.traffic.rates_rps == pytest.approx([0.5] * 4, rel=0.05)
+    assert [agent.prompt_tokens for agent in scenario.agents] == [500, 1000, 1500, 2000]
+    assert all(agent.prompt_cv == 0 and agent.output_tokens == 40 for agent in scenario.agents)
+    assert [agent.output_cv for agent in scenario.agents] == pytest.approx([0.5] * 4)
+    for fitted, usual in zip(scenario.agents, base.agents, strict=True):
+        assert fitted.iteration_s == usual.iteration_s and fitted.kv_tokens == usual.kv_tokens
+        more = (fitted.prompt_tokens + 20) - (usual.prompt_tokens + usual.output_tokens / 2)
+        read_s = usual.kv_mb_per_token / 3.35e6
+        assert fitted.iteration_s_per_call - usual.iteration_s_per_call == pytest.approx(more * read_s)
+    assert "coordinator 500 + 40" in capsys.readouterr().out
+    env = gym.make("GPUAlloc-v0", scenario=str(out))
+    env.reset(seed=0)
+    assert (env.unwrapped.tasks.output >= 1).all() and len(env.unwrapped.tasks.time) > 400
+    env.close()
+
+
+def test_servers_of_calls_need_a_log_with_tokens(small_log, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(small_log, "--out", tmp_path / "fitted.toml", "--scenario", "llm", "--draws", 2)
+    assert "has no tokens, and agents that serve calls need them" in capsys.readouterr().err
+
+
 def test_coarse_stamps_of_mooncake_are_spread(tmp_path, capsys):
     times = drawn_times(scenario_of(burst=replace_burst(on_s=30, off_s=60)), 6000.0, seed=1)
     lines = [

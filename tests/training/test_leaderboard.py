@@ -142,3 +142,14 @@ def test_two_percent_worse_shares_are_told_apart_with_as_many_episodes_as_promis
     ]
     # Four in five were promised.
     assert np.mean([each == "loses" for each in told]) >= 0.7 and "wins" not in told
+
+
+@pytest.mark.slow
+def test_servers_of_calls_have_a_bound_and_headroom_too(tmp_path):
+    policies = ("adaptive", "static", "receding-horizon-batch")
+    arguments = ("--scenarios", "team", "llm", "--steps", "60", "--episodes", "3", "--policies", *policies)
+    for scenario in lead(tmp_path / "out", *arguments).values():
+        bound = scenario["bound"]["mean"]
+        assert all(bound < policy["objective"]["mean"] for policy in scenario["policies"].values())
+        assert 0 < scenario["policies"]["receding-horizon-batch"]["headroom_closed"] < 1
+        assert scenario["policies"]["adaptive"]["metrics"]["ttft_mean_s"] > 0

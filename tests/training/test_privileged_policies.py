@@ -49,9 +49,11 @@ def test_calls_served_one_by_one_are_refused_before_anything_is_played(tmp_path,
     monkeypatch.setattr("training.leaderboard.evaluate", None)
     out = tmp_path / "out"
     for refused in (
-        lambda: main(CompareConfig("team", ("static", "clairvoyant"), 2, out=out)),
+        lambda: main(CompareConfig(scenario="team", policies=("static", "clairvoyant"), out=out)),
         lambda: leaderboard.main(
-            leaderboard.LeaderboardConfig(("steady", "llm"), ("adaptive", "clairvoyant"), 2, out=out)
+            leaderboard.LeaderboardConfig(
+                scenarios=("steady", "llm"), policies=("adaptive", "clairvoyant"), out=out
+            )
         ),
     ):
         with pytest.raises(ValueError, match="serves calls one by one; a schedule"):

@@ -40,9 +40,11 @@ def claimed(out: Path, settings: Mapping[str, Any]) -> Iterator[None]:
         refuse_other_settings(config, settings)
         try:
             yield
-        except BaseException:
-            # A run that has written nothing that it could go on from leaves nothing behind.
-            if fresh and {path.name for path in out.iterdir()} <= {CONFIG, TENSORBOARD}:
+        except BaseException as error:
+            # A run that did not get as far as to write anything leaves nothing behind, and one that failed
+            # leaves no curves alone.
+            nothing = {CONFIG, TENSORBOARD} if isinstance(error, Exception) else {CONFIG}
+            if fresh and {path.name for path in out.iterdir()} <= nothing:
                 shutil.rmtree(out)
             raise
 

@@ -26,7 +26,9 @@ def drawn_times(scenario: Scenario, span_s: float, seed: int) -> list[Array]:
     """
     dt = _step_s(scenario, span_s)
     steps = ceil(span_s / dt)
-    batch = Batch(scenario.model_copy(update={"steps": steps, "dt": dt}), 1)
+    # Calls come as the requests of a fluid do.
+    fluid = {"service": "fluid", "tasks": None}
+    batch = Batch(scenario.model_copy(update={"steps": steps, "dt": dt, **fluid}), 1)
     batch.seed(seed)
     batch.reset()
     arrivals = batch.arrivals[:steps, 0].astype(np.int64)

@@ -146,7 +146,13 @@ def notes(log: Log, streams: RequestStreams, scenario: Scenario, fit: TrafficFit
             ", ".join(shown) if len(shown) < 10 else f"each to one of {len(shown)} agents, by prompt length"
         )
         said.append(f"The log names no agents: all requests arrive at {names[0]}, which hands on {handed}.")
-    said += _uneven_work(log)
+    if scenario.service == "requests":
+        tokens = [f"{a.name} {a.prompt_tokens:.4g} + {a.output_tokens:.4g}" for a in scenario.agents]
+        said.append(f"A request is one call; mean tokens of prompt + output: {', '.join(tokens)}.")
+        if log.agent is None:
+            said.append("The log names no agents: each request goes to one by the length of its prompt.")
+    else:
+        said += _uneven_work(log)
     load = scenario.utilisation(np.array(traffic.rates_rps))
     said.append(f"Load ρ = {load:.3g} on {scenario.platform.gpus:g} GPU; --load 0.8 rescales the rates.")
     return said

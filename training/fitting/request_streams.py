@@ -7,7 +7,7 @@ import numpy as np
 
 from gpualloc_env.listing import listed
 from gpualloc_env.simulation.state import Array
-from gpualloc_env.traces.log import Log, TraceError
+from gpualloc_env.traces.log import ASSIGNMENTS, Log, TraceError
 from gpualloc_env.traces.stamps import JITTER_S
 from training.fitting.log_statistics import spread
 
@@ -30,8 +30,11 @@ class RequestStreams:
         return np.sort(np.concatenate(self.times))
 
 
-def request_streams(log: Log, agent_names: Sequence[str]) -> RequestStreams:
+def request_streams(log: Log, agent_names: Sequence[str], service: str = "fluid") -> RequestStreams:
     """Requests by agent: as the log names them, or else all at the first agent.
+
+    Where agents serve calls, a request is one call, and one that names no agent is served by that of its
+    prompt's length.
 
     Where requests share stamps, as they must where the clock is coarser than the mean gap, they
     are spread over the time that a stamp stands for.
@@ -54,6 +57,8 @@ def request_streams(log: Log, agent_names: Sequence[str]) -> RequestStreams:
                 f"{listed(agent_names)}; rename it in the log, or give --scenario a file that has it"
             )
         owner = np.array([list(agent_names).index(name) for name in log.agent_names])[log.agent]
+    elif service == "requests":
+        owner = ASSIGNMENTS["by-length"](log, len(agent_names))[:, 0]
     step = log.quantum_s
     streams = [log.time_s[owner == i] for i in range(len(agent_names))]
     if not step:

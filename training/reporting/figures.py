@@ -43,7 +43,8 @@ from training.reporting.report import (
 WIDTH, ROW, GAP, HEAD = 10.0, 0.2, 0.22, 0.42  # [inch]
 LETTER = 0.073  # of a name [inch]
 # TensorBoard shows the picture of a card some 440 pixels wide and 200 high.
-CARD_WIDTH, CARD_ROW, LINE, CARD_LETTERS, MOST_ON_CARD = 4.4, 0.155, 0.14, 78, 6
+CARD_WIDTH, CARD_ROW, LINE = 4.4, 0.155, 0.14  # [inch]
+CARD_LETTERS, CARD_NAME, MOST_ON_CARD = 78, 22, 6
 MOST_LETTERS = 40
 MOST_GROUPS = 8
 """Agents beside each other; more are put together by kind."""
@@ -112,8 +113,8 @@ def result_card(order: Sequence[Evaluation], chosen: str | None, said: Sequence[
     foot = 0.3 + CARD_ROW * len(shown) + 0.28
     with rc_context({**STYLE, "font.size": 8}):
         page = Page.of(CARD_WIDTH, foot + LINE * len(lines))
-        left = names_width(shown) - 0.15
-        write_names(page, 0.3, shown, CARD_ROW)
+        left = 0.25 + 0.068 * (4 + min(CARD_NAME, max(len(each.label) for each in shown)))
+        write_names(page, 0.3, shown, CARD_ROW, right=left, letters=CARD_NAME)
         page.text(left + 0.15, 0.05, "J [95 %]", fontweight="bold")
         for k, each in enumerate(shown):
             page.text(left + 0.15, 0.3 + (k + 0.5) * CARD_ROW, estimate_cell(objective(each)), va="center")
@@ -135,16 +136,16 @@ def measures_card(order: Sequence[Evaluation]) -> Figure:
         if each.metric not in ("latency_mean_s", "task_latency_mean_s")
     ]
     with rc_context({**STYLE, "font.size": 8}):
-        page = Page.of(CARD_WIDTH, HEAD + CARD_ROW * len(shown) + 0.7)
+        height = CARD_ROW * len(shown) + 0.4
+        page = Page.of(CARD_WIDTH, HEAD + height + 0.3)
         width = (CARD_WIDTH - 0.4) / len(panels)
         for k, panel in enumerate(panels):
-            place = (0.35 + k * width, HEAD, width - GAP, CARD_ROW * len(shown) + 0.4)
-            axes = page.axes(*place)
+            axes = page.axes(0.35 + k * width, HEAD, width - GAP, height)
             forest(axes, panel)
-            axes.set_title(panel.title, fontsize=8)
-        height = place[3] / len(shown)  # pyright: ignore[reportPossiblyUnboundVariable]
+            axes.set_title(panel.title, fontsize=8 if len(panels) <= 4 else 7)
         for k in range(len(shown)):
-            page.text(0.1, HEAD + (k + 0.5) * height, str(k + 1), va="center", color=policy_style(k)[0])
+            middle = HEAD + (k + 0.5) * height / len(shown)
+            page.text(0.1, middle, str(k + 1), va="center", color=policy_style(k)[0])
         return page.figure
 
 
@@ -221,9 +222,9 @@ def requests(scenario: Scenario, steps: AnyArray) -> Array:
     return arrivals @ visits.T if visits.size else arrivals
 
 
-def shown_name(evaluation: Evaluation) -> str:
+def shown_name(evaluation: Evaluation, letters: int = MOST_LETTERS) -> str:
     """Its name, the middle of a very long one left out."""
-    return shortened(evaluation.label, MOST_LETTERS)
+    return shortened(evaluation.label, letters)
 
 
 def names_width(order: Sequence[Evaluation]) -> float:
@@ -231,21 +232,34 @@ def names_width(order: Sequence[Evaluation]) -> float:
     return 0.35 + LETTER * (4 + max(len(shown_name(each)) for each in order))
 
 
-def write_names(page: Page, top: float, order: Sequence[Evaluation], step: float) -> None:
-    """Ranks and names, in the colours of their policies, a line each."""
-    rank, right = ranks(order), names_width(order) - 0.15
+def write_names(
+    page: Page, top: float, order: Sequence[Evaluation], step: float, *, right: float, letters: int
+) -> None:
+    """Ranks and names, in the colours of their policies, a line each.
+
+    Args:
+        page: where.
+        top: of the first line [inch].
+        order: the policies, the best first.
+        step: between two lines [inch].
+        right: where names end [inch].
+        letters: that a name may have.
+    """
+    rank = ranks(order)
     for k, each in enumerate(order):
         colour, _ = policy_style(k)
         middle = top + (k + 0.5) * step
         page.text(0.1, middle, rank[each.policy], va="center", color="#555555")
         weight = "bold" if k == 0 else "normal"
-        page.text(right, middle, shown_name(each), va="center", ha="right", color=colour, fontweight=weight)
+        page.text(
+            right, middle, shown_name(each, letters), va="center", ha="right", color=colour, fontweight=weight
+        )
 
 
 def panel_row(page: Page, top: float, order: Sequence[Evaluation], panels: Sequence[Panel]) -> None:
     """The names of the policies, and a panel of each quantity beside each other."""
     left, height = names_width(order), ROW * len(order)
-    write_names(page, top + HEAD, order, ROW)
+    write_names(page, top + HEAD, order, ROW, right=left - 0.15, letters=MOST_LETTERS)
     weights = np.array([1.4 if panel.title.startswith("J") else 1.0 for panel in panels])
     widths = (page.width - left - 0.15) * weights / weights.sum()
     for place, width, panel in zip(left + np.cumsum(widths) - widths, widths, panels, strict=True):
@@ -402,7 +416,7 @@ def shares_over_time(page: Page, top: float, order: Sequence[Evaluation], seed: 
     left = names_width(order)
     legend(page, left, top + 0.24, list(members), colours)
     top += 0.5
-    write_names(page, top + strip, order, strip)
+    write_names(page, top + strip, order, strip, right=left - 0.15, letters=MOST_LETTERS)
     page.text(left - 0.15, top + strip / 2, "demand", va="center", ha="right")
     for k, values in enumerate([demand, *(each.steps.first["share"] for each in order)]):
         axes = page.axes(left, top + k * strip, WIDTH - left - 0.45, strip - 0.05)
@@ -416,7 +430,8 @@ def shares_over_time(page: Page, top: float, order: Sequence[Evaluation], seed: 
         axes.set_yticks([highest], [f"{highest:.3g}"])
         axes.tick_params(length=0, labelbottom=k == len(order))
         axes.spines["left"].set_visible(False)
-    axes.set_xlabel("time [s]")
+        if k == len(order):
+            axes.set_xlabel("time [s]")
 
 
 def legend(page: Page, left: float, top: float, names: Sequence[str], colours: Sequence[Any]) -> None:

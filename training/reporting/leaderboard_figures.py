@@ -42,7 +42,7 @@ def draw_headroom(path: Path, boards: Mapping[str, Board]) -> None:
 
 
 def _percent(row: Row) -> str:
-    closed = f"{100 * row.headroom_closed:.0f} %" if row.headroom_closed > -10 else "< −1000 %"
+    closed = f"{100 * row.headroom_closed:.0f} %" if row.headroom_closed > -10 else "≪ 0 %"
     return f"{closed} {MARKS[row.against_adaptive]}"
 
 

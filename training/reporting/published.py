@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 NUMBER = re.compile(
-    r"(?P<text>[−-]?\d[\d,]*(?:\.\d+)?)(?P<percent> %)?<!-- =(?P<turn>-?)(?P<file>[\w-]+):(?P<keys>[^ ]+) -->"
+    r"(?P<text>[−-]?\d[\d,]*(?:\.\d+)?)(?P<percent> %)?"
+    r"<!-- =(?P<turn>-?)(?P<file>[\w-]+):(?P<keys>[^ ]+) -->"
 )
 WRAPPERS = ("scenarios", "policies", "metrics", "per_agent")
 """Levels of the files that the keys leave out."""

@@ -59,5 +59,6 @@ def draw_task(path: Path, evaluations: Sequence[Evaluation], task: int, seed: in
             axes.set(xlim=(0, 1.02 * span), ylim=(len(scenario.agents) - 0.5, -0.5))
             axes.tick_params(axis="y", length=0)
             axes.grid(axis="x")
-        axes.set_xlabel("time since the task arrived [s]")  # pyright: ignore[reportPossiblyUnboundVariable]
+            if each is order[-1]:
+                axes.set_xlabel("time since the task arrived [s]")
         save(page.figure, path)

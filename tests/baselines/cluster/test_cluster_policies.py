@@ -13,6 +13,7 @@ from baselines.cluster import (
     everywhere,
     gpu_views,
     hierarchical,
+    parts_of,
     split,
 )
 from gpualloc_env import Node, load_scenario
@@ -64,10 +65,12 @@ def test_on_one_gpu_that_holds_all_the_levels_are_algorithm_1_and_a_lower_policy
     view = batch.cluster_view
     placed = np.ones(view.share.shape, dtype=bool)
     expected = online.adaptive_smoothed(view.agents)
-    np.testing.assert_allclose(algorithm_1_by_levels(view, placed)[:, :, 0], expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        algorithm_1_by_levels(view, parts_of(view, placed))[:, :, 0], expected, rtol=1e-9
+    )
     for lower in (online.adaptive_smoothed, online.ProportionalFair(), online.MaxMinFair()):
         np.testing.assert_allclose(
-            split(lower, view, placed)[:, :, 0], lower(view.agents), rtol=1e-6, atol=1e-9
+            split(lower, view, parts_of(view, placed))[:, :, 0], lower(view.agents), rtol=1e-6, atol=1e-9
         )
 
 
@@ -75,7 +78,7 @@ def test_what_a_lower_policy_gives_to_those_that_are_elsewhere_goes_to_those_tha
     view = batch_of().cluster_view
     placed = np.zeros(view.share.shape, dtype=bool)
     placed[:, :2, 0] = placed[:, 2:, 3] = True
-    given = split(online.static, view, placed)
+    given = split(online.static, view, parts_of(view, placed))
     assert given[0, :, 0].tolist() == [0.5, 0.5, 0, 0, 0, 0, 0, 0] and not given[:, :, 1:3].any()
     assert given[0, 2:, 3] == pytest.approx(np.full(6, 1 / 6))
 
@@ -86,7 +89,7 @@ def test_the_rows_of_the_gpus_share_an_agents_work_by_their_speeds():
     view = batch.cluster_view
     placed = np.ones(view.share.shape, dtype=bool)
     placed[0, 0, 1] = False
-    rows = gpu_views(view, placed)
+    rows = gpu_views(view, parts_of(view, placed))
     rate = view.agents.rate[0]
     assert rows.rate.shape == (2, 8)
     assert rows.rate[:, 0].tolist() == [rate[0], 0]
@@ -135,7 +138,7 @@ def test_a_placement_is_revised_after_its_period_alone():
     where = []
     for _ in range(20):
         policy(batch.cluster_view)
-        where.append(policy._memory.placed)
+        where.append(policy._memory.part)
         batch.step(np.full((1, 8, 4), 0.1))
     assert all(where[k] is where[0] for k in range(10)) and where[10] is not where[0]
-    assert fresh(policy)._memory.placed is None
+    assert fresh(policy)._memory.part is None

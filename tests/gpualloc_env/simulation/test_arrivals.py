@@ -407,9 +407,12 @@ def test_a_fleets_agents_are_drawn_anew_in_each_episode_around_their_kinds():
         seen.append(batch.agents.copy())
         factors = {name: batch.agents[name] / nominal[name] for name in ("throughput", "kappa")}
         factors["cold_start"] = (batch.agents["cold_start"] - 2) / (nominal["cold_start"] - 2)
+        factors["model_mb"] = batch.agents["model_mb"] / nominal["model_mb"]
+        assert factors["model_mb"] == pytest.approx(factors["cold_start"], rel=1e-9)
+        assert batch.agents["need_mb"] == pytest.approx(batch.agents["model_mb"], rel=1e-12)
         for factor in factors.values():
             assert stats.kstest(factor.ravel(), "uniform", args=(0.7, 0.6)).pvalue > 1e-3
-        for name in set(AGENT.names) - {*factors, "observed"}:
+        for name in set(AGENT.names) - {*factors, "need_mb", "observed"}:
             assert (batch.agents[name] == nominal[name]).all()
         load = (batch.state["mean_rate"] / batch.agents["throughput"]).sum(axis=1) / 8
         assert load == pytest.approx(np.full(200, 0.8), rel=1e-12)

@@ -12,7 +12,8 @@ from matplotlib.text import Text
 from baselines import POLICIES
 from gpualloc_env.scenario.loading import load_scenario
 from training.evaluation.evaluate import evaluate
-from training.reporting.figures import comparison, groups
+from training.reporting.figures import comparison, groups, measures_card, result_card
+from training.reporting.report import ranked
 from training.reporting.task_figure import draw_task, example
 
 WIDTH, SMALLEST = 1000, 9  # [pixels] of the picture, and of its lowest line of text
@@ -73,6 +74,9 @@ def test_twenty_policies_of_sixty_four_agents_are_legible():
     assert all(each.label.endswith("(5 seeds)") for each in twenty)
     with catch_warnings(record=True) as warned:
         check_readable(comparison(twenty, seed=0))
+        for card in (result_card(ranked(twenty), None, ["One more."]), measures_card(ranked(twenty))):
+            width, height = card.get_size_inches()
+            assert width > 1.8 * height  # TensorBoard scales pictures to 200 pixels of height
     assert not warned
 
 

@@ -1,0 +1,86 @@
+"""What a platform counts becomes what an allocator reads; shares become what drivers take."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.places import ROOT
+
+from baselines import POLICIES
+from gpualloc_env.allocator import Allocator, Telemetry, mig_slices, mps_percentages
+from gpualloc_env.allocator.partition import MIG_PROFILES
+from gpualloc_env.allocator.prometheus import AllocatorCollector
+from gpualloc_env.scenario.loading import load_scenario
+
+FILE = ROOT / "training" / "pretrained" / "ppo-residual-serverless" / "seed-0.npz"
+COUNTED = ("queue", "inflow", "share", "oldest_age")
+
+
+@pytest.mark.parametrize("scenario", ["serverless", "diurnal"])
+def test_what_is_counted_by_name_gives_the_view_of_the_simulator(scenario):
+    env = gym.make("GPUAlloc-v0", scenario=scenario, steps=80).unwrapped
+    env.reset(seed=3)
+    telemetry, allocator = Telemetry(env.scenario), Allocator.load(FILE, agents=env.scenario.agent_names)
+    for step in range(79):
+        counted = {
+            name: dict(zip(telemetry.agents, getattr(env.view, name), strict=True)) for name in COUNTED
+        }
+        view = telemetry.view(**counted)
+        for name, value in env.view._asdict().items():
+            if name in view:
+                own = list(view[name].values()) if isinstance(view[name], dict) else view[name]
+                assert own == pytest.approx(value, rel=1e-9, abs=1e-9), (step, name)
+        assert allocator.decide(view) == pytest.approx(allocator.decide(env.view), abs=1e-6)
+        # The agents lose their shares in turn for longer than a model is kept loaded.
+        shares = POLICIES["static"](env.view)
+        shares[step // 20] = 0.0
+        env.step(shares)
+    assert not allocator.fallbacks
+
+
+def test_numbers_of_other_agents_and_servers_of_calls_are_refused():
+    telemetry = Telemetry(load_scenario("serverless"))
+    one = dict.fromkeys(telemetry.agents, 1.0)
+    with pytest.raises(ValueError, match="inflow must have a number for each of coordinator, nlp"):
+        telemetry.view(queue=one, inflow={"nlp": 1.0}, share=one, oldest_age=one)
+    with pytest.raises(ValueError, match="'team' serves calls"):
+        Telemetry(load_scenario("team"))
+
+
+def test_percentages_never_exceed_the_gpu():
+    assert mps_percentages({"a": 0.299, "b": 0.7, "c": 0.001, "d": 0.0}) == {"a": 29, "b": 70, "c": 1}
+
+
+def test_slices_are_profiles_that_a_gpu_can_be_cut_into():
+    assert mig_slices({"a": 0.25, "b": 0.25, "c": 0.25, "d": 0.25}) == {"a": 2, "b": 2, "c": 2, "d": 1}
+    assert mig_slices({"a": 1.0, "b": 0.0}) == {"a": 7}
+    # Two of 3g have all of the memory.
+    assert mig_slices({"a": 0.45, "b": 0.45, "c": 0.1}) == {"a": 2, "b": 4, "c": 1}
+    with pytest.raises(ValueError, match="8 agents have a share"):
+        mig_slices({str(k): 0.125 for k in range(8)})
+
+
+@given(st.lists(st.floats(0.001, 1.0), min_size=1, max_size=7))
+def test_slices_fit_whatever_the_shares(weights):
+    shares = np.array(weights) / sum(weights)
+    slices = mig_slices({str(k): share for k, share in enumerate(shares)})
+    assert len(slices) == len(shares) and set(slices.values()) <= set(MIG_PROFILES)
+    assert sum(slices.values()) <= 7 and sum(MIG_PROFILES[size] for size in slices.values()) <= 8
+    assert all(
+        size <= max(1, np.ceil(7 * share - 1e-9)) for size, share in zip(slices.values(), shares, strict=True)
+    )
+
+
+def test_prometheus_reads_decisions_and_fallbacks(tmp_path):
+    client = pytest.importorskip("prometheus_client")
+    registry, allocator = client.CollectorRegistry(), Allocator.load(FILE)
+    with allocator.shadow(tmp_path / "shadow.jsonl") as shadow:
+        AllocatorCollector(allocator, shadow, registry)
+        allocator(np.full((3, *allocator._shape), np.nan))
+        shadow("nonsense", np.zeros(4))
+        (reason, by), count = allocator.fallbacks.most_common(1)[0]
+        assert registry.get_sample_value("gpualloc_decisions_total") == allocator.decisions == 3
+        labels = {"reason": reason, "by": by}
+        assert registry.get_sample_value("gpualloc_fallbacks_total", labels) == count == 3
+        assert registry.get_sample_value("gpualloc_shadow_errors_total") == 1

@@ -1,0 +1,97 @@
+"""Pages agree with the committed results, and a number that does not is found."""
+
+import json
+import sys
+
+import pytest
+
+import training.publish as publish
+from training.cli import run
+from training.reporting.published import filled, numbered
+
+RESULTS = {
+    "scenarios": {
+        "calm": {
+            "bound": {"mean": 0.25},
+            "policies": {"cmu": {"objective": {"mean": 1.2345, "ci95": [1, 2]}, "metrics": {"slo": 0.987}}},
+        }
+    }
+}
+
+
+@pytest.fixture
+def results(tmp_path):
+    (tmp_path / "board.json").write_text(json.dumps(RESULTS))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("9.999<!-- =board:calm/cmu/objective -->", "1.234<!-- =board:calm/cmu/objective -->"),
+        ("1.2<!-- =-board:calm/cmu/objective -->", "−1.2<!-- =-board:calm/cmu/objective -->"),
+        ("97 %<!-- =board:calm/cmu/slo --> in time", "99 %<!-- =board:calm/cmu/slo --> in time"),
+        ("0.30<!-- =board:calm/bound -->", "0.25<!-- =board:calm/bound -->"),
+        ("1.234 alone", "1.234 alone"),
+    ],
+)
+def test_numbers_become_those_of_the_results_and_keep_their_decimals(results, old, new):
+    assert numbered(old, results) == new
+
+
+def test_a_number_from_nowhere_is_an_error(results):
+    with pytest.raises(ValueError, match=r"docs/x\.md: no number board:calm/static/objective"):
+        numbered("1<!-- =board:calm/static/objective -->", results, "docs/x.md")
+
+
+def test_tables_stand_between_their_marks():
+    page = "a\n<!-- t -->\n\nold\n| x |\n\n<!-- end of t -->\nb\n"
+    assert filled(page, {"t": "| new |\n", "u": "| absent |"}) == page.replace("old\n| x |", "| new |")
+
+
+def test_the_pages_agree_with_the_committed_results(capsys):
+    run(publish.main, publish.PublishConfig, ["--check"])
+    assert "agree with the results" in capsys.readouterr().out
+
+
+def test_a_page_whose_number_differs_and_a_file_without_a_command_are_named(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "page.md"
+    text = (publish.ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    page.write_text(text.replace("110.258", "110.259"), encoding="utf-8")
+    monkeypatch.setattr(publish, "pages", lambda: [page])
+    monkeypatch.setattr(publish, "ROOT", tmp_path)
+    monkeypatch.setattr(publish, "RESULTS", publish.RESULTS)
+    monkeypatch.setattr(publish, "misplaced", lambda commands: iter(()))
+    with pytest.raises(SystemExit) as stop:
+        run(publish.main, publish.PublishConfig, ["--check"])
+    error = capsys.readouterr().err
+    assert stop.value.code == 1 and "page.md, line 15" in error and "110.258" in error
+
+
+def test_a_result_needs_the_one_command_that_makes_it(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("```sh\npython -m training.compare \\\n    --out runs/a\n```\n")
+    monkeypatch.setattr(publish, "MADE", {"runs/a": {"x.png": "a.png"}, "runs/b": {}})
+    monkeypatch.setattr(publish, "RESULTS", tmp_path / "training" / "results")
+    monkeypatch.setattr(publish, "ROOT", tmp_path)
+    publish.RESULTS.mkdir(parents=True)
+    (publish.RESULTS / "stray.png").touch()
+    commands = publish.commands_by_out([page])
+    assert commands == {"runs/a": {("python", "-m", "training.compare", "--out", "runs/a")}}
+    assert list(publish.misplaced(commands)) == [
+        "the pages show 0 different commands with --out runs/b; show the one that is meant",
+        "no command is known to make training/results/stray.png",
+        "training/results/a.png is missing",
+    ]
+
+
+def test_results_are_made_by_the_command_of_the_page(tmp_path, monkeypatch):
+    made = tmp_path / "runs"
+    made.mkdir()
+    program = f"open({str(made / 'x.json')!r}, 'w').write('1')"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(publish, "MADE", {"runs": {"x.json": "kept.json"}})
+    monkeypatch.setattr(publish, "RESULTS", tmp_path)
+    monkeypatch.setattr(publish, "ROOT", tmp_path)
+    publish.make("runs", {"runs": {(sys.executable, "-c", program)}})
+    assert (tmp_path / "kept.json").read_text() == "1"
