@@ -41,7 +41,7 @@ class GPUAllocParallelEnv(ParallelEnv):
         self.possible_agents = list(self._env.scenario.agent_names)
         self.agents: list[str] = []
         self.state_space = self._env.observation_space
-        features = self._env.observation_space.shape[1:]  # pyright: ignore
+        features: Any = self._env.observation_space.shape[1:]  # pyright: ignore
         self.observation_spaces = {
             agent: spaces.Box(0.0, 1.0, features, np.float32) for agent in self.possible_agents
         }
