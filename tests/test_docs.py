@@ -244,3 +244,13 @@ def test_diffs_fit_the_code():
         code = {line.strip() for line in (ROOT / name).read_text(encoding="utf-8").split("\n")}
         absent = [line for line in kept if line not in code and "..." not in line]
         assert not absent, f"{name} has no line {absent[0]!r}"
+
+
+def test_the_code_of_the_tensorboard_page_hands_over_every_number(tmp_path):
+    shutil.copy(ROOT / "training" / "results" / "serverless.json", tmp_path / "summary.json")
+    (code,) = blocks(ROOT / "docs" / "tensorboard.md", "python")
+    names, logged = {}, {}
+    exec(compile(code, "tensorboard.md", "exec"), names)
+    names["log_comparison"](tmp_path, logged.update)
+    assert logged["serverless/adaptive/objective"] > logged["serverless/receding-horizon/objective"] > 0
+    assert {name.split("/")[1] for name in logged} >= {"static", "ppo-residual"}

@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "training" / "results"
 
 
-def figure(made: str, kept: str | None = None) -> dict[str, str]:
+def figure(made: str, kept: str | None = None, forms: tuple[str, ...] = ("png", "svg")) -> dict[str, str]:
     """A figure by what it is called where it is made."""
-    return {f"{made}.{form}": f"{kept or made}.{form}" for form in ("png", "svg")}
+    return {f"{made}.{form}": f"{kept or made}.{form}" for form in forms}
 
 
 MADE: dict[str, dict[str, str]] = {
@@ -36,12 +36,14 @@ MADE: dict[str, dict[str, str]] = {
     "runs/leaderboard": {
         **{f"leaderboard.{form}": f"leaderboard.{form}" for form in ("json", "csv", "md")},
         **figure("headroom"),
-        **{f"{name}.png": f"{name}.png" for name in ("power", "profiles")},
+        **figure("power", forms=("png",)),
+        **figure("profiles", forms=("png",)),
     },
-    "runs/all": figure("heatmap"),
-    "runs/generalisation": figure("heatmap", "generalisation"),
+    "runs/all": figure("heatmap", forms=("png",)),
+    "runs/generalisation": figure("heatmap", "generalisation", ("png",)),
     "runs/trace": {"summary.json": "azure-code.json", **figure("comparison", "azure-code")},
-    "runs/validate": figure("validation"),
+    "runs/validate": figure("validation", forms=("png",)),
+    "runs/transfer": {f"transfer.{form}": f"fluid-and-calls.{form}" for form in ("json", "md")},
     "burst.png": figure("burst"),
 }
 """Files of `training/results/` by those that a command writes, by the command's `--out`."""

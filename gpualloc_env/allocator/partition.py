@@ -36,7 +36,7 @@ def mig_slices(shares: Mapping[str, float]) -> dict[str, int]:
         slices[above] = _profile(slices[above] - 1)
     for name in sorted(wanted, key=lambda name: slices[name] - wanted[name]):
         sizes = (size for size in MIG_PROFILES if slices[name] < size < wanted[name] + 1 - _ROUNDING)
-        slices |= next(({name: size} for size in sizes if _fits({**slices, name: size})), {})
+        slices[name] = next((size for size in sizes if _fits({**slices, name: size})), slices[name])
     return slices
 
 

@@ -1,5 +1,7 @@
 """Decisions and fallbacks of an allocator as metrics of Prometheus; needs the extra `prometheus`."""
 
+# pyright: reportMissingImports=false, reportUnknownVariableType=false, reportUnknownMemberType=false
+
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,14 +23,14 @@ class AllocatorCollector:
         Raises:
             ImportError: prometheus-client is not installed.
         """
-        import prometheus_client  # pyright: ignore[reportMissingImports]
+        import prometheus_client
 
         self._allocator, self._shadow = allocator, shadow
-        (registry or prometheus_client.REGISTRY).register(self)  # pyright: ignore[reportUnknownMemberType]
+        (registry or prometheus_client.REGISTRY).register(self)
 
     def collect(self) -> Iterator[Any]:
         """The counts as they are now."""
-        from prometheus_client.core import CounterMetricFamily as Counts  # pyright: ignore
+        from prometheus_client.core import CounterMetricFamily as Counts
 
         decisions: Any = Counts("gpualloc_decisions", "Decisions taken.")
         decisions.add_metric([], self._allocator.decisions)

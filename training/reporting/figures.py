@@ -142,7 +142,7 @@ def measures_card(order: Sequence[Evaluation]) -> Figure:
         for k, panel in enumerate(panels):
             axes = page.axes(0.35 + k * width, HEAD, width - GAP, height)
             forest(axes, panel)
-            axes.set_title(panel.title, fontsize=8)
+            axes.set_title(panel.title, fontsize=8 if len(panels) <= 4 else 7)
         for k in range(len(shown)):
             middle = HEAD + (k + 0.5) * height / len(shown)
             page.text(0.1, middle, str(k + 1), va="center", color=policy_style(k)[0])
