@@ -4,6 +4,8 @@ import os
 
 from gpualloc_env.scenario.scenario import Scenario, ScenarioError
 from gpualloc_env.simulation.calls import BYTES_PER_CALL, BYTES_PER_PLACE, BYTES_PER_TASK, LEDGER, SERVER
+from gpualloc_env.simulation.placement import INSTANCE_ROW
+from gpualloc_env.simulation.residency import INSTANCE
 from gpualloc_env.simulation.state import AGENT, OBSERVATION, OUTCOME, STATE
 
 
@@ -39,6 +41,9 @@ def bytes_needed(scenario: Scenario, num_envs: int, *, record: bool) -> int:
         once += AGENT.itemsize
     if scenario.service == "requests":
         once, step = once + LEDGER.itemsize + SERVER.itemsize + 2 * number, 2 * number
+    # Of a cluster an agent has a server on each GPU; two rows of the observation are there while it steps.
+    instance = SERVER.itemsize + number + INSTANCE.itemsize + 2 * (INSTANCE_ROW.itemsize + number + 1)
+    once += scenario.num_gpus * instance
     if record:
         step += OUTCOME.itemsize
     profile = 3 * number * steps * agents if scenario.traffic is not None else 0

@@ -33,7 +33,8 @@ class Column(NamedTuple):
 class Format(NamedTuple):
     """A kind of log. Its columns are keyed by what they tell.
 
-    They are `time` and either `prompt` and `output`, in tokens, or `agent` and perhaps `work`.
+    They are `time` and either `prompt` and `output`, in tokens, and perhaps `agent`, or `agent` and perhaps
+    `work`.
     """
 
     layout: Layout
@@ -120,6 +121,15 @@ FORMATS = {
                 f"a multiple of the agent's mean request, 0 to {MOST_WORK:,}",
                 required=False,
             ),
+        },
+    ),
+    "plain with tokens": Format(
+        CSV,
+        {
+            "time": _time("time_s", "seconds"),
+            "agent": Column("agent", _names, "the name of an agent", required=False),
+            "prompt": _tokens("prompt_tokens"),
+            "output": _tokens("output_tokens"),
         },
     ),
 }
@@ -310,29 +320,21 @@ def _log(
             lines = ", ".join(str(row + 1 + form.layout.has_header) for row in odd[:3])
             more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
             notes = (*notes, f"stamps are multiples of {quantum_s:g} s but for those of lines {lines}{more}")
-    if "agent" in values:
+    if "prompt" in values:
+        tokens = (values["prompt"] + values["output"]).astype(np.float64)
+        work = tokens / tokens.mean() if tokens.any() else np.ones(len(tokens))
+    else:
         work = values.get("work", np.ones(len(time)))
         if not work.any():
             raise TraceError(f"{path}, field work: 0 in every line; no load can be made of it")
-        names = tuple(agents)
-        return Log(
-            path,
-            time_s,
-            work,
-            agent=values["agent"],
-            agent_names=names,
-            quantum_s=quantum_s,
-            notes=notes,
-            first_line=1 + form.layout.has_header,
-        )
-    tokens = (values["prompt"] + values["output"]).astype(np.float64)
-    work = tokens / tokens.mean() if tokens.any() else np.ones(len(tokens))
     return Log(
         path,
         time_s,
         work,
-        prompt_tokens=values["prompt"],
-        output_tokens=values["output"],
+        prompt_tokens=values.get("prompt"),
+        output_tokens=values.get("output"),
+        agent=values.get("agent"),
+        agent_names=tuple(agents),
         quantum_s=quantum_s,
         notes=notes,
         first_line=1 + form.layout.has_header,

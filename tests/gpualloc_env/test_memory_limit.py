@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import gpualloc_env.memory
-from gpualloc_env import Batch, ScenarioError, load_scenario
+from gpualloc_env import CLUSTERS, Batch, ScenarioError, load_scenario
+from gpualloc_env.cluster_batch import ClusterBatch
 from gpualloc_env.memory import bytes_needed, physical_memory
 
 
@@ -16,6 +17,14 @@ def test_what_is_needed_is_what_is_allocated(name, record):
     arrays = {id(array): array for array in (*batch.world, batch.info, batch.observation)}
     allocated = sum(array.nbytes for array in arrays.values() if isinstance(array, np.ndarray))
     assert allocated <= bytes_needed(scenario, 30, record=record) <= 1.3 * allocated
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_what_a_cluster_needs_is_what_is_allocated(name):
+    scenario = load_scenario(name)
+    batch = ClusterBatch(scenario, 30)
+    allocated = sum(array.nbytes for array in batch._contents)
+    assert allocated <= bytes_needed(scenario, 30, record=False) <= 1.3 * allocated
 
 
 @pytest.mark.parametrize(

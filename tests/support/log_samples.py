@@ -13,6 +13,7 @@ HEADERS = {
     "BurstGPT": "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type",
     "Mooncake": "",
     "plain": "time_s,agent,work",
+    "plain with tokens": "time_s,prompt_tokens,output_tokens",
 }
 
 
@@ -38,7 +39,17 @@ def _plain(time_s, prompt, output, agent):
     return f"{time_s:.6f},{AGENTS[agent]},{output / 250:g}"
 
 
-LINES = {"Azure": _azure, "BurstGPT": _burst_gpt, "Mooncake": _mooncake, "plain": _plain}
+def _plain_with_tokens(time_s, prompt, output, agent):
+    return f"{time_s:.3f},{prompt},{output}"
+
+
+LINES = {
+    "Azure": _azure,
+    "BurstGPT": _burst_gpt,
+    "Mooncake": _mooncake,
+    "plain": _plain,
+    "plain with tokens": _plain_with_tokens,
+}
 
 
 def log_lines(form: str, requests: int, seed: int = 0) -> list[str]:

@@ -60,7 +60,7 @@ def refused(capsys, command, *arguments):
         ("train", ["--learning-rate", "-0.1"], "learning_rate must be above 0, got -0.1"),
         (
             "burst_figure",
-            ["--out", "burst.xyz"],
+            ["--policies", "static", "--out", "burst.xyz"],
             "--out burst.xyz must be a figure's name, such as burst.png",
         ),
         (

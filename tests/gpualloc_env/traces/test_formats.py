@@ -10,7 +10,13 @@ import gpualloc_env.traces.lines
 from gpualloc_env import TraceError
 from gpualloc_env.traces.formats import FORMATS, read_log
 
-TIME = {"Azure": "TIMESTAMP", "BurstGPT": "Timestamp", "Mooncake": "timestamp", "plain": "time_s"}
+TIME = {
+    "Azure": "TIMESTAMP",
+    "BurstGPT": "Timestamp",
+    "Mooncake": "timestamp",
+    "plain": "time_s",
+    "plain with tokens": "time_s",
+}
 # Seconds 0, 3 and 9 of a log: a coordinator's, NLP's and a reasoner's request.
 GOOD = [(0.0, 4808, 10, 0), (3.0, 3180, 8, 1), (9.0, 110, 27, 3)]
 
@@ -56,6 +62,19 @@ def test_times_and_work_are_read(written, form):
         assert log.agent is None and log.prompt_tokens.tolist() == [4808, 3180, 110]
         # 4818, 3188 and 137 tokens over their mean, 2714 1/3.
         assert log.work * 8143 / 3 == pytest.approx([4818, 3188, 137])
+
+
+def test_a_log_may_have_tokens_and_name_agents(written):
+    log = read_log(
+        written("time_s,agent,prompt_tokens,output_tokens", "1,nlp,10,2", "2,vision,20,4", "4,nlp,30,6")
+    )
+    assert log.prompt_tokens.tolist() == [10, 20, 30] and log.output_tokens.tolist() == [2, 4, 6]
+    assert [log.agent_names[code] for code in log.agent] == ["nlp", "vision", "nlp"]
+    assert log.work.tolist() == [0.5, 1.0, 1.5]
+    refused(
+        written("time_s,agent,prompt_tokens,output_tokens", "1,nlp,10,2", "2,nlp,-1,4"),
+        "line 3, field prompt_tokens: '-1' should be a number of tokens",
+    )
 
 
 @every_format
@@ -130,7 +149,7 @@ def field(form, position, text):
         values[keys[position]] = "here"
         return [*lines, json.dumps(values).replace('"here"', text or "null"), last]
     values = last.split(",")
-    values[{"Azure": [0, 1, 2], "BurstGPT": [0, 2, 3], "plain": [0, 2, 1]}[form][position]] = text
+    values[{"BurstGPT": [0, 2, 3], "plain": [0, 2, 1]}.get(form, [0, 1, 2])[position]] = text
     return [*lines, ",".join(values), last]
 
 
