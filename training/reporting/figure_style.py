@@ -1,6 +1,6 @@
 """Looks of the figures: one style, and places on a page in inches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def few_ticks(low: float, high: float, logarithmic: bool, count: int = 3) -> lis
     return ticks[:: -(-len(ticks) // count)] if ticks else []
 
 
-def spread(heights: Sequence[float], apart: float, most: float) -> Array:
+def spread(heights: Array, apart: float, most: float) -> Array:
     """Move heights, in increasing order, so that neighbours are so far apart and none is above `most`."""
     moved = np.clip(heights, 0, most - apart * np.arange(len(heights))[::-1])
     for position in range(1, len(moved)):
