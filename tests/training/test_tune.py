@@ -106,14 +106,11 @@ def test_a_file_of_somebody_elses_is_left_alone(tmp_path, text):
 
 def test_the_committed_constants_are_known_and_within_their_ranges():
     tables = read_tables(TUNED)
-    assert {scenario for scenario, _ in tables} == {
-        "serverless",
-        "steady",
-        "bursty",
-        "diurnal",
-        "workflow",
-        "fleet",
-    }
+    fluids, calls = (
+        ("serverless", "steady", "bursty", "diurnal", "workflow", "fleet"),
+        ("llm", "team", "magentic"),
+    )
+    assert {scenario for scenario, _ in tables} == {*fluids, *calls, "team-fluid"}
     assert {policy for _, policy in tables} == set(TUNABLE)
     for (scenario, policy), table in tables.items():
         searched = ranges(DEFAULTS[policy])
