@@ -71,7 +71,7 @@ class BatchRows(JointRows):
         self._actions: AnyArray = np.zeros(0)
         self._held: Array = np.zeros((num_envs, self._batch.num_agents))
         self.transform = transform or simplex(self._batch.num_agents)
-        observation_space, _ = single_spaces(self._batch)
+        observation_space, _ = single_spaces(self._batch.num_agents)
         self.render_mode = None
         super().__init__(num_envs, observation_space, self.transform.space)  # pyright: ignore[reportUnknownMemberType]
         self.seed(seed)
