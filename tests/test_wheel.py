@@ -72,7 +72,7 @@ def test_the_command_explains_itself_and_compares_baselines_with_a_pretrained_al
     words = ["--policies", *policies, "--episodes", 2, "--steps", 20, "--out", tmp_path / "out"]
     told(installed, "gpualloc", "compare", *words, cwd=tmp_path)
     summary = (tmp_path / "out" / "summary.json").read_text(encoding="utf-8")
-    assert all(f'"{policy}' in summary for policy in policies)
+    assert '"adaptive"' in summary and '"ppo-residual' in summary and '"learned"' in summary
 
 
 def test_processes_of_a_command_find_what_they_work_with(installed, tmp_path):
