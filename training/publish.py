@@ -40,7 +40,7 @@ MADE: dict[str, dict[str, str]] = {
         **figure("profiles", forms=("png",)),
     },
     "runs/all": figure("heatmap", forms=("png",)),
-    "runs/generalisation": figure("heatmap", "generalisation", ("png",)),
+    "runs/generalisation": figure("heatmap", "generalisation"),
     "runs/trace": {"summary.json": "azure-code.json", **figure("comparison", "azure-code")},
     "runs/validate": figure("validation", forms=("png",)),
     "runs/transfer": {f"transfer.{form}": f"fluid-and-calls.{form}" for form in ("json", "md")},
