@@ -39,7 +39,7 @@ MADE: dict[str, dict[str, str]] = {
         **figure("power", forms=("png",)),
         **figure("profiles", forms=("png",)),
     },
-    "runs/all": figure("heatmap", forms=("png",)),
+    "runs/all": figure("heatmap"),
     "runs/generalisation": figure("heatmap", "generalisation"),
     "runs/trace": {"summary.json": "azure-code.json", **figure("comparison", "azure-code")},
     "runs/validate": figure("validation", forms=("png",)),
