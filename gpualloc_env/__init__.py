@@ -6,6 +6,8 @@ several nodes; numba and pydantic are loaded with the first name that needs them
 environment.
 """
 
+from typing import Any
+
 import gymnasium as gym
 import lazy_loader  # pyright: ignore[reportMissingTypeStubs]
 
@@ -15,7 +17,7 @@ __version__ = "0.1.0"
 
 # The environments themselves refuse bad actions and steps without a reset; wrappers that look for
 # them a second time would take a fifth of a step.
-_UNCHECKED = {"disable_env_checker": True, "order_enforce": False}
+_UNCHECKED: Any = {"disable_env_checker": True, "order_enforce": False}
 for _prefix, _module in (("GPUAlloc", ""), ("GPUCluster", "cluster_")):
     gym.register(  # pyright: ignore[reportUnknownMemberType]
         id=f"{_prefix}-v0",

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from gpualloc_env.doors import needed
 from gpualloc_env.env import GPUAllocEnv
 from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from gpualloc_env.simulation.state import INFO, AnyArray
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class GPUAllocParallelEnv(ParallelEnv):
         self.possible_agents = list(self._env.scenario.agent_names)
         self.agents: list[str] = []
         self.state_space = self._env.observation_space
-        features = self._env.observation_space.shape[1:]  # pyright: ignore
+        features = (len(OBSERVATION_FEATURES),)
         self.observation_spaces = {
             agent: spaces.Box(0.0, 1.0, features, np.float32) for agent in self.possible_agents
         }

@@ -50,11 +50,11 @@ class SimplexAction(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
     one of the same kind.
     """
 
-    def __new__(cls, env: Env | Vector | None = None) -> Any:  # pyright: ignore[reportInconsistentConstructor]
+    def __new__(cls, env: Env | Vector | None = None) -> Any:
         """Wrap each kind of environment in its own way."""
         return SimplexVectorAction(env) if isinstance(env, VectorEnv) else super().__new__(cls)
 
-    def __init__(self, env: Env) -> None:
+    def __init__(self, env: Env) -> None:  # pyright: ignore[reportInconsistentConstructor]
         """Wrap an environment whose actions are N fractions of the platform."""
         RecordConstructorArgs.__init__(self)
         gym.ActionWrapper.__init__(self, env)  # pyright: ignore[reportUnknownMemberType]

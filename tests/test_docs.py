@@ -7,6 +7,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import tyro
@@ -14,6 +15,7 @@ import tyro
 import gpualloc_env
 from gpualloc_env import load_scenario
 from gpualloc_env.metrics import BUILT_IN
+from gpualloc_env.wrappers import SimplexAction
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -83,12 +85,7 @@ def test_the_readme_learner_is_better_than_algorithm_1_on_held_out_episodes():
     (loop,), (learning,) = (blocks(README, language) for language in ("python", "py"))
     names = {}
     exec(compile(loop + learning, "README.md", "exec"), names)
-    env, model, adaptive = names["env"], names["model"], names["adaptive"]
-
-    def objective(decide):
-        return np.mean([names["gpualloc_env"].evaluate(decide, "serverless", 20, 10000)["objective"]])
-
-    learned = []
+    env, model, learned = SimplexAction(gym.make("GPUAlloc-v0")), names["model"], []
     for seed in range(10000, 10020):
         observation, _ = env.reset(seed=seed)
         truncated = False
@@ -96,7 +93,7 @@ def test_the_readme_learner_is_better_than_algorithm_1_on_held_out_episodes():
             action, _ = model.predict(observation, deterministic=True)
             observation, _, _, truncated, info = env.step(action)
         learned.append(info["objective"])
-    assert np.mean(learned) < objective(adaptive)
+    assert np.mean(learned) < gpualloc_env.evaluate(gpualloc_env.policy("adaptive"), episodes=20)["objective"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -58,7 +58,9 @@ def main(config: RecordConfig) -> None:
     if name in minari.list_local_datasets():
         raise ValueError(f"data set {name!r} exists; give another --dataset, or `minari delete {name}`")
     lowest, highest = reference_returns(scenario, config)
-    changes = {key: str(value) if isinstance(value, Path) else value for key, value in config.changes.items()}
+    changes: dict[str, Any] = {
+        key: str(value) if isinstance(value, Path) else value for key, value in config.changes.items()
+    }
     env = minari.DataCollector(
         gym.make("GPUAlloc-v0", scenario=config.scenario, **changes), record_infos=True
     )

@@ -192,9 +192,11 @@ class Scenario(Model):
         return f"{self.name}-{digest}" if digest else self.name
 
     def _own_digest(self) -> str:
-        """Of the whole description but the texts, and the name of the log without its folder."""
+        """Of all that is not left at its default but the texts, and the name of the log without its folder."""
         log = self.trace.path.name if self.trace is not None and self.trace.path is not None else ""
-        content = self.model_dump_json(exclude={"name": True, "description": True, "trace": {"path"}})
+        unread = {"name": True, "description": True, "trace": {"path"}}
+        # Without defaults a key outlives the settings that are still to come.
+        content = self.model_dump_json(exclude=unread, exclude_defaults=True)
         return hashlib.sha256(f"{log} {content}".encode()).hexdigest()[:8]
 
     def with_key_of(self, origin: "Scenario") -> "Scenario":

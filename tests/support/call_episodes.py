@@ -5,6 +5,7 @@ import numpy as np
 from gpualloc_env import Agent, Batch, Platform, Scenario, Traffic
 from gpualloc_env.simulation.calls import Tasks
 from gpualloc_env.simulation.tasks import LOG
+from training.validation.calls import call_times
 
 
 def server(name="server", **given):
@@ -50,12 +51,6 @@ def replayed(scenario, tasks, num_envs=1, episodes=1, record=True):
     batch.seed(0)
     batch.reset()
     return batch
-
-
-def call_times(batch, b=0):
-    """Times of issue, first token and end of the calls of an episode, (C, 3) [s]; inf where none."""
-    calls = batch.service.calls[b, : batch.service.run["calls"][b]]
-    return np.stack([calls[name] for name in ("issued", "first_token", "finished")], axis=-1)
 
 
 def played(scenario, tasks, shares):

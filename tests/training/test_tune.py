@@ -11,6 +11,7 @@ from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.loading import load_scenario
 from training.cli import run as run_command
 from training.evaluation.evaluate import evaluate, rollout
+from training.evaluation.fluid_twin import fluid_twin
 from training.evaluation.seeds import FIRST_TRAINING_SEED
 from training.search.tuned_file import Table, read_tables, write_tables
 from training.tune import HEADER, TUNABLE, TuneConfig, main
@@ -106,14 +107,11 @@ def test_a_file_of_somebody_elses_is_left_alone(tmp_path, text):
 
 def test_the_committed_constants_are_known_and_within_their_ranges():
     tables = read_tables(TUNED)
-    assert {scenario for scenario, _ in tables} == {
-        "serverless",
-        "steady",
-        "bursty",
-        "diurnal",
-        "workflow",
-        "fleet",
-    }
+    fluids, calls = (
+        ("serverless", "steady", "bursty", "diurnal", "workflow", "fleet"),
+        ("llm", "team", "magentic"),
+    )
+    assert {scenario for scenario, _ in tables} == {*fluids, *calls, fluid_twin(load_scenario("team")).key}
     assert {policy for _, policy in tables} == set(TUNABLE)
     for (scenario, policy), table in tables.items():
         searched = ranges(DEFAULTS[policy])

@@ -84,7 +84,7 @@ def replayed_tasks(scenario: Scenario, tasks: Tasks, episodes: int) -> Batch:
     return batch
 
 
-def call_times(batch: Batch, b: int) -> Array:
+def call_times(batch: Batch, b: int = 0) -> Array:
     """Times of issue, first token and end of the calls of an episode, (C, 3) [s]; inf where none."""
     calls = batch.service.calls[b, : batch.service.run["calls"][b]]
     return np.stack([calls[name] for name in ("issued", "first_token", "finished")], axis=-1)
