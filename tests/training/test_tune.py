@@ -9,8 +9,10 @@ from baselines.tunable import ranges
 from baselines.tuned import TUNED, read_tuned
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.registry import SCENARIOS
 from training.cli import run as run_command
 from training.evaluation.evaluate import evaluate, rollout
+from training.evaluation.fluid_twin import fluid_twin
 from training.evaluation.seeds import FIRST_TRAINING_SEED
 from training.search.tuned_file import Table, read_tables, write_tables
 from training.tune import HEADER, TUNABLE, TuneConfig, main
@@ -113,6 +115,10 @@ def test_the_committed_constants_are_known_and_within_their_ranges():
         "diurnal",
         "workflow",
         "fleet",
+        "llm",
+        "team",
+        "magentic",
+        fluid_twin(SCENARIOS["team"]).key,
     }
     assert {policy for _, policy in tables} == set(TUNABLE)
     for (scenario, policy), table in tables.items():
