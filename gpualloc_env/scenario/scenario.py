@@ -192,7 +192,7 @@ class Scenario(Model):
         return f"{self.name}-{digest}" if digest else self.name
 
     def _own_digest(self) -> str:
-        """Of all that is not left at its default but the texts, and the name of the log without its folder."""
+        """Of all that is not at its default but the texts, and the name of the log without its folder."""
         log = self.trace.path.name if self.trace is not None and self.trace.path is not None else ""
         unread = {"name": True, "description": True, "trace": {"path"}}
         # Without defaults a key outlives the settings that are still to come.
