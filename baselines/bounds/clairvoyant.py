@@ -19,7 +19,7 @@ from baselines.bounds.processes import in_processes
 from baselines.bounds.programme import Programme
 from baselines.online.cmu import cmu
 from baselines.online.max_weight import max_weight
-from baselines.online.receding_horizon import RecedingHorizon
+from baselines.online.receding_horizon import RecedingHorizon, RecedingHorizonBatch
 from baselines.tuned import tuned
 from gpualloc_env.batch import Batch
 from gpualloc_env.scenario.scenario import Scenario
@@ -136,8 +136,13 @@ def _decided_online(scenario: Scenario, seed: int) -> Array:
 
     Where the relaxed optimum cannot be followed, as in whole slices, these are better to begin with.
     """
-    constants = tuned().get(scenario.key, {}).get("receding-horizon", {})
-    policies = (cmu, max_weight, RecedingHorizon(**constants))
+    constants = tuned().get(scenario.key, {})
+    policies = (
+        cmu,
+        max_weight,
+        RecedingHorizon(**constants.get("receding-horizon", {})),
+        RecedingHorizonBatch(**constants.get("receding-horizon-batch", {})),
+    )
     decided = np.empty((len(policies), scenario.steps, len(scenario.agents)))
     for shares, policy in zip(decided, policies, strict=True):
         batch = _episodes(scenario, 1, seed)
