@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export PYTHONPATH := $(CURDIR)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all check publish-check lint bench docs format
+.PHONY: demo test test-slow check publish-check lint bench docs format
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,15 +30,15 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 test: $(VENV)/ready
 	$(PYTEST) -m "not slow"
 
-test-all: $(VENV)/ready
-	$(PYTEST)
+test-slow: $(VENV)/ready
+	$(PYTEST) -m slow
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-check: lint publish-check test-all
+check: lint publish-check test test-slow
 
 # Figures, tables and numbers of README and docs are those of the committed results; nothing is trained.
 publish-check: $(VENV)/ready

@@ -395,7 +395,10 @@ def _numbers(name: str, given: Any) -> AnyArray:
     """Real numbers as float64, None as NaN."""
     numbers: AnyArray = np.asarray(given)
     try:
-        if np.iscomplexobj(numbers):
+        # What NumPy would make numbers of in silence: complex ones, texts, dates, what a mask hides.
+        if numbers.dtype.kind not in "fiubO" or isinstance(given, np.ma.MaskedArray):
+            raise TypeError
+        if any(isinstance(item, str | bytes | complex) for item in numbers.flat if numbers.dtype.kind == "O"):
             raise TypeError
         return numbers.astype(np.float64)
     except (TypeError, ValueError):

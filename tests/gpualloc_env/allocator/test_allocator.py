@@ -235,6 +235,9 @@ def test_an_observation_of_another_shape_is_a_mistake(allocator, shape):
         ({"dt": [1.0] * 4}, r"dt must have shape \(\), got \(4,\)"),
         ({"queue": ["many"] * 4}, "queue must hold real numbers"),
         ({"queue": [1j] * 4}, "queue must hold real numbers"),
+        ({"queue": ["1.0"] * 4}, "queue must hold real numbers"),
+        ({"queue": [None, "1.0", 1.0, 1.0]}, "queue must hold real numbers"),
+        ({"dt": "1.0"}, "dt must hold real numbers"),
     ],
 )
 def test_a_view_that_fits_no_agents_is_a_mistake(allocator, batch, changes, words):
