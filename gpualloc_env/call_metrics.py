@@ -14,9 +14,10 @@ from gpualloc_env.simulation.state import AnyArray, Array
 if TYPE_CHECKING:
     from gpualloc_env.batch import Batch
 
-TOKEN_METRICS = ("ttft_mean_s", "ttft_p95_s", "tpot_mean_s")
+TOKEN_METRICS = ("ttft_mean_s", "ttft_p95_s", "tpot_mean_s", "output_tokens_per_s")
 """Per agent and in all: time to first token, from the issue of a call to the end of its prefill, and time per
-output token after the first, (end − first token)/(o − 1), over the finished calls of more than one token."""
+output token after the first, (end − first token)/(o − 1), over the finished calls of more than one token; and
+output tokens of finished calls per second of the episode."""
 TASK_METRICS = ("task_latency_mean_s", "task_latency_p95_s", "tasks_finished", "task_slo_attainment")
 """In all: times of tasks from arrival to end, and the fraction that have not passed `task_slo_s`."""
 
@@ -81,11 +82,13 @@ def _mean(values: Array) -> float:
 
 
 def _tokens(calls: Columns, end: float) -> dict[str, float]:
-    """Times to the first token and per token after it of some calls, in an episode with that end [s]."""
+    """Times of tokens, and their number a second, of some calls in an episode with that end [s]."""
     first = np.minimum(calls.first_token, end) - calls.issued
-    several = calls.of(np.flatnonzero((calls.finished < np.inf) & (calls.output > 1)))
+    finished = calls.finished < np.inf
+    several = calls.of(np.flatnonzero(finished & (calls.output > 1)))
     per_token = (several.finished - several.first_token) / (several.output - 1)
-    values = (_mean(first), _quantiles(first, (0.95,))[0], _mean(per_token))
+    rate = float(calls.output[finished].sum()) / end
+    values = (_mean(first), _quantiles(first, (0.95,))[0], _mean(per_token), rate)
     return dict(zip(TOKEN_METRICS, values, strict=True))
 
 

@@ -26,6 +26,7 @@ def test_by_hand():
     assert metrics["latency_p50_s"] == pytest.approx(1.5)
     assert metrics["ttft_mean_s"] == pytest.approx((1 + 2 + 1 + 1) / 4)
     assert metrics["tpot_mean_s"] == pytest.approx((5 - 1) / 2)
+    assert metrics["output_tokens_per_s"] == pytest.approx((3 + 1 + 1) / 10)
     assert metrics["task_latency_mean_s"] == pytest.approx((5 + 4 + 1) / 3)
     assert metrics["task_latency_p95_s"] == pytest.approx(4.9)
     assert (metrics["tasks_finished"], metrics["unfinished"], metrics["arrived"]) == (2, 1, 4)
@@ -60,6 +61,7 @@ def test_against_the_times_of_all_calls(name):
             assert found["latency_mean_s"] == pytest.approx(latency.mean(), rel=1e-9)
             assert found["latency_p95_s"] == pytest.approx(np.quantile(latency, 0.95))
             assert found["ttft_mean_s"] == pytest.approx(first.mean())
+            assert found["output_tokens_per_s"] == tasks.output[own & np.isfinite(times[:, 2])].sum() / 150
             done = own & np.isfinite(times[:, 2]) & (tasks.output > 1)
             if done.any():
                 pace = (times[done, 2] - times[done, 1]) / (tasks.output[done] - 1)
