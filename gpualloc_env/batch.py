@@ -51,6 +51,8 @@ class Batch:
 
     environment, of_clusters = "GPUAlloc-v0", False
     """The id of the environments that are shells over it, and whether these are clusters."""
+    shares_are = "one fraction of the platform for each agent"
+    """What the numbers of an action are, as messages say it."""
 
     def __init__(
         self,
@@ -140,6 +142,11 @@ class Batch:
             self._service = Service._make(content.copy() for content in contents[-len(self._service) :])
         for array, content in zip(self._contents, contents, strict=True):
             array[...] = content
+
+    @property
+    def share_shape(self) -> tuple[int, ...]:
+        """Shape of one environment's action."""
+        return (self.num_agents,)
 
     @property
     def _contents(self) -> tuple[AnyArray, ...]:
@@ -298,7 +305,8 @@ class Batch:
         `info` and `observation` are new arrays afterwards: a caller may keep those of each step.
 
         Args:
-            shares: fractions of the platform that the policy asks for, (B, N).
+            shares: fractions of the platform that the policy asks for, (B, N); in a cluster those of
+                each GPU, (B, N, K).
             active: which environments to advance.
 
         Raises:
@@ -307,15 +315,15 @@ class Batch:
             RuntimeError: an episode is over and has not been reset. Nothing has changed then.
         """
         requested = np.ascontiguousarray(real_numbers("shares", shares), np.float64)
-        if requested.shape != (self.num_envs, self.num_agents):
+        if requested.shape != (self.num_envs, *self.share_shape):
             raise ValueError(
-                f"shares must have shape {(self.num_envs, self.num_agents)}, one fraction of the platform "
-                f"for each agent ({listed(self.scenario.agent_names)}), got shape {requested.shape}"
+                f"shares must have shape {(self.num_envs, *self.share_shape)}, {self.shares_are} "
+                f"({listed(self.scenario.agent_names)}), got shape {requested.shape}"
             )
-        self.advance(requested, active)
+        self.advance(requested.reshape(self.num_envs, -1), active)
 
     def advance(self, requested: Array, active: AnyArray | None = None) -> None:
-        """`step` for shares that are known to be a C-ordered array of (B, N) float64."""
+        """`step` for shares that are known to be a C-ordered array of float64, (B, N) or (B, N K)."""
         if active is None:
             active = self._all
         else:
@@ -394,6 +402,8 @@ def _setting_records(scenario: Scenario) -> AnyArray:
     for name in names_of(SETTINGS):
         if name in type(platform).model_fields:
             settings[name] = getattr(platform, name) or 0.0
+    if scenario.nodes:
+        settings["gpus"] = scenario.num_gpus
     for term in TERMS:
         settings["price"][term] = getattr(objective, term)
     derive(settings)

@@ -5,12 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from gpualloc_env.batch import Batch, real_numbers
-from gpualloc_env.listing import listed
+from gpualloc_env.batch import Batch
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation import cluster
 from gpualloc_env.simulation.arrivals import Source
-from gpualloc_env.simulation.observation import derive, encode_agents
 from gpualloc_env.simulation.placement import (
     AGENT_FEATURES,
     GPU_FEATURES,
@@ -45,9 +43,7 @@ class ClusterBatch(Batch):
         super().__init__(scenario, num_envs, record=record, source=source)
         agents, gpus = self.num_agents, scenario.num_gpus
         self.num_gpus = gpus
-        self.world.settings["gpus"] = gpus
-        derive(self.world.settings)
-        encode_agents(self.world.agents, self.world.settings)
+        self.shares_are = f"a fraction of each of the {gpus} GPUs for each agent"
         self.cluster = Cluster(
             gpus=_gpu_records(scenario),
             rules=_rule_records(scenario),
@@ -60,6 +56,11 @@ class ClusterBatch(Batch):
         self.cluster_view: ClusterView = cluster_view_of(self.world, self.service, self.cluster)
         _, shown = self._new_arrays()
         self._show(self.cluster, Shown._make(np.zeros_like(array) for array in shown))
+
+    @property
+    def share_shape(self) -> tuple[int, ...]:
+        """Shape of one environment's action."""
+        return self.num_agents, self.num_gpus
 
     def cluster_view_of(self, b: int) -> ClusterView:
         """The view of one environment, whose arrays have no leading axis."""
@@ -125,27 +126,6 @@ class ClusterBatch(Batch):
 
         self._drawers.run(place)
         self._show(*arrays)
-
-    def step(self, shares: AnyArray, active: AnyArray | None = None) -> None:
-        """Advance all environments, or those of a (B,) bool mask, by one step.
-
-        Args:
-            shares: fractions of each GPU that the policy asks for, (B, N, K).
-            active: which environments to advance.
-
-        Raises:
-            TypeError: the shares are no real numbers.
-            ValueError: they have the wrong shape or hold a NaN. Nothing has changed then.
-            RuntimeError: an episode is over and has not been reset. Nothing has changed then.
-        """
-        requested = np.ascontiguousarray(real_numbers("shares", shares), np.float64)
-        if requested.shape != (self.num_envs, self.num_agents, self.num_gpus):
-            raise ValueError(
-                f"shares must have shape {(self.num_envs, self.num_agents, self.num_gpus)}, a fraction of "
-                f"each of the {self.num_gpus} GPUs for each agent ({listed(self.scenario.agent_names)}), got "
-                f"shape {requested.shape}"
-            )
-        self.advance(requested.reshape(self.num_envs, -1), active)
 
     def _refuse(self, problem: int, requested: Array) -> None:
         if problem == NOT_A_NUMBER:

@@ -1,5 +1,6 @@
 """`GPUAllocEnv`: one environment, the Gymnasium shell over a batch of one."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,6 @@ from gpualloc_env.simulation.calls import Tasks
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, view_of
 from gpualloc_env.simulation.state import INFO, TERMS, AnyArray, plain
 
-# The part of `info` that is numbers, before the first step.
-WORTH_AT_RESET = dict.fromkeys((*TERMS, "objective"), 0.0)
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -31,15 +30,26 @@ def single_spaces(num_agents: int) -> tuple[spaces.Box, spaces.Box]:
     return observation, spaces.Box(0.0, 1.0, (num_agents,), np.float32)
 
 
-def with_horizon(spec: EnvSpec | None, steps: int) -> EnvSpec | None:
-    """A spec whose limit of steps is the horizon of the episodes, or lower where it was."""
-    if spec is None:
-        return None
-    limit = spec.max_episode_steps
-    return replace(spec, max_episode_steps=steps if limit is None else min(limit, steps))
+class Horizon:
+    """What the single environments and the batches know of their episodes' length."""
+
+    _steps: int
+    _spec: EnvSpec | None = None
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """How the environment was made; its limit of steps is the horizon, or lower where it was."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        if spec is not None:
+            limit = spec.max_episode_steps or self._steps
+            spec = replace(spec, max_episode_steps=min(limit, self._steps))
+        self._spec = spec
 
 
-class GPUAllocEnv(gym.Env[Any, AnyArray]):
+class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportIncompatibleVariableOverride]
     """Share a few GPUs among the agents of a serverless LLM workload, step by step.
 
     `docs/environment.md` has the full description: spaces, reward, start and end of an episode, arguments.
@@ -73,10 +83,10 @@ class GPUAllocEnv(gym.Env[Any, AnyArray]):
         self.render_mode = render_mode
         self._batch = self._batch_of(self.scenario)
         self._steps = self.scenario.steps
-        self._reports, self._spec = episode_metrics, None
+        self._reports = episode_metrics
         self._seeded = False
         self.observation_space, self.action_space = self._spaces()
-        self._requested = np.zeros((1, self.action_space.shape[0]))
+        self._requested = np.zeros((1, math.prod(self._batch.share_shape)))
         self._look()
 
     def _batch_of(self, scenario: Scenario) -> Batch:
@@ -88,7 +98,7 @@ class GPUAllocEnv(gym.Env[Any, AnyArray]):
     def _look(self) -> None:
         """Make the views of the batch's arrays: once, since it takes as long as the compiled step."""
         batch = self._batch
-        self._action = self._requested[0]
+        self._action = self._requested[0].reshape(batch.share_shape)
         self._view = view_of(batch.state[0], batch.agents[0], batch.world.settings)
         self._clock, self._worth = batch.clock, plain(batch.worth)[0]
         self._total = batch.totals["reward"]
@@ -97,15 +107,6 @@ class GPUAllocEnv(gym.Env[Any, AnyArray]):
         """Restore a copy or a pickle: its views must look at its own arrays."""
         self.__dict__.update(kept)
         self._look()
-
-    @property
-    def spec(self) -> EnvSpec | None:
-        """How the environment was made, with its horizon as `max_episode_steps`."""
-        return self._spec
-
-    @spec.setter
-    def spec(self, spec: EnvSpec | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        self._spec = with_horizon(spec, self._steps)
 
     @property
     def view(self) -> View:
@@ -130,12 +131,15 @@ class GPUAllocEnv(gym.Env[Any, AnyArray]):
             self._batch.seed(int(self.np_random.integers(2**62)) if seed is None else seed)
             self._seeded = True
         self._batch.reset()
-        return self._observation_and_info()
+        return self._observation(), self._info_at_reset()
 
-    def _observation_and_info(self) -> tuple[Any, dict[str, Any]]:
-        """What `reset` returns: `info` is zeros, since no step is taken."""
+    def _info_at_reset(self) -> dict[str, Any]:
+        """Zeros, since no step is taken."""
         zeros = np.zeros((len(INFO), self._batch.num_agents))
-        return self._batch.observation[0], {**dict(zip(INFO, zeros, strict=True)), **WORTH_AT_RESET}
+        return {**dict(zip(INFO, zeros, strict=True)), **dict.fromkeys((*TERMS, "objective"), 0.0)}
+
+    def _observation(self) -> Any:
+        return self._batch.observation[0]
 
     def step(self, action: AnyArray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Hold the shares that `action`, (N,) fractions of the platform, asks for during one step.
@@ -151,8 +155,8 @@ class GPUAllocEnv(gym.Env[Any, AnyArray]):
             action = real_numbers("action", action)
         if action.shape != self._action.shape:
             raise ValueError(
-                f"action must have shape {(batch.num_agents,)}, one fraction of the platform for each "
-                f"agent ({listed(self.scenario.agent_names)}), got shape {action.shape}"
+                f"action must have shape {self._action.shape}, {batch.shares_are} "
+                f"({listed(self.scenario.agent_names)}), got shape {action.shape}"
             )
         self._action[:] = action
         batch.advance(self._requested)
@@ -178,7 +182,7 @@ class GPUAllocEnv(gym.Env[Any, AnyArray]):
         truncated = clock >= self._steps
         if truncated and self._reports:
             info["episode_metrics"] = episode_metrics(batch, 0)
-        return batch.observation[0], reward, False, truncated, info
+        return self._observation(), reward, False, truncated, info
 
     def episode_metrics(self) -> dict[str, Any]:
         """Metrics of the episode so far: of all of it at its end, or where a limit from outside cut it short.

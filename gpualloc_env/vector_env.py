@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 from gymnasium import Space
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from gpualloc_env.batch import Batch
-from gpualloc_env.env import single_spaces, with_horizon
+from gpualloc_env.env import Horizon, single_spaces
 from gpualloc_env.metrics import episode_metrics, objectives
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
@@ -24,7 +23,7 @@ _NAMES = (*INFO, *TERMS, "objective")
 _SHARED = ("scenario", "render_mode", "metadata", "spec")
 
 
-class GPUAllocVectorEnv(VectorEnv[Any, AnyArray, AnyArray]):
+class GPUAllocVectorEnv(Horizon, VectorEnv[Any, AnyArray, AnyArray]):  # pyright: ignore[reportIncompatibleVariableOverride]
     """B environments in one compiled call; environment k of a batch seeded s is the single one seeded s + k.
 
     Every array, `info` included, is the one that `SyncVectorEnv` makes of B single environments
@@ -72,7 +71,7 @@ class GPUAllocVectorEnv(VectorEnv[Any, AnyArray, AnyArray]):
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self._steps = min(self.scenario.steps, max_episode_steps or self.scenario.steps)
         self._batch = self._batch_of(self.scenario, record=episode_metrics)
-        self._reports, self._spec = episode_metrics, None
+        self._reports = episode_metrics
         self._seeded = False
         self._none, self._all = np.zeros(num_envs, dtype=np.bool_), np.ones(num_envs, dtype=np.bool_)
         self._over = self._none
@@ -86,15 +85,6 @@ class GPUAllocVectorEnv(VectorEnv[Any, AnyArray, AnyArray]):
 
     def _spaces(self) -> tuple[Space[Any], Box]:
         return single_spaces(self._batch.num_agents)
-
-    @property
-    def spec(self) -> EnvSpec | None:
-        """How the batch was made, with its horizon as `max_episode_steps`."""
-        return self._spec
-
-    @spec.setter
-    def spec(self, spec: EnvSpec | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        self._spec = with_horizon(spec, self._steps)
 
     @property
     def view(self) -> View:
