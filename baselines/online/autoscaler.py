@@ -1,8 +1,8 @@
 """A horizontal autoscaler as in Kubernetes, of shares instead of replicas."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
-from baselines.online.rows import Memory, decide
+from baselines.online.rows import Remembering, decide
 from baselines.tunable import tunable
 from gpualloc_env.compiled import compiled
 from gpualloc_env.simulation.curves import fit, largest_share, needed_share, speedup
@@ -48,7 +48,7 @@ def _scale(
 
 
 @dataclass(frozen=True)
-class Autoscaler:
+class Autoscaler(Remembering):
     """Scale each share by utilisation / target, at once upwards and after a while downwards.
 
     The Kubernetes Horizontal Pod Autoscaler (kubernetes.io, Horizontal Pod Autoscaling, algorithm
@@ -56,8 +56,6 @@ class Autoscaler:
     falls only to the greatest recommendation of the stabilisation window. Utilisation is
     (λ_i + q_i / horizon) / µ_i(held), which may exceed 1. Shares that exceed the platform are
     scaled to it. O(N W).
-
-    It has memory: every rollout needs an instance of its own, which `fresh` makes.
     """
 
     target: float = tunable(0.7, 0.1, 1.0)
@@ -68,11 +66,6 @@ class Autoscaler:
     """Time within which a queue should be served [s]."""
     standby: float = tunable(0.01, 0.0, 0.1)
     """Least share, as the least number of replicas [GPU]."""
-    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
-
-    def fresh(self) -> "Autoscaler":
-        """An autoscaler with the same constants that remembers nothing."""
-        return replace(self)
 
     def __call__(self, view: View) -> Array:
         """Fractions of the platform, shaped as `view.queue`; takes one step of the window."""

@@ -1,10 +1,10 @@
 """The autoscaler of Knative: a concurrency target, and panic."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from math import ceil, floor
 
 from baselines.online.kubernetes_hpa import ROUNDING, replica_of
-from baselines.online.rows import Memory, decide
+from baselines.online.rows import Remembering, decide
 from baselines.tunable import tunable
 from gpualloc_env.compiled import compiled
 from gpualloc_env.simulation.curves import fit, largest_share
@@ -52,7 +52,7 @@ def _scale(
 
 
 @dataclass(frozen=True)
-class Knative:
+class Knative(Remembering):
     """Replicas of a fixed share for the mean concurrency, in panic for that of the last moments.
 
     The algorithm and the defaults of Knative (knative.dev, Serving: autoscaling, the KPA): desired =
@@ -61,8 +61,6 @@ class Knative:
     panics: replicas follow that mean and do not fall, until a whole window has passed without another
     reason. Replicas that exceed the platform are scaled to it; the grace period before zero is left to the
     platform's keep-alive. O(N W).
-
-    It has memory: every rollout needs an instance of its own, which `fresh` makes.
     """
 
     target: float = tunable(4.0, 0.1, 100.0, log=True)
@@ -71,11 +69,6 @@ class Knative:
     """Stable window [s]."""
     replica: float = tunable(0.1, 0.02, 0.5, log=True)
     """Share of one replica [GPU]."""
-    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
-
-    def fresh(self) -> "Knative":
-        """An autoscaler with the same constants that remembers nothing."""
-        return replace(self)
 
     def __call__(self, view: View) -> Array:
         """Fractions of the platform, shaped as `view.queue`; takes one step of time."""

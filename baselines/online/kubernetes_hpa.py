@@ -1,10 +1,10 @@
 """The Horizontal Pod Autoscaler of Kubernetes, with requests for each replica as its metric."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from math import ceil, floor
 from typing import Any
 
-from baselines.online.rows import Memory, decide
+from baselines.online.rows import Remembering, decide
 from baselines.tunable import tunable
 from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulation.curves import fit, largest_share, whole_slices
@@ -57,15 +57,13 @@ def _scale(
 
 
 @dataclass(frozen=True)
-class KubernetesHpa:
+class KubernetesHpa(Remembering):
     """Replicas of a fixed share, as many as there are requests by the target, once in 15 s.
 
     The algorithm and the defaults of Kubernetes (kubernetes.io, Horizontal Pod Autoscaling): desired =
     ⌈requests/target⌉ of the requests in the agent's queue and service, unchanged within 10 %; in one look
     at most doubled or four more; it falls only to the greatest recommendation of the stabilisation
     window; at least one replica. Replicas that exceed the platform are scaled to it. O(N W).
-
-    It has memory: every rollout needs an instance of its own, which `fresh` makes.
     """
 
     target: float = tunable(4.0, 0.1, 100.0, log=True)
@@ -74,11 +72,6 @@ class KubernetesHpa:
     """Stabilisation window: how long replicas stay before they fall [s]."""
     replica: float = tunable(0.1, 0.02, 0.5, log=True)
     """Share of one replica [GPU]."""
-    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
-
-    def fresh(self) -> "KubernetesHpa":
-        """An autoscaler with the same constants that remembers nothing."""
-        return replace(self)
 
     def __call__(self, view: View) -> Array:
         """Fractions of the platform, shaped as `view.queue`; takes one step of time."""

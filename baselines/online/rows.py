@@ -1,7 +1,8 @@
 """One call of a compiled kernel for a view and for a batch, and what a policy remembers between calls."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +26,9 @@ def decide(kernel: Callable[..., None], view: View, *constants: float | AnyArray
     return shares.reshape(view.queue.shape)
 
 
+P = TypeVar("P", bound="Remembering")
+
+
 @dataclass
 class Memory:
     """What a policy remembers of the steps of a rollout."""
@@ -39,3 +43,14 @@ class Memory:
         if self.rows.shape != shape:
             self.rows, self.steps = np.zeros(shape), 0
         return self.rows
+
+
+@dataclass(frozen=True)
+class Remembering:
+    """A policy with memory: every rollout needs an instance of its own, which `fresh` makes."""
+
+    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
+
+    def fresh(self: P) -> P:
+        """One with the same constants that remembers nothing."""
+        return replace(self)

@@ -196,6 +196,19 @@ def draw_arrivals(
 
 
 @inlined
+def first_from(times: AnyArray, start: float) -> int:
+    """The first of sorted times, (n,), that is not before a start; n where all are."""
+    first, after = 0, times.shape[0]
+    while first < after:
+        middle = (first + after) // 2
+        if times[middle] < start:
+            first = middle + 1
+        else:
+            after = middle
+    return first
+
+
+@inlined
 def replay(source: Source, window: int, arrivals: AnyArray, state: AnyArray) -> None:
     """Set one episode's external arrivals to a log's, (T + 1, N) [requests], and `state.mean_rate`.
 
@@ -208,14 +221,7 @@ def replay(source: Source, window: int, arrivals: AnyArray, state: AnyArray) -> 
         for t in range(steps + 1):
             arrivals[t, i] = 0.0
     start = window % log.episodes * steps
-    first, after = 0, log.step.shape[0]
-    while first < after:
-        middle = (first + after) // 2
-        if log.step[middle] < start:
-            first = middle + 1
-        else:
-            after = middle
-    for visit in range(first, log.step.shape[0]):
+    for visit in range(first_from(log.step, start), log.step.shape[0]):
         t = log.step[visit] - start
         if t > steps:
             break

@@ -25,6 +25,7 @@ from gpualloc_env.simulation.arrivals import (
     Source,
     draw_agents,
     draw_rates,
+    first_from,
 )
 from gpualloc_env.simulation.calls import (
     KEYED,
@@ -262,14 +263,7 @@ def _replay(law: TaskLaw, window: int, state: Records, tasks: AnyArray, calls: A
     """Write the tasks of a window of a log at their own times; windows repeat after W."""
     recorded, m, count = law.recorded, 0, 0
     start = window % law.episodes * law.horizon
-    first, after = 0, recorded.time.shape[0]
-    while first < after:
-        middle = (first + after) // 2
-        if recorded.time[middle] < start:
-            first = middle + 1
-        else:
-            after = middle
-    for task in range(first, recorded.time.shape[0]):
+    for task in range(first_from(recorded.time, start), recorded.time.shape[0]):
         time = recorded.time[task] - start
         if time >= law.horizon:
             break
