@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from gpualloc_env import Agent, Batch, Platform, Scenario, Traffic
+from gpualloc_env import Agent, Platform, Scenario, Traffic
 from gpualloc_env.simulation.calls import Tasks
-from gpualloc_env.simulation.tasks import LOG
-from training.validation.calls import call_times
+from training.validation.calls import call_times, replayed_tasks
 
 
 def server(name="server", **given):
@@ -44,18 +43,9 @@ def tasks_of(*tasks):
     )
 
 
-def replayed(scenario, tasks, num_envs=1, episodes=1, record=True):
-    """A batch at the start of episodes that play these tasks; environment k plays window k."""
-    law = scenario.source()._replace(kind=LOG, recorded=tasks, episodes=episodes)
-    batch = Batch(scenario, num_envs, record=record, source=law)
-    batch.seed(0)
-    batch.reset()
-    return batch
-
-
 def played(scenario, tasks, shares):
     """The batch after all steps with constant fractions of the platform, and its call times."""
-    batch = replayed(scenario, tasks)
+    batch = replayed_tasks(scenario, tasks, record=True)
     for _ in range(scenario.steps):
         batch.step(np.array([shares], dtype=float))
     return batch, call_times(batch)

@@ -58,6 +58,9 @@ def work_of(law: str, generator: np.random.Generator, count: int) -> AnyArray:
         return np.full(count, TOKENS)
     if law == "exponential":
         return np.ceil(generator.exponential(TOKENS, count)).astype(np.int64)
+    if law == "hyperexponential":  # squared coefficient of variation about 4
+        mean = np.where(generator.random(count) < 0.1, 7.0, 1 / 3) * TOKENS
+        return np.ceil(generator.exponential(mean)).astype(np.int64)
     raise ValueError(law)
 
 
@@ -74,12 +77,11 @@ def server_of(queue: Queue) -> Agent:
     return Agent.model_validate({"name": "server", "model_mb": 0, **table, **queue.agent})
 
 
-def replayed_tasks(scenario: Scenario, tasks: Tasks, episodes: int) -> Batch:
+def replayed_tasks(scenario: Scenario, tasks: Tasks, episodes: int = 1, *, record: bool = False) -> Batch:
     """Environments at the start of given tasks; environment k plays the k-th of so many windows of time."""
     law = scenario.source()._replace(kind=LOG, recorded=tasks, episodes=episodes)
-    batch = Batch(scenario, episodes, source=law)
+    batch = Batch(scenario, episodes, record=record, source=law)
     batch.seed(0)
-    batch.world.windows[:] = np.arange(episodes)
     batch.reset()
     return batch
 
@@ -93,7 +95,19 @@ def call_times(batch: Batch, b: int = 0) -> Array:
 def sojourns(
     queue: Queue, load: float, seed: int, replications: int = 32, calls: int = 30_000
 ) -> tuple[Array, Array]:
-    """Mean sojourn of each replication after its warm-up, (R,) [s], and the work of all calls [s]."""
+    """Mean sojourn of each replication after its warm-up, controlled by its load, (R,) [s].
+
+    Returns:
+        That, and the work of all calls [s].
+    """
+    means, loads, work = simulated(queue, load, seed, replications, calls)
+    return controlled(means, loads, float(load * queue.servers * work.mean())), work
+
+
+def simulated(
+    queue: Queue, load: float, seed: int, replications: int = 32, calls: int = 30_000
+) -> tuple[Array, Array, Array]:
+    """Mean sojourns after the warm-up, (R,) [s], offered loads, (R,), and the work of all calls [s]."""
     generator = np.random.default_rng(seed)
     window = int(calls / (load * queue.servers))
     counts = generator.poisson(load * queue.servers * window, replications)
@@ -125,8 +139,7 @@ def sojourns(
         means[b] = (times[own, 2] - times[own, 0]).mean()
         loads[b] = work[first : first + count].sum() / TOKENS / window
         first += count
-    expected = load * queue.servers * work.mean() / TOKENS
-    return controlled(means, loads, float(expected)), work / TOKENS
+    return means, loads, work / TOKENS
 
 
 def expected_sojourn(queue: Queue, load: float, work: Array) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.call_episodes import call_times, played, replayed, scenario_of, server, tasks_of
+from support.call_episodes import call_times, played, replayed_tasks, scenario_of, server, tasks_of
 from support.episodes import bits, started
 
 from gpualloc_env import Platform, load_scenario
@@ -74,7 +74,9 @@ def test_nothing_moves_before_a_change_of_share_is_paid_and_without_a_share():
     agent = server(model_mb=100)
     platform = Platform(gpus=1, reallocation_s=0.25, keep_alive_s=1, load_mb_per_s=200)
     scenario = scenario_of(agent, platform=platform, steps=6)
-    batch = replayed(scenario, tasks_of((0.0, [(0, 0, 1, 1, 0)]), (1.0, [(0, 0, 1, 1, 0)])))
+    batch = replayed_tasks(
+        scenario, tasks_of((0.0, [(0, 0, 1, 1, 0)]), (1.0, [(0, 0, 1, 1, 0)])), record=True
+    )
     for share in (0.5, 1.0, 0.0, 1.0, 1.0):
         batch.step(np.array([[share]]))
     # Half a token in the first second; from 1.25 s on the other half, and a quarter of the second call. Idle
@@ -89,7 +91,7 @@ def test_what_a_policy_sees_of_a_server():
         iteration_s=0.01, iteration_s_per_call=0.01, prefill_s_per_token=1e-4, max_batch=2, kv_tokens=400
     )
     calls = [(0.0, [(0, 0, 100, 50, 0)])] * 2 + [(0.5, [(0, 0, 200, 50, 0)])]
-    batch = replayed(scenario_of(agent), tasks_of(*calls))
+    batch = replayed_tasks(scenario_of(agent), tasks_of(*calls), record=True)
     assert batch.view.queue[0, 0] == batch.view.waiting[0, 0] == 0
     batch.step(np.array([[0.0]]))
     # Without a share the first is in prefill and stays there.
@@ -202,11 +204,22 @@ def cases(draw):
     return scenario, tasks_of(*tasks), random_actions(scenario, seed)
 
 
+def in_order_of_issue(batch, i):
+    """Calls of agent i in the order in which they were issued, those of one moment in theirs."""
+    calls, order = batch.service.calls[0], []
+    own = np.flatnonzero((batch.tasks(0).agent == i) & np.isfinite(call_times(batch)[:, 0])).tolist()
+    first = set(own).difference(calls["next"][own].tolist())
+    assert len(first) == min(1, len(own))
+    while len(order) < len(own):
+        order.append(int(calls["next"][order[-1]]) if order else first.pop())
+    return order
+
+
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(cases())
 def test_whatever_the_tasks_nothing_is_lost_and_the_queue_is_first_in_first_out(case):
     scenario, tasks, actions = case
-    batch = replayed(scenario, tasks)
+    batch = replayed_tasks(scenario, tasks, record=True)
     dt, agents = scenario.dt, batch.agents[0]
     issued, served = np.zeros(len(scenario.agents)), np.zeros(len(scenario.agents))
     waited = np.zeros(len(scenario.agents))
@@ -230,8 +243,10 @@ def test_whatever_the_tasks_nothing_is_lost_and_the_queue_is_first_in_first_out(
         sojourns = np.minimum(own[:, 2], end) - own[:, 0]
         assert waited[i] == pytest.approx(sojourns.sum(), rel=1e-9, abs=1e-9)
         assert batch.history["late"][0, :, i].sum() == (sojourns > agents["slo"][i]).sum()
-        order = own[np.argsort(own[:, 0], kind="stable"), 1]
-        assert (np.diff(order[np.isfinite(order)]) >= 0).all()
+        queue = times[in_order_of_issue(batch, i)]
+        assert len(queue) == len(own) and (np.diff(queue[:, 0]) >= 0).all()
+        started_at = queue[np.isfinite(queue[:, 1]), 1]
+        assert (np.diff(started_at) >= 0).all()
     spent = np.minimum(batch.service.tasks["finished"][0, : len(tasks.time)], end) - tasks.time
     assert batch.totals["task"][0] * dt * (len(tasks.time) / end) == pytest.approx(spent.sum(), rel=1e-9)
     assert against_simpy(scenario, batch) < 1e-6

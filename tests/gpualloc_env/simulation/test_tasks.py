@@ -354,8 +354,8 @@ def test_agents_that_vary_are_faster_or_slower_in_all_their_times():
 
 
 def test_hand_made_tasks_are_shown_as_they_were_made():
-    from support.call_episodes import replayed
+    from support.call_episodes import replayed_tasks
 
     made = tasks_of((0.5, [(0, 0, 3, 4, 0.25), (0, 1, 5, 6, 0)]), (0.75, [(0, 0, 7, 8, 0)]))
-    shown = replayed(scenario_of(server()), made).tasks(0)
+    shown = replayed_tasks(scenario_of(server()), made).tasks(0)
     assert all((ours == theirs).all() for ours, theirs in zip(shown, made, strict=True))

@@ -236,20 +236,23 @@ def test_trace_settings_are_the_documented_ones():
 
 @every_format
 def test_every_format_plays(logs, form):
-    play(logs[form])
+    reward, arrived = play(logs[form])
+    assert np.isfinite(reward).all() and arrived.any()
 
 
 @pytest.mark.skipif(not REAL_LOGS.is_dir(), reason="the real logs are not here")
 @pytest.mark.parametrize("name", ["AzureLLMInferenceTrace_code.csv", "mooncake_conversation.jsonl"])
 def test_the_real_logs_play(name):
-    play(REAL_LOGS / name)
+    reward, arrived = play(REAL_LOGS / name)
+    assert np.isfinite(reward).all() and arrived.any()
 
 
 def play(path):
+    """Rewards, (B,), and all that came in the episode, of equal shares on a log."""
     scenario = scenario_of(path, "train")
     batch = Batch(scenario, 2)
     batch.seed(0)
     batch.reset()
     for _ in range(scenario.steps):
         batch.step(np.full((2, 4), 0.25))
-    assert np.isfinite(batch.totals["reward"]).all() and batch.inflows[: scenario.steps].any()
+    return batch.totals["reward"], batch.inflows[: scenario.steps]
