@@ -16,7 +16,7 @@ from gpualloc_env.scenario.model import (
     Weight,
     Whole,
 )
-from gpualloc_env.scenario.models import look_up, tokens_beside
+from gpualloc_env.scenario.models import REFERENCE_GPU, look_up, tokens_beside
 
 _DEFAULT_BATCH = 64
 NEEDED_TO_SERVE_CALLS = (
@@ -160,63 +160,29 @@ SATURATING_AGENTS = tuple(
     for agent, kappa in zip(PAPER_AGENTS, (0.5, 1.0, 1.0, 2.0), strict=True)
 )
 
+
+def language_agent(name: str, model: str, prompt_tokens: float, output_tokens: float, **given: Any) -> Agent:
+    """An agent of the catalogue on the reference GPU; the spread of its tokens is assumed."""
+    table: dict[str, Any] = {
+        "name": name,
+        "model": model,
+        "gpu": REFERENCE_GPU,
+        "prompt_tokens": prompt_tokens,
+        "output_tokens": output_tokens,
+        "prompt_cv": 0.8,
+        "output_cv": 0.9,
+        **given,
+    }
+    return Agent(**table)
+
+
+_7B = {"kv_tokens": tokens_beside("llama-2-7b", REFERENCE_GPU, gpus=2), "max_batch": 64}
+_20B = {"kv_tokens": tokens_beside("internlm-20b", REFERENCE_GPU, gpus=2), "max_batch": 32}
 LLM_AGENTS = (
-    Agent(  # pyright: ignore[reportCallIssue]  what is not given is the catalogue's
-        name="coordinator",
-        model="llama-2-7b",
-        gpu="h100",
-        kv_tokens=tokens_beside("llama-2-7b", "h100", gpus=2),
-        min_share=0.10,
-        priority=1,
-        slo_s=2,
-        max_batch=64,
-        prompt_tokens=800,
-        output_tokens=120,
-        prompt_cv=0.8,
-        output_cv=0.7,
-    ),
-    Agent(  # pyright: ignore[reportCallIssue]
-        name="nlp",
-        model="llama-2-7b",
-        gpu="h100",
-        kv_tokens=tokens_beside("llama-2-7b", "h100", gpus=2),
-        min_share=0.30,
-        priority=2,
-        slo_s=5,
-        max_batch=64,
-        prompt_tokens=1500,
-        output_tokens=200,
-        prompt_cv=0.8,
-        output_cv=0.9,
-    ),
-    Agent(  # pyright: ignore[reportCallIssue]
-        name="vision",
-        model="llama-2-7b",
-        gpu="h100",
-        kv_tokens=tokens_beside("llama-2-7b", "h100", gpus=2),
-        min_share=0.25,
-        priority=2,
-        slo_s=5,
-        max_batch=64,
-        prompt_tokens=1500,
-        output_tokens=60,
-        prompt_cv=0.8,
-        output_cv=0.9,
-    ),
-    Agent(  # pyright: ignore[reportCallIssue]
-        name="reasoning",
-        model="internlm-20b",
-        gpu="h100",
-        kv_tokens=tokens_beside("internlm-20b", "h100", gpus=2),
-        min_share=0.35,
-        priority=1,
-        slo_s=15,
-        max_batch=32,
-        prompt_tokens=1500,
-        output_tokens=700,
-        prompt_cv=0.8,
-        output_cv=0.9,
-    ),
+    language_agent("coordinator", "llama-2-7b", 800, 120, output_cv=0.7, min_share=0.10, slo_s=2, **_7B),
+    language_agent("nlp", "llama-2-7b", 1500, 200, min_share=0.30, priority=2, slo_s=5, **_7B),
+    language_agent("vision", "llama-2-7b", 1500, 60, min_share=0.25, priority=2, slo_s=5, **_7B),
+    language_agent("reasoning", "internlm-20b", 1500, 700, min_share=0.35, slo_s=15, **_20B),
 )
 """The paper's four as language models on H100s; tokens assumed. Their platform is one pool of two GPUs, so
 keys and values have the memory of both but for the weights."""

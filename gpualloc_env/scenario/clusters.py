@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from gpualloc_env.scenario.agents import Agent
-from gpualloc_env.scenario.nodes import REFERENCE_GPU, Network, Node
+from gpualloc_env.scenario.agents import Agent, language_agent
+from gpualloc_env.scenario.nodes import Network, Node
 from gpualloc_env.scenario.objective import Objective
 from gpualloc_env.scenario.platform import Platform
 from gpualloc_env.scenario.scenario import Scenario
@@ -34,23 +34,10 @@ _BURSTS = Burst(ratio=4, on_s=10, off_s=50)
 
 
 def _agent(name: str, model: str, prompt: float, output: float, **given: Any) -> Agent:
-    """An agent of the catalogue on the reference GPU; the laws of its tokens are assumed."""
+    """An agent with the room of an instance of its model."""
     kv_tokens, max_batch = _ROOM[model]
-    table: dict[str, Any] = {
-        "name": name,
-        "model": model,
-        "gpu": REFERENCE_GPU,
-        "kv_tokens": kv_tokens,
-        "max_batch": max_batch,
-        "prompt_tokens": prompt,
-        "output_tokens": output,
-        "prompt_cv": 0.8,
-        "output_cv": 0.9,
-        "min_share": 0.1,
-        "slo_s": 5.0,
-        **given,
-    }
-    return Agent(**table)
+    room = {"kv_tokens": kv_tokens, "max_batch": max_batch, "min_share": 0.1, "slo_s": 5.0}
+    return language_agent(name, model, prompt, output, **{**room, **given})
 
 
 _SMALL = (

@@ -71,6 +71,8 @@ GPUS = {
     "a100": Gpu(80_000, 2.0e6),
     "a40": Gpu(48_000, 0.696e6),
 }
+REFERENCE_GPU = "h100"
+"""The GPU of speed 1, on which the agents' times are measured."""
 
 
 class Times(NamedTuple):

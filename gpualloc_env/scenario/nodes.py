@@ -6,10 +6,8 @@ from typing import Annotated, Any, cast
 from pydantic import Field, model_validator
 
 from gpualloc_env.scenario.model import LARGEST, Model, Number, Seconds, Unbounded, Weight, Whole
-from gpualloc_env.scenario.models import GPUS
+from gpualloc_env.scenario.models import GPUS, REFERENCE_GPU
 
-REFERENCE_GPU = "h100"
-"""The GPU of speed 1, on which the agents' times are measured."""
 MOST_GPUS_OF_A_NODE = 1024
 
 
