@@ -1,13 +1,13 @@
 """How good is a policy of one's own? The same held-out episodes as every other policy's."""
 
 import inspect
-import math
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from gpualloc_env.env import GPUAllocEnv
+from gpualloc_env.metrics import Metrics, mean_metrics
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import View
 from gpualloc_env.simulation.state import AnyArray
@@ -52,17 +52,13 @@ def evaluate(
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
     env, reads_view = GPUAllocEnv(scenario, **changes), sees_view(policy)
-    played: list[dict[str, Any]] = []
+    played: list[Metrics] = []
     for k in range(episodes):
         own, truncated = deepcopy(policy), False
         observation, _ = env.reset(seed=seed + k)
         while not truncated:
             observation, _, _, truncated, _ = env.step(own(env.view if reads_view else observation))
-        played.append(env.episode_metrics())
-    names = [name for name in played[0] if name != "per_agent"]
-    return {name: _mean([metrics[name] for metrics in played]) for name in names}
-
-
-def _mean(values: list[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan
+        metrics = env.episode_metrics()
+        del metrics["per_agent"]
+        played.append(metrics)
+    return mean_metrics(played)

@@ -7,7 +7,7 @@ segments. What has not left by the end is a segment of its age.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LATENCIES = ("latency_p50_s", "latency_p95_s", "latency_p99_s")
 PERCENTILES = (0.50, 0.95, 0.99)
 PAPER_MAXIMUM_LATENCY_S = 999.0
+Metrics = dict[str, float]
 Sums = dict[str, list[float]]
 BUILT_IN = (
     "objective",
@@ -387,3 +388,13 @@ def _per_agent(
         }
         for i, name in enumerate(batch.scenario.agent_names)
     }
+
+
+def mean_metrics(episodes: Sequence[Metrics]) -> Metrics:
+    """Mean of every metric over the episodes in which it is defined; NaN where it never is."""
+    means: Metrics = {}
+    for name in episodes[0]:
+        values = np.array([metrics[name] for metrics in episodes])
+        defined = values[~np.isnan(values)]
+        means[name] = float(defined.mean()) if defined.size else float("nan")
+    return means

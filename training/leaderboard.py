@@ -14,15 +14,16 @@ from typing import Annotated
 from rich.console import Console
 from rich.progress import Progress
 
-from baselines import POLICIES, PRIVILEGED, Policy, lower_bounds
+from baselines import PRIVILEGED, Policy, lower_bounds
 from baselines.bounds import needs_a_fluid
+from gpualloc_env.metrics import mean_metrics
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import Array
-from training.artifacts.policies import AgentsError, kind_of, load_policies, named, policy_of
+from training.artifacts.policies import ALL, AgentsError, kind_of, load_policies, named, policy_of, with_all
 from training.cli import progress_bars, results_console, run, status_console
-from training.evaluation.evaluate import Kind, evaluate, joined, mean_metrics
+from training.evaluation.evaluate import Kind, evaluate, joined
 from training.evaluation.held_out import count_episodes, held_out_among_others, held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.evaluation.verdicts import Entry
@@ -46,7 +47,6 @@ FIGURES = ("headroom.png", "headroom.svg", "power.png", "power.svg")
 FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "config.json", *FIGURES)
 OWNED = (*FILES, "profiles.png", "profiles.svg")
 """Performance profiles are drawn where a policy was learned."""
-ALL = "all"
 SYNTHETIC = tuple(name for name, each in SCENARIOS.items() if each.trace is None)
 """Scenarios that need no log."""
 
@@ -81,7 +81,7 @@ def main(config: LeaderboardConfig) -> None:
     status = status_console()
     check_limits(config)
     check_evaluation_seeds(config.seed, config.episodes)
-    policies = [each for given in config.policies for each in (POLICIES if given == ALL else [given])]
+    policies = with_all(config.policies)
     if "adaptive" not in named(policies):
         raise ValueError("policies must include 'adaptive': the headroom is measured from it")
     contests = {name: contest(config, name) for name in config.scenarios}

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import gymnasium as gym
 import numpy as np
 
-from baselines import POLICIES, PRIVILEGED, Stateful, lower_bounds
+from baselines import POLICIES, PRIVILEGED, fresh, lower_bounds
 from gpualloc_env.doors import needed
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
@@ -39,7 +39,7 @@ class RecordConfig(Overrides):
     """Id of the data set; by default gpualloc/SCENARIO/POLICY-v0. It must be new."""
     reference_episodes: Annotated[int, Limits(1)] = 20
     """Held-out episodes, the first seeded 10000, over which the reference scores are means of: Algorithm 1's
-    return, a score of 0, and the return that no policy exceeds, a score of 1 (where it is known)."""
+    return, a score of 0, and the return that no policy exceeds, a score of 1."""
 
 
 def main(config: RecordConfig) -> None:
@@ -65,7 +65,7 @@ def main(config: RecordConfig) -> None:
         gym.make("GPUAlloc-v0", scenario=config.scenario, **changes), record_infos=True
     )
     for k in track(range(config.episodes), f"Recording {config.policy} on {scenario.name}", status):
-        decide, truncated = policy.fresh() if isinstance(policy, Stateful) else policy, False
+        decide, truncated = fresh(policy), False
         env.reset(seed=config.seed + k)
         while not truncated:
             # What a policy asks for adds up to rounding: the recorded action is the one that was played.
@@ -83,14 +83,13 @@ def main(config: RecordConfig) -> None:
     print(f"Recorded {config.episodes} episodes: minari.load_dataset({name!r})")
 
 
-def reference_returns(scenario: Scenario, config: RecordConfig) -> tuple[float, float | None]:
-    """Mean returns of Algorithm 1 and of the bound on held-out episodes; no bound where calls are served."""
+def reference_returns(scenario: Scenario, config: RecordConfig) -> tuple[float, float]:
+    """Mean returns of Algorithm 1 and of the bound on held-out episodes."""
     held_out, episodes = held_out_scenario(config.scenario, config), config.reference_episodes
     adaptive = rollout(POLICIES["adaptive"], held_out, episodes, 10000, record=False)
-    lowest = float(adaptive.totals["reward"].mean())
-    if scenario.service == "requests":
-        return lowest, None
-    return lowest, float(-lower_bounds(held_out, episodes, 10000, workers=1).mean() * scenario.steps)
+    return float(adaptive.totals["reward"].mean()), float(
+        -lower_bounds(held_out, episodes, 10000, workers=1).mean() * scenario.steps
+    )
 
 
 if __name__ == "__main__":

@@ -11,25 +11,24 @@ from typing import Annotated, Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from baselines import POLICIES, Policy
+from baselines import Policy
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import Array
-from training.artifacts.policies import load_policies, named
+from training.artifacts.policies import ALL, load_policies, named, with_all
 from training.cli import results_console, run, status_console, track
 from training.evaluation.evaluate import rollout
 from training.evaluation.fluid_twin import fluid_twin
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
-from training.evaluation.statistics import Estimate, interval
+from training.evaluation.statistics import interval
 from training.files.provenance import write_config
 from training.files.staging import staged
 from training.fitting.fitted_scenario import write_scenario
 from training.limits import Limits, check_limits
 from training.reporting.report import estimate_cell, markdown_table, print_tables, write_json
 
-ALL = "all"
 FILES = ("transfer.json", "transfer.md", "config.json")
 COLUMNS = ("fluid", "calls", "calls, own constants")
 """The fluid twin; the calls with what suits the fluid; the calls with what suits them."""
@@ -56,7 +55,7 @@ def main(config: TransferConfig) -> None:
     """Play every policy on the fluid twin and call by call, write the table and print it."""
     check_limits(config)
     check_evaluation_seeds(config.seed, config.episodes)
-    policies = named([each for given in config.policies for each in (POLICIES if given == ALL else [given])])
+    policies = named(with_all(config.policies))
     calls = load_scenario(config.scenario, config)
     # Constants are kept for the scenario as it is, whatever it is changed to.
     twin = fluid_twin(calls).with_key_of(fluid_twin(load_scenario(config.scenario)))
@@ -117,14 +116,11 @@ def table(results: dict[str, list[Array]]) -> list[dict[str, str]]:
 
 def record(results: dict[str, list[Array]], orders: dict[str, float]) -> dict[str, Any]:
     """What `transfer.json` holds."""
-
-    def of(values: Array, rank: int) -> dict[str, Any]:
-        estimate: Estimate = interval(values)
-        return {"mean": estimate.mean, "ci95": [estimate.low, estimate.high], "rank": rank}
-
     places = [ranks(results, column) for column in range(len(COLUMNS))]
     policies = {
-        name: {title: of(each[k], places[k][name]) for k, title in enumerate(COLUMNS)}
+        name: {
+            title: {**interval(each[k]).record(), "rank": places[k][name]} for k, title in enumerate(COLUMNS)
+        }
         for name, each in results.items()
     }
     return {"kendall_tau_to_fluid": orders, "policies": policies}

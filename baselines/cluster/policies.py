@@ -7,6 +7,7 @@ import numpy as np
 from baselines import online
 from baselines.cluster.levels import Policy, algorithm_1_by_levels, batched, parts_of, split
 from baselines.cluster.placement import Placement, assign, by_levels, everywhere, in_turn
+from baselines.online.rows import Remembering
 from baselines.tunable import tunable
 from gpualloc_env.simulation.placement import ClusterView
 from gpualloc_env.simulation.state import Array
@@ -14,12 +15,10 @@ from gpualloc_env.simulation.state import Array
 
 @dataclass
 class _Memory:
-    """What a policy remembers of an episode."""
+    """The placement of an episode."""
 
     part: Array | None = None
     """(B, N, K) of an agent's work for each GPU"""
-    replicas: Array = field(default_factory=lambda: np.empty((0, 0, 0)))
-    """(W, B, N), a ring of the replicas wanted in the last steps"""
     steps: int = 0
 
 
@@ -62,15 +61,13 @@ def hierarchical(lower: Policy | None = None, period_s: float = 30.0) -> Placed:
 
 
 @dataclass(frozen=True)
-class Replicas:
+class Replicas(Remembering):
     """As many instances of each agent as its calls ask for; none for one that has been idle for long.
 
     With a target of infinity it is the serverless default: one instance of what is used, kept alive for a
     while, and the least recently used ones leave where memory is short. With a finite one it is an autoscaler
     of replicas by concurrency (Knative and KEDA; kubernetes.io, Horizontal Pod Autoscaling): ⌈calls/target⌉,
     at once upwards, and downwards to the greatest number of the window.
-
-    It has memory: every rollout needs an instance of its own, which `fresh` makes.
     """
 
     target: float = tunable(8.0, 1.0, 64.0, log=True)
@@ -79,23 +76,16 @@ class Replicas:
     """Time for which an instance is kept alive, or a number of them is kept [s]."""
     lower: Policy = online.adaptive_smoothed
     """What splits a GPU."""
-    _memory: _Memory = field(default_factory=_Memory, init=False, repr=False, compare=False)
-
-    def fresh(self) -> "Replicas":
-        """The same policy, remembering nothing."""
-        return replace(self)
 
     def __call__(self, view: ClusterView) -> Array:
         """Fractions of each GPU, shaped as `view.share`; takes one step of the window."""
         rows, memory = batched(view), self._memory
         queue, gpus = rows.agents.queue, len(rows.speed)
-        length = max(1, round(self.window_s / view.agents.dt))
-        if memory.replicas.shape != (length, *queue.shape):
-            memory.replicas, memory.steps = np.zeros((length, *queue.shape)), 0
+        ring = memory.room(max(1, round(self.window_s / view.agents.dt)), rows.agents)
         wanted = np.ceil(queue / self.target) if self.target < np.inf else np.sign(queue)
-        memory.replicas[memory.steps % length] = wanted.clip(0, gpus)
+        ring[memory.steps % len(ring)] = wanted.clip(0, gpus)
         memory.steps += 1
-        replicas = memory.replicas.max(axis=0)
+        replicas = ring.max(axis=0)
         load = queue / np.maximum(1.0, replicas) / np.maximum(1.0, queue.sum(axis=1, keepdims=True)) * gpus
         # The busiest instances stay, as many as are wanted.
         calls = np.where(rows.resident > 0, rows.calls, -1.0)

@@ -9,14 +9,14 @@ from support.log_samples import played
 
 import training.compare
 from baselines import POLICIES
-from gpualloc_env.metrics import objectives
+from gpualloc_env.metrics import mean_metrics, objectives
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.traces.log import Log
 from training.artifacts.policies import AgentsError
 from training.cli import run as run_command
 from training.compare import ENTRIES, CompareConfig, main, named
-from training.evaluation.evaluate import mean_metrics, rollout
+from training.evaluation.evaluate import rollout
 from training.evaluation.statistics import interval
 from training.files.provenance import PACKAGES
 from training.reporting.report import overview

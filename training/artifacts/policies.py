@@ -135,6 +135,15 @@ def seed_runs(directory: Path) -> list[Path]:
     return sorted(directory.glob("seed-*/"))
 
 
+ALL = "all"
+"""In the place of names: every baseline."""
+
+
+def with_all(policies: Sequence[str]) -> list[str]:
+    """The policies that were asked for, every baseline in the place of `all`."""
+    return [each for given in policies for each in (POLICIES if given == ALL else [given])]
+
+
 def named(policies: Sequence[str], scenario: str = "") -> dict[str, str]:
     """The policies by the names under which they appear.
 

@@ -9,11 +9,10 @@ import numpy as np
 
 from baselines import Policy, fresh
 from gpualloc_env.batch import Batch
-from gpualloc_env.metrics import episode_metrics
+from gpualloc_env.metrics import Metrics, episode_metrics, mean_metrics
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import OUTCOME, AnyArray, Array
 
-Metrics = dict[str, float]
 Kind = Literal["online", "learned", "privileged"]
 """Whether a policy is a baseline, was trained, or knows the future."""
 
@@ -75,16 +74,6 @@ def label(policy: str, kind: Kind, seeds: int) -> str:
     if kind == "privileged":
         return f"{policy} (knows the future)"
     return policy if seeds <= 1 else f"{policy} ({seeds} seeds)"
-
-
-def mean_metrics(episodes: Sequence[Metrics]) -> Metrics:
-    """Mean of every metric over the episodes in which it is defined; NaN where it never is."""
-    means: Metrics = {}
-    for name in episodes[0]:
-        values = np.array([metrics[name] for metrics in episodes])
-        defined = values[~np.isnan(values)]
-        means[name] = float(defined.mean()) if defined.size else float("nan")
-    return means
 
 
 def joined(name: str, played: Iterable[Evaluation]) -> Evaluation:

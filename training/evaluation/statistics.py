@@ -13,7 +13,7 @@ thousands decides.
 """
 
 from math import ceil, inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -38,6 +38,16 @@ class Estimate(NamedTuple):
     mean: float
     low: float
     high: float
+
+    def record(self, name: str = "ci95") -> dict[str, Any]:
+        """As JSON holds it, the interval under a name."""
+        mean, low, high = map(defined, self)
+        return {"mean": mean, name: [low, high]}
+
+
+def defined(value: float) -> float | None:
+    """As JSON holds it: a number, or null."""
+    return None if np.isnan(value) else value
 
 
 def interval(

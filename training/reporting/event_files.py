@@ -19,9 +19,10 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[repo
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from gpualloc_env.metrics import mean_metrics
 from gpualloc_env.simulation.state import Array
 from training.artifacts.training_record import TrainingRecord
-from training.evaluation.evaluate import Evaluation, mean_metrics
+from training.evaluation.evaluate import Evaluation
 from training.reporting.figures import measures_card, result_card
 from training.reporting.measures import measures
 from training.reporting.report import objective, page, ranked, references

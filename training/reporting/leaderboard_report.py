@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpualloc_env.simulation.state import Array
-from training.evaluation.statistics import Estimate, interval
+from training.evaluation.statistics import Estimate, defined, interval
 from training.evaluation.verdicts import (
     ONE_EPISODE,
     Entry,
@@ -20,7 +20,7 @@ from training.evaluation.verdicts import (
     headroom_closed,
     verdict,
 )
-from training.reporting.report import defined, estimate_cell, markdown_table, number
+from training.reporting.report import estimate_cell, markdown_table, number
 
 CSV_METRICS = ("latency_p95_s", "cost_usd", "slo_attainment")
 CSV_HEADER = (
@@ -106,12 +106,12 @@ def boards_json(boards: Mapping[str, Board]) -> dict[str, Any]:
         for row in board.rows:
             policies[row.entry.name] = {
                 "kind": row.entry.kind,
-                "objective": _interval(row.objective, "ci95"),
+                "objective": row.objective.record(),
                 "headroom_closed": defined(row.headroom_closed),
                 "against_adaptive": row.against_adaptive,
                 "against_best_baseline": row.against_best_baseline,
-                "difference_to_adaptive": _interval(row.difference_to_adaptive, "interval"),
-                "difference_to_best_baseline": _interval(row.difference_to_best_baseline, "interval"),
+                "difference_to_adaptive": row.difference_to_adaptive.record("interval"),
+                "difference_to_best_baseline": row.difference_to_best_baseline.record("interval"),
                 "training_seeds": len(row.entry.objective) if row.entry.kind == "learned" else 0,
                 "interquartile_mean": row.entry.interquartile_mean,
                 "metrics": {name: defined(value) for name, value in row.entry.metrics.items()},
@@ -124,11 +124,6 @@ def boards_json(boards: Mapping[str, Board]) -> dict[str, Any]:
             "policies": policies,
         }
     return {"scenarios": scenarios}
-
-
-def _interval(value: Estimate, name: str) -> dict[str, Any]:
-    mean, low, high = map(defined, value)
-    return {"mean": mean, name: [low, high]}
 
 
 def rows_by_scenario(boards: Mapping[str, Board]) -> dict[str, list[dict[str, str]]]:

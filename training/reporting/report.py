@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from training.evaluation.evaluate import Evaluation, Metrics, mean_metrics
+from gpualloc_env.metrics import Metrics, mean_metrics
+from training.evaluation.evaluate import Evaluation
 from training.evaluation.held_out import episodes_called
-from training.evaluation.statistics import Estimate, interval
+from training.evaluation.statistics import Estimate, defined, interval
 from training.evaluation.verdicts import difference
 from training.reporting.measures import UNDEFINED, measures
 
@@ -75,7 +76,7 @@ def summary(evaluations: Sequence[Evaluation], seed: int, chosen: str | None = N
         policies[evaluation.policy] = {
             "label": evaluation.label,
             "kind": evaluation.kind,
-            "objective": _interval(objective(evaluation)),
+            "objective": objective(evaluation).record(),
             "metrics": _nulls(mean_metrics(evaluation.metrics)),
             "per_agent": agents,
         }
@@ -87,24 +88,14 @@ def summary(evaluations: Sequence[Evaluation], seed: int, chosen: str | None = N
         "best": first.policy,
         "policies": policies,
         "paired": {
-            reference: {name: _interval(value) for name, value in differences.items()}
+            reference: {name: value.record() for name, value in differences.items()}
             for reference, differences in known.items()
         },
     }
 
 
-def _interval(value: Estimate) -> dict[str, Any]:
-    mean, low, high = map(defined, value)
-    return {"mean": mean, "ci95": [low, high]}
-
-
 def _nulls(metrics: Metrics) -> dict[str, float | None]:
     return {name: defined(value) for name, value in metrics.items()}
-
-
-def defined(value: float) -> float | None:
-    """As JSON holds it: a number, or null."""
-    return None if np.isnan(value) else value
 
 
 def tied(difference: Estimate) -> bool:

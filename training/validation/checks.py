@@ -101,16 +101,11 @@ def check_record(check: Check) -> Mapping[str, Any]:
         "against": check.against,
         "unit": check.unit,
         "expected": check.expected,
-        "measured": record(check.measured),
-        "relative_difference": record(check.difference),
+        "measured": check.measured.record(),
+        "relative_difference": check.difference.record(),
         "tolerance": check.tolerance,
         "passed": check.passed,
     }
-
-
-def record(value: Estimate) -> dict[str, Any]:
-    """An estimate as JSON holds it."""
-    return {"mean": value.mean, "ci95": [value.low, value.high]}
 
 
 def _number(value: float) -> str:

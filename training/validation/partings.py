@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from training.evaluation.statistics import Estimate
-from training.validation.checks import record
 from training.validation.workflow_network import TASK_SERVICE_S
 
 SHORTEST_STEP = 0.01
@@ -80,9 +79,9 @@ def parting_record(row: Parting) -> Mapping[str, Any]:
         "burst": row.case.burst,
         "load": row.case.load,
         "dt": row.case.dt,
-        "ciw_s": record(row.requests),
-        "fluid_s": record(row.fluid),
-        "gap": record(row.gap),
+        "ciw_s": row.requests.record(),
+        "fluid_s": row.fluid.record(),
+        "gap": row.gap.record(),
         "missing_service_times": row.missing,
     }
 
