@@ -122,11 +122,12 @@ def progress_bars(console: Console, *, counted: bool = False, shown: bool = True
 
 
 class ProgressLines(Progress):
-    """Progress as lines of a log: of a task that has moved, not more often than every ten seconds."""
+    """Progress as lines of a log: of a task that has moved, at most every ten seconds, and at its end."""
 
     def __init__(self, *columns: ProgressColumn, console: Console, disable: bool) -> None:
-        super().__init__(*columns, console=console, disable=disable)
-        self._last = time.monotonic()
+        # Without a display there is nothing to refresh: the thread that would count for `track` ends at once.
+        super().__init__(*columns, console=console, disable=disable, auto_refresh=False)
+        self._last, self._ended = time.monotonic(), set[TaskID]()
 
     def update(self, task_id: TaskID, **fields: Any) -> None:
         """Move a task on, and say so if it is time."""
@@ -140,10 +141,13 @@ class ProgressLines(Progress):
 
     def _say(self, task_id: TaskID) -> None:
         now = time.monotonic()
-        if now - self._last < SECONDS_A_LINE:
+        task = next(task for task in self.tasks if task.id == task_id)
+        ends = task.finished and task_id not in self._ended
+        if now - self._last < SECONDS_A_LINE and not ends:
             return
         self._last = now
-        task = next(task for task in self.tasks if task.id == task_id)
+        if task.finished:
+            self._ended.add(task_id)
         left = f", {timedelta(seconds=round(task.time_remaining))} left" if task.time_remaining else ""
         done = f"{task.completed:,.0f} of {task.total or 0:,.0f}"
         self.console.print(f"{task.description}: {done} ({task.percentage:.0f} %){left}")

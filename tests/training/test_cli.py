@@ -10,7 +10,7 @@ import pytest
 
 from training.burst_figure import BurstFigureConfig
 from training.burst_figure import main as burst_figure
-from training.cli import call, run
+from training.cli import call, run, status_console, track
 from training.compare import CompareConfig
 from training.compare import main as compare
 from training.export import ExportConfig
@@ -162,3 +162,12 @@ def test_a_reader_that_stops_reading_is_no_mistake(tmp_path):
         error = process.stderr.read()
     assert b"Traceback" not in error and b"Exception ignored" not in error
     assert (tmp_path / "out" / "summary.json").exists()
+
+
+def test_progress_without_a_terminal_is_a_line_every_ten_seconds_and_one_at_the_end(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 6))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    for _ in track(range(5), "Playing", status_console()):
+        time.sleep(0.15)  # longer than a bar waits for
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("(")[0] for line in lines] == [f"Playing: {done} of 5 " for done in (2, 4, 5)]
