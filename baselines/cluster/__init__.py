@@ -7,9 +7,17 @@ from collections.abc import Callable
 
 import numpy as np
 
-from baselines.cluster.levels import algorithm_1_by_levels, batched, gpu_views, parts_of, split
-from baselines.cluster.placement import best_fit_decreasing, by_levels, by_popularity, everywhere
+from baselines import online
 from baselines.cluster.policies import Placed, Replicas, hierarchical
+from baselines.tuned import tuned
+from gpualloc_env.allocator.levels import algorithm_1_by_levels, batched, gpu_views, parts_of, split
+from gpualloc_env.allocator.placement import (
+    best_fit_decreasing,
+    by_demand,
+    by_levels,
+    by_popularity,
+    everywhere,
+)
 from gpualloc_env.simulation.placement import ClusterView
 from gpualloc_env.simulation.state import Array
 
@@ -22,6 +30,7 @@ CLUSTER_POLICIES: dict[str, ClusterPolicy] = {
     "lru": Replicas(target=np.inf),
     "autoscaler": Replicas(),
     "hierarchical": hierarchical(),
+    "demand": Placed(by_demand, online.RecedingHorizon(**tuned()["team"]["receding-horizon"]), 10.0),
 }
 """Every policy with the constants that its class declares; all have memory, see `baselines.fresh`."""
 
@@ -33,6 +42,7 @@ __all__ = [
     "algorithm_1_by_levels",
     "batched",
     "best_fit_decreasing",
+    "by_demand",
     "by_levels",
     "by_popularity",
     "everywhere",

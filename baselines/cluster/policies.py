@@ -5,21 +5,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from baselines import online
-from baselines.cluster.levels import Policy, algorithm_1_by_levels, batched, parts_of, split
-from baselines.cluster.placement import Placement, assign, by_levels, everywhere, in_turn
 from baselines.online.rows import Remembering
 from baselines.tunable import tunable
+from gpualloc_env.allocator.cluster import HeldParts
+from gpualloc_env.allocator.levels import Policy, algorithm_1_by_levels, batched, parts_of, split
+from gpualloc_env.allocator.placement import Placement, assign, by_levels, everywhere, in_turn
 from gpualloc_env.simulation.placement import ClusterView
 from gpualloc_env.simulation.state import Array
-
-
-@dataclass
-class _Memory:
-    """The placement of an episode."""
-
-    part: Array | None = None
-    """(B, N, K) of an agent's work for each GPU"""
-    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -35,7 +27,10 @@ class Placed:
     """What splits a GPU; none is Algorithm 1 by levels, which takes the least time."""
     period_s: float = tunable(30.0, 1.0, 300.0, log=True)
     """Time between two revisions of the placement [s]."""
-    _memory: _Memory = field(default_factory=_Memory, init=False, repr=False, compare=False)
+    _held: HeldParts = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_held", HeldParts(self.period_s))
 
     def fresh(self) -> "Placed":
         """The same policy, remembering nothing."""
@@ -43,14 +38,8 @@ class Placed:
 
     def __call__(self, view: ClusterView) -> Array:
         """Fractions of each GPU, shaped as `view.share`; takes one step."""
-        rows, memory = batched(view), self._memory
-        period = max(1, round(self.period_s / view.agents.dt))
-        if memory.part is None or memory.part.shape != rows.share.shape:
-            memory.part, memory.steps = None, 0
-        if memory.part is None or memory.steps % period == 0:
-            memory.part = parts_of(rows, self.place(rows))
-        memory.steps += 1
-        part = memory.part
+        rows = batched(view)
+        part = self._held(rows, lambda: self.place(rows))
         given = split(self.lower, rows, part) if self.lower else algorithm_1_by_levels(rows, part)
         return given.reshape(view.share.shape)
 

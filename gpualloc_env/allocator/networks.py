@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from gpualloc_env.allocator.receding_horizon import CORRECTIONS, Constants, plan_observed, plan_packed
-from gpualloc_env.compiled import compiled, inlined
+from gpualloc_env.allocator.weights import accumulate, joined, number, tanh, widths_of, within
+from gpualloc_env.compiled import compiled
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, Packed
 from gpualloc_env.simulation.state import AnyArray, Array
 
@@ -49,14 +49,14 @@ def mlp(
         ValueError: the layers do not fit the agents, or the arrays do not fit the layers.
     """
     features = len(columns)
-    layers = _layers(settings, agents * features, f"{agents} × {features} features")
+    layers = widths_of(settings, agents * features, f"{agents} × {features} features")
     expected: dict[str, tuple[int, ...]] = dict.fromkeys(("mean", "mean_rest", "scale"), layers[:1])
     for k, (inputs, outputs) in enumerate(pairwise(layers)):
         expected |= {f"bias_{k}": (outputs,), f"weight_{k}": (inputs, outputs)}
     # One array in the order of reading: a compiled call costs more for each array that it is given.
-    weights = _joined(arrays, expected)
+    weights = joined(arrays, expected)
     widths, widest = np.array(layers), max(layers)
-    clip = math.inf if settings["clip"] is None else _number(settings, "clip")
+    clip = math.inf if settings["clip"] is None else number(settings, "clip")
     if not clip > 0:
         raise ValueError("clip must be above 0")
 
@@ -98,7 +98,7 @@ def shared(
             f"a shared network reads the columns share and gpus, and {absent[0]} is not among its"
         )
     share, gpus = columns.index("share"), columns.index("gpus")
-    layers = _layers(settings, len(columns), f"{len(columns)} features")
+    layers = widths_of(settings, len(columns), f"{len(columns)} features")
     expected: dict[str, tuple[int, ...]] = {}
     last = len(layers) - 2
     for k, (inputs, outputs) in enumerate(pairwise(layers)):
@@ -108,7 +108,7 @@ def shared(
     idle = bool(settings["idle"])
     if idle:
         expected |= {"bias_idle": (1,), "weight_idle": (layers[-2], 1)}
-    weights = _joined(arrays, expected).astype(np.float64)
+    weights = joined(arrays, expected).astype(np.float64)
     widths, widest = np.array(layers), max(layers)
 
     def network(observation: AnyArray) -> AnyArray:
@@ -129,7 +129,7 @@ def simplex(settings: Mapping[str, Any]) -> Actions:
     Args:
         settings: `bound` and `idle_bias`.
     """
-    bound, idle_bias = _number(settings, "bound"), _number(settings, "idle_bias")
+    bound, idle_bias = number(settings, "bound"), number(settings, "idle_bias")
     if not (bound > 0 and math.isfinite(bound) and math.isfinite(idle_bias)):
         raise ValueError("bound must be above 0, bound and idle_bias finite")
 
@@ -151,8 +151,8 @@ def corrections(settings: Mapping[str, Any]) -> Actions:
     Args:
         settings: `bound`, and `base`, the controller's `Constants` by name.
     """
-    bound, base = _number(settings, "bound"), settings["base"]
-    constants = np.array([_number(base, name) for name in Constants._fields])
+    bound, base = number(settings, "bound"), settings["base"]
+    constants = np.array([number(base, name) for name in Constants._fields])
     if not (bound > 0 and math.isfinite(bound) and np.isfinite(constants).all()):
         raise ValueError("bound must be above 0, bound and the constants of base finite")
 
@@ -164,76 +164,6 @@ def corrections(settings: Mapping[str, Any]) -> Actions:
         return plan_packed(packed, constants, logarithms)
 
     return shares
-
-
-def _number(settings: Mapping[str, Any], name: str) -> float:
-    value = settings[name]
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise ValueError(f"{name} must be a number, got {value!r:.60}")
-    return float(value)
-
-
-def _layers(settings: Mapping[str, Any], inputs: int, meaning: str) -> tuple[int, ...]:
-    given: Any = settings["layers"]
-    layers: tuple[Any, ...] = tuple(given) if isinstance(given, list | tuple) else ()  # pyright: ignore
-    if not layers or not all(isinstance(width, int) for width in layers):
-        raise ValueError(f"layers must be a list of widths, got {given!r:.60}")
-    if len(layers) < 2 or min(layers) < 1 or layers[0] != inputs:
-        raise ValueError(f"layers {layers} must begin with {meaning}")
-    if settings.get("activation") != "tanh":
-        raise ValueError(f"activation must be 'tanh', got {settings.get('activation')!r}")
-    return layers
-
-
-def _joined(arrays: Mapping[str, AnyArray], expected: Mapping[str, tuple[int, ...]]) -> AnyArray:
-    """The arrays in the expected order as one, after a look at their names, types, shapes and numbers."""
-    if set(arrays) != set(expected):
-        raise ValueError(f"the arrays must be {', '.join(expected)}, got {', '.join(arrays)}")
-    for name, wanted in expected.items():
-        if arrays[name].dtype != np.float32 or arrays[name].shape != wanted:
-            raise ValueError(
-                f"{name} must be float32 of shape {wanted}, "
-                f"got {arrays[name].dtype} of shape {arrays[name].shape}"
-            )
-        if not np.isfinite(arrays[name]).all():
-            raise ValueError(f"{name} is not finite")
-    return np.concatenate([arrays[name].ravel() for name in expected])
-
-
-@compiled
-def _accumulate(values: AnyArray, inputs: int, weights: AnyArray, results: AnyArray, outputs: int) -> None:
-    """Add values · weights, a flat (inputs, outputs), to the results."""
-    for i in range(inputs):
-        value, row = values[i], weights[i * outputs : (i + 1) * outputs]
-        # Along the outputs, so that the sums need not be reordered to run side by side.
-        for j in range(outputs):
-            results[j] += value * row[j]
-
-
-@inlined
-def _within(value: float, bound: float) -> float:
-    """The value held to ±bound; unlike `min` and `max` it lets what is not a number pass."""
-    return bound if value > bound else (-bound if value < -bound else value)
-
-
-_SERIES = tuple(1.0 / math.factorial(k) for k in range(10, 0, -1))  # of e^y − 1, from the highest power
-
-
-@compiled
-def _tanh(values: AnyArray) -> None:
-    """Replace numbers by their hyperbolic tangents, to within 10⁻¹⁵, several in one vector instruction.
-
-    With e(y) = e^y − 1, tanh x = e(2x) / (e(2x) + 2) and e(2y) = e(y) (e(y) + 2): seven doublings lead
-    from |y| ≤ 5/16, where ten terms of the series are exact to the last bit, to |2x| ≤ 40.
-    """
-    for j in range(values.shape[0]):
-        y = _within(float(values[j]), 20.0) / 64.0
-        e = 0.0
-        for coefficient in _SERIES:
-            e = (e + coefficient) * y
-        for _ in range(7):
-            e *= e + 2.0
-        values[j] = e / (e + 2.0)
 
 
 @compiled
@@ -252,17 +182,17 @@ def _mlp(
         mean, rest = weights[:features], weights[features : 2 * features]
         scale = weights[2 * features : 3 * features]
         for i in range(features):
-            values[i] = _within(((row[i] - mean[i]) - rest[i]) * scale[i], clip)
+            values[i] = within(((row[i] - mean[i]) - rest[i]) * scale[i], clip)
         start = 3 * features
         for k in range(last + 1):
             inputs, width = widths[k], widths[k + 1]
             for j in range(width):
                 results[j] = weights[start + j]
             start += width
-            _accumulate(values, inputs, weights[start:], results, width)
+            accumulate(values, inputs, weights[start:], results, width)
             start += inputs * width
             if k < last:
-                _tanh(results[:width])
+                tanh(results[:width])
             values, results = results, values
         for j in range(outputs.shape[1]):
             outputs[b, j] = values[j]
@@ -300,16 +230,16 @@ def _shared(
             own = start
             start += inputs * width
             if 0 < k < last:
-                _accumulate(mean, inputs, weights[start:], common, width)
+                accumulate(mean, inputs, weights[start:], common, width)
                 start += inputs * width
-                _accumulate(most, inputs, weights[start:], common, width)
+                accumulate(most, inputs, weights[start:], common, width)
                 start += inputs * width
             for i in range(count):
                 for j in range(width):
                     results[i, j] = common[j]
-                _accumulate(values[i], inputs, weights[own:], results[i], width)
+                accumulate(values[i], inputs, weights[own:], results[i], width)
                 if k < last:
-                    _tanh(results[i, :width])
+                    tanh(results[i, :width])
             if k < last:
                 for j in range(width):
                     total, highest = 0.0, results[0, j]
@@ -334,7 +264,7 @@ def _clip(outputs: AnyArray, bound: float) -> None:
     """Hold outputs, (B, A), to ±bound, in place."""
     for b in range(outputs.shape[0]):
         for k in range(outputs.shape[1]):
-            outputs[b, k] = _within(outputs[b, k], bound)
+            outputs[b, k] = within(outputs[b, k], bound)
 
 
 @compiled
@@ -343,10 +273,10 @@ def _simplex(outputs: AnyArray, bound: float, idle_bias: float, shares: AnyArray
     count = shares.shape[1]
     for b in range(shares.shape[0]):
         row = shares[b]
-        idle = _within(outputs[b, count], bound) + idle_bias
+        idle = within(outputs[b, count], bound) + idle_bias
         highest = idle
         for i in range(count):
-            row[i] = _within(outputs[b, i], bound)
+            row[i] = within(outputs[b, i], bound)
             highest = max(highest, row[i])
         total = math.exp(idle - highest)
         for i in range(count):

@@ -6,8 +6,8 @@ from support.stepping import SINGLE_STEPS, single
 
 from baselines import fresh
 from baselines.cluster import CLUSTER_POLICIES
-from baselines.cluster.levels import _algorithm_1_by_levels
 from gpualloc_env import load_scenario
+from gpualloc_env.allocator.levels import _algorithm_1_by_levels
 from gpualloc_env.cluster_batch import ClusterBatch
 from gpualloc_env.simulation.threads import VARIABLE
 

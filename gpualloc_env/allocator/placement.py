@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from baselines.cluster.levels import demand
 from gpualloc_env.allocator.algorithm_1 import algorithm_1
+from gpualloc_env.allocator.levels import demand
 from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulation.placement import ClusterView
 from gpualloc_env.simulation.state import AnyArray, Array
@@ -20,6 +20,9 @@ HORIZON_S = 10.0
 """Time within which a queue should be served, where demand is judged [s]."""
 STAYS, WAKES = 1.0, 0.5
 """GPUs of capacity left that a resident instance, and a sleeping model, count for."""
+PATIENCE_S, LEAST_DEMAND, MEMORY_EXPONENT, LOYALTY = 12.0, 0.16, 0.3, 2.0
+"""Of `by_demand`: the time within which a queue should be served [s], what an agent that is used asks for
+besides [GPU], how much memory counts, and what either of `STAYS` and `WAKES` is there."""
 
 
 @inlined
@@ -56,7 +59,13 @@ def _assign(order: AnyArray, load: Array, need: Array, tie: Array, room: Array, 
                     left[k] -= load[b, i]
 
 
-def assign(view: ClusterView, order: AnyArray, load: Array, kept: AnyArray | None = None) -> AnyArray:
+def assign(
+    view: ClusterView,
+    order: AnyArray,
+    load: Array,
+    kept: AnyArray | None = None,
+    tie: Array | None = None,
+) -> AnyArray:
     """Place an instance of each agent in an order, (B, L), −1 for none, where the most capacity is left.
 
     Args:
@@ -64,14 +73,20 @@ def assign(view: ClusterView, order: AnyArray, load: Array, kept: AnyArray | Non
         order: agents; one that stands in it several times gets as many instances.
         load: capacity that an instance of each agent takes, (B, N) [GPU].
         kept: instances that stand already, (B, N, K) bool; none by default.
+        tie: what speaks for each instance besides, (B, N, K) [GPU]; by default that of `loyalty`.
     """
     placed = np.zeros(view.share.shape, dtype=np.bool_) if kept is None else kept.copy()
     memory = view.memory_mb - (placed * view.need_mb[:, :, None]).sum(axis=1)
     speed = view.speed - (placed * load[:, :, None]).sum(axis=1)
-    tie = STAYS * view.resident + WAKES * np.maximum(view.asleep, view.resident)
+    tie = loyalty(view, STAYS, WAKES) if tie is None else tie
     need, room = np.ascontiguousarray(view.need_mb), np.stack((memory, speed), axis=1)
     _assign(order, np.ascontiguousarray(load), need, tie, room, placed)
     return placed
+
+
+def loyalty(view: ClusterView, stays: float, wakes: float) -> Array:
+    """What speaks for a resident instance and for a sleeping model, (B, N, K) [GPU of capacity left]."""
+    return stays * view.resident + wakes * np.maximum(view.asleep, view.resident)
 
 
 def in_turn(order: AnyArray, replicas: Array) -> AnyArray:
@@ -126,16 +141,40 @@ def by_popularity(view: ClusterView) -> AnyArray:
 
     The r-th instance of an agent counts for 1/r of its demand.
     """
-    load, gpus = demand(view, HORIZON_S), len(view.speed)
+    load = demand(view, HORIZON_S)
     value = load / np.maximum(view.need_mb, 1e-9)
-    batch = len(load)
+    return assign(view, with_copies(value, len(view.speed)), load / len(view.speed))
+
+
+def by_demand(view: ClusterView, attraction: Array | None = None) -> AnyArray:
+    """As `by_popularity`, but instances move less, because models take long to start.
+
+    An agent's value is (demand + `LEAST_DEMAND`)/memory^`MEMORY_EXPONENT`, an instance is expected to take
+    its part of the load as it is divided now, and what stands or sleeps somewhere counts for more.
+
+    Args:
+        view: of (B, …) arrays.
+        attraction: what speaks for each instance besides, (B, N, K) [GPU]; its mean over the GPUs is the
+            logarithm of a factor on the agent's value. None by default.
+    """
+    load, tie = demand(view, PATIENCE_S), loyalty(view, LOYALTY, LOYALTY)
+    value = np.where(load > 0, load + LEAST_DEMAND, 0.0) / np.maximum(view.need_mb, 1e-9) ** MEMORY_EXPONENT
+    if attraction is not None:
+        value, tie = value * np.exp(attraction.mean(axis=2)), tie + attraction
+    standing = np.maximum(1.0, view.resident.sum(axis=2))
+    return assign(view, with_copies(value, len(view.speed)), load / standing, tie=tie)
+
+
+def with_copies(value: Array, gpus: int) -> AnyArray:
+    """An order of instances, (B, L), of agents of some value, (B, N): each once, then their copies.
+
+    The r-th instance of an agent counts for 1/r of its value; a copy of what has none only takes memory.
+    """
     first = np.argsort(-value, axis=1, kind="stable")
-    copies = (value[:, :, None] / np.arange(2, gpus + 1)).reshape(batch, -1)
-    # A copy of what nobody asks for only takes memory.
+    copies = (value[:, :, None] / np.arange(2, gpus + 1)).reshape(len(value), -1)
     later = np.argsort(-copies, axis=1, kind="stable")
     worth = np.take_along_axis(copies, later, axis=1)
-    order = np.hstack((first, np.where(worth > 0, later // max(1, gpus - 1), -1)))
-    return assign(view, order, load / gpus)
+    return np.hstack((first, np.where(worth > 0, later // max(1, gpus - 1), -1)))
 
 
 def by_levels(view: ClusterView) -> AnyArray:
