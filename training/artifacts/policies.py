@@ -54,8 +54,9 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
     directory = Path(name)
     if not directory.is_dir():
         raise ValueError(
-            f"unknown policy {name!r}; give one of {', '.join(baselines_of(scenario))}, an exported allocator "
-            f"({' or '.join(EXPORTED)}), the directory of a training run, or your own function as module:name"
+            f"unknown policy {name!r}; give one of {', '.join(baselines_of(scenario))}, an exported "
+            f"allocator ({' or '.join(EXPORTED)}), the directory of a training run, or your own function as "
+            "module:name"
         )
     for file in (MODEL, TRANSFORM):
         if not (directory / file).is_file():
@@ -85,8 +86,8 @@ def _baseline(name: str, scenario: Scenario) -> Policy:
     except KeyError:
         kinds = ("one pool of GPUs", "nodes") if scenario.nodes else ("clusters", "one pool of GPUs")
         raise AgentsError(
-            f"policy {name!r} is one for {kinds[0]}, and scenario {scenario.name!r} has {kinds[1]}; give some "
-            f"of {', '.join(baselines_of(scenario))}"
+            f"policy {name!r} is one for {kinds[0]}, and scenario {scenario.name!r} has {kinds[1]}; give "
+            f"some of {', '.join(baselines_of(scenario))}"
         ) from None
 
 
