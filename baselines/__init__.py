@@ -3,23 +3,24 @@
 A policy is a function from a `View` to fractions of the platform. `DEFAULTS` lists those that decide on
 what they see (`baselines.online`), `POLICIES` the same ones with tuned constants, and `PRIVILEGED` those
 that know the future (`baselines.bounds`); a new one is a line of `DEFAULTS`, or a call of `register` from
-outside.
+outside. Those of a cluster are functions from a `ClusterView`, `baselines.cluster.CLUSTER_POLICIES`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from baselines import online
 from baselines.bounds import Bound, Clairvoyant, Schedule, bound, feasible_schedule, lower_bounds
+from baselines.cluster import CLUSTER_POLICIES
 from baselines.online import adaptive, adaptive_smoothed, round_robin, static
-from baselines.tuned import Constants, tuned
+from baselines.tuned import tuned
 from gpualloc_env.scenario.scenario import Scenario
-from gpualloc_env.simulation.observation import View
 from gpualloc_env.simulation.state import Array
 
-Policy = Callable[[View], Array]
-"""Reads a view of (N,) or (B, N) arrays, returns fractions of the platform of the same shape."""
+Policy = Callable[[Any], Array]
+"""Reads a view of (N,) or (B, N) arrays, returns fractions of the platform of the same shape; in a cluster it
+reads a `ClusterView` and returns fractions of each GPU, shaped as its shares."""
 
 
 @runtime_checkable
@@ -56,19 +57,43 @@ DEFAULTS: dict[str, Policy] = {
 """Every policy with the constants that its file declares."""
 
 
-def policy_for(name: str, scenario: str) -> Policy:
+def baselines_of(scenario: Scenario) -> dict[str, Policy]:
+    """The policies that decide on what they see in a scenario, with the constants that they declare."""
+    return CLUSTER_POLICIES if scenario.nodes else DEFAULTS
+
+
+def algorithm_1_of(scenario: Scenario) -> str:
+    """The name of the paper's Algorithm 1 among the baselines of a scenario."""
+    return "hierarchical" if scenario.nodes else "adaptive"
+
+
+def is_baseline(name: str) -> bool:
+    """Whether a name is one of a policy of either kind of scenario, as `policy_for` takes it."""
+    upper, plus, lower = name.partition("+")
+    return name in DEFAULTS or (upper in CLUSTER_POLICIES and (not plus or lower in DEFAULTS))
+
+
+def policy_for(name: str, scenario: str | Scenario) -> Policy:
     """The policy of a name, with the constants that were tuned for a scenario where there are some.
 
     Args:
-        name: a name in `POLICIES`.
-        scenario: the `key` of a scenario, the name of a registered one; for one that was never tuned
-            for, the constants are the defaults.
+        name: a name in `POLICIES`; for a cluster one in `CLUSTER_POLICIES`, or one with another policy below
+            that splits each GPU, `hierarchical+proportional-fair`.
+        scenario: a scenario, or the `key` of one with a pool of GPUs, the name of a registered one; for one
+            that was never tuned for, the constants are the defaults.
+
+    Raises:
+        KeyError: a scenario of that kind has no such policy.
     """
-    constants = tuned().get(scenario, {}).get(name)
-    return with_constants(DEFAULTS[name], constants) if constants else DEFAULTS[name]
+    key, known = (scenario, DEFAULTS) if isinstance(scenario, str) else (scenario.key, baselines_of(scenario))
+    upper, _, lower = name.partition("+") if known is CLUSTER_POLICIES else (name, "", "")
+    constants: dict[str, Any] = dict(tuned().get(key, {}).get(upper, {}))
+    if lower:
+        constants["lower"] = DEFAULTS[lower]
+    return with_constants(known[upper], constants) if constants else known[upper]
 
 
-def with_constants(policy: Policy, constants: Constants) -> Policy:
+def with_constants(policy: Policy, constants: Mapping[str, Any]) -> Policy:
     """A policy that is a dataclass, with other constants.
 
     Raises:
@@ -100,13 +125,14 @@ def register(name: str, policy: Policy) -> None:
     Raises:
         ValueError: a policy of that name exists.
     """
-    if name in DEFAULTS or name in PRIVILEGED:
+    if is_baseline(name) or name in PRIVILEGED:
         raise ValueError(f"there is a policy named {name!r} already; choose another name")
     DEFAULTS[name] = policy
     POLICIES[name] = policy_for(name, "serverless")
 
 
 __all__ = [
+    "CLUSTER_POLICIES",
     "DEFAULTS",
     "POLICIES",
     "PRIVILEGED",
@@ -117,9 +143,12 @@ __all__ = [
     "Stateful",
     "adaptive",
     "adaptive_smoothed",
+    "algorithm_1_of",
+    "baselines_of",
     "bound",
     "feasible_schedule",
     "fresh",
+    "is_baseline",
     "lower_bounds",
     "policy_for",
     "register",

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from gpualloc_env.batch import Batch
+from gpualloc_env.metrics import ratio
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation import cluster
 from gpualloc_env.simulation.arrivals import Source
@@ -18,7 +19,7 @@ from gpualloc_env.simulation.placement import (
     cluster_view_of,
     one_view,
 )
-from gpualloc_env.simulation.residency import COUNTS, GPU, HOST, INSTANCE, MEMORY, RULES, Cluster
+from gpualloc_env.simulation.residency import COUNTS, EVENTS, GPU, HOST, INSTANCE, MEMORY, RULES, Cluster
 from gpualloc_env.simulation.shares import NOT_A_NUMBER
 from gpualloc_env.simulation.state import INFO, AnyArray, Array, names_of
 from gpualloc_env.simulation.tasks import TaskLaw
@@ -53,7 +54,7 @@ class ClusterBatch(Batch):
             counts=np.zeros(num_envs, COUNTS),
             totals=np.zeros(num_envs, COUNTS),
         )
-        self.cluster_view: ClusterView = cluster_view_of(self.world, self.service, self.cluster)
+        self._see()
         _, shown = self._new_arrays()
         self._show(self.cluster, Shown._make(np.zeros_like(array) for array in shown))
 
@@ -62,31 +63,46 @@ class ClusterBatch(Batch):
         """Shape of one environment's action."""
         return self.num_agents, self.num_gpus
 
+    def _see(self) -> None:
+        seen = cluster_view_of(self.world, self.service, self.cluster)
+        self.view: ClusterView = seen  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def cluster_view(self) -> ClusterView:
+        """`view`, by the name that says its kind."""
+        return self.view
+
     def cluster_view_of(self, b: int) -> ClusterView:
         """The view of one environment, whose arrays have no leading axis."""
-        return one_view(self.cluster_view, self.world, b)
+        return one_view(self.view, self.world, b)
 
     def __setstate__(self, kept: Any) -> None:
         """Build the batch again and fill its arrays."""
         super().__setstate__(kept)
-        self.cluster_view = cluster_view_of(self.world, self.service, self.cluster)
+        self._see()
 
     def own_metrics(self, b: int) -> dict[str, float]:
         """What its shares cost, and what happened to its instances and its calls on their way.
 
-        `hot_calls` is the fraction of the dispatches that went to an instance with nothing left to load.
+        `hot_calls`, `woken_calls` and `cold_calls` are the fractions of the dispatches that went to an
+        instance with nothing left to load, to one whose model was waking, and to one that was starting cold.
+        `gpu_memory_held` and `host_memory_held` are the fractions of all memory that residents and
+        sleeping models take, means over the steps.
         """
         totals = {name: float(self.cluster.totals[name][b]) for name in names_of(COUNTS)}
-        served, usd, dispatched = (
-            self.recorded(b)["served"].sum(),
-            totals.pop("usd"),
-            totals.pop("dispatched"),
-        )
+        served, steps = float(self.recorded(b)["served"].sum()), int(self.clock[b])
+        hot, woken, sent = totals["hot_calls"], totals["woken_calls"], totals["dispatched"]
+        memory = sum(node.gpus * node.memory_mb for node in self.scenario.nodes)
+        host = sum(node.host_memory_mb for node in self.scenario.nodes)
         return {
-            **totals,
-            "hot_calls": totals["hot_calls"] / dispatched if dispatched else np.nan,
-            "cost_usd": usd,
-            "cost_usd_per_1k": 1000 * usd / float(served) if served else np.nan,
+            **{name: totals[name] for name in EVENTS},
+            "hot_calls": ratio(hot, sent),
+            "woken_calls": ratio(woken, sent),
+            "cold_calls": ratio(sent - hot - woken, sent),
+            "gpu_memory_held": totals["gpu_mb"] / (steps * memory),
+            "host_memory_held": ratio(totals["host_mb"], steps * host),
+            "cost_usd": totals["usd"],
+            "cost_usd_per_1k": 1000 * ratio(totals["usd"], served),
         }
 
     @property
@@ -136,6 +152,11 @@ class ClusterBatch(Batch):
                 f"environment {b} at step {self.clock[b]}; give a number from 0 to 1"
             )
         self._refuse_after_the_end()
+
+
+def batch_of(scenario: Scenario, num_envs: int, *, record: bool = False) -> Batch:
+    """B environments of a scenario, clusters where it has nodes; arguments as of `Batch`."""
+    return (ClusterBatch if scenario.nodes else Batch)(scenario, num_envs, record=record)
 
 
 def _gpu_records(scenario: Scenario) -> AnyArray:

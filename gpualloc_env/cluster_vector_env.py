@@ -40,7 +40,7 @@ class GPUClusterVectorEnv(GPUAllocVectorEnv):
     @property
     def view(self) -> ClusterView:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What a policy may know, (B, N, …) in raw units; live, so the next step overwrites it."""
-        return self._batch.cluster_view
+        return self._batch.view
 
     def _view_of(self, b: int) -> ClusterView:
         return self._batch.cluster_view_of(b)

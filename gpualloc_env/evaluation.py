@@ -6,14 +6,21 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from gpualloc_env.cluster_env import GPUClusterEnv
 from gpualloc_env.env import GPUAllocEnv
 from gpualloc_env.metrics import Metrics, mean_metrics
+from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.placement import ClusterView
 from gpualloc_env.simulation.state import AnyArray
 
 OwnPolicy = Callable[[Any], AnyArray]
-"""From an observation, (N, F), or a `View` of (N,) arrays to fractions of the platform, (N,)."""
+"""From an observation, (N, F), or a `View` of (N,) arrays to fractions of the platform, (N,).
+
+In a cluster from its `Dict` of arrays, or a `ClusterView`, to fractions of each GPU, (N, K).
+"""
+_VIEWS = (View, "View", ClusterView, "ClusterView")
 
 
 def sees_view(policy: OwnPolicy) -> bool:
@@ -22,7 +29,7 @@ def sees_view(policy: OwnPolicy) -> bool:
         parameters = list(inspect.signature(policy).parameters.values())
     except ValueError:  # written in C
         return False
-    return bool(parameters) and (parameters[0].name == "view" or parameters[0].annotation in (View, "View"))
+    return bool(parameters) and (parameters[0].name == "view" or parameters[0].annotation in _VIEWS)
 
 
 def evaluate(
@@ -38,9 +45,10 @@ def evaluate(
 
     Args:
         policy: a function of the observation, (N, F), or, where its argument is named `view`, of the
-            `View`; it returns fractions of the platform, (N,). One with memory begins each episode as
-            a copy of what it is here.
-        scenario: a name in `SCENARIOS`, the path of a `.toml` file, or a scenario itself.
+            `View`; it returns fractions of the platform, (N,). In a cluster it takes its observation or its
+            `ClusterView`, and returns fractions of each GPU, (N, K). One with memory begins each
+            episode as a copy of what it is here.
+        scenario: a name in `SCENARIOS` or `CLUSTERS`, the path of a `.toml` file, or a scenario itself.
         episodes: how many.
         seed: of the first.
         changes: the fields of `Overrides` by name.
@@ -51,7 +59,8 @@ def evaluate(
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
-    env, reads_view = GPUAllocEnv(scenario, **changes), sees_view(policy)
+    made = load_scenario(scenario, **changes)
+    env, reads_view = (GPUClusterEnv if made.nodes else GPUAllocEnv)(made), sees_view(policy)
     played: list[Metrics] = []
     for k in range(episodes):
         own, truncated = deepcopy(policy), False

@@ -222,7 +222,7 @@ def _quantiles(segments: AnyArray, quantiles: AnyArray) -> None:
         quantiles[k] = sojourn_quantile(segments, PERCENTILES[k])
 
 
-def _ratio(numerator: float, denominator: float) -> float:
+def ratio(numerator: float, denominator: float) -> float:
     """NaN where nothing happened, so that an average over episodes can leave it out."""
     return numerator / denominator if denominator > 0 else math.nan
 
@@ -338,20 +338,20 @@ def _overall(
     cost = gpu_seconds * batch.scenario.platform.usd_per_gpu_hour / 3600
     fractions = [done / asked for done, asked in zip(served, came, strict=True) if asked > 0]
     return {
-        "latency_mean_s": _ratio(waiting, requests),
+        "latency_mean_s": ratio(waiting, requests),
         **dict(zip(LATENCIES, quantiles, strict=True)),
-        "task_latency_mean_s": _ratio(waiting + in_transit, sum(sums["arrivals"])),
-        "slo_attainment": 1 - _ratio(sum(sums["late"]), requests),
+        "task_latency_mean_s": ratio(waiting + in_transit, sum(sums["arrivals"])),
+        "slo_attainment": 1 - ratio(sum(sums["late"]), requests),
         "throughput_rps": sum(served) / span,
         "goodput_rps": sum(sums["goodput"]) / span,
         "backlog_end": sum(sums["unfinished"]),
         "unfinished": sum(sums["unfinished"]),
         "arrived": requests,
-        "gpu_utilisation": _ratio(sum(s / t for s, t in zip(served, throughput, strict=True)), gpu_seconds),
+        "gpu_utilisation": ratio(sum(s / t for s, t in zip(served, throughput, strict=True)), gpu_seconds),
         "gpu_seconds": gpu_seconds,
         "cost_usd": cost,
-        "cost_usd_per_1k": 1000 * _ratio(cost, sum(served)),
-        "fairness_jain": _ratio(sum(fractions) ** 2, len(fractions) * sum(x * x for x in fractions)),
+        "cost_usd_per_1k": 1000 * ratio(cost, sum(served)),
+        "fairness_jain": ratio(sum(fractions) ** 2, len(fractions) * sum(x * x for x in fractions)),
     }
 
 
@@ -375,9 +375,9 @@ def _per_agent(
     span = steps * dt
     return {
         name: {
-            "latency_mean_s": _ratio(sums["backlog"][i] * dt, sums["came"][i]),
+            "latency_mean_s": ratio(sums["backlog"][i] * dt, sums["came"][i]),
             **dict(zip(LATENCIES, quantiles[i], strict=True)),
-            "slo_attainment": 1 - _ratio(sums["late"][i], sums["came"][i]),
+            "slo_attainment": 1 - ratio(sums["late"][i], sums["came"][i]),
             "throughput_rps": sums["served"][i] / span,
             "goodput_rps": sums["goodput"][i] / span,
             "backlog_end": sums["unfinished"][i],

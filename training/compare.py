@@ -57,7 +57,8 @@ class CompareConfig(Overrides):
     scenario: str = "serverless"
     """A registered scenario, the path of a .toml file, or `all` registered scenarios one after another."""
     policies: tuple[str, ...] = ("static", "round-robin", "adaptive")
-    """Names of baselines, exported allocators (.npz), directories of training runs, and functions of your
+    """Names of baselines, of a cluster `spread`, `packed` and so on, with another policy below as
+    `lru+proportional-fair`; exported allocators (.npz), directories of training runs, and functions of your
     own as `module:name`; a directory that holds several seeds, runs or exported, is one policy with the
     mean over them.
 
@@ -66,7 +67,7 @@ class CompareConfig(Overrides):
     """
     reference: str | None = None
     """The policy, one of `policies`, from which paired differences of J are shown besides those from
-    `adaptive`; default: the best baseline."""
+    Algorithm 1; default: the best baseline."""
     episodes: Annotated[int, Limits(1)] = 100
     """Held-out episodes that every policy plays; of a log, at most its windows."""
     seed: Annotated[int, Limits(0, FIRST_VALIDATION_SEED, open_high=True)] = 10000

@@ -3,7 +3,7 @@
 python -m training.leaderboard --episodes 100 --seed 10000 --out runs/leaderboard
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ from typing import Annotated
 from rich.console import Console
 from rich.progress import Progress
 
-from baselines import PRIVILEGED, Policy, lower_bounds
+from baselines import PRIVILEGED, Policy, algorithm_1_of, lower_bounds
 from baselines.bounds import needs_a_fluid
 from gpualloc_env.metrics import mean_metrics
 from gpualloc_env.scenario.overrides import Overrides
@@ -59,7 +59,8 @@ class LeaderboardConfig(Overrides):
     """Registered scenarios, or paths of .toml files. A log given with `--trace` replaces the traffic of a
     single scenario; of several it goes to those that replay one."""
     policies: tuple[str, ...] = (ALL,)
-    """Names of baselines, exported allocators, and directories of training runs.
+    """Names of baselines, exported allocators, and directories of training runs, among them Algorithm 1:
+    `adaptive`, or `hierarchical` of clusters.
 
     A directory that holds several seeds, runs or exported (`seed-*.npz`), is one policy.
 
@@ -81,12 +82,9 @@ def main(config: LeaderboardConfig) -> None:
     status = status_console()
     check_limits(config)
     check_evaluation_seeds(config.seed, config.episodes)
-    policies = with_all(config.policies)
-    if "adaptive" not in named(policies):
-        raise ValueError("policies must include 'adaptive': the headroom is measured from it")
     contests = {name: contest(config, name) for name in config.scenarios}
     with staged(config.out, OWNED, mark="leaderboard.json") as directory:
-        boards = played(config, policies, contests, status)
+        boards = played(config, contests, status)
         write_json(directory / "leaderboard.json", boards_json(boards))
         write_csv(directory / "leaderboard.csv", boards)
         write_markdown(directory / "leaderboard.md", boards, config.seed)
@@ -106,14 +104,21 @@ def contest(config: LeaderboardConfig, name: str) -> tuple[Scenario, int]:
     scenario = (held_out_among_others if several else held_out_scenario)(name, config)
     if PRIVILEGED.keys() & set(config.policies):
         needs_a_fluid(scenario)
+    if algorithm_1_of(scenario) not in policies_on(scenario, config):
+        raise ValueError(
+            f"policies must include {algorithm_1_of(scenario)!r}: the headroom on {scenario.name!r} is "
+            "measured from it"
+        )
     return scenario, count_episodes(config.episodes, scenario) if scenario.varies else 1
 
 
+def policies_on(scenario: Scenario, config: LeaderboardConfig) -> dict[str, str]:
+    """The policies that are asked for on a scenario, by the names under which they appear."""
+    return named(with_all(config.policies, scenario))
+
+
 def played(
-    config: LeaderboardConfig,
-    policies: Sequence[str],
-    contests: Mapping[str, tuple[Scenario, int]],
-    status: Console,
+    config: LeaderboardConfig, contests: Mapping[str, tuple[Scenario, int]], status: Console
 ) -> dict[str, Board]:
     """Every policy on every scenario, beside the bounds of its episodes."""
     with (
@@ -121,11 +126,11 @@ def played(
         bounds_meanwhile(config, contests, progress) as bounds,
     ):
         entries = {
-            name: play(config.seed, named(policies), scenario, episodes, progress)
+            name: play(config.seed, policies_on(scenario, config), scenario, episodes, progress)
             for name, (scenario, episodes) in contests.items()
         }
         return {
-            name: Board(bounds[name].result(), entries[name], varies=scenario.varies)
+            name: Board(bounds[name].result(), entries[name], algorithm_1_of(scenario), scenario.varies)
             for name, (scenario, _) in contests.items()
         }
 

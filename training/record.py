@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import gymnasium as gym
 import numpy as np
 
-from baselines import POLICIES, PRIVILEGED, fresh, lower_bounds
+from baselines import PRIVILEGED, algorithm_1_of, fresh, is_baseline, lower_bounds, policy_for
 from gpualloc_env.doors import needed
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
@@ -53,7 +53,8 @@ def main(config: RecordConfig) -> None:
             f"policy {config.policy!r} knows the future: nothing that learns from it could do so"
         )
     policy = load_policy(config.policy, scenario)
-    policy_name = config.policy if config.policy in POLICIES else Path(config.policy.replace(":", "-")).stem
+    words = config.policy.translate(str.maketrans(":+", "--"))
+    policy_name = words if is_baseline(config.policy) else Path(words).stem
     name = config.dataset or f"gpualloc/{scenario.name}/{policy_name}-v0"
     if name in minari.list_local_datasets():
         raise ValueError(f"data set {name!r} exists; give another --dataset, or `minari delete {name}`")
@@ -62,7 +63,8 @@ def main(config: RecordConfig) -> None:
         key: str(value) if isinstance(value, Path) else value for key, value in config.changes.items()
     }
     env = minari.DataCollector(
-        gym.make("GPUAlloc-v0", scenario=config.scenario, **changes), record_infos=True
+        gym.make("GPUCluster-v0" if scenario.nodes else "GPUAlloc-v0", scenario=config.scenario, **changes),
+        record_infos=True,
     )
     for k in track(range(config.episodes), f"Recording {config.policy} on {scenario.name}", status):
         decide, truncated = fresh(policy), False
@@ -86,7 +88,8 @@ def main(config: RecordConfig) -> None:
 def reference_returns(scenario: Scenario, config: RecordConfig) -> tuple[float, float]:
     """Mean returns of Algorithm 1 and of the bound on held-out episodes."""
     held_out, episodes = held_out_scenario(config.scenario, config), config.reference_episodes
-    adaptive = rollout(POLICIES["adaptive"], held_out, episodes, 10000, record=False)
+    algorithm_1 = policy_for(algorithm_1_of(held_out), held_out)
+    adaptive = rollout(algorithm_1, held_out, episodes, 10000, record=False)
     return float(adaptive.totals["reward"].mean()), float(
         -lower_bounds(held_out, episodes, 10000, workers=1).mean() * scenario.steps
     )

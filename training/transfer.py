@@ -55,8 +55,8 @@ def main(config: TransferConfig) -> None:
     """Play every policy on the fluid twin and call by call, write the table and print it."""
     check_limits(config)
     check_evaluation_seeds(config.seed, config.episodes)
-    policies = named(with_all(config.policies))
     calls = load_scenario(config.scenario, config)
+    policies = named(with_all(config.policies, calls))
     # Constants are kept for the scenario as it is, whatever it is changed to.
     twin = fluid_twin(calls).with_key_of(fluid_twin(load_scenario(config.scenario)))
     results: dict[str, list[Array]] = {}

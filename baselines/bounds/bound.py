@@ -35,7 +35,7 @@ from baselines.bounds.calls import CallEpisode, bound_of_calls, prices_of
 from baselines.bounds.inner_linearisation import solve
 from baselines.bounds.processes import in_processes
 from baselines.bounds.programme import Programme
-from gpualloc_env.batch import Batch
+from gpualloc_env.cluster_batch import batch_of
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.shares import SLICE_TOLERANCE
 from gpualloc_env.simulation.state import AnyArray, Array
@@ -156,7 +156,7 @@ def lower_bounds(
         workers: processes that share the episodes; 1 computes here, none means one for each core.
         progress: called with the number of episodes done after each of them.
     """
-    batch = Batch(scenario, episodes)
+    batch = batch_of(scenario, episodes)
     batch.seed(seed)
     batch.reset()
     agents = [batch.agents[b].copy() for b in range(episodes)]

@@ -15,6 +15,17 @@ All tasks of the episode are known. The bound is the larger of two, each of whic
   programme of `baselines.bounds.programme` with what waits priced at the end of each step.
 
 Late calls and shares below the minima are not charged, and reallocation and loading cost nothing.
+
+In a cluster of K GPUs at speeds v_k memory, hops and what leaving costs are left out besides. Let v be the
+greatest speed and V the sum of all:
+
+- Alone: every call has the fastest GPU to itself, at which time and bill are both the least: its a, c and e
+  are divided by v, and a share is at most one of one GPU.
+- Fluid: the instances of an agent do Σ_k v_k f(g_k) of its work a second. f is concave, so by Jensen's
+  inequality that is at most V f(y), where y = Σ_k v_k g_k / V; the agents' y sum to at most 1, since the
+  shares of each GPU do, and none is above the largest share. The bill is that of Σ_k g_k ≥ y V/v GPUs. So
+  the GPUs are one of speed V, of which a second costs V/v times as much. What an instance that leaves has
+  lost is done again, and only the farthest that a call has come counts as work done.
 """
 
 from typing import Any, NamedTuple
@@ -55,14 +66,27 @@ def prices_of(scenario: Scenario, episode: Any, agents: AnyArray) -> Prices:
     return Prices(
         call=weights.latency * episode["per_weighted_rate"] * agents["weight"],
         task=float(weights.task * episode["per_task_rate"]),
-        gpu=weights.cost / scenario.platform.gpus,
+        gpu=weights.cost / (scenario.num_gpus or scenario.platform.gpus),
         finished=float(weights.throughput * episode["per_total_rate"]),
     )
 
 
 def bound_of_calls(scenario: Scenario, episode: CallEpisode) -> float:
     """A lower bound on the objective J of an episode whose agents serve calls, for every policy."""
-    return max(alone(scenario, episode), fluid(scenario, episode))
+    fastest = max((node.speed for node in scenario.nodes), default=1.0)
+    together = scenario.capacity if scenario.nodes else 1.0
+    return max(
+        alone(scenario, at_speed(episode, fastest)),
+        fluid(scenario, at_speed(episode, together, together / fastest)),
+    )
+
+
+def at_speed(episode: CallEpisode, speed: float, price: float = 1.0) -> CallEpisode:
+    """The same episode on a GPU of another speed, a second of which costs so many times as much."""
+    agents, prices = episode.agents.copy(), episode.prices
+    for name in ("iteration", "iteration_per_call", "prefill_per_token"):
+        agents[name] /= speed
+    return CallEpisode(episode.tasks, prices._replace(gpu=prices.gpu * price), agents)
 
 
 def speed(share: Array | float, kappa: Array) -> Array:
@@ -138,6 +162,7 @@ def fluid(scenario: Scenario, episode: CallEpisode) -> float:
     tasks, prices, agents = episode
     steps, dt, count = scenario.steps, scenario.dt, len(agents)
     most, platform, agent = most_share(scenario), scenario.platform, tasks.agent
+    gpus = 1.0 if scenario.nodes else platform.gpus
     full = agents["iteration"] / agents["max_batch"] + agents["iteration_per_call"]
     work = agents["prefill_per_token"][agent] * tasks.prompt + (tasks.output - 1) * full[agent]
     # On more than one GPU prefill is faster than f(g), by at most g/f(g) at the largest share.
@@ -166,7 +191,7 @@ def fluid(scenario: Scenario, episode: CallEpisode) -> float:
         short=np.zeros((steps, count)),
         routing=np.zeros((0, 0)),
         price=prices.gpu * dt,
-        gpus=platform.gpus * (1 + SLICE_TOLERANCE if platform.slice else 1),
+        gpus=gpus * (1 + SLICE_TOLERANCE if platform.slice else 1),
         max_share=most,
     )
     # What comes within a step waits only from then on.

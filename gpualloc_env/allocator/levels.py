@@ -7,23 +7,18 @@ import numpy as np
 
 from gpualloc_env.compiled import compiled
 from gpualloc_env.simulation.observation import View
-from gpualloc_env.simulation.placement import ClusterView
+from gpualloc_env.simulation.placement import ROWS, ClusterView
 from gpualloc_env.simulation.state import AnyArray, Array
 
 Policy = Callable[[View], Array]
 """A policy of one GPU: reads a view of (B, N) arrays, returns fractions of the GPU of the same shape."""
-_HARDWARE = ("node", "memory_mb", "speed")
 
 
 def batched(view: ClusterView) -> ClusterView:
     """A view of one environment as one of a batch of one; a batch's own as it is."""
     if view.share.ndim == 3:
         return view
-    rows = {
-        name: values[None]
-        for name, values in view._asdict().items()
-        if isinstance(values, np.ndarray) and name not in _HARDWARE
-    }
+    rows = {name: getattr(view, name)[None] for name in ROWS}
     return view._replace(agents=View._make(_rows(view.agents)), **rows)
 
 

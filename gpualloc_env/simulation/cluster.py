@@ -119,7 +119,10 @@ def dispatch(place: Place, c: int, time: float) -> None:
         return
     s = call.agent * place.gpus.shape[0] + k
     counts.dispatched += 1.0
-    counts.hot_calls += 1.0 if place.instances[s].loading <= time - place.start + CLOCK_TOLERANCE else 0.0
+    if place.instances[s].loading <= time - place.start + CLOCK_TOLERANCE:
+        counts.hot_calls += 1.0
+    else:
+        counts.woken_calls += place.instances[s].woken
     if is_far(place, c, k):
         counts.hops += 1.0
         hop = place.rules[0].hop_s + place.rules[0].hop_s_per_token * call.prompt
@@ -170,7 +173,8 @@ def allot(place: Place, world: World, requested: AnyArray, k: int, t: int) -> No
 def clear(counts: Any) -> None:
     """Set counts to nothing."""
     counts.refused = counts.cold_starts = counts.wakes = counts.evictions = counts.hops = 0.0
-    counts.hot_calls = counts.dispatched = counts.usd = 0.0
+    counts.hot_calls = counts.woken_calls = counts.dispatched = counts.usd = 0.0
+    counts.gpu_mb = counts.host_mb = 0.0
 
 
 @inlined
@@ -182,8 +186,11 @@ def add(counts: Any, totals: Any) -> None:
     totals.evictions += counts.evictions
     totals.hops += counts.hops
     totals.hot_calls += counts.hot_calls
+    totals.woken_calls += counts.woken_calls
     totals.dispatched += counts.dispatched
     totals.usd += counts.usd
+    totals.gpu_mb += counts.gpu_mb
+    totals.host_mb += counts.host_mb
 
 
 @inlined
@@ -284,7 +291,7 @@ def survey(place: Place, world: World, b: int, i: int) -> None:
 @called
 def survey_memory(place: Place) -> None:
     """Write what is free on each GPU and its node, and what is given of it."""
-    gpus = place.gpus.shape[0]
+    gpus, counts = place.gpus.shape[0], place.counts[0]
     for k in range(gpus):
         memory, taken = place.memory[k], 0.0
         memory.given = 0.0
@@ -293,10 +300,13 @@ def survey_memory(place: Place) -> None:
             memory.given += instance.share
             taken += place.agents[i].need_mb if instance.resident > 0.0 else 0.0
         memory.free_mb = place.gpus[k].memory_mb - taken
+        counts.gpu_mb += taken
         if k > 0 and place.gpus[k].node == place.gpus[k - 1].node:
             memory.host_free_mb = place.memory[k - 1].host_free_mb
         else:
-            memory.host_free_mb = place.gpus[k].host_memory_mb - host_memory_taken(place, k)
+            asleep = host_memory_taken(place, k)
+            memory.host_free_mb = place.gpus[k].host_memory_mb - asleep
+            counts.host_mb += asleep
 
 
 @compiled
@@ -364,10 +374,10 @@ def step(
             play(place, begin)
             for i in range(place.agents.shape[0]):
                 write_agent(place, world, b, i, t)
-            add(cluster.counts[b], cluster.totals[b])
             age_instances(place, dt, t + 1)
             conclude(place, world, b, own, t)
             survey_memory(place)
+            add(cluster.counts[b], cluster.totals[b])
             for i in range(place.agents.shape[0]):
                 look(place, world, b, i, t)
                 survey(place, world, b, i)

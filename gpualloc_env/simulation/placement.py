@@ -84,6 +84,13 @@ class ClusterView(NamedTuple):
     keep_alive_s: float  # [s]
 
 
+ROWS = (
+    *("held", "need_mb", "model_mb", "share", "resident", "asleep", "loading", "idle", "calls", "running"),
+    *("kv_used", "free_mb", "host_free_mb"),
+)
+"""Fields of a `ClusterView` whose arrays have a row for each environment, beside those of `agents`."""
+
+
 @inlined
 def encode_instance(instance: Any, per_patience: float, row: Any) -> None:
     """Write an instance's row of the observation, from INSTANCE and 1 / the time after which it leaves."""
@@ -147,7 +154,6 @@ def cluster_view_of(world: World, service: Service, cluster: Cluster) -> Cluster
 
 def one_view(view: ClusterView, world: World, b: int) -> ClusterView:
     """Of a view of B environments that of environment b."""
-    hardware = {"agents", "node", "memory_mb", "speed", "sleep_after_s", "keep_alive_s"}
     own = world.agents[b if len(world.agents) > 1 else 0]
-    rows = {name: getattr(view, name)[b] for name in ClusterView._fields if name not in hardware}
+    rows = {name: getattr(view, name)[b] for name in ROWS}
     return view._replace(agents=view_of(world.state[b], own, world.settings), **rows)

@@ -51,6 +51,7 @@ INSTANCE = np.dtype(
         ("delay", np.float64),
         ("reallocated", np.float64),
         ("cold_start", np.float64),
+        ("woken", np.float64),  # 1 where its model slept on its node when it was admitted
     ]
 )
 
@@ -79,8 +80,11 @@ COUNTS = np.dtype(
         ("hops", np.float64),  # calls that went to another node
         # Not in `info`: what the metrics of an episode need besides.
         ("hot_calls", np.float64),  # calls dispatched to an instance that had nothing left to load
+        ("woken_calls", np.float64),  # calls dispatched to one whose model was waking
         ("dispatched", np.float64),  # calls dispatched at all; those that come back count again
         ("usd", np.float64),  # [$] of the shares
+        ("gpu_mb", np.float64),  # [MB] that residents take at the end of a step
+        ("host_mb", np.float64),  # [MB] that sleeping models take then
     ]
 )
 EVENTS = ("refused", "cold_starts", "wakes", "evictions", "hops")
@@ -210,10 +214,10 @@ def admit(place: Place, i: int, k: int) -> None:
     instance.resident = 1.0
     if copy.asleep == 1:
         copy.asleep = 0
-        instance.loading = wake_time(place, i)
+        instance.loading, instance.woken = wake_time(place, i), 1.0
         counts.wakes += 1.0
     else:
-        instance.loading = place.agents[i].cold_start
+        instance.loading, instance.woken = place.agents[i].cold_start, 0.0
         counts.cold_starts += 1.0
 
 
@@ -251,7 +255,7 @@ def settle_at_reset(place: Place, warm: bool) -> None:
     for s in range(place.instances.shape[0]):
         instance = place.instances[s]
         instance.share = instance.resident = instance.loading = instance.idle = 0.0
-        instance.delay = instance.reallocated = instance.cold_start = 0.0
+        instance.delay = instance.reallocated = instance.cold_start = instance.woken = 0.0
     for copy in range(place.hosts.shape[0]):
         place.hosts[copy].asleep = place.hosts[copy].since = 0
         place.hosts[copy].idle = 0.0

@@ -11,6 +11,7 @@ import numpy as np
 
 from gpualloc_env.evaluation import OwnPolicy, sees_view
 from gpualloc_env.simulation.observation import ARRAY_FIELDS, View, observe
+from gpualloc_env.simulation.placement import ROWS, ClusterView
 from gpualloc_env.simulation.state import Array
 
 
@@ -24,21 +25,24 @@ class OneByOne:
 
     def __init__(self, function: OwnPolicy) -> None:
         """Take a function that `gpualloc_env.evaluate` takes."""
-        self._function, self._reads_view = function, sees_view(function)
+        self._function, self.reads_view = function, sees_view(function)
         self._rows: list[OwnPolicy] = []
 
     def fresh(self) -> "OneByOne":
         """The same policy, remembering nothing."""
         return OneByOne(self._function)
 
-    def __call__(self, view: View) -> Array:
-        """Fractions of the platform of the same shape as the arrays of the view, (N,) or (B, N)."""
-        count = 1 if view.queue.ndim == 1 else len(view.queue)
-        self._rows = self._rows or [deepcopy(self._function) for _ in range(count)]
-        shares = np.empty(np.shape(view.queue))
-        for row, decide in zip(np.ndindex(view.queue.shape[:-1]), self._rows, strict=True):
-            own = view._replace(**{name: getattr(view, name)[row] for name in ARRAY_FIELDS})
-            shares[row] = decide(own if self._reads_view else observe(own))
+    def __call__(self, view: View | ClusterView) -> Array:
+        """Fractions of the platform, or of each GPU of a cluster, shaped as the shares of the view."""
+        agents = view if isinstance(view, View) else view.agents
+        rows = list(np.ndindex(agents.queue.shape[:-1]))
+        self._rows = self._rows or [deepcopy(self._function) for _ in rows]
+        shares = np.empty(np.shape(view.share))
+        for row, decide in zip(rows, self._rows, strict=True):
+            own = agents._replace(**{name: getattr(agents, name)[row] for name in ARRAY_FIELDS})
+            if isinstance(view, ClusterView):
+                own = view._replace(agents=own, **{name: getattr(view, name)[row] for name in ROWS})
+            shares[row] = decide(observe(own) if isinstance(own, View) and not self.reads_view else own)
         return shares
 
 

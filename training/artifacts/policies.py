@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from baselines import POLICIES, PRIVILEGED, Policy, policy_for
+from baselines import DEFAULTS, PRIVILEGED, Policy, baselines_of, is_baseline, policy_for
 from gpualloc_env.allocator.allocator import Allocator
 from gpualloc_env.allocator.file import read
 from gpualloc_env.listing import listed
@@ -20,7 +20,7 @@ from training.learning.action_transform import ActionTransform
 
 
 class AgentsError(ValueError):
-    """A policy that was trained for other agents than a scenario has."""
+    """A policy that was made for other agents than a scenario has, or for the other kind of scenario."""
 
 
 EXPORTED = (".npz",)
@@ -30,7 +30,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def load_policy(name: str, scenario: Scenario) -> Policy:
-    """Return the policy of a name in `POLICIES`, of an exported file, or of a run directory.
+    """Return the baseline of a name, see `policy_for`, or that of an exported file or a run directory.
 
     A baseline has the constants that were tuned for the scenario, where there are some.
 
@@ -39,13 +39,13 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
 
     Raises:
         ValueError: no such policy, an incomplete run, or a file that holds no allocator.
-        AgentsError: an allocator that was trained for other agents.
+        AgentsError: a policy for other agents, or for the other kind of scenario.
         OSError: the file cannot be read.
     """
-    if name in POLICIES:
-        return policy_for(name, scenario.key)
+    if is_baseline(name):
+        return _baseline(name, scenario)
     if is_own(name):
-        return own_policy(name)
+        return _own(name, scenario)
     if name in PRIVILEGED:
         raise ValueError(f"{name!r} knows the future: it is made for a set of episodes, not for a scenario")
     name = located(name)
@@ -54,12 +54,14 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
     directory = Path(name)
     if not directory.is_dir():
         raise ValueError(
-            f"unknown policy {name!r}; give one of {', '.join(POLICIES)}, an exported allocator "
-            f"({' or '.join(EXPORTED)}), the directory of a training run, or your own function as module:name"
+            f"unknown policy {name!r}; give one of {', '.join(baselines_of(scenario))}, an exported "
+            f"allocator ({' or '.join(EXPORTED)}), the directory of a training run, or your own function as "
+            "module:name"
         )
     for file in (MODEL, TRANSFORM):
         if not (directory / file).is_file():
             raise ValueError(f"{directory} holds no finished training run: {file} is missing; train it first")
+    _check_pool(name, scenario)
     from stable_baselines3 import PPO
 
     from training.learning.trained_network import NETWORKS, decider_of, learned_policy
@@ -78,6 +80,27 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
     return learned_policy(decider_of(model, replace(transform, num_agents=count)))
 
 
+def _baseline(name: str, scenario: Scenario) -> Policy:
+    try:
+        return policy_for(name, scenario)
+    except KeyError:
+        kinds = ("one pool of GPUs", "nodes") if scenario.nodes else ("clusters", "one pool of GPUs")
+        raise AgentsError(
+            f"policy {name!r} is one for {kinds[0]}, and scenario {scenario.name!r} has {kinds[1]}; give "
+            f"some of {', '.join(baselines_of(scenario))}"
+        ) from None
+
+
+def _own(name: str, scenario: Scenario) -> Policy:
+    policy = own_policy(name)
+    if scenario.nodes and not policy.reads_view:
+        raise AgentsError(
+            f"policy {name!r} reads the observation, which no cluster hands to it here; name its "
+            "argument `view`, and read the ClusterView"
+        )
+    return policy
+
+
 def located(name: str) -> str:
     """The path of a policy: that of a pretrained one, also where its folder is not at hand."""
     kept = PRETRAINED / name.removeprefix("training/pretrained/")
@@ -86,6 +109,7 @@ def located(name: str) -> str:
 
 def _exported(name: str, scenario: Scenario) -> Policy:
     manifest, _ = read(name)
+    _check_pool(name, scenario)
     if not manifest.serves_any_number and manifest.agents != scenario.agent_names:
         raise AgentsError(
             f"{name} was trained for the agents {listed(manifest.agents)}, scenario {scenario.name!r} "
@@ -103,12 +127,20 @@ def kind_of(name: str) -> Kind:
     """How a policy decides, by its name, file or directory."""
     if name in PRIVILEGED:
         return "privileged"
-    return "online" if name in POLICIES or is_own(name) else "learned"
+    return "online" if is_baseline(name) or is_own(name) else "learned"
 
 
 def read_transform(directory: Path) -> ActionTransform:
     """From the actions of a run's model to shares."""
     return ActionTransform(**json.loads((directory / TRANSFORM).read_text(encoding="utf-8")))
+
+
+def _check_pool(name: str, scenario: Scenario) -> None:
+    if scenario.nodes:
+        raise AgentsError(
+            f"{name} was trained for one pool of GPUs, and scenario {scenario.name!r} has nodes; give some "
+            f"of {', '.join(baselines_of(scenario))}"
+        )
 
 
 def _check_agents(name: str, trained: int, scenario: Scenario) -> None:
@@ -126,7 +158,7 @@ def load_policies(name: str, scenario: Scenario) -> list[Policy]:
     Raises as `load_policy` does.
     """
     place = Path(located(name))
-    seeds = [] if name in POLICIES else seed_runs(place) or sorted(place.glob("seed-*.npz"))
+    seeds = [] if is_baseline(name) else seed_runs(place) or sorted(place.glob("seed-*.npz"))
     return [load_policy(str(seed), scenario) for seed in seeds] or [load_policy(name, scenario)]
 
 
@@ -139,9 +171,9 @@ ALL = "all"
 """In the place of names: every baseline."""
 
 
-def with_all(policies: Sequence[str]) -> list[str]:
-    """The policies that were asked for, every baseline in the place of `all`."""
-    return [each for given in policies for each in (POLICIES if given == ALL else [given])]
+def with_all(policies: Sequence[str], scenario: Scenario) -> list[str]:
+    """The policies that were asked for, every baseline of a scenario in the place of `all`."""
+    return [each for given in policies for each in (baselines_of(scenario) if given == ALL else [given])]
 
 
 def named(policies: Sequence[str], scenario: str = "") -> dict[str, str]:
@@ -160,8 +192,8 @@ def named(policies: Sequence[str], scenario: str = "") -> dict[str, str]:
         ValueError: no policy, or one that is given twice.
     """
     if not policies:
-        raise ValueError(f"no policies to compare; give some of {', '.join(POLICIES)}, or run directories")
-    known = {*POLICIES, *PRIVILEGED, *filter(is_own, policies)}
+        raise ValueError(f"no policies to compare; give some of {', '.join(DEFAULTS)}, or run directories")
+    known = {*DEFAULTS, *PRIVILEGED, *(each for each in policies if is_own(each) or is_baseline(each))}
     parts = [(given,) if given in known else Path(given).resolve().parts for given in policies]
     for given, count in zip(policies, (parts.count(path) for path in parts), strict=True):
         if count > 1:

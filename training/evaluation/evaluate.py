@@ -9,6 +9,7 @@ import numpy as np
 
 from baselines import Policy, fresh
 from gpualloc_env.batch import Batch
+from gpualloc_env.cluster_batch import batch_of
 from gpualloc_env.metrics import Metrics, episode_metrics, mean_metrics
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import OUTCOME, AnyArray, Array
@@ -112,7 +113,7 @@ def rollout(policy: Policy, scenario: Scenario, episodes: int, seed: int, *, rec
         record: keep every step, as metrics need it; without it only the objective can be read.
     """
     policy = fresh(policy)
-    batch = Batch(scenario, episodes, record=record)
+    batch = batch_of(scenario, episodes, record=record)
     batch.seed(seed)
     batch.reset()
     for _ in range(scenario.steps):

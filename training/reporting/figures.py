@@ -424,7 +424,8 @@ def shares_over_time(page: Page, top: float, order: Sequence[Evaluation], seed: 
         layers = [values[window, own].sum(axis=1) for own in members.values()]
         layers = [np.append(layer, layer[-1]) for layer in layers]
         axes.stackplot(edges, layers, colors=colours, step="post", linewidth=0)
-        highest = scenario.platform.gpus if k else max(float(demand[window].sum(axis=1).max()), 1e-9)
+        gpus = scenario.num_gpus or scenario.platform.gpus
+        highest = gpus if k else max(float(demand[window].sum(axis=1).max()), 1e-9)
         axes.set(xlim=(edges[0], edges[-1]), ylim=(0, highest))
         axes.yaxis.tick_right()
         axes.set_yticks([highest], [f"{highest:.3g}"])

@@ -20,6 +20,7 @@ from training.evaluation.verdicts import (
     headroom_closed,
     verdict,
 )
+from training.reporting.measures import MET, cells
 from training.reporting.report import estimate_cell, markdown_table, number
 
 CSV_METRICS = ("latency_p95_s", "cost_usd", "slo_attainment")
@@ -47,12 +48,15 @@ class Row:
 class Board:
     """One scenario: the bound of each of its episodes, and what every policy did on them."""
 
-    def __init__(self, bounds: Array, entries: Sequence[Entry], *, varies: bool = True) -> None:
-        """Keep the (E,) bounds and the entries, of which one is `adaptive`.
+    def __init__(
+        self, bounds: Array, entries: Sequence[Entry], algorithm_1: str = "adaptive", varies: bool = True
+    ) -> None:
+        """Keep the (E,) bounds and the entries, of which one is the paper's Algorithm 1.
 
         Args:
             bounds: of the episodes.
             entries: of the policies.
+            algorithm_1: the name of that entry.
             varies: whether episodes differ by chance; where all are alike one of them says everything.
 
         Raises:
@@ -69,7 +73,7 @@ class Board:
         self.bounds, self.varies = bounds, varies
         self.entries = list(entries)
         self.bound = float(bounds.mean())
-        self.adaptive = next(entry for entry in entries if entry.name == "adaptive")
+        self.adaptive = next(entry for entry in entries if entry.name == algorithm_1)
         self.best_baseline = best_online(entries)
         references = {self.adaptive.name, self.best_baseline.name}
         self.comparisons = sum(entry.name != name for entry in entries for name in references)
@@ -141,7 +145,8 @@ def rows_by_scenario(boards: Mapping[str, Board]) -> dict[str, list[dict[str, st
                 "p95\n[s]": number(row.entry.metrics["latency_p95_s"], ".3f"),
                 "cost\n[$]": number(row.entry.metrics["cost_usd"], ".4f"),
                 "within\nSLO [%]": number(100 * row.entry.metrics["slo_attainment"], ".1f"),
-                "against\nadaptive": row.against_adaptive,
+                **cells(MET if "hot_calls" in row.entry.metrics else (), row.entry.metrics),
+                f"against\n{board.adaptive.label}": row.against_adaptive,
                 f"against\n{board.best_baseline.label}": row.against_best_baseline,
             }
             for rank, row in enumerate(board.rows, start=1)

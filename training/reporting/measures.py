@@ -1,9 +1,11 @@
 """What tables, figures and TensorBoard show of an evaluation, and in which units."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from gpualloc_env.metrics import Metrics
 from gpualloc_env.scenario.scenario import Scenario
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.statistics import Estimate, interval
@@ -55,6 +57,29 @@ TASK_P95 = Measure("task_latency_p95_s", "task p95", "s", form=".2f")
 TASK_SLO = Measure("task_slo_attainment", "tasks in SLO", "%", 100.0, ".1f", higher_is_better=True)
 TTFT = Measure("ttft_p95_s", "TTFT p95", "s")
 TPOT = Measure("tpot_mean_s", "TPOT mean", "ms/token", 1000.0, ".1f")
+
+
+MET = (
+    Measure("hot_calls", "hot calls", "%", 100.0, ".1f", higher_is_better=True),
+    Measure("woken_calls", "woken calls", "%", 100.0, ".1f"),
+    Measure("cold_calls", "cold calls", "%", 100.0, ".2f"),
+)
+"""What the calls of a cluster met: an instance that was loaded, was waking or was starting cold."""
+STOOD = (
+    Measure("cold_starts", "cold starts", "an episode", form=".1f"),
+    Measure("wakes", "wakes", "an episode", form=".1f"),
+    Measure("evictions", "evictions", "an episode", form=".1f"),
+    Measure("refused", "refused", "an episode", form=".1f"),
+    Measure("hops", "hops", "an episode", form=".1f"),
+    Measure("gpu_memory_held", "GPU memory held", "%", 100.0, ".1f"),
+    Measure("host_memory_held", "host memory held", "%", 100.0, ".1f"),
+)
+"""What became of the instances of a cluster, and the memory that they took."""
+
+
+def cells(shown: Sequence[Measure], metrics: Metrics) -> dict[str, str]:
+    """Means of metrics as a table shows them, by the headers of their columns."""
+    return {f"{each.name}\n[{each.unit}]": each.cell(each.scale * metrics[each.metric]) for each in shown}
 
 
 def measures(scenario: Scenario) -> tuple[Measure, ...]:

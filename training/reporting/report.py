@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from baselines import algorithm_1_of
 from gpualloc_env.metrics import Metrics, mean_metrics
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.held_out import episodes_called
 from training.evaluation.statistics import Estimate, defined, interval
 from training.evaluation.verdicts import difference
-from training.reporting.measures import UNDEFINED, measures
+from training.reporting.measures import MET, STOOD, UNDEFINED, cells, measures
 
 Summary = dict[str, Any]
 TERMINAL_WIDTH = 80
@@ -45,7 +46,8 @@ def references(evaluations: Sequence[Evaluation], chosen: str | None = None) -> 
     """
     online = [each for each in evaluations if each.kind == "online"]
     asked = [each for each in evaluations if each.policy == chosen] or [best(online or evaluations)]
-    return asked + [each for each in evaluations if each.policy == "adaptive" and each not in asked]
+    algorithm_1 = algorithm_1_of(asked[0].scenario)
+    return asked + [each for each in evaluations if each.policy == algorithm_1 and each not in asked]
 
 
 def objective(evaluation: Evaluation) -> Estimate:
@@ -119,6 +121,7 @@ def tables(evaluations: Sequence[Evaluation], chosen: str | None = None) -> dict
     apart = {each.label: paired(evaluations, each) for each in references(evaluations, chosen)}
     results: list[dict[str, str]] = []
     estimators: list[dict[str, str]] = []
+    tiers: list[dict[str, str]] = []
     for evaluation in order:
         mean = mean_metrics(evaluation.metrics)
         key = {"#": rank[evaluation.policy], "policy": evaluation.label}
@@ -126,9 +129,7 @@ def tables(evaluations: Sequence[Evaluation], chosen: str | None = None) -> dict
         for name, differences in apart.items():
             own = "" if name == evaluation.label else estimate_cell(differences[evaluation.policy], "+")
             row[f"J − J of {name}\n[paired interval]"] = own
-        for each in measures(scenario):
-            row[f"{each.name}\n[{each.unit}]"] = each.cell(each.scale * mean[each.metric])
-        results.append(row)
+        results.append(row | cells(measures(scenario), mean))
         estimators.append(
             {
                 **key,
@@ -139,6 +140,8 @@ def tables(evaluations: Sequence[Evaluation], chosen: str | None = None) -> dict
                 "std dev\n[s]": number(mean["paper_latency_std_s"], ".2f"),
             }
         )
+        if scenario.nodes:
+            tiers.append(key | cells((*MET, *STOOD), mean))
     count = len(order[0].metrics)
     title = f"{scenario.name}: {count} {episodes_called(scenario, count)}, best J (lowest) first"
     if any(value.endswith("=") for value in rank.values()):
@@ -146,6 +149,8 @@ def tables(evaluations: Sequence[Evaluation], chosen: str | None = None) -> dict
     shown = {title: results}
     if scenario.service == "fluid":
         shown["The paper's own estimators beside what was measured"] = estimators
+    if tiers:
+        shown["What calls met, and what stood where"] = tiers
     return shown
 
 

@@ -123,6 +123,24 @@ def test_a_share_that_finds_no_memory_is_refused_and_nobody_leaves_or_gets_it():
     assert batch.shown.share[0].tolist() == [[0.5], [0], [0]]
 
 
+def test_calls_meet_what_is_loaded_waking_or_starting_cold_and_memory_is_measured():
+    agents = [model("loaded", 60), model("asleep", 50), model("gone", 70)]
+    platform = Platform(container_start_s=2, load_mb_per_s=40, wake_s=0.5, wake_mb_per_s=80)
+    scenario = cluster_of(*agents, nodes=(node(host_memory_mb=115),), platform=platform)
+    calls = [(time, [(i, 0, 1, 1, 0)]) for i, time in enumerate((0.1, 1.1, 4.1))]
+    batch = replayed_cluster(scenario, tasks_of(*calls))
+    assert held(batch) == [[0]] and sleeping(batch) == [[1]]
+    for t in range(10):
+        now = 0 if t < 1 else 1 if t < 4 else 2
+        batch.step([[[float(i == now)] for i in range(3)]])
+    metrics = episode_metrics(batch, 0)
+    met = [metrics[f"{each}_calls"] for each in ("hot", "woken", "cold")]
+    assert met == pytest.approx([1 / 3] * 3) and (metrics["wakes"], metrics["cold_starts"]) == (1, 1)
+    # For 1, 3 and 6 steps 60, 50 and 70 of 100 MB on the GPU, and 50, 60 and 110 of 115 on the host.
+    assert metrics["gpu_memory_held"] == pytest.approx(0.63)
+    assert metrics["host_memory_held"] == pytest.approx(89 / 115)
+
+
 TIERS = Platform(
     container_start_s=2, load_mb_per_s=40, wake_s=0.5, wake_mb_per_s=80, sleep_after_s=2, keep_alive_s=4
 )
