@@ -109,25 +109,31 @@ class BatchRows(JointRows):
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if dones.any():
             for k in np.flatnonzero(dones):
-                infos[k] = self._summary(int(k))
+                infos[k] = episode_summary(batch, int(k), batch.observation[k], self._held[k])
             batch.reset(dones)
             self._held[dones] = 0.0
         return batch.observation, rewards, dones, infos
 
-    def _summary(self, k: int) -> dict[str, Any]:
-        """What the learner and its log need to know of an episode that has just ended."""
-        steps = self._batch.scenario.steps
-        sums = self._batch.totals[k]
-        total = float(sums["reward"])
-        shares = self._held[k] / steps
-        return {
-            "terminal_observation": self._batch.observation[k],
-            "TimeLimit.truncated": True,
-            "episode": {"r": total, "l": steps, "t": 0.0},
-            "objective": -total / steps,
-            "terms": {name: float(sums[name]) / steps for name in TERMS},
-            "shares": dict(zip(self._batch.scenario.agent_names, shares.tolist(), strict=True)),
-        }
+
+def episode_summary(batch: Batch, k: int, last: AnyArray, held: Array) -> dict[str, Any]:
+    """What the learner and its log need to know of an episode of environment k that has just ended.
+
+    Args:
+        batch: the environments.
+        k: which of them.
+        last: what is observed after the episode.
+        held: sums over the steps of the shares held, (N,) [GPU].
+    """
+    steps, sums = batch.scenario.steps, batch.totals[k]
+    total = float(sums["reward"])
+    return {
+        "terminal_observation": last,
+        "TimeLimit.truncated": True,
+        "episode": {"r": total, "l": steps, "t": 0.0},
+        "objective": -total / steps,
+        "terms": {name: float(sums[name]) / steps for name in TERMS},
+        "shares": dict(zip(batch.scenario.agent_names, (held / steps).tolist(), strict=True)),
+    }
 
 
 def sb3_vec_env(

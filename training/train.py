@@ -38,10 +38,11 @@ from training.files.run_directory import (
     check_claim,
     claimed,
 )
-from training.learning.action_transform import ActionTransform
+from training.learning.action_transform import ActionTransform, Transform
 from training.learning.allocator_policy import AllocatorPolicy
 from training.learning.callbacks import Boundaries, CriticFirst, EpisodeLog
 from training.learning.checkpoint import load, restore, save
+from training.learning.cluster_vec_env import ClusterVecEnv
 from training.learning.curves import Curves
 from training.learning.defaults import default_settings
 from training.learning.domain_randomisation import DomainVecEnv, variants
@@ -264,7 +265,7 @@ def take_weights(model: PPO, run: Path) -> None:
         raise ValueError(f"{run} holds another network; give its --allocator and --hidden too") from None
 
 
-def make_learner(config: TrainConfig, scenario: Scenario) -> tuple[PPO, ActionTransform]:
+def make_learner(config: TrainConfig, scenario: Scenario) -> tuple[PPO, Transform]:
     """A fresh learner in its environments, and what makes shares of its actions."""
     transform = make_transform(config, scenario)
     env = make_environments(config, scenario, transform)
@@ -274,20 +275,25 @@ def make_learner(config: TrainConfig, scenario: Scenario) -> tuple[PPO, ActionTr
     return model, transform
 
 
-def make_environments(config: TrainConfig, scenario: Scenario, transform: ActionTransform) -> DomainVecEnv:
+def make_environments(config: TrainConfig, scenario: Scenario, transform: Transform) -> DomainVecEnv:
     """Environments beside their twins, of the scenarios or of variants of them."""
     scenarios = played(config, scenario)
     each = config.num_envs // (config.domains * len(scenarios))
     return DomainVecEnv(
         [
-            PairedVecEnv(
-                BatchVecEnv(variant, each, FIRST_TRAINING_SEED, transform),
-                policy_for("receding-horizon", variant.key),
-            )
+            paired(variant, each, transform)
             for one in scenarios
             for variant in variants(one, config.domains, config.seed)
         ]
     )
+
+
+def paired(scenario: Scenario, num_envs: int, transform: Transform) -> PairedVecEnv | ClusterVecEnv:
+    """Environments beside twins in which the baseline that the allocator corrects decides."""
+    if isinstance(transform, ActionTransform):
+        reference = policy_for("receding-horizon", scenario)
+        return PairedVecEnv(BatchVecEnv(scenario, num_envs, FIRST_TRAINING_SEED, transform), reference)
+    return ClusterVecEnv(scenario, num_envs, FIRST_TRAINING_SEED, transform, policy_for("demand", scenario))
 
 
 def played(config: TrainConfig, scenario: Scenario) -> list[Scenario]:
@@ -308,9 +314,14 @@ def played(config: TrainConfig, scenario: Scenario) -> list[Scenario]:
     return [scenario, *others]
 
 
-def make_transform(config: TrainConfig, scenario: Scenario) -> ActionTransform:
+def rows_of(scenario: Scenario) -> int:
+    """Rows of the observation: N agents, in a cluster N K instances."""
+    return len(scenario.agents) * max(1, scenario.num_gpus)
+
+
+def make_transform(config: TrainConfig, scenario: Scenario) -> Transform:
     """From the allocator's actions to shares."""
-    return kind_of(config.allocator).transform(len(scenario.agents), scenario.key)
+    return kind_of(config.allocator).transform(rows_of(scenario), scenario.key)
 
 
 def make_ppo(config: TrainConfig, env: VecNormalize) -> PPO:
@@ -340,6 +351,17 @@ def make_ppo(config: TrainConfig, env: VecNormalize) -> PPO:
     )
 
 
+def check_kind(config: TrainConfig, scenario: Scenario) -> None:
+    """Refuse an allocator of one pool of GPUs for a cluster, and the other way round."""
+    if kind_of(config.allocator).of_clusters != bool(scenario.nodes):
+        known = [name for name, kind in KINDS.items() if kind.of_clusters == bool(scenario.nodes)]
+        where = "nodes" if scenario.nodes else "one pool of GPUs"
+        raise ValueError(
+            f"scenario {scenario.name!r} has {where}, and allocator {config.allocator!r} is not for such; "
+            f"give --allocator {' or '.join(known)}"
+        )
+
+
 def check(config: TrainConfig, scenario: Scenario) -> None:
     """Refuse what would fail later, before anything is made."""
     check_limits(config)
@@ -349,6 +371,7 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
         raise ValueError("patience counts validations; give a validate_every above 0 with it")
     if config.seeds > 1 and (config.out / CONFIG).exists():
         raise ValueError(f"{config.out} holds a single run; give another --out for {config.seeds} seeds")
+    check_kind(config, scenario)
     domains = config.domains * len(played(config, scenario))
     check_run_seeds(config.seed, config.seeds, config.num_envs, domains)
     if config.num_envs % domains:
@@ -361,7 +384,7 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
             f"got {config.batch_size}"
         )
     # float32 twice: as played, and shuffled for the updates.
-    needed = 8 * rollout_size(config) * len(scenario.agents) * len(OBSERVATION_FEATURES)
+    needed = 8 * rollout_size(config) * rows_of(scenario) * len(OBSERVATION_FEATURES)
     memory = physical_memory()
     if memory is not None and needed > memory:
         raise ValueError(

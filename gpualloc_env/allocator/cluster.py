@@ -170,7 +170,8 @@ class HeldParts:
 
     def __init__(self, period_s: float) -> None:
         """Hold nothing yet; `period_s` [s] is the time between two revisions."""
-        self._period_s, self._parts, self._steps = period_s, np.empty(0), 0
+        self._period_s, self._steps = period_s, 0
+        self.parts: Array = np.empty(0)
 
     def __call__(self, view: ClusterView, place: Callable[[], AnyArray]) -> Array:
         """Parts of agents' work for each GPU, (B, N, K), of a view of (B, …) arrays; takes one step.
@@ -178,12 +179,12 @@ class HeldParts:
         `place` says where agents stand, (B, N, K) bool, when that is due.
         """
         period = max(1, round(self._period_s / view.agents.dt))
-        if self._parts.shape != view.share.shape:
+        if self.parts.shape != view.share.shape:
             self._steps = 0
         if self._steps % period == 0:
-            self._parts = parts_of(view, place())
+            self.parts = parts_of(view, place())
         self._steps += 1
-        return self._parts
+        return self.parts
 
 
 class PlacedCorrections:

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from pydantic import ValidationError
 
+from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS, ClusterDecider
 from gpualloc_env.allocator.networks import ACTIONS, KINDS, Decider, decider
 from gpualloc_env.listing import listed
 from gpualloc_env.scenario.model import Model
@@ -19,6 +20,8 @@ FORMAT, FORMAT_VERSION = "gpualloc-allocator", 1
 MANIFEST = "manifest"
 """Name of the array, and key of the metadata of an .onnx, that holds the manifest as JSON."""
 
+_OF_CLUSTERS = ("exchangeable", "placed-corrections")
+"""`kind` of the network of clusters and of its actions, besides those of `KINDS` and `ACTIONS`."""
 _EXPORT = "python -m training.export <run> --out <file>"
 
 
@@ -59,10 +62,15 @@ class Manifest(Model):
     @property
     def serves_any_number(self) -> bool:
         """Whether it decides for other agents than those that it was trained for, however many."""
-        return self.network.get("kind") == "shared"
+        return self.network.get("kind") in ("shared", _OF_CLUSTERS[0])
+
+    @property
+    def of_clusters(self) -> bool:
+        """Whether it decides for clusters rather than for one pool of GPUs."""
+        return self.network.get("kind") == _OF_CLUSTERS[0]
 
 
-def read(path: str | Path, agents: Sequence[str] | None = None) -> tuple[Manifest, Decider]:
+def read(path: str | Path, agents: Sequence[str] | None = None) -> tuple[Manifest, Decider | ClusterDecider]:
     """Read an exported allocator.
 
     Args:
@@ -91,7 +99,9 @@ def write_npz(path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray]) ->
     np.savez_compressed(path, **contents)
 
 
-def _read_npz(path: Path, data: bytes, agents: Sequence[str] | None) -> tuple[Manifest, Decider]:
+def _read_npz(
+    path: Path, data: bytes, agents: Sequence[str] | None
+) -> tuple[Manifest, Decider | ClusterDecider]:
     try:
         file = np.load(io.BytesIO(data), allow_pickle=False)
         arrays: dict[str, AnyArray] = {name: np.asarray(file[name]) for name in file.files}
@@ -104,10 +114,12 @@ def _read_npz(path: Path, data: bytes, agents: Sequence[str] | None) -> tuple[Ma
 
 def _decider(
     path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray], agents: Sequence[str] | None
-) -> Decider:
+) -> Decider | ClusterDecider:
     """What decides for the agents by the network in a file, if its parts fit."""
     count = _count(path, manifest, agents)
     try:
+        if manifest.of_clusters:
+            return ClusterDecider(manifest.network, arrays, manifest.features)
         return decider(manifest.network, arrays, count, manifest.features)
     except KeyError as error:
         raise _damaged(path, f"its network's settings lack {error}") from None
@@ -175,17 +187,19 @@ def _manifest(path: Path, text: object) -> Manifest:
         raise _damaged(path, f"manifest.{place}: {first['msg']}") from None
     if not manifest.agents:
         raise _damaged(path, "manifest.agents is empty")
-    strangers = [name for name in manifest.features if name not in OBSERVATION_FEATURES]
+    columns = CLUSTER_COLUMNS if manifest.of_clusters else OBSERVATION_FEATURES
+    strangers = [name for name in manifest.features if name not in columns]
     if strangers or not manifest.features:
         raise AllocatorError(
             f"{path} reads the observation columns {', '.join(strangers) or 'of no name'}; this version of "
-            f"gpualloc_env has {', '.join(OBSERVATION_FEATURES)}: install the version that exported it"
+            f"gpualloc_env has {', '.join(columns)}: install the version that exported it"
         )
     actions: Any = manifest.network.get("actions", {"kind": "simplex"})
-    kinds: list[tuple[Any, Mapping[str, Any]]] = [(manifest.network.get("kind"), KINDS)]
-    kinds.append((cast(dict[str, Any], actions).get("kind") if isinstance(actions, dict) else None, ACTIONS))
+    known_kinds = [[each] for each in _OF_CLUSTERS] if manifest.of_clusters else [[*KINDS], [*ACTIONS]]
+    acts = cast(dict[str, Any], actions).get("kind") if isinstance(actions, dict) else None
+    kinds = list(zip((manifest.network.get("kind"), acts), known_kinds, strict=True))
     for kind, known in kinds:
-        if kind not in list(known):  # what is no name is not to be looked up
+        if kind not in known:  # what is no name is not to be looked up
             raise AllocatorError(
                 f"{path} holds a network of kind {kind!r}; this version of gpualloc_env knows "
                 f"{', '.join(known)}: install the version that exported it"

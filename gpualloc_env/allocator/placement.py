@@ -21,7 +21,7 @@ HORIZON_S = 10.0
 STAYS, WAKES = 1.0, 0.5
 """GPUs of capacity left that a resident instance, and a sleeping model, count for."""
 PATIENCE_S, LEAST_DEMAND, MEMORY_EXPONENT, LOYALTY = 12.0, 0.16, 0.3, 2.0
-"""Of `by_demand`: the time within which a queue should be served [s], what an agent that is used asks for
+"""Of `by_demand`: the time within which a queue should be served [s], what every agent is taken to ask for
 besides [GPU], how much memory counts, and what either of `STAYS` and `WAKES` is there."""
 
 
@@ -143,7 +143,7 @@ def by_popularity(view: ClusterView) -> AnyArray:
     """
     load = demand(view, HORIZON_S)
     value = load / np.maximum(view.need_mb, 1e-9)
-    return assign(view, with_copies(value, len(view.speed)), load / len(view.speed))
+    return assign(view, with_copies(value, value > 0, len(view.speed)), load / len(view.speed))
 
 
 def by_demand(view: ClusterView, attraction: Array | None = None) -> AnyArray:
@@ -158,20 +158,21 @@ def by_demand(view: ClusterView, attraction: Array | None = None) -> AnyArray:
             logarithm of a factor on the agent's value. None by default.
     """
     load, tie = demand(view, PATIENCE_S), loyalty(view, LOYALTY, LOYALTY)
-    value = np.where(load > 0, load + LEAST_DEMAND, 0.0) / np.maximum(view.need_mb, 1e-9) ** MEMORY_EXPONENT
+    value = (load + LEAST_DEMAND) / np.maximum(view.need_mb, 1e-9) ** MEMORY_EXPONENT
     if attraction is not None:
         value, tie = value * np.exp(attraction.mean(axis=2)), tie + attraction
     standing = np.maximum(1.0, view.resident.sum(axis=2))
-    return assign(view, with_copies(value, len(view.speed)), load / standing, tie=tie)
+    return assign(view, with_copies(value, load > 0, len(view.speed)), load / standing, tie=tie)
 
 
-def with_copies(value: Array, gpus: int) -> AnyArray:
+def with_copies(value: Array, used: AnyArray, gpus: int) -> AnyArray:
     """An order of instances, (B, L), of agents of some value, (B, N): each once, then their copies.
 
-    The r-th instance of an agent counts for 1/r of its value; a copy of what has none only takes memory.
+    The r-th instance of an agent counts for 1/r of its value; a copy of one that is not used, (B, N) bool,
+    only takes memory.
     """
     first = np.argsort(-value, axis=1, kind="stable")
-    copies = (value[:, :, None] / np.arange(2, gpus + 1)).reshape(len(value), -1)
+    copies = ((value * used)[:, :, None] / np.arange(2, gpus + 1)).reshape(len(value), -1)
     later = np.argsort(-copies, axis=1, kind="stable")
     worth = np.take_along_axis(copies, later, axis=1)
     return np.hstack((first, np.where(worth > 0, later // max(1, gpus - 1), -1)))

@@ -1,11 +1,22 @@
 """From a learner's unbounded actions to shares of the platform: the transforms that build on baselines."""
 
-from baselines import policy_for
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from baselines import Policy, policy_for
+from baselines.cluster import CLUSTER_POLICIES, Placed
 from baselines.online.receding_horizon import RecedingHorizon
 from gpualloc_env.action_transform import ActionTransform, simplex
+from gpualloc_env.allocator.cluster import OUTPUTS, PlacedCorrections
 from gpualloc_env.allocator.receding_horizon import Constants
+from gpualloc_env.simulation.placement import ClusterView
+from gpualloc_env.simulation.state import AnyArray, Array
 
-__all__ = ["ActionTransform", "corrections", "simplex"]
+__all__ = ["ActionTransform", "ClusterTransform", "Transform", "corrections", "placed_corrections", "simplex"]
 
 
 def corrections(num_agents: int, scenario: str) -> ActionTransform:
@@ -14,6 +25,54 @@ def corrections(num_agents: int, scenario: str) -> ActionTransform:
     Each assumption can be multiplied by up to e² and divided by as much.
     """
     base = policy_for("receding-horizon", scenario)
+    return ActionTransform(num_agents, {"kind": "corrections", "bound": 2.0, "base": _constants(base)})
+
+
+@dataclass(frozen=True)
+class ClusterTransform:
+    """What makes fractions of each GPU of a cluster of actions, and their space; see `PlacedCorrections`.
+
+    It remembers the placement: every rollout needs one of its own.
+    """
+
+    instances: int
+    """N K, whose outputs an action has one after the other."""
+    settings: dict[str, Any]
+    """`kind` and what `PlacedCorrections` needs."""
+
+    @cached_property
+    def _act(self) -> PlacedCorrections:
+        return PlacedCorrections(self.settings)
+
+    def fresh(self) -> "ClusterTransform":
+        """The same transform, remembering nothing."""
+        return ClusterTransform(self.instances, self.settings)
+
+    @property
+    def space(self) -> spaces.Box:
+        """The learner's action space; what it asks for beyond ±bound is clipped."""
+        bound = self.settings["bound"]
+        return spaces.Box(-bound, bound, (self.instances * len(OUTPUTS),), np.float32)
+
+    def __call__(self, view: ClusterView, actions: AnyArray) -> Array:
+        """Fractions of each GPU, (B, N, K), for a view of (B, …) arrays and actions, (B, A)."""
+        return self._act(view, actions.reshape(*view.share.shape, len(OUTPUTS)).astype(np.float64))
+
+
+Transform = ActionTransform | ClusterTransform
+
+
+def placed_corrections(instances: int, period_s: float | None = None) -> ClusterTransform:
+    """Bounded corrections of the baseline `demand`, which places every `period_s`, by default as often as it.
+
+    Each assumption can be multiplied by up to e and divided by as much.
+    """
+    base = CLUSTER_POLICIES["demand"]
+    assert isinstance(base, Placed)
+    settings = {"kind": "placed-corrections", "bound": 1.0, "period_s": period_s or base.period_s}
+    return ClusterTransform(instances, {**settings, "base": _constants(base.lower)})
+
+
+def _constants(base: Policy | None) -> dict[str, float]:
     assert isinstance(base, RecedingHorizon)
-    constants = {name: getattr(base, name) for name in Constants._fields}
-    return ActionTransform(num_agents, {"kind": "corrections", "bound": 2.0, "base": constants})
+    return {name: getattr(base, name) for name in Constants._fields}

@@ -1,6 +1,7 @@
 """The actor and the critic that PPO trains, as a policy of stable-baselines3."""
 
 from itertools import pairwise
+from math import prod
 from typing import Any, Literal
 
 import torch
@@ -10,12 +11,13 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 
 FEATURES = len(OBSERVATION_FEATURES)
 _SHARE, _GPUS = OBSERVATION_FEATURES.index("share"), OBSERVATION_FEATURES.index("gpus")
 
-NetworkKind = Literal["mlp", "shared"]
+NetworkKind = Literal["mlp", "shared", "exchangeable"]
 
 
 class Perceptron(nn.Sequential):
@@ -58,6 +60,25 @@ class Equivariant(nn.Module):
         return units
 
 
+class Exchangeable(nn.Module):
+    """The hidden layers of `gpualloc_env.allocator.cluster.exchangeable`: (B, N, K, F) to (B, N, K, H)."""
+
+    def __init__(self, features: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        inner = list(pairwise(hidden))
+        self.own = nn.ModuleList(nn.Linear(*widths) for widths in [(features, hidden[0]), *inner])
+        self.agent = nn.ModuleList(nn.Linear(*widths, bias=False) for widths in inner)
+        self.gpu = nn.ModuleList(nn.Linear(*widths, bias=False) for widths in inner)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Hidden units of every instance, in the context of its agent's and of its GPU's."""
+        units = torch.tanh(self.own[0](rows))
+        for own, agent, gpu in zip(self.own[1:], self.agent, self.gpu, strict=True):  # pyright: ignore
+            context = agent(units.amax(dim=2, keepdim=True)) + gpu(units.amax(dim=1, keepdim=True))
+            units = torch.tanh(own(units) + context)
+        return units
+
+
 class Bodies(nn.Module):
     """The hidden layers of the actor, which sees what the allocator will see, and of the critic.
 
@@ -65,15 +86,18 @@ class Bodies(nn.Module):
     (asymmetric actor-critic: Pinto et al., RSS 2018).
     """
 
-    def __init__(self, kind: NetworkKind, agents: int, features: int, hidden: tuple[int, ...]) -> None:
+    def __init__(self, kind: NetworkKind, shape: tuple[int, ...], hidden: tuple[int, ...]) -> None:
         super().__init__()
-        self.agents, self.features, self.kind = agents, features, kind
+        *rows, features = shape
+        self.shape, self.rows, self.kind = shape, prod(rows), kind
+        self.seen = len(CLUSTER_COLUMNS) if kind == "exchangeable" else FEATURES
         if kind == "mlp":
             self.actor, self.critic = (
-                Perceptron(agents, columns, hidden) for columns in (FEATURES, features)
+                Perceptron(self.rows, columns, hidden) for columns in (self.seen, features)
             )
         else:
-            self.actor, self.critic = (Equivariant(columns, hidden) for columns in (FEATURES, features))
+            body = Exchangeable if kind == "exchangeable" else Equivariant
+            self.actor, self.critic = (body(columns, hidden) for columns in (self.seen, features))
         self.latent_dim_pi = self.latent_dim_vf = hidden[-1]
 
     def forward(self, flat: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,17 +105,17 @@ class Bodies(nn.Module):
         return self.forward_actor(flat), self.forward_critic(flat)
 
     def forward_actor(self, flat: Tensor) -> Tensor:
-        """(B, H), or (B, N, H) where the network is shared."""
-        return self.actor(flat.view(-1, self.agents, self.features)[..., :FEATURES])
+        """(B, H), or (B, N, H) where the network is shared, (B, N, K, H) where it is exchangeable."""
+        return self.actor(flat.view(-1, *self.shape)[..., : self.seen])
 
     def forward_critic(self, flat: Tensor) -> Tensor:
         """(B, H)."""
-        units = self.critic(flat.view(-1, self.agents, self.features))
-        return units if self.kind == "mlp" else units.mean(dim=1)
+        units = self.critic(flat.view(-1, *self.shape))
+        return units if self.kind == "mlp" else units.flatten(1, -2).mean(dim=1)
 
 
 class SharedHead(nn.Module):
-    """The last layer of `gpualloc_env.allocator.networks.shared`: (B, N, H) to (B, A)."""
+    """The last layer of `gpualloc_env.allocator.networks.shared`: (B, N, H) or (B, N, K, H) to (B, A)."""
 
     def __init__(self, inputs: int, outputs: int, idle: bool) -> None:
         super().__init__()
@@ -124,10 +148,10 @@ class AllocatorPolicy(ActorCriticPolicy):
         """Build the networks.
 
         Args:
-            observation_space: (N, F) and what the critic sees besides.
+            observation_space: (N, F), or (N, K, F) of a cluster, and what the critic sees besides.
             action_space: (A,).
             lr_schedule: from the part of the training that is left to the learning rate.
-            network: `mlp` or `shared`.
+            network: `mlp`, `shared` or `exchangeable`.
             hidden: units of the hidden layers, of the actor and of the critic each.
             initial_std: of the exploration.
             initial_gain: of the actor's last layer; with 0 its most likely actions are zero at first.
@@ -143,14 +167,14 @@ class AllocatorPolicy(ActorCriticPolicy):
 
     def _build(self, lr_schedule: Schedule) -> None:
         assert self.observation_space.shape is not None and self.action_space.shape is not None
-        (agents, features), (size,) = self.observation_space.shape, self.action_space.shape
-        self.mlp_extractor: Any = Bodies(self.network, agents, features, self.hidden)
+        (size,) = self.action_space.shape
+        self.mlp_extractor: Any = Bodies(self.network, self.observation_space.shape, self.hidden)
         width = self.hidden[-1]
         if self.network == "mlp":
             self.action_net: nn.Module = nn.Linear(width, size)
             explored = size
         else:
-            each, idle = divmod(size, agents)
+            each, idle = divmod(size, self.mlp_extractor.rows)
             self.action_net = SharedHead(width, each, idle=bool(idle))
             explored = each + idle
         self.value_net = nn.Linear(width, 1)
@@ -172,9 +196,10 @@ class AllocatorPolicy(ActorCriticPolicy):
     def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
         assert isinstance(self.action_dist, DiagGaussianDistribution)
         means, log_std = self.action_net(latent_pi), self.log_std
-        if self.network == "shared":
-            each, _ = divmod(means.shape[1], self.mlp_extractor.agents)
-            log_std = torch.cat([log_std[:each].repeat(self.mlp_extractor.agents), log_std[each:]])
+        if self.network != "mlp":
+            rows = self.mlp_extractor.rows
+            each, _ = divmod(means.shape[1], rows)
+            log_std = torch.cat([log_std[:each].repeat(rows), log_std[each:]])
         return self.action_dist.proba_distribution(means, log_std)
 
     @property
@@ -183,5 +208,5 @@ class AllocatorPolicy(ActorCriticPolicy):
         return [*self.mlp_extractor.actor.parameters(), *self.action_net.parameters(), self.log_std]
 
     def most_likely(self, observation: Tensor) -> Tensor:
-        """The most likely actions, (B, A), before they are clipped, for (B, N, F) observations."""
+        """The most likely actions, (B, A), before they are clipped, for observations of any B."""
         return self.action_net(self.mlp_extractor.actor(observation))

@@ -7,8 +7,8 @@ from baselines.tuned import read_tuned
 from training.learning.kinds import kind_of
 
 DEFAULTS = Path(__file__).with_name("defaults.toml")
-USUAL = "serverless"
-"""The scenario whose settings are the defaults of those that have no table of their own."""
+USUAL = ("serverless", "cluster-small")
+"""The scenarios whose settings are the defaults of those that have no table of their own."""
 
 
 def default_settings(allocator: str, scenario: str) -> dict[str, Any]:
@@ -23,5 +23,5 @@ def default_settings(allocator: str, scenario: str) -> dict[str, Any]:
     """
     name = kind_of(allocator).table
     tables: dict[str, dict[str, Any]] = {**read_tuned(DEFAULTS)}
-    table = tables.get(scenario, {}).get(name) or tables[USUAL][name]
+    table = next(tables[key][name] for key in (scenario, *USUAL) if name in tables.get(key, {}))
     return {**table, "hidden": tuple(table["hidden"])}

@@ -13,6 +13,7 @@ from gpualloc_env.scenario.model import MOST_LOAD, MOST_RPS
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import AnyArray
 from training.evaluation.seeds import SEEDS_PER_DOMAIN
+from training.learning.cluster_vec_env import ClusterVecEnv
 from training.learning.paired_vec_env import PairedVecEnv
 
 _LOAD = (0.5, 1.2)  # least and greatest factor
@@ -68,7 +69,7 @@ class DomainVecEnv(JointRows, VecEnv):
 
     whole = "domain"
 
-    def __init__(self, domains: Sequence[PairedVecEnv]) -> None:
+    def __init__(self, domains: Sequence[PairedVecEnv | ClusterVecEnv]) -> None:
         """Join them; their agents and their actions are alike."""
         self._domains = list(domains)
         self._ends = np.cumsum([domain.num_envs for domain in domains])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from training.learning.action_transform import ActionTransform, corrections, simplex
+from training.learning.action_transform import Transform, corrections, placed_corrections, simplex
 from training.learning.trained_network import NETWORKS, Network
 
 
@@ -22,8 +22,9 @@ class Kind:
     """What it is, as `--help` says it."""
     network: str
     """A key of `NETWORKS`, which says how its weights are exported."""
-    transform: Callable[[int, str], ActionTransform]
-    """From the number of agents and the name of the scenario to what makes shares of its actions."""
+    transform: Callable[[int, str], Transform]
+    """From the number of agents, in a cluster of instances, and the name of the scenario to what makes
+    shares of its actions."""
     initial_gain: float
     """Of the actor's last layer; with 0 its most likely actions are zero at first."""
     table: str
@@ -33,6 +34,11 @@ class Kind:
     def exported(self) -> Network:
         """How its network becomes plain arrays."""
         return NETWORKS[self.network]
+
+    @property
+    def of_clusters(self) -> bool:
+        """Whether it decides for clusters rather than for one pool of GPUs."""
+        return self.network == "exchangeable"
 
 
 _OURS = (
@@ -60,6 +66,23 @@ _OURS = (
         transform=corrections,
         initial_gain=0.0,
         table="ppo-residual",
+    ),
+    Kind(
+        "ppo-cluster",
+        "for clusters: one network over all instances, and its actions correct where the baseline `demand` "
+        "places agents and what receding-horizon control assumes on each GPU; it places in every step",
+        network="exchangeable",
+        transform=lambda instances, _: placed_corrections(instances, period_s=1e-9),
+        initial_gain=0.0,
+        table="ppo-cluster",
+    ),
+    Kind(
+        "ppo-cluster-hierarchical",
+        "the same, and it places as often as `demand`, every 10 s",
+        network="exchangeable",
+        transform=lambda instances, _: placed_corrections(instances),
+        initial_gain=0.0,
+        table="ppo-cluster",
     ),
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _OURS}

@@ -12,14 +12,14 @@ from stable_baselines3 import PPO
 from training.evaluation.seeds import FIRST_VALIDATION_SEED
 from training.files.atomic import write_atomically
 from training.files.run_directory import MODEL, RESULT, TRANSFORM
-from training.learning.action_transform import ActionTransform
+from training.learning.action_transform import Transform
 from training.learning.selection import Selection
 
 
 def write_outcome(
     out: Path,
     model: PPO,
-    transform: ActionTransform,
+    transform: Transform,
     selection: Selection,
     *,
     baselines: Mapping[str, float],

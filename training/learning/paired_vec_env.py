@@ -17,7 +17,7 @@ AHEAD = (4.0, 64.0)
 """Scales on which it sees how far the queues are ahead of the twin's."""
 LATENCY_FLOOR_S = 0.2
 """Added to an episode's mean latency in its twin; one over the sum is the episode's weight [s]."""
-_TIME_LEFT_S = 30.0
+TIME_LEFT_S = 30.0
 
 
 class PairedVecEnv(VecEnvWrapper):
@@ -106,7 +106,7 @@ class PairedVecEnv(VecEnvWrapper):
         columns += [scale * ahead / (1.0 + np.abs(scale * ahead)) for scale in AHEAD]
         columns.append(self._shares[batch.clock, rows] / batch.scenario.platform.gpus)
         left = (batch.scenario.steps - batch.clock) * dt
-        columns.append(np.broadcast_to((left / (left + _TIME_LEFT_S))[:, None], ahead.shape))
+        columns.append(np.broadcast_to((left / (left + TIME_LEFT_S))[:, None], ahead.shape))
         return np.concatenate([batch.observation, np.stack(columns, axis=-1)], axis=-1, dtype=np.float32)
 
     def snapshot(self) -> dict[str, Any]:

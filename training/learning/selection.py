@@ -14,8 +14,8 @@ from gpualloc_env.scenario.scenario import Scenario
 from training.evaluation.evaluate import rollout
 from training.evaluation.held_out import count_episodes
 from training.evaluation.seeds import FIRST_VALIDATION_SEED
-from training.learning.action_transform import ActionTransform
-from training.learning.trained_network import decider_of, learned_policy
+from training.learning.action_transform import Transform
+from training.learning.trained_network import policy_of
 
 
 @dataclass
@@ -45,28 +45,30 @@ class Selection:
 
 
 def validation_objective(
-    model: PPO, transform: ActionTransform, scenarios: Sequence[Scenario], episodes: int
+    model: PPO, transform: Transform, scenarios: Sequence[Scenario], episodes: int
 ) -> float:
     """Mean J of the model's most likely actions on the validation episodes, the same every time.
 
     Of several scenarios it is the mean over them. Of a log, the windows are those that are trained
     on: the later ones are held out.
     """
-    policy = learned_policy(decider_of(model, transform))
+    policy = policy_of(model, transform)
     return float(np.mean([_objective(policy, scenario, episodes) for scenario in scenarios]))
 
 
 BASELINES = ("static", "round-robin", "adaptive", "receding-horizon")
 """Those that a training run is seen to pass: the paper's three, and the best of most scenarios."""
+CLUSTER_BASELINES = ("lru", "hierarchical", "demand")
+"""The same of clusters: the serverless default, Algorithm 1, and the best."""
 
 
 def baseline_objectives(scenarios: Sequence[Scenario], episodes: int) -> dict[str, float]:
     """Mean J of baselines on the validation episodes, by name."""
 
     def mean(name: str) -> float:
-        return float(np.mean([_objective(policy_for(name, each.key), each, episodes) for each in scenarios]))
+        return float(np.mean([_objective(policy_for(name, each), each, episodes) for each in scenarios]))
 
-    return {name: mean(name) for name in BASELINES}
+    return {name: mean(name) for name in (CLUSTER_BASELINES if scenarios[0].nodes else BASELINES)}
 
 
 def _objective(policy: Policy, scenario: Scenario, episodes: int) -> float:

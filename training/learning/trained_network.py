@@ -1,6 +1,6 @@
 """The network of a training run as plain arrays, for a file that needs neither torch nor pickle."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,11 +8,12 @@ import torch
 from stable_baselines3 import PPO
 
 from baselines import Policy
+from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS, ClusterDecider
 from gpualloc_env.allocator.networks import Decider, decider
 from gpualloc_env.simulation.observation import View, observed, pack
 from gpualloc_env.simulation.state import AnyArray, Array
-from training.learning.action_transform import ActionTransform
-from training.learning.allocator_policy import AllocatorPolicy, Equivariant, SharedHead
+from training.learning.action_transform import ActionTransform, Transform
+from training.learning.allocator_policy import AllocatorPolicy, Equivariant, Exchangeable, SharedHead
 
 Arrays = dict[str, AnyArray]
 
@@ -28,7 +29,7 @@ class Network(NamedTuple):
     """In which an exported file adds up; the trained model is compared with it in the same."""
 
 
-def network_of(model: PPO, transform: ActionTransform) -> tuple[dict[str, Any], Arrays]:
+def network_of(model: PPO, transform: Transform) -> tuple[dict[str, Any], Arrays]:
     """Settings and arrays of `gpualloc_env.allocator.networks.decider` for a model of stable-baselines3.
 
     Args:
@@ -49,6 +50,13 @@ def decider_of(model: PPO, transform: ActionTransform) -> Decider:
     """What decides as a file that is exported from the model would."""
     settings, arrays = network_of(model, transform)
     return decider(settings, arrays, transform.num_agents)
+
+
+def policy_of(model: PPO, transform: Transform) -> Policy:
+    """The same as a policy, of a pool of GPUs or of a cluster."""
+    if isinstance(transform, ActionTransform):
+        return learned_policy(decider_of(model, transform))
+    return ClusterDecider(*network_of(model, transform), CLUSTER_COLUMNS)
 
 
 def learned_policy(decider: Decider) -> Policy:
@@ -76,17 +84,29 @@ def _mlp(policy: AllocatorPolicy) -> tuple[dict[str, Any], Arrays]:
 def _shared(policy: AllocatorPolicy) -> tuple[dict[str, Any], Arrays]:
     body, head = policy.mlp_extractor.actor, policy.action_net
     assert isinstance(body, Equivariant) and isinstance(head, SharedHead)
-    linear: list[Any] = [*body.own, head.own]
-    arrays: Arrays = {}
-    for k, layer in enumerate(linear):
-        arrays |= _affine(layer, str(k))
-    for name, layers in (("mean", body.mean), ("max", body.max)):
-        for k, layer in enumerate(layers, start=1):
-            arrays[f"{name}_{k}"] = _array(layer.weight.T)
+    settings, arrays = _by_rows(body.own, head.own, {"mean": body.mean, "max": body.max})
     if head.idle is not None:
         arrays |= _affine(head.idle, "idle")
+    return {"kind": "shared", "idle": head.idle is not None, **settings}, arrays
+
+
+def _exchangeable(policy: AllocatorPolicy) -> tuple[dict[str, Any], Arrays]:
+    body, head = policy.mlp_extractor.actor, policy.action_net
+    assert isinstance(body, Exchangeable) and isinstance(head, SharedHead)
+    settings, arrays = _by_rows(body.own, head.own, {"agent": body.agent, "gpu": body.gpu})
+    return {"kind": "exchangeable", **settings}, arrays
+
+
+def _by_rows(own: Iterable[Any], head: Any, contexts: dict[str, Any]) -> tuple[dict[str, Any], Arrays]:
+    """Of a network that is applied to every row: its own layers, and by name those of what it sees around."""
+    linear, arrays = [*own, head], dict[str, AnyArray]()
+    for k, layer in enumerate(linear):
+        arrays |= _affine(layer, str(k))
+    for name, layers in contexts.items():
+        for k, layer in enumerate(layers, start=1):
+            arrays[f"{name}_{k}"] = _array(layer.weight.T)
     layers = [linear[0].in_features, *(layer.out_features for layer in linear)]
-    return {"kind": "shared", "activation": "tanh", "layers": layers, "idle": head.idle is not None}, arrays
+    return {"activation": "tanh", "layers": layers}, arrays
 
 
 def _affine(layer: Any, name: str) -> Arrays:
@@ -100,5 +120,6 @@ def _array(tensor: Any) -> AnyArray:
 NETWORKS: dict[str, Network] = {
     "mlp": Network(_mlp, serves_any_number=False, precision=torch.float32),
     "shared": Network(_shared, serves_any_number=True, precision=torch.float64),
+    "exchangeable": Network(_exchangeable, serves_any_number=True, precision=torch.float64),
 }
 """By the name of the network of an `AllocatorPolicy`."""
