@@ -104,7 +104,7 @@ def write_scenario(out: Path, scenario: Scenario, comment: Sequence[str]) -> Non
     Raises:
         OSError: the file exists by now, or cannot be written.
     """
-    data = _without_none(scenario.model_dump(exclude={"name", "trace"}))
+    data = _without_none(scenario.model_dump(exclude={"name"}))
     lines = [line for paragraph in comment for line in paragraph.splitlines() or [""]]
     text = "".join(f"# {_printable(line)}".rstrip() + "\n" for line in lines) + "\n" + tomlkit.dumps(data)
     check_out(out)
@@ -120,7 +120,7 @@ def _without_none(value: Any) -> Any:
         return {key: _without_none(item) for key, item in value.items() if item is not None}
     if isinstance(value, tuple | list):
         return [_without_none(item) for item in value]
-    return value
+    return str(value) if isinstance(value, Path) else value
 
 
 def _printable(line: str) -> str:
