@@ -75,7 +75,7 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
             episode_metrics: add `info["episode_metrics"]` at the end of an episode.
             render_mode: `ansi`, `rgb_array` or None.
             changes: the fields of `Overrides` by name: `steps`, `dt`, `load`, `agents`, `trace`,
-                `split` and `objective`.
+                `split`, `objective` and `platform`.
         """
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode must be 'ansi', 'rgb_array' or None, got {render_mode!r}")
