@@ -14,7 +14,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDERS = ("baselines", "training")
-KINDS = {".py", ".toml", ".csv", ".npz"}
+KINDS = {".py", ".toml", ".csv", ".npz", ".html"}
 LEFT_OUT = "training/results"
 REWRITTEN = (
     (re.compile(r"^(\s*from )(baselines|training)\b", re.MULTILINE), r"\1gpualloc_env.\2"),

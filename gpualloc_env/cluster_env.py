@@ -8,7 +8,8 @@ from gymnasium import spaces
 
 from gpualloc_env.cluster_batch import ClusterBatch
 from gpualloc_env.env import GPUAllocEnv
-from gpualloc_env.rendering import render_cluster_rgb, render_cluster_text
+from gpualloc_env.rendering.canvas import Canvas
+from gpualloc_env.rendering.cluster import cluster_frame, render_text
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.placement import AGENT_FEATURES, GPU_FEATURES, INSTANCE_FEATURES, ClusterView
 from gpualloc_env.simulation.residency import EVENTS
@@ -87,10 +88,8 @@ class GPUClusterEnv(GPUAllocEnv):
         observation, reward, terminated, truncated, info = super().step(action)
         return observation, reward, terminated, truncated, self._with_cluster(info, self._counts.tolist())
 
-    def render(self) -> Any:
-        """The state as text (`ansi`) or as an image (`rgb_array`)."""
-        if self.render_mode == "ansi":
-            return render_cluster_text(self._cluster_view, self.scenario.agent_names)
-        if self.render_mode == "rgb_array":
-            return render_cluster_rgb(self._cluster_view)
-        return None
+    def _text(self) -> str:
+        return render_text(self._cluster_view, self.scenario.agent_names)
+
+    def _frame(self) -> Canvas:
+        return cluster_frame(self._batch)

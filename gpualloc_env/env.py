@@ -14,7 +14,8 @@ from numpy import ndarray
 from gpualloc_env.batch import Batch, real_numbers
 from gpualloc_env.listing import listed
 from gpualloc_env.metrics import episode_metrics
-from gpualloc_env.rendering import render_rgb, render_text
+from gpualloc_env.rendering.canvas import Canvas, close_window, drawing
+from gpualloc_env.rendering.pool import pool_frame, render_text
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.calls import Tasks
@@ -56,7 +57,7 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012  Gymnasium's own declaration
-        "render_modes": ["ansi", "rgb_array"],
+        "render_modes": ["human", "rgb_array", "ansi"],
         "render_fps": 10,
     }
 
@@ -73,14 +74,17 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
         Args:
             scenario: a name in `SCENARIOS`, the path of a `.toml` file, or a scenario itself.
             episode_metrics: add `info["episode_metrics"]` at the end of an episode.
-            render_mode: `ansi`, `rgb_array` or None.
+            render_mode: `human`, `rgb_array`, `ansi` or None.
             changes: the fields of `Overrides` by name: `steps`, `dt`, `load`, `agents`, `trace`,
                 `split`, `objective` and `platform`.
         """
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ValueError(f"render_mode must be 'ansi', 'rgb_array' or None, got {render_mode!r}")
+            raise ValueError(f"render_mode must be 'human', 'rgb_array', 'ansi' or None, got {render_mode!r}")
+        if render_mode in ("human", "rgb_array"):
+            drawing()
         self.scenario = load_scenario(scenario, **changes)
         self.render_mode = render_mode
+        self._watched = render_mode == "human"
         self._batch = self._batch_of(self.scenario)
         self._steps = self.scenario.steps
         self._reports = episode_metrics
@@ -131,6 +135,8 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
             self._batch.seed(int(self.np_random.integers(2**62)) if seed is None else seed)
             self._seeded = True
         self._batch.reset()
+        if self._watched:
+            self.render()
         return self._observation(), self._info_at_reset()
 
     def _info_at_reset(self) -> dict[str, Any]:
@@ -182,6 +188,8 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
         truncated = clock >= self._steps
         if truncated and self._reports:
             info["episode_metrics"] = episode_metrics(batch, 0)
+        if self._watched:
+            self.render()
         return self._observation(), reward, False, truncated, info
 
     def episode_metrics(self) -> dict[str, Any]:
@@ -193,9 +201,21 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
         return episode_metrics(self._batch, 0)
 
     def render(self) -> Any:
-        """The state as text (`ansi`) or as an image (`rgb_array`)."""
+        """The state as text (`ansi`) or as an image (`rgb_array`); `human` shows each step by itself."""
         if self.render_mode == "ansi":
-            return render_text(self._view, self.scenario.agent_names)
-        if self.render_mode == "rgb_array":
-            return render_rgb(self._view)
-        return None
+            return self._text()
+        if self.render_mode is None:
+            return None
+        frame = self._frame()
+        return frame.show(self.metadata["render_fps"]) if self._watched else frame.pixels()
+
+    def _text(self) -> str:
+        return render_text(self._view, self.scenario.agent_names)
+
+    def _frame(self) -> Canvas:
+        return pool_frame(self._batch)
+
+    def close(self) -> None:
+        """Close the window of `human`."""
+        if self._watched:
+            close_window()

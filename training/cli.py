@@ -55,7 +55,7 @@ def call(main: Callable[[Config], None], config: Config) -> None:
         # Whoever read the output has seen enough. Python would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         fail(error)
     except MemoryError as error:
         fail(f"this machine has too little memory for that ({error}); ask for less at a time")

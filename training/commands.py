@@ -9,7 +9,9 @@ from pathlib import Path
 
 from training.cli import MISTAKE, run
 
-COMMANDS = ("train", "compare", "leaderboard", "export", "tune", "study", "fit", "validate", "record")
+COMMANDS = (
+    *("train", "compare", "plan", "leaderboard", "export", "tune", "study", "fit", "validate", "record"),
+)
 
 
 def main(words: Sequence[str]) -> None:

@@ -203,7 +203,7 @@ def trained_objective(config: TrainConfig, scenario: Scenario, record: Callable[
         checkpoint_every=0,
         validate_every=config.validate_every,
         patience=0,
-        validate=lambda model: validation_objective(model, transform, scenario, config.validation_episodes),
+        validate=lambda model: validation_objective(model, transform, [scenario], config.validation_episodes),
         record=lambda step, _: record(best()) if step else None,
         keep=lambda _: None,
         show=lambda _: None,

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch.utils.tensorboard import SummaryWriter
 
 from baselines import policy_for
+from gpualloc_env.listing import listed
 from gpualloc_env.memory import physical_memory
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
@@ -63,6 +64,9 @@ class TrainConfig(Overrides):
 
     scenario: str = "serverless"
     """A registered scenario, or the path of a .toml file."""
+    beside: tuple[str, ...] = ()
+    """More scenarios with the same agents, which share the environments evenly; the policy that is kept
+    has the lowest mean of J over all of them in validation."""
     allocator: AllocatorName = "ppo-residual"
     total_steps: Annotated[int, Limits(1)] = 1_000_000
     """Steps of experience, over all environments, rounded up to whole rollouts."""
@@ -75,7 +79,7 @@ class TrainConfig(Overrides):
     num_envs: Annotated[int, Limits(1)] = 128
     """Environments advanced side by side."""
     domains: Annotated[int, Limits(1)] = 1
-    """Variants of the scenario (mix, load, platform, dt) that share the environments; 1: itself alone."""
+    """Variants of each scenario (mix, load, platform, dt) that share the environments; 1: itself alone."""
     rollout_steps: Annotated[int | None, Limits(1)] = None
     """Steps of each environment between two updates; default: the allocator's."""
     batch_size: Annotated[int | None, Limits(2)] = None
@@ -131,7 +135,9 @@ def main(config: TrainConfig) -> None:
         for each in runs:
             locks.enter_context(claimed(each.out, asdict(each)))
         unfinished = config.validate_every and any(not (each.out / RESULT).exists() for each in runs)
-        levels = baseline_objectives(scenario, config.validation_episodes) if unfinished else {}
+        levels = (
+            baseline_objectives(played(config, scenario), config.validation_episodes) if unfinished else {}
+        )
         bars = [progress.add_task(f"seed {each.seed}", total=whole_steps(each), start=False) for each in runs]
         for each, bar in zip(runs, bars, strict=True):
             train(each, scenario, levels, progress, bar)
@@ -206,12 +212,13 @@ def train(
         restore(model, contents)
         print(f"Continuing the run in {config.out} from step {step}")
     progress.start_task(task)
+    scenarios = played(config, scenario)
     boundaries = Boundaries(
         selection,
         checkpoint_every=config.checkpoint_every,
         validate_every=config.validate_every,
         patience=config.patience,
-        validate=lambda model: validation_objective(model, transform, scenario, config.validation_episodes),
+        validate=lambda model: validation_objective(model, transform, scenarios, config.validation_episodes),
         record=lambda step, objective: curves.writer.add_scalar(
             f"{curves.group}/{VALIDATION}", objective, step
         ),
@@ -268,15 +275,37 @@ def make_learner(config: TrainConfig, scenario: Scenario) -> tuple[PPO, ActionTr
 
 
 def make_environments(config: TrainConfig, scenario: Scenario, transform: ActionTransform) -> DomainVecEnv:
-    """Environments beside their twins, of the scenario or of variants of it."""
-    reference = policy_for("receding-horizon", scenario.key)
-    each = config.num_envs // config.domains
+    """Environments beside their twins, of the scenarios or of variants of them."""
+    scenarios = played(config, scenario)
+    each = config.num_envs // (config.domains * len(scenarios))
     return DomainVecEnv(
         [
-            PairedVecEnv(BatchVecEnv(variant, each, FIRST_TRAINING_SEED, transform), reference)
-            for variant in variants(scenario, config.domains, config.seed)
+            PairedVecEnv(
+                BatchVecEnv(variant, each, FIRST_TRAINING_SEED, transform),
+                policy_for("receding-horizon", variant.key),
+            )
+            for one in scenarios
+            for variant in variants(one, config.domains, config.seed)
         ]
     )
+
+
+def played(config: TrainConfig, scenario: Scenario) -> list[Scenario]:
+    """The scenario of a configuration and those that share its environments.
+
+    Raises:
+        ValueError: their agents are others.
+    """
+    others = [load_scenario(name, config) for name in config.beside]
+    names = [agent.name for agent in scenario.agents]
+    for other in others:
+        theirs = [agent.name for agent in other.agents]
+        if theirs != names:
+            raise ValueError(
+                f"beside needs scenarios with the agents of {scenario.name}, {listed(names)}, "
+                f"but {other.name} has {listed(theirs)}"
+            )
+    return [scenario, *others]
 
 
 def make_transform(config: TrainConfig, scenario: Scenario) -> ActionTransform:
@@ -314,15 +343,17 @@ def make_ppo(config: TrainConfig, env: VecNormalize) -> PPO:
 def check(config: TrainConfig, scenario: Scenario) -> None:
     """Refuse what would fail later, before anything is made."""
     check_limits(config)
-    check_run_seeds(config.seed, config.seeds, config.num_envs, config.domains)
     if config.hidden is not None and not config.hidden:
         raise ValueError("hidden needs the units of at least one layer; leave it out for the allocator's own")
     if config.patience and not config.validate_every:
         raise ValueError("patience counts validations; give a validate_every above 0 with it")
     if config.seeds > 1 and (config.out / CONFIG).exists():
         raise ValueError(f"{config.out} holds a single run; give another --out for {config.seeds} seeds")
-    if config.num_envs % config.domains:
-        raise ValueError(f"domains must divide num_envs = {config.num_envs}, got {config.domains}")
+    domains = config.domains * len(played(config, scenario))
+    check_run_seeds(config.seed, config.seeds, config.num_envs, domains)
+    if config.num_envs % domains:
+        scenarios = f" for each of {1 + len(config.beside)} scenarios" if config.beside else ""
+        raise ValueError(f"domains must divide num_envs = {config.num_envs}, got {config.domains}{scenarios}")
     assert config.batch_size is not None
     if rollout_size(config) % config.batch_size:
         raise ValueError(

@@ -122,13 +122,7 @@ def test_wrong_actions_are_refused_by_name():
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
-def test_pictures(name):
-    env = make(name, render_mode="rgb_array", steps=3)
+def test_text_has_a_line_for_each_gpu(name):
+    env = make(name, render_mode="ansi", steps=3)
     env.reset(seed=0)
-    before = env.render()
-    env.step(actions_of(env, 1)[0])
-    after = env.render()
-    assert before.dtype == np.uint8 and before.shape == after.shape and (before != after).any()
-    text = make(name, render_mode="ansi", steps=3)
-    text.reset(seed=0)
-    assert len(text.render().splitlines()) == 1 + env.action_space.shape[1]
+    assert len(env.render().splitlines()) == 1 + env.action_space.shape[1]

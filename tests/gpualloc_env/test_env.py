@@ -257,23 +257,6 @@ def test_text_shows_every_agent_and_whether_its_model_is_loaded():
     assert "1.000" in lines[0] and lines[0].endswith("warm") and lines[1].endswith("cold, 4.0 s to load")
 
 
-def test_the_image_is_made_of_bytes_and_changes_with_the_shares():
-    env = make(render_mode="rgb_array")
-    env.reset(seed=0)
-    env.step(np.full(4, 0.25))
-    first = env.render()
-    assert first.dtype == np.uint8 and first.ndim == 3 and first.shape[2] == 3
-    env.step(np.array([1.0, 0, 0, 0]))
-    assert (env.render() != first).any()
-
-
-def test_an_unknown_render_mode_is_refused_with_the_known_ones():
-    from gpualloc_env.env import GPUAllocEnv
-
-    with pytest.raises(ValueError, match=r"'ansi', 'rgb_array' or None, got 'human'"):
-        GPUAllocEnv(render_mode="human")
-
-
 def test_render_without_a_mode_gives_nothing():
     from gpualloc_env.env import GPUAllocEnv
 

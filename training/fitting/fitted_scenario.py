@@ -115,7 +115,7 @@ def write_scenario(out: Path, scenario: Scenario, comment: Sequence[str]) -> Non
 
 
 def _without_none(value: Any) -> Any:
-    """The same tables without the keys that TOML has no value for."""
+    """The same tables without the keys that TOML has no value for, paths as texts."""
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
     if isinstance(value, tuple | list):

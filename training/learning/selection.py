@@ -1,9 +1,11 @@
 """Which of a run's policies is kept: the one with the lowest objective in validation."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from stable_baselines3 import PPO
 
 from baselines import Policy, policy_for
@@ -42,21 +44,29 @@ class Selection:
             self.weights = deepcopy(model.policy.state_dict())
 
 
-def validation_objective(model: PPO, transform: ActionTransform, scenario: Scenario, episodes: int) -> float:
+def validation_objective(
+    model: PPO, transform: ActionTransform, scenarios: Sequence[Scenario], episodes: int
+) -> float:
     """Mean J of the model's most likely actions on the validation episodes, the same every time.
 
-    Of a log, the windows are those that are trained on: the later ones are held out.
+    Of several scenarios it is the mean over them. Of a log, the windows are those that are trained
+    on: the later ones are held out.
     """
-    return _objective(learned_policy(decider_of(model, transform)), scenario, episodes)
+    policy = learned_policy(decider_of(model, transform))
+    return float(np.mean([_objective(policy, scenario, episodes) for scenario in scenarios]))
 
 
 BASELINES = ("static", "round-robin", "adaptive", "receding-horizon")
 """Those that a training run is seen to pass: the paper's three, and the best of most scenarios."""
 
 
-def baseline_objectives(scenario: Scenario, episodes: int) -> dict[str, float]:
+def baseline_objectives(scenarios: Sequence[Scenario], episodes: int) -> dict[str, float]:
     """Mean J of baselines on the validation episodes, by name."""
-    return {name: _objective(policy_for(name, scenario.key), scenario, episodes) for name in BASELINES}
+
+    def mean(name: str) -> float:
+        return float(np.mean([_objective(policy_for(name, each.key), each, episodes) for each in scenarios]))
+
+    return {name: mean(name) for name in BASELINES}
 
 
 def _objective(policy: Policy, scenario: Scenario, episodes: int) -> float:

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from support.trained_run import TRAINED, interrupt
@@ -11,7 +13,8 @@ from training.learning.checkpoint import load
 from training.learning.domain_randomisation import SEEDS_PER_DOMAIN, DomainVecEnv, variants
 from training.learning.paired_vec_env import PairedVecEnv
 from training.learning.sb3_vec_env import BatchVecEnv
-from training.train import TrainConfig, main
+from training.learning.selection import baseline_objectives
+from training.train import TrainConfig, main, make_learner, played, with_defaults
 
 
 @pytest.mark.parametrize("name", [name for name, each in SCENARIOS.items() if each.trace is None])
@@ -78,3 +81,32 @@ def test_domains_must_share_the_environments_evenly(tmp_path, capsys):
     with pytest.raises(SystemExit):
         call(main, TrainConfig(**TRAINED, domains=3, out=tmp_path / "run"))
     assert "domains must divide num_envs = 8, got 3" in capsys.readouterr().err
+
+
+def test_scenarios_side_by_side_are_trained_on_and_validated_together(tmp_path):
+    options = {"scenario": "paper", "beside": ("paper-dominance", "serverless"), "domains": 2}
+    options |= {"num_envs": 12, "total_steps": 64, "validation_episodes": 2}
+    config = TrainConfig(**{**TRAINED, **options}, out=tmp_path / "run")
+    full = with_defaults(config, "paper")
+    scenarios = played(full, load_scenario("paper", full))
+    assert [each.name for each in scenarios] == ["paper", "paper-dominance", "serverless"]
+    learner, _ = make_learner(full, scenarios[0])
+    assert learner.n_envs == 12 and len(learner.env.venv.snapshot()) == 6
+    main(config)
+    levels = json.loads((tmp_path / "run" / "result.json").read_text())["validation"]["baselines"]
+    alone = [baseline_objectives([each], 2)["adaptive"] for each in scenarios]
+    assert levels["adaptive"] == pytest.approx(np.mean(alone)) and alone[0] != alone[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beside": ("fleet",)}, "beside needs scenarios with the agents of serverless, coordinator, nlp, "),
+        ({"beside": ("paper",), "num_envs": 7}, "divide num_envs = 7, got 1 for each of 2 scenarios"),
+        ({"beside": ("papper",)}, "did you mean 'paper'"),
+    ],
+)
+def test_scenarios_that_do_not_go_together_are_refused(tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit):
+        call(main, TrainConfig(**{**TRAINED, **options}, out=tmp_path / "run"))
+    assert message in capsys.readouterr().err and not (tmp_path / "run").exists()

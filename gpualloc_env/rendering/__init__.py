@@ -1,0 +1,1 @@
+"""Pictures of a single environment: a table of text, and a frame that pygame draws."""

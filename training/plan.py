@@ -1,0 +1,179 @@
+"""Plan GPUs for a request log: a page on which allocator to take, on how many GPUs, at what cost.
+
+python -m training.plan my-log.csv --slo 5 --out runs/plan
+"""
+
+import shlex
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from gpualloc_env.doors import needed
+from gpualloc_env.scenario.overrides import Overrides
+from gpualloc_env.scenario.platform import Preset
+from gpualloc_env.traces.log import Assignment
+from training.artifacts.policies import EXPORTED, load_policies, located, named
+from training.cli import options, results_console, run, status_console, track
+from training.evaluation.evaluate import Evaluation, evaluate
+from training.evaluation.held_out import count_episodes
+from training.files.provenance import write_config
+from training.files.staging import staged
+from training.fitting.fitted_scenario import write_scenario
+from training.limits import Limits, check_limits
+from training.planning.caveats import caveats, facts
+from training.planning.record import beside_slo, plan_record
+from training.planning.subject import Subject, subject
+from training.planning.sweep import SEED, Choice, Trial, choose, trial
+from training.reporting.report import write_json
+
+ALLOCATOR, SCENARIO = "allocator.npz", "scenario.toml"
+FILES = ("plan.html", "plan.json", SCENARIO, ALLOCATOR, "config.json")
+DEFAULT_POLICIES = (
+    *("static", "adaptive", "adaptive-smoothed", "proportional-fair", "autoscaler", "knative"),
+    *("receding-horizon", "training/pretrained/ppo-residual-serverless/seed-0.npz"),
+)
+
+
+@dataclass(frozen=True)
+class PlanConfig(Overrides):
+    """Plan GPUs for a request log."""
+
+    log: tyro.conf.Positional[Path]
+    """A request log in one of the formats that `--trace` of other commands takes. It is played at its own
+    times, unless `--load` stretches them."""
+    scenario: str | None = None
+    """A registered scenario, or the path of a .toml file, whose agents serve the log; default: `llm`, call by
+    call, for a log with tokens, and `trace`, a fluid, for one without."""
+    platform: Preset | None = None
+    """Frictions of a measured platform in place of the scenario's: cold starts, changes of shares, slices."""
+    gpus: Annotated[float | None, Limits(0, open_low=True)] = None
+    """GPUs of the platform on which allocators are compared; default: the scenario's."""
+    sweep: Annotated[tuple[float, ...] | None, Limits(0, open_low=True)] = None
+    """Numbers of GPUs to try besides; default: at most 8 whole ones up to what all agents can hold."""
+    max_share: Annotated[float | None, Limits(0, open_low=True)] = None
+    """Maximum share of one agent [GPU]; default: the scenario's, which is usually 1."""
+    usd_per_gpu_hour: Annotated[float | None, Limits(0)] = None
+    """Price of one GPU for an hour [$]; default: the scenario's."""
+    slo: Annotated[float | None, Limits(0, open_low=True)] = None
+    """Time within which a request of any agent should be served [s]; default: each agent's `slo_s`."""
+    attainment: Annotated[float, Limits(0, 1, open_low=True)] = 0.95
+    """Fraction of all requests that should be."""
+    assignment: Assignment | None = None
+    """Agents that a request visits where the log names none; default: the scenario's rule."""
+    policies: tuple[str, ...] = DEFAULT_POLICIES
+    """Names of baselines, exported allocators (.npz), directories of training runs, and functions of your own
+    as `module:name`."""
+    episodes: Annotated[int, Limits(1)] = 1000
+    """Windows of the log to play at most, from its start. They have 300 s, or less in a short log; `--steps`
+    gives another length."""
+    out: Path = Path("runs/plan")
+    """Directory for the page, the same as JSON, and what to take away; an earlier plan in it is replaced."""
+
+
+def main(config: PlanConfig) -> None:
+    """Play every allocator on platforms of every size, choose one, write the page and what to take away."""
+    for library in ("jinja2", "plotly"):
+        needed(library, "plan")
+    from training.planning.page import headline, page
+
+    status = status_console()
+    check_limits(config)
+    if config.trace is not None:
+        raise ValueError(f"--trace {config.trace}: a plan takes its log as first argument; leave out --trace")
+    planned = subject(
+        config.log,
+        config.scenario,
+        config,
+        preset=config.platform,
+        platform={name: getattr(config, name) for name in ("gpus", "max_share", "usd_per_gpu_hour")},
+        assignment=config.assignment,
+        slo_s=config.slo,
+    )
+    sizes, policies = planned.sizes(config.sweep), named(config.policies)
+    for given in policies.values():
+        load_policies(given, planned.scenario)  # refuses what cannot play before anything is played
+    windows = count_episodes(config.episodes, planned.scenario, policies=len(policies) * len(sizes))
+    with staged(config.out, FILES, mark="plan.json") as directory:
+        trials = played(planned, policies, sizes, windows, status)
+        choice = choose(trials, config.attainment)
+        day = day_of(planned, choice.trial)
+        priced = config.usd_per_gpu_hour is not None
+        record: dict[str, Any] = {
+            "log": facts(planned),
+            **plan_record(planned, choice, trials, day, config.attainment),
+            "take_away": take_away(planned, choice, directory, config),
+            "caveats": caveats(planned, choice, trials, config.attainment, priced=priced),
+            "command": command(config),
+        }
+        write_json(directory / "plan.json", record)
+        write_config(directory / "config.json", asdict(config))
+        (directory / "plan.html").write_text(page(record, beside_slo(planned.scenario)), encoding="utf-8")
+    console = results_console()
+    console.print(*headline(record), *record["caveats"], sep="\n", soft_wrap=True)
+    console.print(f"\nOpen {config.out / 'plan.html'}", soft_wrap=True)
+
+
+def played(
+    planned: Subject, policies: dict[str, str], sizes: list[float], windows: int, status: Console
+) -> list[Trial]:
+    """Every allocator on platforms of every size."""
+    each = [(name, given, gpus) for name, given in policies.items() for gpus in sizes]
+    what = f"Playing {len(policies)} allocators on {len(sizes)} platforms"
+    return [trial(name, given, planned, gpus, windows) for name, given, gpus in track(each, what, status)]
+
+
+def day_of(planned: Subject, chosen: Trial) -> Evaluation:
+    """The first day of the log under the allocator to take, on its platform, without a break."""
+    scenario = planned.day(chosen.gpus)
+    policy = load_policies(chosen.given, planned.scenario)[0]
+    return evaluate(chosen.policy, policy, scenario, 1, SEED, kind=chosen.kind)
+
+
+def take_away(planned: Subject, choice: Choice, directory: Path, config: PlanConfig) -> dict[str, Any]:
+    """Write what a control loop needs, and say how it is used.
+
+    The platform as a scenario file, on which every command plays the log; a learned allocator's file.
+    """
+    chosen = choice.trial
+    scenario = planned.at(chosen.gpus)
+    assert scenario.trace is not None
+    trace = scenario.trace.model_copy(update={"path": config.log.resolve(), "split": "train"})
+    said = f"{chosen.gpus:g} GPUs for {config.log.name}, as planned by: {command(config)}"
+    write_scenario(directory / SCENARIO, scenario.model_copy(update={"trace": trace}), [said])
+    train = ["python", "-m", "training.train", "--scenario", str(config.out / SCENARIO)]
+    taken: dict[str, Any] = {
+        "scenario": SCENARIO,
+        "file": None,
+        "command": None,
+        "train": shlex.join([*train, "--allocator", "ppo-residual", "--out", str(config.out / "learned")]),
+    }
+    if chosen.kind != "learned":
+        tuned_for = config.scenario or scenario.name
+        made = f"import gpualloc_env\n\ndecide = gpualloc_env.policy({chosen.policy!r}, {tuned_for!r})"
+    else:
+        given = Path(located(chosen.given))
+        files = [given] if given.suffix in EXPORTED else sorted(given.glob("seed-*.npz"))
+        if files:
+            shutil.copyfile(files[0], directory / ALLOCATOR)
+            taken["file"] = ALLOCATOR
+        else:
+            export = ["python", "-m", "training.export", chosen.given, "--out", str(config.out / ALLOCATOR)]
+            taken["command"] = shlex.join(export)
+        loaded = f"Allocator.load({ALLOCATOR!r}, agents={[*scenario.agent_names]!r})"
+        made = f"from gpualloc_env.allocator import Allocator\n\ndecide = {loaded}.decide"
+    return {**taken, "python": f"{made}\nshares = decide(view)  # fractions of all GPUs, by agent"}
+
+
+def command(config: PlanConfig) -> str:
+    """The command line that asks for this plan."""
+    usual = asdict(PlanConfig(config.log))
+    changed = {name: value for name, value in asdict(config).items() if value != usual[name]}
+    return shlex.join(["python", "-m", "training.plan", str(config.log), *options(changed)])
+
+
+if __name__ == "__main__":
+    run(main, PlanConfig)

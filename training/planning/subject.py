@@ -1,0 +1,215 @@
+"""What is planned for: a log at its own times, cut into windows, on platforms of different sizes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gpualloc_env.scenario.loading import load_scenario, validated
+from gpualloc_env.scenario.model import MOST_LOAD
+from gpualloc_env.scenario.overrides import Overrides
+from gpualloc_env.scenario.platform import PLATFORMS, Preset
+from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.simulation.state import AnyArray, Array
+from gpualloc_env.traces.formats import read_log
+from gpualloc_env.traces.log import Assignment, Log, TraceError, assign
+
+DAY_S = 86400.0
+MOST_SIZES = 8
+LONGEST_WINDOW_S, SHORTEST_WINDOW_S, WINDOWS = 300.0, 10.0, 20
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A log, and the scenario that plays it."""
+
+    log: Log
+    scenario: Scenario
+    span_s: float
+    """Time in which it is played [s], that of the log unless a load stretches it."""
+    demand: Array
+    """GPUs that each agent's work keeps busy in the mean, at full batches on whole GPUs, (N,)."""
+    oversized: AnyArray
+    """Calls larger than `kv_tokens` of the agent that they visit, (N,); they were given room."""
+
+    def at(self, gpus: float) -> Scenario:
+        """The same requests at the same times on so many GPUs.
+
+        Raises:
+            ScenarioError: no such platform.
+        """
+        scenario = self.scenario
+        data = scenario.model_dump()
+        data["platform"]["gpus"] = float(gpus)
+        if scenario.service == "fluid" or not data["trace"]["own_times"]:
+            # What is stretched to a load must last as long on any platform.
+            data["trace"]["load"] *= scenario.platform.gpus / gpus
+        return validated(data, f"{gpus:g} GPUs").with_key_of(scenario)
+
+    def day(self, gpus: float) -> Scenario:
+        """The first day of the log, or all of a shorter one, as a single episode."""
+        scenario = self.at(gpus)
+        data = {**scenario.model_dump(), "steps": max(1, int(min(DAY_S, self.span_s) / scenario.dt))}
+        return validated(data, f"{gpus:g} GPUs").with_key_of(scenario)
+
+    def sizes(self, asked: tuple[float, ...] | None) -> list[float]:
+        """Numbers of GPUs to try, the platform's own among them, in their order.
+
+        By default whole ones up to what all agents can hold, at most `MOST_SIZES` of them.
+
+        Raises:
+            ValueError: so few that the load passes what can be simulated.
+        """
+        platform, least = self.scenario.platform, float(self.demand.sum()) / MOST_LOAD
+        if asked is None:
+            most = max(np.ceil(len(self.demand) * platform.max_share), np.ceil(least) + 1)
+            asked = tuple(np.unique(np.linspace(max(1, np.ceil(least)), most, MOST_SIZES).round()).tolist())
+        sizes = sorted({*map(float, asked), platform.gpus})
+        if sizes[0] <= 0 or sizes[0] < least:
+            raise ValueError(
+                f"--sweep {sizes[0]:g}: the log's work keeps {self.demand.sum():.3g} GPUs busy, and a load "
+                f"above {MOST_LOAD:g} is not simulated; give at least {least:.3g} GPUs"
+            )
+        return sizes
+
+
+def subject(
+    path: Path,
+    scenario: str | None,
+    overrides: Overrides,
+    *,
+    preset: Preset | None = None,
+    platform: Mapping[str, float | None] | None = None,
+    assignment: Assignment | None = None,
+    slo_s: float | None = None,
+) -> Subject:
+    """Read a log and set up the scenario that plays it.
+
+    Args:
+        path: of the log.
+        scenario: whose agents serve it; none: `llm`, call by call, for a log with tokens, else `trace`.
+        overrides: changes to the scenario.
+        preset: a platform whose frictions replace the scenario's.
+        platform: other changes to the scenario's platform, by key; none leaves what there is.
+        assignment: agents that a request visits where the log names none.
+        slo_s: objective of every agent [s].
+
+    Raises:
+        ValueError: a log or a scenario that cannot be used.
+    """
+    if str(path) == "-" or path.is_fifo():
+        raise TraceError(f"{path}: a plan reads its log more than once; give a file")
+    log = read_log(path, overrides.time_unit)
+    named = scenario or ("llm" if log.output_tokens is not None else "trace")
+    base = load_scenario(named, overrides, trace=path, split=overrides.split or "all")
+    if base.trace is None or base.nodes:
+        what = "is a cluster" if base.nodes else "plays sessions"
+        raise ValueError(
+            f"--scenario {named} {what}, and a plan replays requests on one pool of GPUs; give another"
+        )
+    data = base.model_dump()
+    kept = ("gpus", "max_share", "usd_per_gpu_hour")
+    if preset is not None:
+        data["platform"] = {
+            **PLATFORMS[preset].model_dump(),
+            **{name: data["platform"][name] for name in kept},
+        }
+    data["platform"] |= {name: value for name, value in (platform or {}).items() if value is not None}
+    if assignment is not None:
+        data["trace"]["assignment"] = assignment
+    if slo_s is not None:
+        data["agents"] = [{**agent, "slo_s": slo_s} for agent in data["agents"]]
+    made = validated(data, f"scenario {named!r}").with_key_of(base)
+    assert made.trace is not None
+    calls = made.service == "requests"
+    span_s = log.span_s
+    if overrides.load is not None:
+        amount = visits(made, log, np.ones(len(log.work)) if calls else log.work)
+        span_s = made.utilisation(amount) / overrides.load
+    demand = gpu_seconds(made, log) / span_s
+    made, oversized = with_room(made, log)
+    made = played(made, span_s, demand, stretched=overrides.load is not None)
+    if overrides.steps is None:
+        made = in_windows(made, span_s)
+    made.source()  # refuses a log that it cannot play
+    return Subject(log, made, span_s, demand, oversized)
+
+
+def visits(scenario: Scenario, log: Log, weight: Array) -> Array:
+    """The weights of a log's requests, (n,), in sum over those that visit each agent, (N,)."""
+    assert scenario.trace is not None
+    count, total = len(scenario.agents), np.zeros(len(scenario.agents))
+    for visit in assign(log, scenario.trace.assignment, scenario.agent_names).T:
+        total += np.bincount(visit, weights=weight, minlength=count)
+    return total
+
+
+def gpu_seconds(scenario: Scenario, log: Log) -> Array:
+    """Time of whole GPUs at full batches that each agent's part of a log takes, (N,) [GPU s]."""
+    agents = scenario.agents
+    if scenario.service == "fluid":
+        total = visits(scenario, log, log.work)
+        total = scenario.visits @ total if scenario.routing is not None else total
+        return total / np.array([agent.throughput_rps for agent in agents])
+    if log.prompt_tokens is None or log.output_tokens is None:
+        raise TraceError(
+            f"{log.path} has no tokens, and agents of {scenario.name!r} serve calls; give --scenario a "
+            "fluid, such as trace, or a log with prompt and output tokens"
+        )
+    prompt = visits(scenario, log, log.prompt_tokens.astype(np.float64))
+    output = visits(scenario, log, np.maximum(log.output_tokens, 1).astype(np.float64))
+    each = [
+        ((agent.prefill_s_per_token or 0.0), (agent.iteration_s or 0.0) / agent.max_batch) for agent in agents
+    ]
+    per_call = np.array([agent.iteration_s_per_call or 0.0 for agent in agents])
+    prefill, iteration = np.array(each).T
+    return prefill * prompt + (iteration + per_call) * output
+
+
+def with_room(scenario: Scenario, log: Log) -> tuple[Scenario, AnyArray]:
+    """The scenario with room for the largest call of each agent, and how many had none, (N,)."""
+    count = np.zeros(len(scenario.agents), np.int64)
+    if scenario.service == "fluid":
+        return scenario, count
+    assert scenario.trace is not None and log.prompt_tokens is not None and log.output_tokens is not None
+    tokens = log.prompt_tokens + np.maximum(log.output_tokens, 1)
+    data = scenario.model_dump()
+    for visit in assign(log, scenario.trace.assignment, scenario.agent_names).T:
+        for i, agent in enumerate(scenario.agents):
+            own = tokens[visit == i]
+            count[i] += np.count_nonzero(own > agent.kv_tokens)
+            table = data["agents"][i]
+            table["kv_tokens"] = max(table["kv_tokens"], int(own.max(initial=0)))
+    return validated(data, f"scenario {scenario.name!r}").with_key_of(scenario), count
+
+
+def played(scenario: Scenario, span_s: float, demand: Array, *, stretched: bool) -> Scenario:
+    """The scenario that plays the log in so many seconds, its own where it is not stretched.
+
+    Raises:
+        ValueError: a load that cannot be simulated.
+    """
+    load = float(demand.sum()) / scenario.platform.gpus
+    if load > MOST_LOAD:
+        raise ValueError(
+            f"the log's work keeps {demand.sum():.3g} GPUs busy and the platform has "
+            f"{scenario.platform.gpus:g}: a load of {load:.3g}, above {MOST_LOAD:g}, is not simulated; give "
+            f"--gpus at least {demand.sum() / MOST_LOAD:.3g}"
+        )
+    data = scenario.model_dump()
+    data["trace"]["own_times"] = not stretched
+    if scenario.service == "fluid":
+        data["trace"]["load"] = load
+    return validated(data, f"{data['trace']['path']} on {scenario.name!r}").with_key_of(scenario)
+
+
+def in_windows(scenario: Scenario, span_s: float) -> Scenario:
+    """The scenario in episodes of 300 s, or shorter ones where the log has less than 20 of them.
+
+    Never of less than 10 s, nor than ten times the longest service objective.
+    """
+    objective = 10 * max(agent.slo_s for agent in scenario.agents)
+    window = min(LONGEST_WINDOW_S, max(SHORTEST_WINDOW_S, objective, span_s / WINDOWS))
+    data = {**scenario.model_dump(), "steps": max(1, int(min(window, span_s) / scenario.dt))}
+    return validated(data, f"scenario {scenario.name!r}").with_key_of(scenario)
