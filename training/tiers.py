@@ -78,7 +78,7 @@ def main(config: TiersConfig) -> None:
 def result(name: str, scenario: Scenario, pair: tuple[float, float], config: TiersConfig) -> dict[str, Any]:
     """Mean metrics of a policy with an idle time before sleep and one before the end [s]."""
     times = dict(zip(("sleep_after_s", "keep_alive_s"), pair, strict=True))
-    changed = load_scenario(scenario, platform=times)
+    changed = load_scenario(scenario, frictions=times)
     episodes = count_episodes(config.episodes, changed)
     runs = load_policies(name, changed)
     metrics = joined(name, (evaluate(name, each, changed, episodes, config.seed) for each in runs)).metrics

@@ -36,7 +36,7 @@ class Overrides:
     times say."""
     objective: dict[str, Number] | None = None
     """Weights that replace the scenario's, by the name of their term."""
-    platform: dict[str, Unbounded] | None = None
+    frictions: dict[str, Unbounded] | None = None
     """Settings of the platform that replace the scenario's, by name, as `keep_alive_s`."""
 
     @property

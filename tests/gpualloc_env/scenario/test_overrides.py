@@ -13,7 +13,7 @@ from gpualloc_env import SCENARIOS, Agent, Overrides, Scenario, ScenarioError, T
 
 CHANGES = {
     **{"steps": 7, "dt": 0.5, "load": 1.2, "agents": 3},
-    **{"objective": {"slo": 2.0}, "platform": {"keep_alive_s": 30.0}},
+    **{"objective": {"slo": 2.0}, "frictions": {"keep_alive_s": 30.0}},
 }
 
 
@@ -90,11 +90,11 @@ def test_what_is_neither_a_name_nor_a_file_nor_a_scenario_is_refused(given):
         ({"steps": 10**8}, r"steps = 100000000: .*less than or equal to 10000000"),
         ({"dt": 0.001}, r"dt = 0\.001: .*greater than or equal to 0\.01"),
         (
-            {"platform": {"keep_alive": 1.0}},
+            {"frictions": {"keep_alive": 1.0}},
             r"unknown key 'platform\.keep_alive'; did you mean 'keep_alive_s'",
         ),
         (
-            {"platform": {"keep_alive_s": -1.0}},
+            {"frictions": {"keep_alive_s": -1.0}},
             r"platform\.keep_alive_s = -1\.0: .*greater than or equal to 0",
         ),
         ({"objective": 5}, r"objective = 5: .*weights by the name of their term"),
