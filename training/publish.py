@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from training.evaluation.evaluate import label
 from training.evaluation.statistics import Estimate
 from training.reporting.published import filled, numbered
 from training.reporting.report import markdown_table
+from training.tiers import table as tiers_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "training" / "results"
@@ -39,6 +40,8 @@ MADE: dict[str, dict[str, str]] = {
         **figure("power", forms=("png",)),
         **figure("profiles", forms=("png",)),
     },
+    "runs/clusters": {f"leaderboard.{form}": f"clusters.{form}" for form in ("json", "md")},
+    "runs/tiers": {"tiers.json": "tiers.json"},
     "runs/all": figure("heatmap"),
     "runs/generalisation": figure("heatmap", "generalisation"),
     "runs/trace": {"summary.json": "azure-code.json", **figure("comparison", "azure-code")},
@@ -141,8 +144,15 @@ def make(out: str, commands: dict[str, set[tuple[str, ...]]]) -> None:
 
 def published(page: Path) -> str:
     """A page with the tables and numbers of the committed results."""
-    scenarios = json.loads((RESULTS / "leaderboard.json").read_text(encoding="utf-8"))["scenarios"]
+    scenarios, clusters, tiers = (
+        json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("leaderboard", "clusters", "tiers")
+    )
+    scenarios, clusters = scenarios["scenarios"], clusters["scenarios"]
     tables = {
+        "clusters": markdown_table(by_policy(clusters, headroom)),
+        "met": markdown_table(by_policy(clusters, met)),
+        "tiers": markdown_table(tiers_table(tiers["rows"])),
         "leaderboard": markdown_table([champions(name, each) for name, each in scenarios.items()]),
         "results": markdown_table([champions(name, scenarios[name]) for name in README_SCENARIOS]),
         "gains": markdown_table([gain(name, scenarios[name]) for name in GAINS]),
@@ -164,6 +174,25 @@ def champions(scenario: str, board: dict[str, Any]) -> dict[str, str]:
         "best learned allocator": champion(scenario, learned, policies),
         "learned against baseline": verdict(policies[learned]),
     }
+
+
+def by_policy(boards: dict[str, Any], cell: Callable[[dict[str, Any]], str]) -> list[dict[str, str]]:
+    """A row for each policy, in the order of the first scenario, and a column for each scenario."""
+    names = next(iter(boards.values()))["policies"]
+    return [
+        {"policy": f"`{name}`", **{each: cell(board["policies"][name]) for each, board in boards.items()}}
+        for name in names
+    ]
+
+
+def headroom(policy: dict[str, Any]) -> str:
+    """J and headroom closed."""
+    return f"{decimal(j(policy))} ({100 * policy['headroom_closed']:.0f} %)".replace("-", "−")
+
+
+def met(policy: dict[str, Any]) -> str:
+    """Per cent of the calls that met a loaded, a waking and a cold instance."""
+    return " / ".join(f"{100 * policy['metrics'][f'{each}_calls']:.1f}" for each in ("hot", "woken", "cold"))
 
 
 def champion(scenario: str, name: str, policies: dict[str, Any]) -> str:
