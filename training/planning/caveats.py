@@ -181,7 +181,11 @@ def of_choice(
         )
         yield (
             "Its mean is within what you ask for, but not all of its interval: other days may miss it. "
-            + (f"{safe.label} on {safe.gpus:g} GPUs has all of it within." if safe else "None tried has.")
+            + (
+                f"{safe.label} on {safe.gpus:g} GPUs has all of it within."
+                if safe
+                else "No other that was tried is better there."
+            )
         )
     if choice.meets and len(policies) > 1:
         yield (

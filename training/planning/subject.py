@@ -13,7 +13,9 @@ from gpualloc_env.scenario.platform import PLATFORMS, Preset
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import AnyArray, Array
 from gpualloc_env.traces.formats import read_log
+from gpualloc_env.traces.lines import BLOCK
 from gpualloc_env.traces.log import Assignment, Log, TraceError, assign
+from gpualloc_env.traces.reading import opened
 
 DAY_S = 86400.0
 MOST_SIZES = 8
@@ -100,14 +102,16 @@ def subject(
     """
     if str(path) == "-" or path.is_fifo():
         raise TraceError(f"{path}: a plan reads its log more than once; give a file")
+    refuse_sessions(path)
     log = read_log(path, overrides.time_unit)
     named = scenario or ("llm" if log.output_tokens is not None else "trace")
-    base = load_scenario(named, overrides, trace=path, split=overrides.split or "all")
-    if base.trace is None or base.nodes:
-        what = "is a cluster" if base.nodes else "plays sessions"
+    own = load_scenario(named)
+    if own.sessions is not None or own.nodes:
+        what = "is a cluster" if own.nodes else "plays sessions"
         raise ValueError(
             f"--scenario {named} {what}, and a plan replays requests on one pool of GPUs; give another"
         )
+    base = load_scenario(own, overrides, trace=path, split=overrides.split or "all")
     data = base.model_dump()
     kept = ("gpus", "max_share", "usd_per_gpu_hour")
     if preset is not None:
@@ -134,6 +138,21 @@ def subject(
         made = in_windows(made, span_s)
     made.source()  # refuses a log that it cannot play
     return Subject(log, made, span_s, demand, oversized)
+
+
+def refuse_sessions(path: Path) -> None:
+    """Refuse a log of sessions.
+
+    Raises:
+        TraceError: it is one.
+    """
+    with opened(path, "a request log") as file:
+        names = file.readline(BLOCK).split(b",")
+    if b"session" in names and b"call" in names:
+        raise TraceError(
+            f"{path} is a log of sessions, whose times count from the start of each: it does not tell when "
+            "they came; give a request log, or compare on it with --scenario magentic"
+        )
 
 
 def visits(scenario: Scenario, log: Log, weight: Array) -> Array:
