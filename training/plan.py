@@ -162,8 +162,11 @@ def take_away(planned: Subject, choice: Choice, directory: Path, config: PlanCon
         else:
             export = ["python", "-m", "training.export", str(given), "--out", str(config.out / ALLOCATOR)]
             taken["command"] = shlex.join(export)
-        loaded = f"Allocator.load({ALLOCATOR!r}, agents={[*scenario.agent_names]!r})"
-        made = f"from gpualloc_env.allocator import Allocator\n\ndecide = {loaded}.decide"
+        made = (
+            "from gpualloc_env import load_scenario\nfrom gpualloc_env.allocator import Allocator\n\n"
+            f"agents = load_scenario({SCENARIO!r}).agent_names\n"
+            f"decide = Allocator.load({ALLOCATOR!r}, agents=agents).decide"
+        )
     return {**taken, "python": f"{made}\nshares = decide(view)  # fractions of all GPUs, by agent"}
 
 

@@ -9,6 +9,7 @@ from support.browser import CHROMIUM, DRIVER, browser
 from support.log_samples import log_lines, played, write_log
 from support.places import PRETRAINED
 
+from gpualloc_env import Batch
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.traces.formats import read_log
@@ -154,13 +155,20 @@ def test_the_json_holds_what_the_environment_measures(plan, tokens):
     assert sum(map(np.mean, day["share_gpus"].values())) <= record["choice"]["gpus"]
 
 
-def test_what_is_taken_away_can_be_used(plan):
+def test_what_is_taken_away_can_be_used(plan, monkeypatch):
     assert (plan / "allocator.npz").read_bytes() == LEARNED.read_bytes()
     record = json.loads((plan / "plan.json").read_text(encoding="utf-8"))
     taken = load_scenario(plan / "scenario.toml")
     assert taken.platform.gpus == record["choice"]["gpus"] and taken.trace.own_times
     assert {agent.slo_s for agent in taken.agents} == {20.0}
     assert taken.windows.episodes > 0
+    monkeypatch.chdir(plan)
+    batch = Batch(taken, 1)
+    batch.seed(0)
+    batch.reset()
+    names = {"view": batch.view}
+    exec(record["take_away"]["python"], names)
+    assert names["shares"].shape == (1, 4) and 0 < names["shares"].sum() <= 1 + 1e-9
 
 
 def test_the_page_says_what_the_json_says_and_asks_for_nothing(plan):

@@ -222,7 +222,7 @@ def of_training(subject: Subject, trial: Trial) -> Iterator[str]:
     file = policy_file(trial.given)
     trained = training_config(file)
     if trial.seeds > 1:
-        yield f"Its numbers are means over {trial.seeds} training seeds; what is taken away is the first, {file.name}."
+        yield f"The learned allocator's numbers are means over {trial.seeds} training seeds; taken is {file.name}."
     try:
         source = load_scenario(trained["scenario"], trace=trained.get("trace"))
         log = source.trace.path if source.trace is not None else None
