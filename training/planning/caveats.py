@@ -15,6 +15,7 @@ from gpualloc_env.traces.log import Log, assign
 from training.artifacts.policies import EXPORTED, policy_file
 from training.files.run_directory import CONFIG
 from training.fitting.log_statistics import statistics
+from training.fitting.request_streams import FEWEST_REQUESTS
 from training.planning.subject import DAY_S, WINDOWS, Subject
 from training.planning.sweep import Choice, Trial
 
@@ -46,6 +47,8 @@ def caveats(
 def of_log(subject: Subject) -> Iterator[str]:
     """What the log does not tell."""
     log = subject.log
+    if len(log.time_s) < FEWEST_REQUESTS:
+        yield f"The log has {len(log.time_s)} requests: too few to plan by. Take a longer one."
     if log.span_s < DAY_S:
         yield (
             f"The log covers {duration(log.span_s)}, not a day: all of it is played and drawn. Nights, "
@@ -178,7 +181,7 @@ def of_choice(
     """What the choice rests on."""
     trial, platform = choice.trial, subject.scenario.platform
     policies = {each.policy for each in trials}
-    if choice.meets and not choice.sure:
+    if choice.meets and trial.attainment.low < asked:
         safe = min(
             (each for each in trials if each.attainment.low >= asked),
             key=lambda each: each.gpus,
@@ -222,7 +225,7 @@ def of_training(subject: Subject, trial: Trial) -> Iterator[str]:
     file = policy_file(trial.given)
     trained = training_config(file)
     if trial.seeds > 1:
-        yield f"The learned allocator's numbers are means over {trial.seeds} training seeds; taken is {file.name}."
+        yield f"The learned allocator has means over {trial.seeds} training seeds; taken is {file.name}."
     try:
         source = load_scenario(trained["scenario"], trace=trained.get("trace"))
         log = source.trace.path if source.trace is not None else None
