@@ -195,7 +195,7 @@ def assign(log: Log, assignment: Assignment, agent_names: tuple[str, ...]) -> An
         raise TraceError(
             f"{log.path}, line {log.line[stranger]}, field agent: "
             f"{log.agent_names[log.agent[stranger]]!r} is no agent of the scenario; "
-            f"name one of {listed(agent_names)}"
+            f"name one of {listed(agent_names)}, or give a scenario file with yours"
         )
     return agent[:, np.newaxis]
 
