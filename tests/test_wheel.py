@@ -8,6 +8,7 @@ import venv
 import zipfile
 
 import pytest
+from support.log_samples import log_lines, write_log
 from support.places import ROOT
 from test_docs import README, blocks
 
@@ -73,6 +74,14 @@ def test_the_command_explains_itself_and_compares_baselines_with_a_pretrained_al
     told(installed, "gpualloc", "compare", *words, cwd=tmp_path)
     summary = (tmp_path / "out" / "summary.json").read_text(encoding="utf-8")
     assert '"adaptive"' in summary and '"ppo-residual' in summary and '"learned"' in summary
+
+
+def test_the_command_plans_for_a_log(installed, tmp_path):
+    log = write_log(tmp_path / "log.csv", log_lines("plain", 600))
+    words = ["--policies", "static", "--sweep", 1, "--out", tmp_path / "plan"]
+    said = told(installed, "gpualloc", "plan", log, *words, cwd=tmp_path)
+    assert "Take static on" in said
+    assert "gpualloc train" in (tmp_path / "plan" / "plan.html").read_text(encoding="utf-8")
 
 
 def test_processes_of_a_command_find_what_they_work_with(installed, tmp_path):

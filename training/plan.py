@@ -16,7 +16,7 @@ from gpualloc_env.doors import needed
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.platform import Preset
 from gpualloc_env.traces.log import Assignment
-from training.artifacts.policies import EXPORTED, load_policies, located, named
+from training.artifacts.policies import EXPORTED, load_policies, named, policy_file
 from training.cli import options, results_console, run, status_console, track
 from training.evaluation.evaluate import Evaluation, evaluate
 from training.evaluation.held_out import count_episodes
@@ -101,7 +101,7 @@ def main(config: PlanConfig) -> None:
         trials = played(planned, policies, sizes, windows, status)
         choice = choose(trials, config.attainment)
         day = day_of(planned, choice.trial)
-        priced = config.usd_per_gpu_hour is not None
+        priced = config.usd_per_gpu_hour is not None or (config.scenario or "").endswith(".toml")
         record: dict[str, Any] = {
             "log": facts(planned),
             **plan_record(planned, choice, trials, day, config.attainment),
@@ -155,16 +155,18 @@ def take_away(planned: Subject, choice: Choice, directory: Path, config: PlanCon
         tuned_for = config.scenario or scenario.name
         made = f"import gpualloc_env\n\ndecide = gpualloc_env.policy({chosen.policy!r}, {tuned_for!r})"
     else:
-        given = Path(located(chosen.given))
-        files = [given] if given.suffix in EXPORTED else sorted(given.glob("seed-*.npz"))
-        if files:
-            shutil.copyfile(files[0], directory / ALLOCATOR)
+        given = policy_file(chosen.given)
+        if given.suffix in EXPORTED:
+            shutil.copyfile(given, directory / ALLOCATOR)
             taken["file"] = ALLOCATOR
         else:
-            export = ["python", "-m", "training.export", chosen.given, "--out", str(config.out / ALLOCATOR)]
+            export = ["python", "-m", "training.export", str(given), "--out", str(config.out / ALLOCATOR)]
             taken["command"] = shlex.join(export)
-        loaded = f"Allocator.load({ALLOCATOR!r}, agents={[*scenario.agent_names]!r})"
-        made = f"from gpualloc_env.allocator import Allocator\n\ndecide = {loaded}.decide"
+        made = (
+            "from gpualloc_env import load_scenario\nfrom gpualloc_env.allocator import Allocator\n\n"
+            f"agents = load_scenario({SCENARIO!r}).agent_names\n"
+            f"decide = Allocator.load({ALLOCATOR!r}, agents=agents).decide"
+        )
     return {**taken, "python": f"{made}\nshares = decide(view)  # fractions of all GPUs, by agent"}
 
 

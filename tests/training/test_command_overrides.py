@@ -7,7 +7,7 @@ import pytest
 import tyro
 
 from gpualloc_env import Overrides, load_scenario
-from training import burst_figure, compare, export, fit, leaderboard, study, train, tune
+from training import burst_figure, compare, export, fit, leaderboard, plan, study, train, tune
 from training.cli import call, options, run
 from training.evaluation.held_out import held_out_among_others, held_out_scenario
 
@@ -19,8 +19,13 @@ CONFIGS = {
     "study": study.StudyConfig,
     "burst_figure": burst_figure.BurstFigureConfig,
     "fit": fit.FitConfig,
+    "plan": plan.PlanConfig,
 }
-NEEDED = {"burst_figure": ("--policies", "static"), "fit": ("log.csv", "--out", "mine.toml")}
+NEEDED = {
+    "burst_figure": ("--policies", "static"),
+    "fit": ("log.csv", "--out", "mine.toml"),
+    "plan": ("log.csv",),
+}
 ASKED = (
     "--steps",
     "7",

@@ -162,6 +162,12 @@ def load_policies(name: str, scenario: Scenario) -> list[Policy]:
     return [load_policy(str(seed), scenario) for seed in seeds] or [load_policy(name, scenario)]
 
 
+def policy_file(name: str) -> Path:
+    """The file or the run of a learned policy, the first of a directory that holds several seeds."""
+    place = Path(located(name))
+    return next(iter([*seed_runs(place), *sorted(place.glob("seed-*.npz"))]), place)
+
+
 def seed_runs(directory: Path) -> list[Path]:
     """The runs of a directory that was trained with several seeds, in their order; none of any other."""
     return sorted(directory.glob("seed-*/"))

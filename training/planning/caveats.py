@@ -1,15 +1,21 @@
 """Where the model does not fit a log, or the numbers say less than they seem to: sentences in plain words."""
 
+import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gpualloc_env.allocator.file import read
 from gpualloc_env.listing import listed
+from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.traces.log import Log, assign
-from training.artifacts.policies import EXPORTED, located
+from training.artifacts.policies import EXPORTED, policy_file
+from training.files.run_directory import CONFIG
 from training.fitting.log_statistics import statistics
+from training.fitting.request_streams import FEWEST_REQUESTS
 from training.planning.subject import DAY_S, WINDOWS, Subject
 from training.planning.sweep import Choice, Trial
 
@@ -41,6 +47,8 @@ def caveats(
 def of_log(subject: Subject) -> Iterator[str]:
     """What the log does not tell."""
     log = subject.log
+    if len(log.time_s) < FEWEST_REQUESTS:
+        yield f"The log has {len(log.time_s)} requests: too few to plan by. Take a longer one."
     if log.span_s < DAY_S:
         yield (
             f"The log covers {duration(log.span_s)}, not a day: all of it is played and drawn. Nights, "
@@ -173,7 +181,7 @@ def of_choice(
     """What the choice rests on."""
     trial, platform = choice.trial, subject.scenario.platform
     policies = {each.policy for each in trials}
-    if choice.meets and not choice.sure:
+    if choice.meets and trial.attainment.low < asked:
         safe = min(
             (each for each in trials if each.attainment.low >= asked),
             key=lambda each: each.gpus,
@@ -181,7 +189,11 @@ def of_choice(
         )
         yield (
             "Its mean is within what you ask for, but not all of its interval: other days may miss it. "
-            + (f"{safe.label} on {safe.gpus:g} GPUs has all of it within." if safe else "None tried has.")
+            + (
+                f"{safe.label} on {safe.gpus:g} GPUs has all of it within."
+                if safe
+                else "No other that was tried is better there."
+            )
         )
     if choice.meets and len(policies) > 1:
         yield (
@@ -210,22 +222,33 @@ def of_choice(
 
 def of_training(subject: Subject, trial: Trial) -> Iterator[str]:
     """On what the chosen allocator was trained."""
-    if not trial.given.endswith(EXPORTED):
-        yield "The learned allocator is a training run: export it before use."
-        return
-    manifest, _ = read(located(trial.given))
-    trained = manifest.training["config"]
-    log = str(trained.get("trace") or "")
-    if log.endswith(subject.log.path.name):
+    file = policy_file(trial.given)
+    trained = training_config(file)
+    if trial.seeds > 1:
+        yield f"The learned allocator has means over {trial.seeds} training seeds; taken is {file.name}."
+    try:
+        source = load_scenario(trained["scenario"], trace=trained.get("trace"))
+        log = source.trace.path if source.trace is not None else None
+    except ValueError:  # a scenario file that is no longer there
+        log = None
+    assert subject.scenario.trace is not None
+    if log is None or log.name != subject.log.path.name:
+        yield (
+            f"The learned allocator was trained on the scenario {trained['scenario']}, not on your traffic. "
+            "Run it in the shadow first."
+        )
+    elif subject.scenario.trace.split != "eval":
         yield (
             "The learned allocator was trained on windows of this log: what it gives on them looks too good. "
             "Ask for --split eval."
         )
-    else:
-        yield (
-            f"The learned allocator was trained on the scenario {trained.get('scenario')}, not on your "
-            "traffic. Run it in the shadow first."
-        )
+
+
+def training_config(file: Path) -> dict[str, Any]:
+    """What the training of an exported allocator or of a run was asked to do."""
+    if file.suffix in EXPORTED:
+        return read(file)[0].training["config"]
+    return json.loads((file / CONFIG).read_text(encoding="utf-8"))["config"]
 
 
 def duration(seconds: float) -> str:

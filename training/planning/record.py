@@ -1,6 +1,6 @@
 """A plan as JSON holds it: everything that the page shows, in base units."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,10 @@ from training.evaluation.evaluate import Evaluation
 from training.evaluation.statistics import Estimate, interval
 from training.planning.subject import Subject
 from training.planning.sweep import Choice, Trial, fewest, knee
-from training.reporting.measures import COST, SLO, Measure, measures
+from training.reporting.measures import COST, P95, SLO, Measure, measures
 
+Record = Mapping[str, Any]
+"""A plan, or a part of it."""
 POINTS = 480
 """Of the curves of a day: the means over as many equal parts of it."""
 
@@ -85,7 +87,8 @@ def size_record(subject: Subject, trial: Trial, asked: float) -> dict[str, Any]:
 
 def beside_slo(scenario: Scenario) -> list[Measure]:
     """What is shown of an allocator besides the requests in time and the bill."""
-    return [each for each in measures(scenario) if each not in (SLO, COST)]
+    known = [each for each in measures(scenario) if each not in (SLO, COST)]
+    return known if P95 in known else [P95, *known]
 
 
 def unscaled(value: Estimate, scale: float) -> Estimate:
@@ -139,3 +142,10 @@ def day_record(day: Evaluation) -> dict[str, Any]:
         "latency_p99_s": day.metrics[0]["latency_p99_s"],
         "usd": day.metrics[0]["cost_usd"],
     }
+
+
+def chosen(record: Record) -> Record:
+    """What the allocator to take gives on its platform."""
+    choice = record["choice"]
+    sizes = next(each["sizes"] for each in record["allocators"] if each["policy"] == choice["policy"])
+    return next(each for each in sizes if each["gpus"] == choice["gpus"])

@@ -13,7 +13,9 @@ from gpualloc_env.scenario.platform import PLATFORMS, Preset
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import AnyArray, Array
 from gpualloc_env.traces.formats import read_log
+from gpualloc_env.traces.lines import BLOCK
 from gpualloc_env.traces.log import Assignment, Log, TraceError, assign
+from gpualloc_env.traces.reading import opened
 
 DAY_S = 86400.0
 MOST_SIZES = 8
@@ -98,29 +100,31 @@ def subject(
     Raises:
         ValueError: a log or a scenario that cannot be used.
     """
-    if str(path) == "-" or path.is_fifo():
-        raise TraceError(f"{path}: a plan reads its log more than once; give a file")
+    load_scenario(scenario or "trace", overrides)  # refuses what no log could mend
+    refuse_other_logs(path)
     log = read_log(path, overrides.time_unit)
-    named = scenario or ("llm" if log.output_tokens is not None else "trace")
-    base = load_scenario(named, overrides, trace=path, split=overrides.split or "all")
-    if base.trace is None or base.nodes:
-        what = "is a cluster" if base.nodes else "plays sessions"
+    own = load_scenario(scenario or ("llm" if log.output_tokens is not None else "trace"))
+    if own.sessions is not None or own.nodes:
+        what = "is a cluster" if own.nodes else "plays sessions"
         raise ValueError(
-            f"--scenario {named} {what}, and a plan replays requests on one pool of GPUs; give another"
+            f"--scenario {scenario} {what}, and a plan replays requests on one pool of GPUs; give another"
         )
+    base = load_scenario(own, overrides, trace=path, split=overrides.split or "all")
     data = base.model_dump()
-    kept = ("gpus", "max_share", "usd_per_gpu_hour")
     if preset is not None:
-        data["platform"] = {
-            **PLATFORMS[preset].model_dump(),
-            **{name: data["platform"][name] for name in kept},
-        }
+        kept = {name: data["platform"][name] for name in ("gpus", "max_share", "usd_per_gpu_hour")}
+        data["platform"] = {**PLATFORMS[preset].model_dump(), **kept}
     data["platform"] |= {name: value for name, value in (platform or {}).items() if value is not None}
     if assignment is not None:
         data["trace"]["assignment"] = assignment
     if slo_s is not None:
         data["agents"] = [{**agent, "slo_s": slo_s} for agent in data["agents"]]
-    made = validated(data, f"scenario {named!r}").with_key_of(base)
+    made = validated(data, f"scenario {own.name!r}").with_key_of(base)
+    return _played(log, made, overrides)
+
+
+def _played(log: Log, made: Scenario, overrides: Overrides) -> Subject:
+    """The log under a scenario, at the times, with the memory and in the windows that it is played."""
     assert made.trace is not None
     calls = made.service == "requests"
     span_s = log.span_s
@@ -129,11 +133,28 @@ def subject(
         span_s = made.utilisation(amount) / overrides.load
     demand = gpu_seconds(made, log) / span_s
     made, oversized = with_room(made, log)
-    made = played(made, span_s, demand, stretched=overrides.load is not None)
+    made = at_times(made, span_s, demand, stretched=overrides.load is not None)
     if overrides.steps is None:
         made = in_windows(made, span_s)
     made.source()  # refuses a log that it cannot play
     return Subject(log, made, span_s, demand, oversized)
+
+
+def refuse_other_logs(path: Path) -> None:
+    """Refuse a log that can be read only once, and one of sessions.
+
+    Raises:
+        TraceError: it is one.
+    """
+    if str(path) == "-" or path.is_fifo():
+        raise TraceError(f"{path}: a plan reads its log more than once; give a file")
+    with opened(path, "a request log") as file:
+        names = file.readline(BLOCK).split(b",")
+    if b"session" in names and b"call" in names:
+        raise TraceError(
+            f"{path} is a log of sessions, whose times count from the start of each: it does not tell when "
+            "they came; give a request log, or compare on it with --scenario magentic"
+        )
 
 
 def visits(scenario: Scenario, log: Log, weight: Array) -> Array:
@@ -184,7 +205,7 @@ def with_room(scenario: Scenario, log: Log) -> tuple[Scenario, AnyArray]:
     return validated(data, f"scenario {scenario.name!r}").with_key_of(scenario), count
 
 
-def played(scenario: Scenario, span_s: float, demand: Array, *, stretched: bool) -> Scenario:
+def at_times(scenario: Scenario, span_s: float, demand: Array, *, stretched: bool) -> Scenario:
     """The scenario that plays the log in so many seconds, its own where it is not stretched.
 
     Raises:

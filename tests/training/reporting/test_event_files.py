@@ -1,12 +1,12 @@
 """What TensorBoard is given, and what it then shows in a browser."""
 
 import re
-import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from support.browser import CHROMIUM, DRIVER, browser
 
 from baselines import POLICIES
 from gpualloc_env.scenario.loading import load_scenario
@@ -15,7 +15,6 @@ from training.compare import CompareConfig, main
 from training.evaluation.evaluate import evaluate
 from training.reporting.event_files import REPORT, passed, step_curves, write_runs
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 AGENTS = ("coordinator", "nlp", "vision", "reasoning")
 KINDS = ("latency [s]", "backlog [requests]", "share [GPU]", "throughput [requests per s]")
 # 34.920, 34.959 and 35.239: in order of J.
@@ -100,28 +99,6 @@ def test_a_training_run_passes_the_levels_of_baselines_on_its_own_chart(tmp_path
     }
     assert found == {"mine": CURVE, "adaptive": [(0, 2.0), (2000, 2.0)], "static": [(0, 3.0), (2000, 3.0)]}
     assert passed(evaluations, {"mine": record}) == ["mine passed adaptive by step 2,000."]
-
-
-def browser(profile):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--window-size=1600,1200",
-        f"--user-data-dir={profile}",
-    ):
-        options.add_argument(argument)
-    return webdriver.Chrome(options=options, service=Service(DRIVER))
 
 
 # TensorBoard draws some tabs inside shadow roots, which element searches do not enter.
