@@ -1,5 +1,6 @@
 from .allocator import Allocator as Allocator
 from .allocator import AllocatorError as AllocatorError
+from .allocator import ClusterAllocator as ClusterAllocator
 from .batch import Batch as Batch
 from .doors import policy as policy
 from .evaluation import evaluate as evaluate
@@ -37,6 +38,7 @@ __all__ = [
     "AllocatorError",
     "Batch",
     "Burst",
+    "ClusterAllocator",
     "Cycle",
     "Network",
     "Node",

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -17,12 +17,16 @@ import torch
 import tyro
 from stable_baselines3 import PPO
 
+from baselines import Policy
 from gpualloc_env.allocator.allocator import Allocator
+from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS, instance_rows
+from gpualloc_env.allocator.cluster_allocator import ClusterAllocator
 from gpualloc_env.allocator.file import Manifest, Validation, write_npz
 from gpualloc_env.listing import listed
 from gpualloc_env.scenario.overrides import NAMES
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
+from gpualloc_env.simulation.placement import ClusterView
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.artifacts.onnx_graph import write_onnx
 from training.artifacts.policies import read_transform, seed_runs
@@ -32,8 +36,9 @@ from training.evaluation.held_out import count_episodes, held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.files.atomic import UNFINISHED
 from training.files.run_directory import CONFIG, MODEL, TRANSFORM
-from training.learning.action_transform import ActionTransform
+from training.learning.action_transform import ActionTransform, ClusterTransform, Transform
 from training.learning.allocator_policy import AllocatorPolicy
+from training.learning.kinds import rows_of
 from training.learning.trained_network import NETWORKS, network_of
 from training.limits import Limits, check_limits
 
@@ -90,15 +95,20 @@ def export(config: ExportConfig) -> Manifest:
     scenario = held_out_scenario(trained["scenario"], **asked)
     model = PPO.load(config.run / MODEL, device="cpu")
     transform = read_transform(config.run)
-    if transform.num_agents != len(scenario.agents):
+    of_clusters = isinstance(transform, ClusterTransform)
+    trained_for = transform.instances if of_clusters else transform.num_agents
+    what = "instances" if of_clusters else "agents"
+    if trained_for != rows_of(scenario):
         raise ValueError(
-            f"{config.run} was trained for {transform.num_agents} agents; scenario {scenario.name!r} has "
-            f"{len(scenario.agents)} in this version of gpualloc_env: train it again"
+            f"{config.run} was trained for {trained_for} {what}; scenario "
+            f"{scenario.name!r} has {rows_of(scenario)} in this version of gpualloc_env: train it again"
         )
+    if of_clusters and config.out.suffix != ".npz":
+        raise ValueError(f"--out {config.out} must end in .npz: an allocator of clusters is no graph alone")
     settings, arrays = network_of(model, transform)
     manifest = Manifest(
         agents=scenario.agent_names,
-        features=OBSERVATION_FEATURES,
+        features=CLUSTER_COLUMNS if of_clusters else OBSERVATION_FEATURES,
         network=settings,
         training={"command": command(trained), **record},
     )
@@ -110,8 +120,8 @@ def export(config: ExportConfig) -> Manifest:
         # What decides is the .npz; an .onnx is the same arrays for other runtimes.
         own = staging / "allocator.npz"
         write_npz(own, manifest, arrays)
-        trained_shares = shares_of(model, transform)
-        validation = validated(config, trained["scenario"], scenario, Allocator.load(own), trained_shares)
+        policy, differences = compared(own, model, transform, config.seed)
+        validation = validated(config, trained["scenario"], scenario, policy, differences)
         manifest = manifest.model_copy(update={"validation": validation})
         unfinished = staging / config.out.name
         WRITERS[config.out.suffix](unfinished, manifest, arrays)
@@ -123,33 +133,88 @@ def export(config: ExportConfig) -> Manifest:
 
 def shares_of(model: PPO, transform: ActionTransform) -> Shares:
     """What the trained model decides for observations, (B, N, F): shares, (B, N)."""
+    actions = actions_of(model)
+    return lambda observation: transform(observation, actions(observation))
+
+
+def actions_of(model: PPO) -> Callable[[AnyArray], AnyArray]:
+    """The trained model's most likely actions, (B, A), in the precision of the exported file."""
     policy = cast(AllocatorPolicy, model.policy)
     policy.to(NETWORKS[policy.network].precision)
 
-    def shares(observation: AnyArray) -> Array:
+    def actions(observation: AnyArray) -> AnyArray:
         with torch.no_grad():
-            actions = policy.most_likely(torch.as_tensor(observation).to(policy.log_std.dtype))
-        return transform(observation, actions.numpy())
+            return policy.most_likely(torch.as_tensor(observation).to(policy.log_std.dtype)).numpy()
 
-    return shares
+    return actions
+
+
+@dataclass
+class Differences:
+    """How far the file's shares were from those of the trained model."""
+
+    observations: int = 0
+    """How many were compared."""
+    largest: float = 0.0
+    """The largest difference of a share."""
+
+    def add(self, exported: Array, trained: Array) -> None:
+        """Compare the shares for some more observations."""
+        self.observations += len(exported)
+        self.largest = max(self.largest, float(np.abs(exported - trained).max()))
+
+
+def compare_shares(allocator: Allocator, trained: Shares, seed: int) -> Differences:
+    """Differences on random observations."""
+    generator, differences = np.random.default_rng(seed), Differences()
+    shape = (COMPARED_OBSERVATIONS, len(allocator.agents), len(OBSERVATION_FEATURES))
+    seen = generator.random(shape, dtype=np.float32)
+    differences.add(allocator(seen), trained(seen))
+    return differences
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The exported allocator of clusters, held in each of its steps against the trained model."""
+
+    allocator: ClusterAllocator
+    model: PPO
+    transform: ClusterTransform
+    differences: Differences
+
+    def fresh(self) -> "Compared":
+        """The same two, remembering no placement."""
+        return replace(self, allocator=self.allocator.fresh(), transform=self.transform.fresh())
+
+    def __call__(self, view: ClusterView) -> Array:
+        """What the file decides."""
+        shares = self.allocator(view)
+        self.differences.add(shares, self.transform(view, actions_of(self.model)(instance_rows(view))))
+        return shares
+
+
+def compared(file: Path, model: PPO, transform: Transform, seed: int) -> tuple[Policy, Differences]:
+    """The policy of a file, and its differences from the model; of clusters those of the steps to come."""
+    if isinstance(transform, ClusterTransform):
+        policy = Compared(ClusterAllocator.load(file), model, transform, Differences())
+        return policy, policy.differences
+    allocator = Allocator.load(file)
+    return allocator.decide, compare_shares(allocator, shares_of(model, transform), seed)
 
 
 def validated(
-    config: ExportConfig, name: str, scenario: Scenario, allocator: Allocator, trained: Shares
+    config: ExportConfig, name: str, scenario: Scenario, policy: Policy, differences: Differences
 ) -> Validation:
-    """Hold the file against the trained model, and play its held-out episodes.
+    """Play the file's held-out episodes, and look at its differences from the trained model.
 
     Raises:
         ValueError: it decides otherwise than the model.
     """
     episodes = count_episodes(config.episodes, scenario)
-    generator = np.random.default_rng(config.seed)
-    shape = (COMPARED_OBSERVATIONS, len(scenario.agents), len(OBSERVATION_FEATURES))
-    seen = generator.random(shape, dtype=np.float32)
-    difference = float(np.abs(allocator(seen) - trained(seen)).max())
-    if difference > LARGEST_DIFFERENCE:
-        raise ValueError(f"the exported shares differ from the trained ones by up to {difference:.1e}")
-    played = evaluate("exported", allocator.decide, scenario, episodes, config.seed)
+    played = evaluate("exported", policy, scenario, episodes, config.seed)
+    if differences.largest > LARGEST_DIFFERENCE:
+        largest = f"{differences.largest:.1e}"
+        raise ValueError(f"the exported shares differ from the trained ones by up to {largest}")
     return Validation(
         scenario=name,
         split=scenario.trace.split if scenario.trace else None,
@@ -157,8 +222,8 @@ def validated(
         first_seed=config.seed,
         last_seed=config.seed + episodes - 1,
         objective=float(played.objective.mean()),
-        compared_observations=COMPARED_OBSERVATIONS,
-        largest_difference=difference,
+        compared_observations=differences.observations,
+        largest_difference=differences.largest,
     )
 
 

@@ -46,7 +46,7 @@ from training.learning.cluster_vec_env import ClusterVecEnv
 from training.learning.curves import Curves
 from training.learning.defaults import default_settings
 from training.learning.domain_randomisation import DomainVecEnv, variants
-from training.learning.kinds import KINDS, help_text, kind_of
+from training.learning.kinds import KINDS, help_text, kind_of, rows_of
 from training.learning.outcome import write_outcome
 from training.learning.paired_vec_env import PairedVecEnv
 from training.learning.sb3_vec_env import BatchVecEnv
@@ -312,11 +312,6 @@ def played(config: TrainConfig, scenario: Scenario) -> list[Scenario]:
                 f"but {other.name} has {listed(theirs)}"
             )
     return [scenario, *others]
-
-
-def rows_of(scenario: Scenario) -> int:
-    """Rows of the observation: N agents, in a cluster N K instances."""
-    return len(scenario.agents) * max(1, scenario.num_gpus)
 
 
 def make_transform(config: TrainConfig, scenario: Scenario) -> Transform:

@@ -30,7 +30,7 @@ CLUSTER_POLICIES: dict[str, ClusterPolicy] = {
     "lru": Replicas(target=np.inf),
     "autoscaler": Replicas(),
     "hierarchical": hierarchical(),
-    "demand": Placed(by_demand, online.RecedingHorizon(**tuned()["team"]["receding-horizon"]), 10.0),
+    "demand": Placed(by_demand, online.RecedingHorizon(**tuned()["team"]["receding-horizon"]), 3.0),
 }
 """Every policy with the constants that its class declares; all have memory, see `baselines.fresh`."""
 

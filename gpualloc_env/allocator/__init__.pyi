@@ -1,5 +1,6 @@
 from .allocator import Allocator as Allocator
 from .allocator import Fallback as Fallback
+from .cluster_allocator import ClusterAllocator as ClusterAllocator
 from .file import AllocatorError as AllocatorError
 from .file import Manifest as Manifest
 from .partition import mig_slices as mig_slices
@@ -10,6 +11,7 @@ from .telemetry import Telemetry as Telemetry
 __all__ = [
     "Allocator",
     "AllocatorError",
+    "ClusterAllocator",
     "Fallback",
     "Manifest",
     "Shadow",

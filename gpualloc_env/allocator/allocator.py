@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpualloc_env.allocator.algorithm_1 import ALGORITHM_1_COLUMNS, algorithm_1, algorithm_1_of
+from gpualloc_env.allocator.cluster import ClusterDecider
 from gpualloc_env.allocator.file import AllocatorError, Manifest, checked_names, read
 from gpualloc_env.allocator.guardrails import (
     BAD_DECISION,
@@ -143,11 +144,14 @@ class Allocator:
 
         Raises:
             AllocatorError: the file is damaged, something else or of another version, or it was trained
-                for other agents.
+                for other agents or for clusters.
             OSError: it cannot be read.
         """
         agents = None if agents is None else checked_names(agents)
-        return cls(*read(path, agents), agents=agents, min_shares=min_shares)
+        manifest, decider = read(path, agents)
+        if isinstance(decider, ClusterDecider):
+            raise AllocatorError(f"{path} decides for clusters; read it with gpualloc_env.ClusterAllocator")
+        return cls(manifest, decider, agents=agents, min_shares=min_shares)
 
     def __call__(self, observation: AnyArray) -> Array:
         """Shares for the environment's observation: (N,) for (N, F), (B, N) for (B, N, F).

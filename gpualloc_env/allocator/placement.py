@@ -20,9 +20,10 @@ HORIZON_S = 10.0
 """Time within which a queue should be served, where demand is judged [s]."""
 STAYS, WAKES = 1.0, 0.5
 """GPUs of capacity left that a resident instance, and a sleeping model, count for."""
-PATIENCE_S, LEAST_DEMAND, MEMORY_EXPONENT, LOYALTY = 12.0, 0.16, 0.3, 2.0
+PATIENCE_S, LEAST_DEMAND, MEMORY_EXPONENT, LOYALTY, BUSY = 12.0, 0.16, 0.3, 4.0, 0.3
 """Of `by_demand`: the time within which a queue should be served [s], what every agent is taken to ask for
-besides [GPU], how much memory counts, and what either of `STAYS` and `WAKES` is there."""
+besides [GPU], how much memory counts, what either of `STAYS` and `WAKES` is there,
+and what each call speaks for the instance at which it is [GPU]."""
 
 
 @inlined
@@ -100,9 +101,9 @@ def in_turn(order: AnyArray, replicas: Array) -> AnyArray:
 def everywhere(view: ClusterView) -> AnyArray:
     """Every agent on every GPU where it fits: GPU k takes agents k, k + K, … first, then the others."""
     placed = np.zeros(view.share.shape, dtype=np.bool_)
-    agents, gpus = view.need_mb.shape[1], len(view.speed)
+    agents, gpus = int(view.need_mb.shape[1]), len(view.speed)
     for k in range(gpus):
-        own = np.arange(agents) % gpus != k
+        own: AnyArray = np.arange(agents) % gpus != k
         free = np.full(len(placed), view.memory_mb[k])
         for i in np.argsort(own, kind="stable").tolist():
             fits = view.need_mb[:, i] <= free
@@ -150,14 +151,14 @@ def by_demand(view: ClusterView, attraction: Array | None = None) -> AnyArray:
     """As `by_popularity`, but instances move less, because models take long to start.
 
     An agent's value is (demand + `LEAST_DEMAND`)/memory^`MEMORY_EXPONENT`, an instance is expected to take
-    its part of the load as it is divided now, and what stands or sleeps somewhere counts for more.
+    its part of the load as it is divided now, and what stands, sleeps or serves somewhere counts for more.
 
     Args:
         view: of (B, …) arrays.
         attraction: what speaks for each instance besides, (B, N, K) [GPU]; its mean over the GPUs is the
             logarithm of a factor on the agent's value. None by default.
     """
-    load, tie = demand(view, PATIENCE_S), loyalty(view, LOYALTY, LOYALTY)
+    load, tie = demand(view, PATIENCE_S), loyalty(view, LOYALTY, LOYALTY) + BUSY * view.calls
     value = (load + LEAST_DEMAND) / np.maximum(view.need_mb, 1e-9) ** MEMORY_EXPONENT
     if attraction is not None:
         value, tie = value * np.exp(attraction.mean(axis=2)), tie + attraction

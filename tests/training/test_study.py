@@ -305,7 +305,7 @@ def within(name, value):
 
 def test_the_committed_defaults_are_within_the_space():
     tables = read_tables(DEFAULTS)
-    by_hand = {("diurnal", "ppo-residual"), ("workflow", "ppo-residual")}
+    by_hand = {("diurnal", "ppo-residual"), ("workflow", "ppo-residual"), ("cluster-small", "ppo-cluster")}
     by_hand |= {(name, "ppo") for name in ("paper", "paper-overload", "paper-dominance", "paper-spike")}
     assert set(tables) == {("serverless", allocator) for allocator in ALLOCATORS} | by_hand
     for _, settings in tables.values():

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from baselines import DEFAULTS, PRIVILEGED, Policy, baselines_of, is_baseline, policy_for
 from gpualloc_env.allocator.allocator import Allocator
+from gpualloc_env.allocator.cluster_allocator import ClusterAllocator
 from gpualloc_env.allocator.file import read
 from gpualloc_env.listing import listed
 from gpualloc_env.scenario.scenario import Scenario
 from training.artifacts.own_policy import is_own, own_policy
 from training.evaluation.evaluate import Kind
 from training.files.run_directory import MODEL, TRANSFORM
-from training.learning.action_transform import ActionTransform
+from training.learning.action_transform import ActionTransform, ClusterTransform, Transform
 
 
 class AgentsError(ValueError):
@@ -61,12 +62,12 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
     for file in (MODEL, TRANSFORM):
         if not (directory / file).is_file():
             raise ValueError(f"{directory} holds no finished training run: {file} is missing; train it first")
-    _check_pool(name, scenario)
     from stable_baselines3 import PPO
 
-    from training.learning.trained_network import NETWORKS, decider_of, learned_policy
+    from training.learning import trained_network
 
     transform = read_transform(directory)
+    _check_kind(name, isinstance(transform, ClusterTransform), scenario)
     model = PPO.load(directory / MODEL, device="cpu")
     _LOG.warning(
         "%s: loading a training run can run any code that its author put there; prefer the file that "
@@ -74,10 +75,11 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
         name,
         name,
     )
-    count = len(scenario.agents)
-    if not NETWORKS[str(model.policy.network)].serves_any_number:
-        _check_agents(name, transform.num_agents, scenario)
-    return learned_policy(decider_of(model, replace(transform, num_agents=count)))
+    if isinstance(transform, ActionTransform):
+        if not trained_network.NETWORKS[str(model.policy.network)].serves_any_number:
+            _check_agents(name, transform.num_agents, scenario)
+        transform = replace(transform, num_agents=len(scenario.agents))
+    return trained_network.policy_of(model, transform)
 
 
 def _baseline(name: str, scenario: Scenario) -> Policy:
@@ -109,7 +111,9 @@ def located(name: str) -> str:
 
 def _exported(name: str, scenario: Scenario) -> Policy:
     manifest, _ = read(name)
-    _check_pool(name, scenario)
+    _check_kind(name, manifest.of_clusters, scenario)
+    if manifest.of_clusters:
+        return ClusterAllocator.load(name)
     if not manifest.serves_any_number and manifest.agents != scenario.agent_names:
         raise AgentsError(
             f"{name} was trained for the agents {listed(manifest.agents)}, scenario {scenario.name!r} "
@@ -130,15 +134,17 @@ def kind_of(name: str) -> Kind:
     return "online" if is_baseline(name) or is_own(name) else "learned"
 
 
-def read_transform(directory: Path) -> ActionTransform:
+def read_transform(directory: Path) -> Transform:
     """From the actions of a run's model to shares."""
-    return ActionTransform(**json.loads((directory / TRANSFORM).read_text(encoding="utf-8")))
+    settings = json.loads((directory / TRANSFORM).read_text(encoding="utf-8"))
+    return ClusterTransform(**settings) if "instances" in settings else ActionTransform(**settings)
 
 
-def _check_pool(name: str, scenario: Scenario) -> None:
-    if scenario.nodes:
+def _check_kind(name: str, of_clusters: bool, scenario: Scenario) -> None:
+    if of_clusters != bool(scenario.nodes):
+        trained, has = ("clusters", "one pool of GPUs") if of_clusters else ("one pool of GPUs", "nodes")
         raise AgentsError(
-            f"{name} was trained for one pool of GPUs, and scenario {scenario.name!r} has nodes; give some "
+            f"{name} was trained for {trained}, and scenario {scenario.name!r} has {has}; give some "
             f"of {', '.join(baselines_of(scenario))}"
         )
 

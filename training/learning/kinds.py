@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from gpualloc_env.scenario.scenario import Scenario
 from training.learning.action_transform import Transform, corrections, placed_corrections, simplex
 from training.learning.trained_network import NETWORKS, Network
 
@@ -78,7 +79,7 @@ _OURS = (
     ),
     Kind(
         "ppo-cluster-hierarchical",
-        "the same, and it places as often as `demand`, every 10 s",
+        "the same, and it places as often as `demand`, every 3 s",
         network="exchangeable",
         transform=lambda instances, _: placed_corrections(instances),
         initial_gain=0.0,
@@ -113,6 +114,11 @@ def kind_of(name: str) -> Kind:
     close = get_close_matches(name, KINDS, 1)
     hint = f"did you mean {close[0]!r}?" if close else f"give one of {', '.join(KINDS)}"
     raise ValueError(f"unknown allocator {name!r}; {hint}")
+
+
+def rows_of(scenario: Scenario) -> int:
+    """Rows of the observation: N agents, in a cluster N K instances."""
+    return len(scenario.agents) * max(1, scenario.num_gpus)
 
 
 def help_text() -> str:
