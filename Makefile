@@ -19,7 +19,7 @@ $(VENV)/docs-ready: $(VENV)/ready
 demo: $(VENV)/ready
 	$(BIN)/python -m training.train --scenario serverless --allocator ppo-residual --total-steps 500000 --seed 0 --out runs/demo/my-ppo
 	$(BIN)/python -m training.compare --scenario serverless --policies static round-robin adaptive receding-horizon runs/demo/my-ppo training/pretrained/ppo-residual-serverless --episodes 100 --seed 10000 --out runs/demo/serverless
-	$(BIN)/python -m training.compare --scenario paper --policies static round-robin adaptive --episodes 1 --seed 10000 --out runs/demo/paper
+	$(BIN)/python -m training.compare --scenario paper --policies static round-robin adaptive training/pretrained/ppo-paper --episodes 1 --seed 10000 --out runs/demo/paper
 	@echo
 	@echo "Figures:      runs/demo/serverless/comparison.png and runs/demo/paper/comparison.png"
 	@echo "TensorBoard:  $(BIN)/tensorboard --logdir runs/demo/serverless/tensorboard    then open http://localhost:6006"

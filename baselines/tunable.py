@@ -1,6 +1,7 @@
 """Constants of a policy that may be tuned: each field declares the range that is searched."""
 
 from dataclasses import Field, field, fields, is_dataclass
+from math import inf
 from typing import Any, NamedTuple
 
 RANGE = "range"
@@ -28,6 +29,10 @@ def tunable(default: Any, low: float, high: float, *, log: bool = False) -> Any:
 
 
 def ranges(policy: object) -> dict[str, Range]:
-    """The ranges of a policy's constants by name; none for a plain function."""
+    """The ranges of a policy's constants by name; none for a plain function, and none of an infinite one."""
     declared: tuple[Field[Any], ...] = fields(policy) if is_dataclass(policy) else ()
-    return {each.name: each.metadata[RANGE] for each in declared if RANGE in each.metadata}
+    return {
+        each.name: each.metadata[RANGE]
+        for each in declared
+        if RANGE in each.metadata and getattr(policy, each.name) != inf
+    }

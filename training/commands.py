@@ -10,7 +10,8 @@ from pathlib import Path
 from training.cli import MISTAKE, run
 
 COMMANDS = (
-    *("train", "compare", "plan", "leaderboard", "export", "tune", "study", "fit", "validate", "record"),
+    *("train", "compare", "plan", "leaderboard", "export", "tune", "study"),
+    *("cluster", "fit", "validate", "record"),
 )
 
 

@@ -9,8 +9,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from training.evaluation.evaluate import label
 from training.evaluation.statistics import Estimate
 from training.reporting.published import filled, numbered
 from training.reporting.report import markdown_table
+from training.tiers import table as tiers_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "training" / "results"
@@ -36,9 +38,11 @@ MADE: dict[str, dict[str, str]] = {
     "runs/leaderboard": {
         **{f"leaderboard.{form}": f"leaderboard.{form}" for form in ("json", "csv", "md")},
         **figure("headroom"),
-        **figure("power", forms=("png",)),
-        **figure("profiles", forms=("png",)),
+        **figure("power"),
+        **figure("profiles"),
     },
+    "runs/clusters": {f"leaderboard.{form}": f"clusters.{form}" for form in ("json", "md")},
+    "runs/tiers": {"tiers.json": "tiers.json"},
     "runs/all": figure("heatmap"),
     "runs/generalisation": figure("heatmap", "generalisation"),
     "runs/trace": {"summary.json": "azure-code.json", **figure("comparison", "azure-code")},
@@ -50,7 +54,10 @@ MADE: dict[str, dict[str, str]] = {
 STUDIES = "study-*.csv"
 """Written by `python -m training.study --adopt` itself."""
 COMMAND = re.compile(r"^python -m training\.(?:[^\n\\]|\\\n)*", re.MULTILINE)
-README_SCENARIOS = ("paper", "steady", "serverless", "bursty", "diurnal", "workflow", "fleet")
+README_SCENARIOS = ("paper", "serverless", "team")
+PAPER_SCENARIOS = ("paper", "paper-overload", "paper-dominance", "paper-spike")
+PAPER = {"static": "static", "round-robin": "round-robin", "adaptive": "adaptive (Algorithm 1)"}
+"""The paper's allocators, and how the README calls them."""
 GAINS = ("serverless", "bursty", "diurnal", "workflow", "fleet")
 
 
@@ -141,11 +148,19 @@ def make(out: str, commands: dict[str, set[tuple[str, ...]]]) -> None:
 
 def published(page: Path) -> str:
     """A page with the tables and numbers of the committed results."""
-    scenarios = json.loads((RESULTS / "leaderboard.json").read_text(encoding="utf-8"))["scenarios"]
+    scenarios, clusters, tiers = (
+        json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("leaderboard", "clusters", "tiers")
+    )
+    scenarios, clusters = scenarios["scenarios"], clusters["scenarios"]
     tables = {
+        "clusters": markdown_table(by_policy(clusters, headroom)),
+        "met": markdown_table(by_policy(clusters, met)),
+        "tiers": markdown_table(tiers_table(tiers["rows"])),
         "leaderboard": markdown_table([champions(name, each) for name, each in scenarios.items()]),
-        "results": markdown_table([champions(name, scenarios[name]) for name in README_SCENARIOS]),
+        "results": markdown_table(first_table({name: scenarios[name] for name in README_SCENARIOS})),
         "gains": markdown_table([gain(name, scenarios[name]) for name in GAINS]),
+        "paper": markdown_table([trained_there(name, scenarios[name]) for name in PAPER_SCENARIOS]),
     }
     text = filled(page.read_text(encoding="utf-8"), tables)
     return numbered(text, RESULTS, page=str(page.relative_to(ROOT)))
@@ -154,8 +169,7 @@ def published(page: Path) -> str:
 def champions(scenario: str, board: dict[str, Any]) -> dict[str, str]:
     """A row: the bound, Algorithm 1, the best baseline and the best learned allocator of a scenario."""
     policies = board["policies"]
-    trained = [each for each in policies if policies[each]["kind"] == "learned"]
-    learned = min(trained, key=lambda each: j(policies[each]))
+    learned = best_learned(board)
     return {
         "scenario": f"`{scenario}`",
         "bound": decimal(board["bound"]["mean"]),
@@ -164,6 +178,51 @@ def champions(scenario: str, board: dict[str, Any]) -> dict[str, str]:
         "best learned allocator": champion(scenario, learned, policies),
         "learned against baseline": verdict(policies[learned]),
     }
+
+
+def by_policy(boards: dict[str, Any], cell: Callable[[dict[str, Any]], str]) -> list[dict[str, str]]:
+    """A row for each policy, in the order of the first scenario, and a column for each scenario."""
+    names = next(iter(boards.values()))["policies"]
+    return [
+        {"policy": f"`{name}`", **{each: cell(board["policies"][name]) for each, board in boards.items()}}
+        for name in names
+    ]
+
+
+def headroom(policy: dict[str, Any]) -> str:
+    """J and headroom closed."""
+    return f"{decimal(j(policy))} ({100 * policy['headroom_closed']:.0f} %)".replace("-", "−")
+
+
+def met(policy: dict[str, Any]) -> str:
+    """Per cent of the calls that met a loaded, a waking and a cold instance."""
+    return " / ".join(f"{100 * policy['metrics'][f'{each}_calls']:.1f}" for each in ("hot", "woken", "cold"))
+
+
+def first_table(boards: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+    """The README's: J of the paper's allocators, the best baseline, PPO and the bound, by scenario."""
+    names = {scenario: (board["best_baseline"], best_learned(board)) for scenario, board in boards.items()}
+
+    def row(title: str, number: Callable[[str], str]) -> dict[str, str]:
+        return {"J": title, **{f"`{scenario}`": number(scenario) for scenario in boards}}
+
+    def objective(scenario: str, name: str) -> str:
+        return decimal(j(boards[scenario]["policies"][name]))
+
+    return [
+        *(row(title, partial(objective, name=name)) for name, title in PAPER.items()),
+        row("best other baseline", lambda each: f"{names[each][0]} {objective(each, names[each][0])}"),
+        row("PPO, five training seeds", lambda each: f"**{objective(each, names[each][1])}**"),
+        row("PPO against that baseline", lambda each: verdict(boards[each]["policies"][names[each][1]])),
+        row("lower bound", lambda each: decimal(boards[each]["bound"]["mean"])),
+    ]
+
+
+def best_learned(board: dict[str, Any]) -> str:
+    """The learned policy with the lowest J."""
+    policies = board["policies"]
+    learned = [name for name, policy in policies.items() if policy["kind"] == "learned"]
+    return min(learned, key=lambda name: j(policies[name]))
 
 
 def champion(scenario: str, name: str, policies: dict[str, Any]) -> str:
@@ -192,6 +251,19 @@ def gain(scenario: str, board: dict[str, Any]) -> dict[str, str]:
         "`receding-horizon`": decimal(j(policies["receding-horizon"])),
         "`ppo-residual` trained there": decimal(j(own)),
         "gain, 95 % interval": below(own["difference_to_best_baseline"]),
+    }
+
+
+def trained_there(scenario: str, board: dict[str, Any]) -> dict[str, str]:
+    """A row: the paper's allocators, the best baseline, and PPO that was trained on the scenario."""
+    policies, best = board["policies"], board["best_baseline"]
+    own = j(policies[f"ppo-{scenario}"])
+    return {
+        "scenario": f"`{scenario}`",
+        **{title: decimal(j(policies[name])) for name, title in PAPER.items()},
+        "best baseline": f"{best} {decimal(j(policies[best]))}",
+        "PPO, five training seeds": f"{decimal(own)} (+{100 * (own / j(policies[best]) - 1):.2f} %)",
+        "lower bound": decimal(board["bound"]["mean"]),
     }
 
 

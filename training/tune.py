@@ -11,13 +11,14 @@ from typing import Annotated, NamedTuple
 
 import optuna
 
-from baselines import DEFAULTS, Policy, policy_for, with_constants
+from baselines import Policy, baselines_of, policy_for, with_constants
 from baselines.tunable import ranges
 from baselines.tuned import TUNED, Constants
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
+from training.artifacts.policies import ALL
 from training.cli import options, progress_bars, results_console, run, status_console
 from training.evaluation.evaluate import rollout
 from training.evaluation.seeds import END_OF_SEEDS, FIRST_TRAINING_SEED
@@ -31,7 +32,6 @@ HEADER = """\
 # Above each table stand the command that found it, and J of the former constants and of these: on fresh
 # episodes, and on those of the search.
 """
-TUNABLE = tuple(name for name, policy in DEFAULTS.items() if ranges(policy))
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class TuneConfig(Overrides):
 
     scenario: str = "serverless"
     """A registered scenario, or the path of a .toml file."""
-    policies: tuple[str, ...] = TUNABLE
-    """Names of baselines that have constants."""
+    policies: tuple[str, ...] = (ALL,)
+    """Names of baselines that have constants; `all` for every one of the scenario's."""
     trials: Annotated[int, Limits(1)] = 60
     """Constants to try for each policy, the present ones first, then the defaults."""
     episodes: Annotated[int, Limits(1)] = 200
@@ -77,10 +77,11 @@ def main(config: TuneConfig) -> None:
     """Search the constants of each policy, then write those that were best."""
     check(config)
     scenario = load_scenario(config.scenario, config)
+    policies = tuned_policies(config, scenario)
     scenario.source()
     found: dict[str, Found] = {}
     with progress_bars(status_console(), counted=True) as progress:
-        for name in config.policies:
+        for name in policies:
             task = progress.add_task(f"{name} on {scenario.name}", total=config.trials)
             found[name] = best(name, scenario, config, lambda task=task: progress.advance(task))
     tables = {
@@ -108,16 +109,8 @@ def main(config: TuneConfig) -> None:
 
 
 def check(config: TuneConfig) -> None:
-    """Refuse what cannot be tuned, and seeds on which policies are evaluated."""
+    """Refuse seeds on which policies are evaluated, and files that cannot be written."""
     check_limits(config)
-    if not config.policies:
-        raise ValueError(f"no policies to tune; give some of {', '.join(TUNABLE)}")
-    for name in config.policies:
-        if name not in TUNABLE:
-            known = "has no constants" if name in DEFAULTS else "is unknown"
-            raise ValueError(f"policy {name!r} {known}; give some of {', '.join(TUNABLE)}")
-        if config.policies.count(name) > 1:
-            raise ValueError(f"policy {name!r} is given more than once; give each policy once")
     if not FIRST_TRAINING_SEED <= config.seed <= END_OF_SEEDS - 2 * config.episodes:
         raise ValueError(
             f"seed must be at least 2**40 = {FIRST_TRAINING_SEED} and end below 2**64, got {config.seed}: "
@@ -129,6 +122,22 @@ def check(config: TuneConfig) -> None:
         refuse_changed(config, config.scenario, {"file": config.file}, TUNED.parent)
         read_tables(config.file)
     read_tables(config.out)
+
+
+def tuned_policies(config: TuneConfig, scenario: Scenario) -> list[str]:
+    """The names of the policies to tune; those that cannot be tuned are refused."""
+    known = baselines_of(scenario)
+    tunable = [name for name, policy in known.items() if ranges(policy)]
+    policies = [each for given in config.policies for each in (tunable if given == ALL else [given])]
+    if not policies:
+        raise ValueError(f"no policies to tune; give some of {', '.join(tunable)}")
+    for name in policies:
+        if name not in tunable:
+            fault = "has no constants" if name in known else "is unknown"
+            raise ValueError(f"policy {name!r} {fault}; give some of {', '.join(tunable)}")
+        if policies.count(name) > 1:
+            raise ValueError(f"policy {name!r} is given more than once; give each policy once")
+    return policies
 
 
 def best(name: str, scenario: Scenario, config: TuneConfig, after_trial: Callable[[], None]) -> Found:
@@ -152,9 +161,9 @@ def search(
     Every trial plays the same episodes, so trials differ by their constants alone. The same
     seed leads to the same study.
     """
-    study, searched = make_study(config.seed), distributions(ranges(DEFAULTS[name]))
+    study, searched = make_study(config.seed), distributions(ranges(baselines_of(scenario)[name]))
     study.enqueue_trial(present(name, scenario))
-    study.enqueue_trial(constants_of(DEFAULTS[name]), skip_if_exists=True)
+    study.enqueue_trial(constants_of(baselines_of(scenario)[name]), skip_if_exists=True)
     for _ in range(config.trials):
         trial = study.ask(searched)
         constants = rounded(trial.params)
@@ -166,7 +175,7 @@ def search(
 
 def present(name: str, scenario: Scenario) -> Constants:
     """The constants that a policy has now on a scenario."""
-    return constants_of(policy_for(name, scenario.key))
+    return constants_of(policy_for(name, scenario))
 
 
 def constants_of(policy: Policy) -> Constants:
@@ -179,7 +188,7 @@ def mean_objective(
 ) -> float:
     """Mean J of a policy with some constants on the episodes of the search, or on fresh ones after them."""
     seed = config.seed + config.episodes if fresh else config.seed
-    policy = with_constants(DEFAULTS[name], constants)
+    policy = with_constants(baselines_of(scenario)[name], constants)
     return float(objectives(rollout(policy, scenario, config.episodes, seed, record=False)).mean())
 
 

@@ -120,8 +120,8 @@ def _lighter(colour: Colour) -> Colour:
 
 def _calls(canvas: Canvas, batch: ClusterBatch) -> None:
     """Calls at each agent, now and in the last minute, and what happened to instances."""
-    names, queue, bottom = batch.scenario.agent_names, batch.view.queue[0], HEIGHT - LINE - 6
-    (_, _, column), _ = last_minute(batch)
+    names, queue, bottom = batch.scenario.agent_names, batch.view.agents.queue[0], HEIGHT - LINE - 6
+    (_, _, column), _ = last_minute(batch, batch.view.agents)
     top, half = BOTTOM + 2 * LINE + 4, WIDTH / 2 - MARGIN
     canvas.text(
         (MARGIN, BOTTOM + LINE + 2), f"calls now: {queue.sum():.0f} (log scale to {MOST_CALLS} of an agent)"

@@ -46,7 +46,7 @@ def pool_frame(batch: Batch) -> Canvas:
     """The first environment of a batch that records: a curve an agent, or heat maps where there are many."""
     canvas, names = Canvas(), batch.scenario.agent_names
     write_header(canvas, batch)
-    columns, loading = last_minute(batch)
+    columns, loading = last_minute(batch, batch.view)
     for number, column in enumerate(columns):
         left = NAMES + number * COLUMN
         canvas.text((left, TOP - LINE - 2), column.title)
@@ -85,9 +85,9 @@ def write_header(canvas: Canvas, batch: Batch) -> None:
     canvas.text((WIDTH / 2, 30), "   ".join(parts), DIM, align=0.5)
 
 
-def last_minute(batch: Batch) -> tuple[tuple[Column, Column, Column], AnyArray]:
+def last_minute(batch: Batch, view: View) -> tuple[tuple[Column, Column, Column], AnyArray]:
     """Arrivals, shares and queues of the last minute, and where a share only loaded a model, (t, N) bool."""
-    scenario, view, clock = batch.scenario, batch.view, int(batch.clock[0])
+    scenario, clock = batch.scenario, int(batch.clock[0])
     steps = max(1, round(WINDOW_S / scenario.dt))
     first = max(0, clock - steps)
     done = batch.history[0, first:clock]

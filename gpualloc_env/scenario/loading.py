@@ -29,6 +29,7 @@ else:
 REMEDIES = {
     "load": "; 1.0 is the platform's full capacity",
     "objective": "; give weights by the name of their term, as {'latency': 1.0}",
+    "frictions": "; give settings by name, as {'keep_alive_s': 60.0}",
     "trace": "; give the path of a request log",
 }
 """What else to say of a value that is out of range, by its key."""
@@ -109,6 +110,7 @@ def _changed(
     time_unit: TimeUnit | None = None,
     load: float | None = None,
     objective: dict[str, float] | None = None,
+    frictions: dict[str, float] | None = None,
     **numbers: float,
 ) -> Scenario:
     """A scenario with changes that are sound in themselves."""
@@ -133,6 +135,7 @@ def _changed(
         if table == "trace":
             data["trace"]["own_times"] = False
     data["objective"].update(objective or {})
+    data["platform"].update(frictions or {})
     return validated(data, place)
 
 

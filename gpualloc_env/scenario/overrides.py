@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from gpualloc_env.scenario.model import MOST_AGENTS, Load, Number, StepLength, Steps, Whole
+from gpualloc_env.scenario.model import MOST_AGENTS, Load, Number, StepLength, Steps, Unbounded, Whole
 from gpualloc_env.traces.log import Split, TimeUnit
 
 
@@ -36,6 +36,8 @@ class Overrides:
     times say."""
     objective: dict[str, Number] | None = None
     """Weights that replace the scenario's, by the name of their term."""
+    frictions: dict[str, Unbounded] | None = None
+    """Settings of the platform that replace the scenario's, by name, as `keep_alive_s`."""
 
     @property
     def changes(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from gpualloc_env.simulation.calls import Tasks
 from gpualloc_env.simulation.state import Array
 from gpualloc_env.simulation.tasks import TaskLaw
 from gpualloc_env.traces.calls import CallWindows
-from gpualloc_env.traces.log import Log, TimeUnit, Windows, cut
+from gpualloc_env.traces.log import Log, TimeUnit, Windows, among, cut
 
 MOST_NODES = 1024
 MOST_VISITS = 1e6
@@ -351,6 +351,8 @@ def _cut_log(scenario: Scenario, stamp: tuple[int, int] | None) -> Windows | Cal
     """The windows of a scenario's log with that stamp."""
     assert scenario.trace is not None and scenario.trace.path is not None
     log = _read_log(scenario.trace.path, scenario.trace.time_unit, stamp)
+    if scenario.trace.leave_out_others:
+        log = among(log, scenario.agent_names)
     if scenario.service == "requests":
         return call_windows(scenario, log)
     return cut(

@@ -37,6 +37,10 @@ class Trace(Model):
     all the agents, in the same way. `first-agent`: the first alone, from which `routing` goes on.
     """
 
+    leave_out_others: bool = False
+    """Whether requests that name an agent which the scenario does not have are left out, and counted; if not,
+    they are an error."""
+
     @model_validator(mode="before")
     @classmethod
     def _decide_times(cls, data: Any) -> Any:

@@ -67,17 +67,18 @@ def cut_calls(
     Raises:
         TraceError: the log has no tokens, a request that its agent has no room for, or is too short.
     """
-    if log.prompt_tokens is None or log.output_tokens is None:
+    if log.prompt_tokens is None:
         raise TraceError(
             f"{log.path} has no tokens, and agents that serve calls need them; give a log of a format with "
             "prompt and output tokens"
         )
     agents = assign(log, assignment, agent_names)
-    silent = int(np.count_nonzero(log.output_tokens == 0))
-    prompt, output = log.prompt_tokens, np.maximum(log.output_tokens, 1)
-    line = np.arange(len(prompt)) + log.first_line
+    # Work that is timed as a whole is a prefill, which makes one token.
+    made = np.ones_like(log.prompt_tokens) if log.output_tokens is None else log.output_tokens
+    silent = int(np.count_nonzero(made == 0))
+    prompt, output = log.prompt_tokens, np.maximum(made, 1)
     for visit in agents.T:
-        check_room(log.path, line, visit, prompt + output, agent_names, kv_tokens)
+        check_room(log.path, log.line, visit, prompt + output, agent_names, kv_tokens)
     span, why, note = log.span_s, "", " as they stand"
     if load is not None:
         calls = np.bincount(agents.ravel(), minlength=len(agent_names)).astype(np.float64)

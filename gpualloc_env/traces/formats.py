@@ -34,7 +34,7 @@ class Format(NamedTuple):
     """A kind of log. Its columns are keyed by what they tell.
 
     They are `time` and either `prompt` and `output`, in tokens, and perhaps `agent`, or `agent` and perhaps
-    `work`.
+    `work` or `prompt` alone: the milliseconds for which a request that has no tokens takes a GPU.
     """
 
     layout: Layout
@@ -71,6 +71,16 @@ def _numbers(
 
 def _names(texts: polars.Series) -> polars.Series:
     return texts.set(texts == "", None)
+
+
+def _model_names(texts: polars.Series) -> polars.Series:
+    # An agent's name has no slash, where that of a published model has one.
+    return _names(texts.str.replace_all(r"[^A-Za-z0-9_.-]", "-"))
+
+
+def _milliseconds(texts: polars.Series) -> polars.Series:
+    seconds = _numbers(polars.Float64, MOST_TOKENS // 1000)(texts)
+    return (1000.0 * seconds).round().cast(polars.Int64)
 
 
 def _tokens(name: str) -> Column:
@@ -131,6 +141,24 @@ FORMATS = {
             "prompt": _tokens("prompt_tokens"),
             "output": _tokens("output_tokens"),
         },
+    ),
+    "models": Format(
+        CSV,
+        {
+            "time": _time("time_s", "seconds"),
+            "agent": Column("model", _model_names, "the name of a model"),
+            "prompt": _tokens("prompt_tokens"),
+            "output": _tokens("output_tokens"),
+        },
+    ),
+    "image models": Format(
+        CSV,
+        {
+            "time": Column("gmt_create", _dates, "a time like 2024-11-16 18:17:03, from 1970 to 2261"),
+            "agent": Column("checkpoint_model_version_id", _model_names, "the name of a model"),
+            "prompt": Column("exec_time_seconds", _milliseconds, "a time in seconds, 0 to 1,000,000"),
+        },
+        unit_s=1e-9,
     ),
 }
 
@@ -321,7 +349,7 @@ def _log(
             more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
             notes = (*notes, f"stamps are multiples of {quantum_s:g} s but for those of lines {lines}{more}")
     if "prompt" in values:
-        tokens = (values["prompt"] + values["output"]).astype(np.float64)
+        tokens = (values["prompt"] + values.get("output", 0)).astype(np.float64)
         work = tokens / tokens.mean() if tokens.any() else np.ones(len(tokens))
     else:
         work = values.get("work", np.ones(len(time)))

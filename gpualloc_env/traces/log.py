@@ -1,7 +1,7 @@
 """Request logs: spreading their requests over the agents and cutting them into episodes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -28,13 +28,19 @@ class Log:
     path: Path
     time_s: Array  # (n,) [s] since the first request
     work: Array  # (n,) multiples of the mean request of the agent that serves it
-    prompt_tokens: AnyArray | None = None  # (n,)
+    prompt_tokens: AnyArray | None = None  # (n,); without output tokens the milliseconds of a whole GPU
     output_tokens: AnyArray | None = None  # (n,)
     agent: AnyArray | None = None  # (n,) index in `agent_names`
     agent_names: tuple[str, ...] = ()
     quantum_s: float = 0.0  # [s] over which the requests of one stamp were spread; 0 where none share one
     notes: tuple[str, ...] = ()  # what was decided while reading, for people
     first_line: int = 2  # of the file, on which the first request stands
+    row: AnyArray | None = None  # (n,) where each stands among the file's, where some are left out
+
+    @property
+    def line(self) -> AnyArray:
+        """The line of the file on which each request stands, (n,)."""
+        return (np.arange(len(self.time_s)) if self.row is None else self.row) + self.first_line
 
     @property
     def span_s(self) -> float:
@@ -153,6 +159,31 @@ def _positions(log: Log, span: float, load: float, dt: float) -> AnyArray:
     return (log.time_s * (span / log.span_s) / dt).astype(np.int64)
 
 
+def among(log: Log, agent_names: tuple[str, ...]) -> Log:
+    """The requests of a log that name one of some agents, and a note of how many do not.
+
+    Raises:
+        TraceError: there are fewer than two of them, or all come at one moment.
+    """
+    if log.agent is None:
+        return log
+    kept = np.isin(log.agent, [code for code, name in enumerate(log.agent_names) if name in agent_names])
+    columns = {name: getattr(log, name) for name in ("time_s", "work", "prompt_tokens", "output_tokens")}
+    if len(np.unique(log.time_s[kept])) < 2:
+        raise TraceError(
+            f"{log.path}: {kept.sum()} of {len(kept)} requests name an agent of the scenario, and a log "
+            f"needs a span of time; its agents are {listed(agent_names)}"
+        )
+    left = f"{len(kept) - kept.sum()} of {len(kept)} requests are left out, which name other agents"
+    return replace(
+        log,
+        **{name: None if each is None else each[kept] for name, each in columns.items()},
+        agent=log.agent[kept],
+        row=np.flatnonzero(kept),
+        notes=log.notes if kept.all() else (*log.notes, left),
+    )
+
+
 def assign(log: Log, assignment: Assignment, agent_names: tuple[str, ...]) -> AnyArray:
     """Indices of the agents that each request visits, (n, visits)."""
     if log.agent is None:
@@ -162,7 +193,7 @@ def assign(log: Log, assignment: Assignment, agent_names: tuple[str, ...]) -> An
     if agent.min() < 0:
         stranger = int(np.argmax(agent < 0))
         raise TraceError(
-            f"{log.path}, line {stranger + log.first_line}, field agent: "
+            f"{log.path}, line {log.line[stranger]}, field agent: "
             f"{log.agent_names[log.agent[stranger]]!r} is no agent of the scenario; "
             f"name one of {listed(agent_names)}, or give a scenario file with yours"
         )

@@ -12,7 +12,7 @@ from gpualloc_env.cluster_batch import ClusterBatch
 from gpualloc_env.simulation.threads import VARIABLE
 
 
-@pytest.mark.parametrize("name", ["cluster-small", "cluster-nodes"])
+@pytest.mark.parametrize("name", ["cluster-small", "cluster-nodes", "cluster-fleet"])
 def test_single_cluster(against_cartpole, name):
     loop = single("GPUCluster-v0", SINGLE_STEPS, scenario=name)
     described = {"name": f"`gym.make` of {name}", "scenario": name, "num_envs": 1, "threads": 1}

@@ -10,7 +10,7 @@ import sys
 from functools import lru_cache
 
 import pytest
-from support.log_samples import log_lines, write_log
+from support.log_samples import NAMED, log_lines, write_log
 
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import _cut_log
@@ -58,6 +58,6 @@ def test_a_million_requests(benchmark, record, tmp_path, form, suffix):
     counted = r"(\d+) in \d+ training.* (\d+) in \d+ evaluation.* (\d+) in the remainder"
     parts = re.search(counted, windows.accounting).groups()
     assert sum(map(int, parts)) == REQUESTS
-    visits = 1 if form == "plain" else 2
+    visits = 1 if form in NAMED else 2
     assert len(windows.replay.step) == visits * int(parts[0])
     path.unlink()

@@ -14,6 +14,8 @@ HEADERS = {
     "Mooncake": "",
     "plain": "time_s,agent,work",
     "plain with tokens": "time_s,prompt_tokens,output_tokens",
+    "models": "time_s,model,prompt_tokens,output_tokens",
+    "image models": "gmt_create,exec_time_seconds,predict_type,checkpoint_model_version_id",
 }
 
 
@@ -43,13 +45,28 @@ def _plain_with_tokens(time_s, prompt, output, agent):
     return f"{time_s:.3f},{prompt},{output}"
 
 
+def _models(time_s, prompt, output, agent):
+    return f"{time_s:.3f},{AGENTS[agent]},{prompt},{output}"
+
+
+def _image_models(time_s, prompt, output, agent):
+    stamp = np.datetime64("2024-11-06T18:00:00", "ms") + np.timedelta64(int(1e3 * time_s), "ms")
+    return f"{str(stamp).replace('T', ' ')},{(prompt + output) / 1000:g},TXT_2_IMG,{AGENTS[agent]}"
+
+
 LINES = {
     "Azure": _azure,
     "BurstGPT": _burst_gpt,
     "Mooncake": _mooncake,
     "plain": _plain,
     "plain with tokens": _plain_with_tokens,
+    "models": _models,
+    "image models": _image_models,
 }
+
+
+NAMED = {"plain", "models", "image models"}
+"""Formats of logs whose requests name an agent."""
 
 
 def log_lines(form: str, requests: int, seed: int = 0) -> list[str]:

@@ -21,6 +21,8 @@ from training.leaderboard import LeaderboardConfig
 from training.leaderboard import main as leaderboard
 from training.study import StudyConfig
 from training.study import main as study
+from training.tiers import TiersConfig
+from training.tiers import main as tiers
 from training.train import TrainConfig
 from training.train import main as train
 from training.transfer import TransferConfig
@@ -38,6 +40,7 @@ COMMANDS = {
     "tune": (tune, TuneConfig),
     "study": (study, StudyConfig),
     "fit": (fit, FitConfig),
+    "tiers": (tiers, TiersConfig),
     "transfer": (transfer, TransferConfig),
     "validate": (validate, ValidateConfig),
     "burst_figure": (burst_figure, BurstFigureConfig),
@@ -110,7 +113,7 @@ def test_the_help_says_the_limits(command, capsys):
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert stopped.value.code == 0
     assert ("at least 0, below 2**39" in shown) == (
-        command in {"compare", "leaderboard", "export", "fit", "transfer", "burst_figure"}
+        command in {"compare", "leaderboard", "export", "fit", "tiers", "transfer", "burst_figure"}
     )
     if command == "train":
         assert "(above 0, at most 1; default: None)" in shown

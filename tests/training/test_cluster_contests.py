@@ -40,7 +40,8 @@ def test_a_comparison_of_a_cluster_has_its_metrics_its_tables_and_its_pictures(t
         assert 0 < metrics["gpu_memory_held"] < 1 and 0 < metrics["host_memory_held"] < 1
     assert (out / "comparison.png").stat().st_size > 10_000 and any((out / "tensorboard").iterdir())
     # The same episode step by step in the environment.
-    env, decide = GPUClusterEnv("cluster-small", steps=40), fresh(CLUSTER_POLICIES["popularity"])
+    env = GPUClusterEnv("cluster-small", steps=40)
+    decide = fresh(policy_for("popularity", env.scenario))
     env.reset(seed=10_001)
     for _ in range(40):
         env.step(decide(env.view))

@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from baselines import DEFAULTS, policy_for, with_constants
+from baselines import CLUSTER_POLICIES, DEFAULTS, policy_for, with_constants
 from baselines.tunable import ranges
 from baselines.tuned import TUNED, read_tuned
+from gpualloc_env import CLUSTERS
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.registry import SCENARIOS
@@ -15,7 +16,7 @@ from training.evaluation.evaluate import evaluate, rollout
 from training.evaluation.fluid_twin import fluid_twin
 from training.evaluation.seeds import FIRST_TRAINING_SEED
 from training.search.tuned_file import Table, read_tables, write_tables
-from training.tune import HEADER, TUNABLE, TuneConfig, main
+from training.tune import HEADER, TuneConfig, main
 
 QUICK = ("--trials", "4", "--episodes", "3")
 
@@ -119,10 +120,13 @@ def test_the_committed_constants_are_known_and_within_their_ranges():
         "team",
         "magentic",
         twin,
+        *CLUSTERS,
     }
-    assert {policy for _, policy in tables} == set(TUNABLE)
+    tunable = {policy for policy, each in {**DEFAULTS, **CLUSTER_POLICIES}.items() if ranges(each)}
+    # What stands everywhere is never moved.
+    assert {policy for _, policy in tables} == tunable - {"spread"}
     for (scenario, policy), table in tables.items():
-        searched = ranges(DEFAULTS[policy])
+        searched = ranges((CLUSTER_POLICIES if scenario in CLUSTERS else DEFAULTS)[policy])
         assert set(table.constants) == set(searched)
         for name, value in table.constants.items():
             assert searched[name].low <= value <= searched[name].high
@@ -133,7 +137,8 @@ def test_the_committed_constants_are_known_and_within_their_ranges():
 
 
 def test_every_default_is_within_its_range():
-    for policy in DEFAULTS.values():
+    assert set(ranges(CLUSTER_POLICIES["lru"])) == {"window_s"}, "its target is no number"
+    for policy in (*DEFAULTS.values(), *CLUSTER_POLICIES.values()):
         for name, searched in ranges(policy).items():
             assert searched.low <= getattr(policy, name) <= searched.high
 

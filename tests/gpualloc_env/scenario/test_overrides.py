@@ -11,7 +11,10 @@ from pydantic import ValidationError
 
 from gpualloc_env import SCENARIOS, Agent, Overrides, Scenario, ScenarioError, Traffic, load_scenario
 
-CHANGES = {"steps": 7, "dt": 0.5, "load": 1.2, "agents": 3, "objective": {"slo": 2.0}}
+CHANGES = {
+    **{"steps": 7, "dt": 0.5, "load": 1.2, "agents": 3},
+    **{"objective": {"slo": 2.0}, "frictions": {"keep_alive_s": 30.0}},
+}
 
 
 def refused(match, *arguments, **changes):
@@ -24,7 +27,7 @@ def test_changes_by_name_and_as_an_object_are_the_same():
     scenario = load_scenario("serverless", **CHANGES)
     assert load_scenario("serverless", Overrides(**CHANGES)) == scenario
     assert (scenario.steps, scenario.dt, scenario.traffic.load) == (7, 0.5, 1.2)
-    assert len(scenario.agents) == 3 and scenario.objective.slo == 2
+    assert len(scenario.agents) == 3 and scenario.objective.slo == 2 and scenario.platform.keep_alive_s == 30
 
 
 def test_a_change_by_name_comes_before_the_one_of_the_object():
@@ -86,6 +89,14 @@ def test_what_is_neither_a_name_nor_a_file_nor_a_scenario_is_refused(given):
         ({"steps": "30"}, r"steps = '30': .*integer"),
         ({"steps": 10**8}, r"steps = 100000000: .*less than or equal to 10000000"),
         ({"dt": 0.001}, r"dt = 0\.001: .*greater than or equal to 0\.01"),
+        (
+            {"frictions": {"keep_alive": 1.0}},
+            r"unknown key 'platform\.keep_alive'; did you mean 'keep_alive_s'",
+        ),
+        (
+            {"frictions": {"keep_alive_s": -1.0}},
+            r"platform\.keep_alive_s = -1\.0: .*greater than or equal to 0",
+        ),
         ({"objective": 5}, r"objective = 5: .*weights by the name of their term"),
         ({"objective": {"slo": "high"}}, r"objective\.slo = 'high': .*number"),
         ({"objective": {"latncy": 1.0}}, r"unknown key 'objective\.latncy'; did you mean 'latency'\?"),

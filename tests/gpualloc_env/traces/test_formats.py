@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from support.log_samples import AGENTS, HEADERS, LINES, log_lines, write_log
+from support.log_samples import AGENTS, HEADERS, LINES, NAMED, log_lines, write_log
 from support.places import REAL_LOGS
 
 import gpualloc_env.traces.lines
@@ -16,6 +16,8 @@ TIME = {
     "Mooncake": "timestamp",
     "plain": "time_s",
     "plain with tokens": "time_s",
+    "models": "time_s",
+    "image models": "gmt_create",
 }
 # Seconds 0, 3 and 9 of a log: a coordinator's, NLP's and a reasoner's request.
 GOOD = [(0.0, 4808, 10, 0), (3.0, 3180, 8, 1), (9.0, 110, 27, 3)]
@@ -59,7 +61,10 @@ def test_times_and_work_are_read(written, form):
         assert [log.agent_names[code] for code in log.agent] == ["coordinator", "nlp", "reasoning"]
         assert log.work == pytest.approx([0.04, 0.032, 0.108])
     else:
-        assert log.agent is None and log.prompt_tokens.tolist() == [4808, 3180, 110]
+        assert (log.agent is None) == (form not in NAMED)
+        # Images are timed as a whole.
+        timed = [4818, 3188, 137] if log.output_tokens is None else [4808, 3180, 110]
+        assert log.prompt_tokens.tolist() == timed
         # 4818, 3188 and 137 tokens over their mean, 2714 1/3.
         assert log.work * 8143 / 3 == pytest.approx([4818, 3188, 137])
 
@@ -149,7 +154,8 @@ def field(form, position, text):
         values[keys[position]] = "here"
         return [*lines, json.dumps(values).replace('"here"', text or "null"), last]
     values = last.split(",")
-    values[{"BurstGPT": [0, 2, 3], "plain": [0, 2, 1]}.get(form, [0, 1, 2])[position]] = text
+    columns = {"BurstGPT": [0, 2, 3], "plain": [0, 2, 1], "models": [0, 2, 3], "image models": [0, 1, 3]}
+    values[columns.get(form, [0, 1, 2])[position]] = text
     return [*lines, ",".join(values), last]
 
 
@@ -170,6 +176,8 @@ JSON_TEXTS = {"many": '"many"', "yesterday": '"yesterday"', "nan": "NaN", "inf":
         ("Azure", 0, "TIMESTAMP", "2023-13-16 18:17:06"),
         *(("plain", 1, "work", text) for text in BAD_TIMES),
         ("plain", 2, "agent", " "),
+        *(("image models", 1, "exec_time_seconds", text) for text in BAD_TIMES),
+        ("image models", 2, "checkpoint_model_version_id", " "),
     ],
 )
 def test_a_bad_field_is_named_by_file_line_column_and_text(written, name, form, position, column, text):
@@ -333,7 +341,7 @@ def test_a_damaged_gzip_is_refused_as_such(written):
 @every_format
 def test_the_samples_name_only_agents_of_the_scenario(written, form):
     log = read_log(written(*log_lines(form, 100)))
-    assert set(log.agent_names) == (set(AGENTS) if form == "plain" else set())
+    assert set(log.agent_names) == (set(AGENTS) if form in NAMED else set())
 
 
 @pytest.mark.skipif(not REAL_LOGS.is_dir(), reason="the real logs are not here")

@@ -2,7 +2,7 @@ import re
 
 import numpy as np
 import pytest
-from support.log_samples import AGENTS, HEADERS, log_lines, played, write_log
+from support.log_samples import AGENTS, HEADERS, NAMED, log_lines, played, write_log
 from support.places import REAL_LOGS
 
 from gpualloc_env import Batch, Trace, TraceError, load_scenario
@@ -140,7 +140,7 @@ def test_every_request_is_in_one_window_or_in_the_remainder(logs, form, steps, d
     assert eval_windows == np.ceil(0.3 * (train_windows + eval_windows))
     # In time order, the first requests are trained on: their work is what the windows hold.
     work = np.cumsum(log.work)
-    visits = 1 if form == "plain" else 2
+    visits = 1 if form in NAMED else 2
     total = {split: played(scenario)[:, :-1].sum() / visits for split, scenario in scenarios.items()}
     assert total["train"] == pytest.approx(work[train - 1])
     assert total["eval"] == pytest.approx(work[train + held_out - 1] - work[train - 1])
@@ -152,7 +152,7 @@ def test_every_request_is_in_one_window_or_in_the_remainder(logs, form, steps, d
 def test_a_batch_plays_the_sums_of_the_requests_bit_for_bit(logs, form, dt):
     scenario = scenario_of(logs[form], steps=6, dt=dt)
     log = read_log(logs[form])
-    if form == "plain":
+    if form in NAMED:
         visits = np.array([AGENTS.index(name) for name in log.agent_names])[log.agent][:, np.newaxis]
     else:
         rank = np.argsort(np.argsort(log.prompt_tokens, kind="stable"), kind="stable")
