@@ -6,6 +6,7 @@ python -m training.tune --scenario serverless --policies receding-horizon --tria
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -19,6 +20,7 @@ from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
 from training.cli import options, progress_bars, results_console, run, status_console
+from training.cluster import Cluster
 from training.evaluation.evaluate import rollout
 from training.evaluation.seeds import END_OF_SEEDS, FIRST_TRAINING_SEED
 from training.limits import Limits, check_limits
@@ -35,7 +37,7 @@ TUNABLE = tuple(name for name, policy in DEFAULTS.items() if ranges(policy))
 
 
 @dataclass(frozen=True)
-class TuneConfig(Overrides):
+class TuneConfig(Overrides, Cluster):
     """Tune the constants of the baselines on a scenario's training seeds."""
 
     scenario: str = "serverless"
@@ -78,11 +80,12 @@ def main(config: TuneConfig) -> None:
     check(config)
     scenario = load_scenario(config.scenario, config)
     scenario.source()
-    found: dict[str, Found] = {}
-    with progress_bars(status_console(), counted=True) as progress:
-        for name in config.policies:
-            task = progress.add_task(f"{name} on {scenario.name}", total=config.trials)
-            found[name] = best(name, scenario, config, lambda task=task: progress.advance(task))
+    if config.ray is None:
+        found = searched_here(scenario, config)
+    else:
+        search = partial(best, scenario=scenario, config=config)
+        each = config.share(search, config.policies, f"Policies on {scenario.name}", status_console())
+        found = dict(zip(config.policies, each, strict=True))
     tables = {
         (scenario.key, name): Table(remark(config, name, each), each.constants)
         for name, each in found.items()
@@ -131,7 +134,19 @@ def check(config: TuneConfig) -> None:
     read_tables(config.out)
 
 
-def best(name: str, scenario: Scenario, config: TuneConfig, after_trial: Callable[[], None]) -> Found:
+def searched_here(scenario: Scenario, config: TuneConfig) -> dict[str, Found]:
+    """The best constants of each policy, one after another, with a bar that counts trials."""
+    found: dict[str, Found] = {}
+    with progress_bars(status_console(), counted=True) as progress:
+        for name in config.policies:
+            task = progress.add_task(f"{name} on {scenario.name}", total=config.trials)
+            found[name] = best(name, scenario, config, lambda task=task: progress.advance(task))
+    return found
+
+
+def best(
+    name: str, scenario: Scenario, config: TuneConfig, after_trial: Callable[[], None] = lambda: None
+) -> Found:
     """The best constants of a policy in a search, played beside the present ones on fresh episodes."""
     study = search(name, scenario, config, after_trial)
     constants: Constants = study.best_trial.user_attrs["constants"]
