@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export PYTHONPATH := $(CURDIR)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow check publish-check lint bench docs format
+.PHONY: demo test test-slow test-ray check publish-check lint bench docs format
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -14,6 +14,14 @@ $(VENV)/ready: pyproject.toml constraints.txt
 
 $(VENV)/docs-ready: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+# Ray asks for another Gymnasium, and so for an environment of its own.
+RAY := .venv-ray
+$(RAY)/ready: pyproject.toml constraints.txt constraints-ray.txt
+	$(PYTHON) -m venv $(RAY)
+	grep -v '^gymnasium==' constraints.txt | cat - constraints-ray.txt > $(RAY)/constraints.txt
+	$(RAY)/bin/python -m pip install --quiet --constraint $(RAY)/constraints.txt torch --editable '.[ray]' pytest pytest-benchmark
 	touch $@
 
 demo: $(VENV)/ready
@@ -32,6 +40,9 @@ test: $(VENV)/ready
 
 test-slow: $(VENV)/ready
 	$(PYTEST) -m slow
+
+test-ray: $(RAY)/ready
+	$(RAY)/bin/python -m pytest tests/ecosystem/test_ray.py tests/ecosystem/test_rllib.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .

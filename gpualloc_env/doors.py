@@ -4,9 +4,15 @@ from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 
+from gymnasium.error import DependencyNotInstalled
+
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.simulation.observation import View
 from gpualloc_env.simulation.state import Array
+
+
+class NotInstalled(DependencyNotInstalled, ImportError):
+    """An optional library is not installed; the message says how to install it."""
 
 
 def needed(module: str, extra: str) -> ModuleType:
@@ -17,7 +23,7 @@ def needed(module: str, extra: str) -> ModuleType:
         extra: of this package, that installs it.
 
     Raises:
-        ImportError: it is not installed; the message says how to install it.
+        NotInstalled: it is not.
     """
     try:
         return import_module(module)
@@ -25,7 +31,7 @@ def needed(module: str, extra: str) -> ModuleType:
         library = module.partition(".")[0]
         if (error.name or "").partition(".")[0] != library:
             raise
-        raise ImportError(f"{library} is not installed: pip install 'gpualloc-env[{extra}]'") from None
+        raise NotInstalled(f"{library} is not installed: pip install 'gpualloc-env[{extra}]'") from None
 
 
 def beside(module: str) -> ModuleType:

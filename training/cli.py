@@ -24,6 +24,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from baselines.processes import connect
+from gpualloc_env.doors import NotInstalled
 from training.limits import with_limits_in_help
 
 Config = TypeVar("Config")
@@ -50,12 +52,14 @@ def call(main: Callable[[Config], None], config: Config) -> None:
     """Run a command; a mistake in what it was asked ends with status 2 and the message alone."""
     try:
         with terminable():
+            if (cluster := getattr(config, "ray", None)) is not None:
+                connect(cluster)
             main(config)
     except BrokenPipeError:
         # Whoever read the output has seen enough. Python would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, NotInstalled) as error:
         fail(error)
     except MemoryError as error:
         fail(f"this machine has too little memory for that ({error}); ask for less at a time")

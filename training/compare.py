@@ -10,15 +10,15 @@ from typing import Annotated
 
 from rich.console import Console
 
-from baselines import PRIVILEGED, Policy
-from baselines.bounds import FutureError, needs_a_fluid
+from baselines.bounds import FutureError
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario
-from training.artifacts.policies import AgentsError, kind_of, load_policies, named, policy_of
+from training.artifacts.contestants import Contestant, evaluation_of
+from training.artifacts.policies import AgentsError, named
 from training.artifacts.training_record import read_record
-from training.cli import results_console, run, status_console, track
-from training.evaluation.evaluate import Evaluation, evaluate, joined
+from training.cli import results_console, run, status_console
+from training.evaluation.evaluate import Evaluation
 from training.evaluation.held_out import count_episodes, held_out_among_others, held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.files.provenance import write_config
@@ -40,6 +40,7 @@ from training.reporting.report import (
     write_table,
 )
 from training.reporting.task_figure import draw_task, example
+from training.sharing import Cluster
 
 ALL = "all"
 ENTRIES = (
@@ -51,7 +52,7 @@ OWNED = (*ENTRIES, "task.png", "task.svg", "heatmap.png", "heatmap.svg", *SCENAR
 
 
 @dataclass(frozen=True)
-class CompareConfig(Overrides):
+class CompareConfig(Overrides, Cluster):
     """Compare allocators on the same held-out workloads."""
 
     scenario: str = "serverless"
@@ -108,11 +109,7 @@ class Contest:
     """One scenario, and the policies that play the same episodes of it."""
 
     scenario: Scenario
-    policies: dict[str, list[Policy] | None]
-    """By the names under which they appear, one for each training seed; None for one that is made as the
-    episodes are played."""
-    given: dict[str, str]
-    """What each was asked for as."""
+    contestants: list[Contestant]
     episodes: int
 
     @classmethod
@@ -126,7 +123,7 @@ class Contest:
             skip_misfits: leave out a policy that cannot play the scenario, and say so.
         """
         scenario = make_scenario(config, name)
-        policies: dict[str, list[Policy] | None] = {}
+        contestants: list[Contestant] = []
         if config.reference is not None and config.reference not in config.policies:
             raise ValueError(
                 f"reference {config.reference!r} does not play; give one of {', '.join(config.policies)}"
@@ -134,14 +131,12 @@ class Contest:
         asked = named(config.policies, "" if config.scenario == ALL else scenario.key)
         for label, given in asked.items():
             try:
-                if given in PRIVILEGED:
-                    needs_a_fluid(scenario)
-                policies[label] = None if given in PRIVILEGED else load_policies(given, scenario)
+                contestants.append(Contestant.of(label, given, scenario))
             except (AgentsError, FutureError) as error:
                 if not skip_misfits:
                     raise
                 status.print(f"{name} without {label}: {error}")
-        episodes = count_episodes(config.episodes, scenario, policies=len(policies))
+        episodes = count_episodes(config.episodes, scenario, policies=len(contestants))
         if scenario.trace is not None:
             status.print(scenario.windows.accounting)
             if episodes < config.episodes:
@@ -149,13 +144,13 @@ class Contest:
                     f"Split {scenario.trace.split!r} has {episodes} windows: each is played once instead of "
                     f"{config.episodes} episodes, because repeated windows are not independent samples"
                 )
-        return cls(scenario, policies, asked, episodes)
+        return cls(scenario, contestants, episodes)
 
     def run(self, directory: Path, config: CompareConfig, status: Console) -> list[Evaluation]:
         """Play the episodes and write the results, the numbers before the figures."""
         directory.mkdir(exist_ok=True)
-        what = f"Evaluating on {self.scenario.name}"
-        evaluations = [self.evaluation(name, config.seed) for name in track([*self.policies], what, status)]
+        play = partial(evaluation_of, self.scenario, self.episodes, config.seed)
+        evaluations = config.share(play, self.contestants, f"Evaluating on {self.scenario.name}", status)
         chosen = self.name_of(config.reference)
         write_json(directory / "summary.json", summary(evaluations, config.seed, chosen))
         write_episodes(directory / "episodes.csv", evaluations, config.seed)
@@ -167,23 +162,14 @@ class Contest:
         task = example(evaluations)
         if task is not None:
             figures["one task"] = shown(draw_task, directory / "task.png", evaluations, task, config.seed)
-        found = {name: read_record(Path(self.given[name])) for name in self.policies}
+        found = {each.name: read_record(Path(each.given)) for each in self.contestants}
         records = {name: record for name, record in found.items() if record is not None}
         write_runs(directory / "tensorboard", evaluations, figures, records, chosen)
         return evaluations
 
     def name_of(self, reference: str | None) -> str | None:
         """The name under which the policy appears that was asked for as the reference."""
-        return next((name for name, given in self.given.items() if given == reference), None)
-
-    def evaluation(self, name: str, seed: int) -> Evaluation:
-        """What one policy does in the episodes, the first seeded `seed`; the mean of its training seeds."""
-        given, runs = self.given[name], self.policies[name]
-        if runs is None:
-            runs = [policy_of(given, self.scenario, self.episodes, seed)]
-        kind = kind_of(given)
-        played = (evaluate(name, run, self.scenario, self.episodes, seed, kind=kind) for run in runs)
-        return joined(name, played)
+        return next((each.name for each in self.contestants if each.given == reference), None)
 
 
 def all_scenarios(config: CompareConfig, status: Console) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Annotated
@@ -14,16 +15,17 @@ from typing import Annotated
 from rich.console import Console
 from rich.progress import Progress
 
-from baselines import PRIVILEGED, Policy, algorithm_1_of, lower_bounds
+from baselines import PRIVILEGED, algorithm_1_of, lower_bounds
 from baselines.bounds import needs_a_fluid
+from baselines.processes import in_processes
 from gpualloc_env.metrics import mean_metrics
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import Array
-from training.artifacts.policies import ALL, AgentsError, kind_of, load_policies, named, policy_of, with_all
+from training.artifacts.contestants import Contestant, evaluation_of
+from training.artifacts.policies import ALL, AgentsError, named, with_all
 from training.cli import progress_bars, results_console, run, status_console
-from training.evaluation.evaluate import Kind, evaluate, joined
 from training.evaluation.held_out import count_episodes, held_out_among_others, held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.evaluation.verdicts import Entry
@@ -42,6 +44,7 @@ from training.reporting.leaderboard_report import (
     write_markdown,
 )
 from training.reporting.report import print_tables, write_json
+from training.sharing import Cluster
 
 FIGURES = ("headroom.png", "headroom.svg", "power.png", "power.svg")
 FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "config.json", *FIGURES)
@@ -52,7 +55,7 @@ SYNTHETIC = tuple(name for name, each in SCENARIOS.items() if each.trace is None
 
 
 @dataclass(frozen=True)
-class LeaderboardConfig(Overrides):
+class LeaderboardConfig(Overrides, Cluster):
     """Run every policy on every scenario, and say what was left to gain and who wins."""
 
     scenarios: tuple[str, ...] = SYNTHETIC
@@ -74,7 +77,7 @@ class LeaderboardConfig(Overrides):
     out: Path = Path("runs/leaderboard")
     """Directory for the results; those of an earlier leaderboard in it are replaced."""
     workers: Annotated[int | None, Limits(1)] = None
-    """Processes that compute bounds; default: one for each core."""
+    """Processes that compute bounds, without `--ray`; default: one for each core."""
 
 
 def main(config: LeaderboardConfig) -> None:
@@ -126,7 +129,7 @@ def played(
         bounds_meanwhile(config, contests, progress) as bounds,
     ):
         entries = {
-            name: play(config.seed, policies_on(scenario, config), scenario, episodes, progress)
+            name: entries_of(config, policies_on(scenario, config), scenario, episodes, progress)
             for name, (scenario, episodes) in contests.items()
         }
         return {
@@ -150,7 +153,9 @@ def bounds_meanwhile(
                 raise CancelledError
             progress.update(task, completed=done)
 
-        return lower_bounds(scenario, episodes, config.seed, workers=config.workers, progress=advance)
+        return lower_bounds(
+            scenario, episodes, config.seed, workers=config.ray or config.workers, progress=advance
+        )
 
     thread = ThreadPoolExecutor(1)
     futures = {name: thread.submit(bounds, *contest) for name, contest in contests.items()}
@@ -162,31 +167,30 @@ def bounds_meanwhile(
         thread.shutdown(wait=False, cancel_futures=True)
 
 
-def play(
-    seed: int, policies: Mapping[str, str], scenario: Scenario, episodes: int, progress: Progress
+def entries_of(
+    config: LeaderboardConfig,
+    policies: Mapping[str, str],
+    scenario: Scenario,
+    episodes: int,
+    progress: Progress,
 ) -> list[Entry]:
-    """Every policy on the same episodes of a scenario, the first of them seeded `seed`."""
+    """Every policy on the same episodes of a scenario."""
     task = progress.add_task(scenario.name, total=len(policies))
-    entries: list[Entry] = []
+    contestants: list[Contestant] = []
     for name, given in policies.items():
-        progress.update(task, description=f"{scenario.name}: {name}")
         try:
-            kind, runs = contestants(given, scenario, episodes, seed)
+            contestants.append(Contestant.of(name, given, scenario))
         except AgentsError as error:
             progress.console.print(f"{scenario.name} without {name}: {error}")
-            continue
-        each = joined(name, (evaluate(name, run, scenario, episodes, seed, kind=kind) for run in runs))
-        entries.append(Entry(name, kind, each.by_seed, mean_metrics(each.metrics)))
-        progress.advance(task)
-    progress.update(task, description=scenario.name, completed=len(policies))
-    return entries
 
+    def advance(done: int) -> None:
+        playing = f": {contestants[done].name}" if done < len(contestants) else ""
+        progress.update(task, description=f"{scenario.name}{playing}", completed=done)
 
-def contestants(given: str, scenario: Scenario, episodes: int, seed: int) -> tuple[Kind, list[Policy]]:
-    """The kind of a policy, and the policy, or one for each of its training seeds."""
-    if given in PRIVILEGED:
-        return kind_of(given), [policy_of(given, scenario, episodes, seed)]
-    return kind_of(given), load_policies(given, scenario)
+    progress.update(task, total=len(contestants))
+    play = partial(evaluation_of, scenario, episodes, config.seed)
+    evaluations = in_processes(play, contestants, config.ray or 1, advance)
+    return [Entry(each.policy, each.kind, each.by_seed, mean_metrics(each.metrics)) for each in evaluations]
 
 
 if __name__ == "__main__":

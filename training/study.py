@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from time import perf_counter
@@ -16,6 +17,7 @@ import optuna
 import torch
 from rich.progress import Progress
 
+from baselines.processes import in_processes
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
@@ -32,6 +34,7 @@ from training.search.search_space import SPACE, distributions, make_study, round
 from training.search.trial_journal import TrialJournal
 from training.search.trial_table import Trial, write_trials
 from training.search.tuned_file import Table, read_tables, refuse_changed, write_tables
+from training.sharing import Cluster
 from training.train import AllocatorName, TrainConfig, make_learner, train, whole_steps
 
 HEADER = """\
@@ -41,12 +44,12 @@ HEADER = """\
 """
 JOURNAL, TRIALS, SETTINGS, CONFIRMATION = "trials.journal", "trials.csv", "settings.toml", "confirmation"
 RESULTS = Path(__file__).with_name("results")
-PLACES = ("out", "adopt", "file", "results", "progress")  # they change nothing that is found
+PLACES = ("out", "adopt", "file", "results", "progress", "ray")  # they change nothing that is found
 DECIMALS = 6  # of J, in the table and in what the search is told alike
 
 
 @dataclass(frozen=True)
-class StudyConfig(Overrides):
+class StudyConfig(Overrides, Cluster):
     """Search the settings that PPO is trained with, and keep what fresh seeds confirm."""
 
     allocator: AllocatorName = "ppo"
@@ -72,7 +75,7 @@ class StudyConfig(Overrides):
     """The first of them; no trial may have had one of them."""
     out: Path = Path("runs/study")
     """Directory for the trials, the settings found and the runs of the comparison; the same command
-    continues it."""
+    continues it. With `--ray`, where those runs are trained side by side, all machines must see it."""
     adopt: bool = False
     """Make the settings the defaults in `file`, and the trials a table in `results`, if fresh seeds confirm
     that they are better."""
@@ -216,16 +219,33 @@ def confirmed(
     config: StudyConfig, scenario: Scenario, trial: Trial, number: int, progress: Progress
 ) -> tuple[float, ...]:
     """J of the settings of a trial on each of the fresh seeds, from runs that can be continued."""
-    found: list[float] = []
-    for seed in range(config.confirm_seed, config.confirm_seed + config.confirm_seeds):
-        out = config.out / CONFIRMATION / f"trial-{number}" / f"seed-{seed}"
-        each = replace(training(config, trial.settings, seed, config.confirm_steps), out=out)
-        bar = progress.add_task(f"trial {number}, fresh seed {seed}", total=whole_steps(each))
-        with claimed(out, asdict(each)):
-            train(each, scenario, {}, progress, bar)
-        result = json.loads((out / RESULT).read_text(encoding="utf-8"))
-        found.append(round(result["best"]["objective"], DECIMALS))
-    return tuple(found)
+    runs = [
+        replace(
+            training(config, trial.settings, seed, config.confirm_steps),
+            out=config.out / CONFIRMATION / f"trial-{number}" / f"seed-{seed}",
+        )
+        for seed in range(config.confirm_seed, config.confirm_seed + config.confirm_seeds)
+    ]
+    if config.ray is None:
+        return tuple(confirmed_objective(scenario, run, progress, f"trial {number}, ") for run in runs)
+    bar = progress.add_task(f"trial {number}, fresh seeds", total=len(runs))
+    train_there = partial(confirmed_objective, scenario)
+    return tuple(
+        in_processes(train_there, runs, config.ray, lambda done: progress.update(bar, completed=done))
+    )
+
+
+def confirmed_objective(
+    scenario: Scenario, run: TrainConfig, progress: Progress | None = None, what: str = ""
+) -> float:
+    """J of one training run, which is continued where it was begun."""
+    torch.set_num_threads(1)  # where another machine trains
+    progress = progress_bars(status_console(), shown=False) if progress is None else progress
+    bar = progress.add_task(f"{what}fresh seed {run.seed}", total=whole_steps(run))
+    with claimed(run.out, asdict(run)):
+        train(run, scenario, {}, progress, bar)
+    result = json.loads((run.out / RESULT).read_text(encoding="utf-8"))
+    return round(result["best"]["objective"], DECIMALS)
 
 
 def training(config: StudyConfig, settings: Mapping[str, Any], seed: int, total_steps: int) -> TrainConfig:

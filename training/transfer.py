@@ -5,6 +5,7 @@ python -m training.transfer --scenario team --out runs/transfer
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import Array
 from training.artifacts.policies import ALL, load_policies, named, with_all
-from training.cli import results_console, run, status_console, track
+from training.cli import results_console, run, status_console
 from training.evaluation.evaluate import rollout
 from training.evaluation.fluid_twin import fluid_twin
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
@@ -28,6 +29,7 @@ from training.files.staging import staged
 from training.fitting.fitted_scenario import write_scenario
 from training.limits import Limits, check_limits
 from training.reporting.report import estimate_cell, markdown_table, print_tables, write_json
+from training.sharing import Cluster
 
 FILES = ("transfer.json", "transfer.md", "config.json")
 COLUMNS = ("fluid", "calls", "calls, own constants")
@@ -35,7 +37,7 @@ COLUMNS = ("fluid", "calls", "calls, own constants")
 
 
 @dataclass(frozen=True)
-class TransferConfig(Overrides):
+class TransferConfig(Overrides, Cluster):
     """Train on the fluid, play call by call."""
 
     scenario: str = "team"
@@ -59,12 +61,16 @@ def main(config: TransferConfig) -> None:
     policies = named(with_all(config.policies, calls))
     # Constants are kept for the scenario as it is, whatever it is changed to.
     twin = fluid_twin(calls).with_key_of(fluid_twin(load_scenario(config.scenario)))
-    results: dict[str, list[Array]] = {}
-    for name in track([*policies], f"{calls.name} and its fluid twin", status_console()):
-        results[name] = [
-            played(load_policies(policies[name], tuned_for), scenario, config)
+    contests = [
+        [
+            (load_policies(given, tuned_for), scenario)
             for tuned_for, scenario in ((twin, twin), (twin, calls), (calls, calls))
         ]
+        for given in policies.values()
+    ]
+    what = f"{calls.name} and its fluid twin"
+    columns = config.share(partial(played, config), contests, what, status_console())
+    results = dict(zip(policies, columns, strict=True))
     rows = table(results)
     orders = {name: kendall(results, k) for k, name in enumerate(COLUMNS) if k}
     said = "; ".join(f"{name}: {order:.2f}" for name, order in orders.items())
@@ -80,13 +86,18 @@ def main(config: TransferConfig) -> None:
     console.print(f"Results in {config.out}")
 
 
-def played(policies: Sequence[Policy], scenario: Scenario, config: TransferConfig) -> Array:
-    """J of each episode, the mean over a policy's training seeds, (E,)."""
-    each = [
-        objectives(rollout(policy, scenario, config.episodes, config.seed, record=False))
-        for policy in policies
+def played(config: TransferConfig, contests: Sequence[tuple[Sequence[Policy], Scenario]]) -> list[Array]:
+    """J of each episode in each column, (E,): the mean over a policy's training seeds."""
+    return [
+        np.mean(
+            [
+                objectives(rollout(policy, scenario, config.episodes, config.seed, record=False))
+                for policy in policies
+            ],
+            axis=0,
+        )
+        for policies, scenario in contests
     ]
-    return np.mean(each, axis=0)
 
 
 def ranks(results: dict[str, list[Array]], column: int) -> dict[str, int]:

@@ -4,8 +4,9 @@ python -m training.tune --scenario serverless --policies receding-horizon --tria
 """
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -26,6 +27,7 @@ from training.limits import Limits, check_limits
 from training.reporting.report import print_tables
 from training.search.search_space import distributions, make_study, rounded
 from training.search.tuned_file import Table, read_tables, refuse_changed, write_tables
+from training.sharing import Cluster
 
 HEADER = """\
 # Constants of the baselines by scenario and policy, found by training.tune on training seeds.
@@ -35,7 +37,7 @@ HEADER = """\
 
 
 @dataclass(frozen=True)
-class TuneConfig(Overrides):
+class TuneConfig(Overrides, Cluster):
     """Tune the constants of the baselines on a scenario's training seeds."""
 
     scenario: str = "serverless"
@@ -79,11 +81,12 @@ def main(config: TuneConfig) -> None:
     scenario = load_scenario(config.scenario, config)
     policies = tuned_policies(config, scenario)
     scenario.source()
-    found: dict[str, Found] = {}
-    with progress_bars(status_console(), counted=True) as progress:
-        for name in policies:
-            task = progress.add_task(f"{name} on {scenario.name}", total=config.trials)
-            found[name] = best(name, scenario, config, lambda task=task: progress.advance(task))
+    if config.ray is None:
+        found = searched_here(policies, scenario, config)
+    else:
+        search = partial(best, scenario=scenario, config=config)
+        each = config.share(search, policies, f"Policies on {scenario.name}", status_console())
+        found = dict(zip(policies, each, strict=True))
     tables = {
         (scenario.key, name): Table(remark(config, name, each), each.constants)
         for name, each in found.items()
@@ -140,7 +143,19 @@ def tuned_policies(config: TuneConfig, scenario: Scenario) -> list[str]:
     return policies
 
 
-def best(name: str, scenario: Scenario, config: TuneConfig, after_trial: Callable[[], None]) -> Found:
+def searched_here(policies: Sequence[str], scenario: Scenario, config: TuneConfig) -> dict[str, Found]:
+    """The best constants of each policy, one after another, with a bar that counts trials."""
+    found: dict[str, Found] = {}
+    with progress_bars(status_console(), counted=True) as progress:
+        for name in policies:
+            task = progress.add_task(f"{name} on {scenario.name}", total=config.trials)
+            found[name] = best(name, scenario, config, lambda task=task: progress.advance(task))
+    return found
+
+
+def best(
+    name: str, scenario: Scenario, config: TuneConfig, after_trial: Callable[[], None] = lambda: None
+) -> Found:
     """The best constants of a policy in a search, played beside the present ones on fresh episodes."""
     study = search(name, scenario, config, after_trial)
     constants: Constants = study.best_trial.user_attrs["constants"]

@@ -4,8 +4,9 @@ python -m training.validate --out runs/validate
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import Annotated
 
 from rich.console import Console
 
-from training.cli import results_console, run, status_console, track
+from training.cli import results_console, run, status_console
 from training.files.provenance import write_config
 from training.files.staging import staged
 from training.limits import Limits, check_limits
 from training.reporting.figure_style import attempted
 from training.reporting.report import markdown_table, print_tables, write_json
+from training.sharing import Cluster
 from training.validation import closed_forms
 from training.validation.checks import Check, check_record, check_rows
 from training.validation.partings import (
@@ -34,10 +36,11 @@ from training.validation.validation_figure import draw_validation
 ENTRIES = ("validation.json", "validation.md", "validation.png", "validation.svg", "config.json")
 SIMULATORS = ("ciw", "simpy")
 QUICK_EFFORT = 0.25
+Study = Callable[[int], list[Check]]
 
 
 @dataclass(frozen=True)
-class ValidateConfig:
+class ValidateConfig(Cluster):
     """Hold the simulator against queueing theory and against Ciw and SimPy."""
 
     out: Path = Path("runs/validate")
@@ -80,23 +83,27 @@ def measured(
     config: ValidateConfig, status: Console, *, simulators: bool
 ) -> tuple[dict[str, list[Check]], list[Parting], list[Parting]]:
     """Checks by their subject, and where the models part by burst and by step, with the simulators alone."""
-    studies = track(list(closed_forms.STUDIES.items()), "Closed forms", status)
-    results = {name: study(config.seed) for name, study in studies}
+
+    def studied(studies: Mapping[str, Study], what: str) -> dict[str, list[Check]]:
+        checks = config.share(partial(checks_of, seed=config.seed), [*studies.values()], what, status)
+        return dict(zip(studies, checks, strict=True))
+
+    results = studied(closed_forms.STUDIES, "Closed forms")
     if not simulators:
         return results, [], []
     from training.validation import request_checks
 
-    studies = track(list(request_checks.STUDIES.items()), "Ciw and SimPy", status)
-    results |= {name: study(config.seed) for name, study in studies}
+    results |= studied(request_checks.STUDIES, "Ciw and SimPy")
     effort = QUICK_EFFORT if config.quick else 1.0
-    by_burst, by_step = (
-        [request_checks.parting(case, config.seed) for case in track(cases, what, status)]
-        for cases, what in (
-            (burst_cases(effort), "Parting by burst"),
-            (step_cases(effort), "Parting by step"),
-        )
-    )
+    parting = partial(request_checks.parting, seed=config.seed)
+    by_burst = config.share(parting, burst_cases(effort), "Parting by burst", status)
+    by_step = config.share(parting, step_cases(effort), "Parting by step", status)
     return results, by_burst, by_step
+
+
+def checks_of(study: Study, seed: int) -> list[Check]:
+    """The checks of a study."""
+    return study(seed)
 
 
 def tables(

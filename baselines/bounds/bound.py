@@ -33,8 +33,8 @@ import numpy as np
 
 from baselines.bounds.calls import CallEpisode, bound_of_calls, prices_of
 from baselines.bounds.inner_linearisation import solve
-from baselines.bounds.processes import in_processes
 from baselines.bounds.programme import Programme
+from baselines.processes import Workers, in_processes
 from gpualloc_env.cluster_batch import batch_of
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.shares import SLICE_TOLERANCE
@@ -141,7 +141,7 @@ def lower_bounds(
     episodes: int,
     seed: int,
     *,
-    workers: int | None = None,
+    workers: Workers = None,
     progress: Callable[[int], None] | None = None,
 ) -> Array:
     """Bounds of the episodes with seeds `seed`, `seed` + 1, …, (E,).
@@ -153,7 +153,8 @@ def lower_bounds(
         scenario: what is played.
         episodes: E.
         seed: seed of the first episode.
-        workers: processes that share the episodes; 1 computes here, none means one for each core.
+        workers: processes that share the episodes; 1 computes here, none means one for each core, and the
+            address of a Ray cluster all of its cores.
         progress: called with the number of episodes done after each of them.
     """
     batch = batch_of(scenario, episodes)

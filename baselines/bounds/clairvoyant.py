@@ -15,11 +15,11 @@ import numpy as np
 from baselines.bounds.bound import needs_a_fluid, relaxed
 from baselines.bounds.drift import drifting_shares
 from baselines.bounds.inner_linearisation import Optimum, solve
-from baselines.bounds.processes import in_processes
 from baselines.bounds.programme import Programme
 from baselines.online.cmu import cmu
 from baselines.online.max_weight import max_weight
 from baselines.online.receding_horizon import RecedingHorizon, RecedingHorizonBatch
+from baselines.processes import Workers, in_processes
 from baselines.tuned import tuned
 from gpualloc_env.batch import Batch
 from gpualloc_env.scenario.scenario import Scenario
@@ -229,7 +229,7 @@ def feasible_schedules(
     episodes: int,
     seed: int,
     *,
-    workers: int | None = None,
+    workers: Workers = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Schedule]:
     """Schedules of as many episodes, the first with `seed`; arguments as of `lower_bounds`."""

@@ -5,7 +5,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from gymnasium.error import DependencyNotInstalled
 
 from gpualloc_env.doors import needed
 from gpualloc_env.simulation.state import AnyArray, Array
@@ -25,13 +24,10 @@ def drawing() -> Any:
     """The pygame module.
 
     Raises:
-        DependencyNotInstalled: it is not installed; the message says how to install it.
+        NotInstalled: it is not installed.
     """
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    try:
-        return needed("pygame", "render")
-    except ImportError as error:
-        raise DependencyNotInstalled(str(error)) from None
+    return needed("pygame", "render")
 
 
 @cache

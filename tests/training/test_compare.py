@@ -13,6 +13,7 @@ from gpualloc_env.metrics import mean_metrics, objectives
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.traces.log import Log
+from training.artifacts import contestants
 from training.artifacts.policies import AgentsError
 from training.cli import run as run_command
 from training.compare import ENTRIES, CompareConfig, main, named
@@ -237,14 +238,14 @@ few_or_all = pytest.mark.parametrize(
 @few_or_all
 def test_all_scenarios_are_compared_in_one_command(registered, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(training.compare, "SCENARIOS", registered)
-    load_policies = training.compare.load_policies
+    load_policies = contestants.load_policies
 
     def trained_for_four(name, scenario):
         if name == "my-ppo" and len(scenario.agents) != 4:
             raise AgentsError("my-ppo was trained for 4 agents")
         return load_policies("adaptive" if name == "my-ppo" else name, scenario)
 
-    monkeypatch.setattr(training.compare, "load_policies", trained_for_four)
+    monkeypatch.setattr(contestants, "load_policies", trained_for_four)
     out = tmp_path / "out"
     arguments = ("--policies", "static", "my-ppo", "--steps", "8", "--episodes", "2")
     summary = compare(out, "--scenario", "all", *arguments)

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-import training.leaderboard
 from baselines import POLICIES
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.loading import load_scenario
+from training.artifacts import contestants
 from training.artifacts.policies import AgentsError
 from training.cli import run as run_command
 from training.evaluation.evaluate import rollout
@@ -75,7 +75,7 @@ def test_a_leaderboard_has_every_policy_and_is_the_same_when_run_again(short, tm
 
 
 def test_learned_and_privileged_policies_are_labelled(short, tmp_path, monkeypatch, capsys):
-    load_policies = training.leaderboard.load_policies
+    load_policies = contestants.load_policies
 
     def five_seeds(name, scenario):
         if name != "runs/ppo":
@@ -84,7 +84,7 @@ def test_learned_and_privileged_policies_are_labelled(short, tmp_path, monkeypat
             raise AgentsError("runs/ppo was trained for 2 agents")
         return [lambda view, k=k: (0.9 - 0.01 * k) * POLICIES["queue-aware"](view) for k in range(5)]
 
-    monkeypatch.setattr(training.leaderboard, "load_policies", five_seeds)
+    monkeypatch.setattr(contestants, "load_policies", five_seeds)
     arguments = (
         "--scenarios",
         short,

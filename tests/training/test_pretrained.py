@@ -39,8 +39,8 @@ def test_the_manifest_says_where_the_file_comes_from(path):
     assert path.stat().st_size < 60_000
     config, command = manifest.training["config"], manifest.training["command"]
     assert command.startswith(f"python -m training.train --scenario {config['scenario']} ")
-    allocator, _, scenario = path.parent.name.rpartition("-")
-    assert (config["allocator"], config["scenario"]) == (allocator, scenario)
+    scenario = config["scenario"]
+    assert path.parent.name == f"{config['allocator']}-{scenario}"
     assert f"seed-{config['seed']}" == path.stem and not manifest.training["git_commit"].endswith("-dirty")
     validation = manifest.validation
     assert validation.scenario == scenario and validation.episodes >= 1

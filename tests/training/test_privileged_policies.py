@@ -45,8 +45,7 @@ def test_a_figure_shows_the_clairvoyant(tmp_path):
 
 
 def test_calls_served_one_by_one_are_refused_before_anything_is_played(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.compare.evaluate", None)
-    monkeypatch.setattr("training.leaderboard.evaluate", None)
+    monkeypatch.setattr("training.artifacts.contestants.evaluate", None)
     out = tmp_path / "out"
     for refused in (
         lambda: main(CompareConfig(scenario="team", policies=("static", "clairvoyant"), out=out)),

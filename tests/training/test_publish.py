@@ -65,7 +65,8 @@ def test_a_page_whose_number_differs_and_a_file_without_a_command_are_named(tmp_
     with pytest.raises(SystemExit) as stop:
         run(publish.main, publish.PublishConfig, ["--check"])
     error = capsys.readouterr().err
-    assert stop.value.code == 1 and "page.md, line 15" in error and "110.258" in error
+    line = text[: text.index("110.258")].count("\n") + 1
+    assert stop.value.code == 1 and f"page.md, line {line}:" in error and "110.258" in error
 
 
 def test_a_result_needs_the_one_command_that_makes_it(tmp_path, monkeypatch):
