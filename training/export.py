@@ -17,7 +17,7 @@ import torch
 import tyro
 from stable_baselines3 import PPO
 
-from baselines import Policy, algorithm_1_of
+from baselines import Policy
 from gpualloc_env.allocator.allocator import Allocator
 from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS, instance_rows
 from gpualloc_env.allocator.cluster_allocator import ClusterAllocator
@@ -76,9 +76,9 @@ def main(config: ExportConfig) -> None:
         f"episodes, seeds {result.first_seed} to {result.last_seed}"
     )
     trained = manifest.training["config"]
-    paper = algorithm_1_of(load_scenario(trained["scenario"]))
+    algorithm_1 = "hierarchical" if manifest.of_clusters else "adaptive"
     asked = {name: trained.get(name) for name in ("scenario", *NAMES) if name != "split"}
-    words = options({**asked, "policies": (paper, config.out)})
+    words = options({**asked, "policies": (algorithm_1, config.out)})
     print(f"Compare it with: {shlex.join(['python', '-m', 'training.compare', *words])}")
 
 

@@ -17,7 +17,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 from torch.utils.tensorboard import SummaryWriter
 
-from baselines import algorithm_1_of, policy_for
+from baselines import policy_for
 from gpualloc_env.listing import listed
 from gpualloc_env.memory import physical_memory
 from gpualloc_env.scenario.loading import load_scenario
@@ -160,9 +160,9 @@ def with_defaults(config: TrainConfig, scenario: str) -> TrainConfig:
 
 def compare_command(run: TrainConfig) -> str:
     """The command that judges a run on the scenario on which it was trained."""
-    paper = algorithm_1_of(load_scenario(run.scenario))
+    algorithm_1 = "hierarchical" if kind_of(run.allocator).of_clusters else "adaptive"
     changes = {name: value for name, value in run.changes.items() if name != "split"}
-    words = options({"scenario": run.scenario, **changes, "policies": (paper, run.out)})
+    words = options({"scenario": run.scenario, **changes, "policies": (algorithm_1, run.out)})
     return shlex.join(["python", "-m", "training.compare", *words])
 
 
