@@ -65,11 +65,11 @@ Transform = ActionTransform | ClusterTransform
 def placed_corrections(instances: int, period_s: float | None = None) -> ClusterTransform:
     """Bounded corrections of the baseline `demand`, which places every `period_s`, by default as often as it.
 
-    Each assumption can be multiplied by up to e and divided by as much.
+    Each assumption can be multiplied by up to e² and divided by as much.
     """
     base = CLUSTER_POLICIES["demand"]
     assert isinstance(base, Placed)
-    settings = {"kind": "placed-corrections", "bound": 1.0, "period_s": period_s or base.period_s}
+    settings = {"kind": "placed-corrections", "bound": 2.0, "period_s": period_s or base.period_s}
     return ClusterTransform(instances, {**settings, "base": _constants(base.lower)})
 
 

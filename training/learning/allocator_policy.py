@@ -130,6 +130,56 @@ class SharedHead(nn.Module):
         return torch.cat([outputs, self.idle(units.mean(dim=1))], dim=1)
 
 
+class CommonNoise(DiagGaussianDistribution):
+    """Gaussian actions of instances whose noise is in parts common to all, to an agent's and to a GPU's.
+
+    With noise of each instance's own alone, what all outputs of a kind gain together is lost among N K of
+    them. In the basis of differences between agents, times that of differences between GPUs, the noise is
+    independent: a mean over all, N − 1 of agents, K − 1 of GPUs, and what is left. These four are the rows
+    of `log_std`, (4, A).
+    """
+
+    def __init__(self, agents: int, gpus: int, each: int) -> None:
+        super().__init__(agents * gpus * each)
+        self.agents, self.gpus = _differences(agents), _differences(gpus)
+        rows, columns = (torch.arange(count).clamp(max=1) for count in (agents, gpus))
+        self.parts = rows[:, None] + 2 * columns
+        """Which of the four parts each coordinate belongs to, (N, K)."""
+
+    def initial_log_std(self, std: float, each: int) -> Tensor:
+        """That of parts which add as much variance each to an action of standard deviation `std`."""
+        sizes = torch.bincount(self.parts.flatten(), minlength=4).clamp(min=1)
+        return (0.5 * std * (self.parts.numel() / sizes).sqrt()).log()[:, None].repeat(1, each)
+
+    def proba_distribution(self, mean_actions: Tensor, log_std: Tensor) -> "CommonNoise":
+        """That of means, (B, N K A), and logarithms of standard deviations, (4, A)."""
+        super().proba_distribution(self._turned(mean_actions), log_std[self.parts].flatten())
+        return self
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Of actions, (B, N K A): (B,)."""
+        return super().log_prob(self._turned(actions))
+
+    def sample(self) -> Tensor:
+        """Actions at random, (B, N K A)."""
+        return self._turned(super().sample(), back=True)
+
+    def mode(self) -> Tensor:
+        """The most likely actions, (B, N K A)."""
+        return self._turned(super().mode(), back=True)
+
+    def _turned(self, actions: Tensor, back: bool = False) -> Tensor:
+        rows, columns = (self.agents.T, self.gpus.T) if back else (self.agents, self.gpus)
+        values = actions.view(len(actions), len(rows), len(columns), -1)
+        return torch.einsum("ni,km,bima->bnka", rows.to(values), columns.to(values), values).flatten(1)
+
+
+def _differences(count: int) -> Tensor:
+    """An orthonormal basis, (count, count), whose first row is the mean."""
+    basis = torch.cat([torch.ones(count, 1), torch.eye(count)[:, 1:]], dim=1)
+    return torch.linalg.qr(basis.double()).Q.T
+
+
 class AllocatorPolicy(ActorCriticPolicy):
     """PPO's policy with either network, for observations whose first columns are the environment's."""
 
@@ -189,6 +239,10 @@ class AllocatorPolicy(ActorCriticPolicy):
             self.mlp_extractor.actor.ignore_platform()
         # One for each kind of output, so that exploration does not depend on the order of agents either.
         start = torch.full((explored,), float(self.initial_std)).log()
+        if self.network == "exchangeable":
+            agents, gpus, _ = self.observation_space.shape
+            self.action_dist = CommonNoise(agents, gpus, explored)
+            start = self.action_dist.initial_log_std(self.initial_std, explored)
         self.log_std = nn.Parameter(start)
         make_optimiser: Any = self.optimizer_class
         self.optimizer = make_optimiser(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
@@ -196,7 +250,7 @@ class AllocatorPolicy(ActorCriticPolicy):
     def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
         assert isinstance(self.action_dist, DiagGaussianDistribution)
         means, log_std = self.action_net(latent_pi), self.log_std
-        if self.network != "mlp":
+        if self.network == "shared":
             rows = self.mlp_extractor.rows
             each, _ = divmod(means.shape[1], rows)
             log_std = torch.cat([log_std[:each].repeat(rows), log_std[each:]])

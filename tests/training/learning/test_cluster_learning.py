@@ -16,6 +16,7 @@ from training.evaluation.evaluate import evaluate
 from training.export import ExportConfig
 from training.export import main as export
 from training.learning.action_transform import placed_corrections
+from training.learning.allocator_policy import CommonNoise
 from training.train import TrainConfig, check, make_learner, with_defaults
 from training.train import main as train
 
@@ -94,6 +95,30 @@ def test_the_network_is_equivariant_to_the_order_of_agents_and_of_gpus():
     assert outputs.std() > 0.1
     # An environment is decided alike alone and in a batch, bit for bit.
     np.testing.assert_array_equal(network(rows[1:2]), outputs[1:2])
+
+
+def test_exploration_is_common_to_all_to_an_agent_and_to_a_gpu():
+    torch.manual_seed(0)
+    agents, gpus, std = 3, 2, 0.5
+    noise = CommonNoise(agents, gpus, 1)
+    means = torch.randn(1, agents * gpus).expand(50_000, -1)
+    noise.proba_distribution(means, noise.initial_log_std(std, 1))
+    # The mean, its agents', its GPUs' and what is left: a quarter of the variance each.
+    i, k = np.indices((agents, gpus)).reshape(2, -1)
+    same_agent, same_gpu = (np.equal.outer(each, each).astype(float) for each in (i, k))
+    of_agents, of_gpus = same_agent / gpus, same_gpu / agents
+    mean = np.full((6, 6), 1 / 6)
+    left = np.eye(6) - of_agents - of_gpus + mean
+    parts = (mean, (of_agents - mean) / 2, of_gpus - mean, left / 2)
+    covariance = std**2 / 4 * 6 * sum(parts)
+    np.testing.assert_allclose(np.diag(covariance), std**2)
+    actions = noise.sample()
+    np.testing.assert_allclose(np.cov(actions.numpy().T), covariance, atol=0.01)
+    exact = torch.distributions.MultivariateNormal(means[0].double(), torch.as_tensor(covariance))
+    torch.testing.assert_close(
+        noise.log_prob(actions).double(), exact.log_prob(actions.double()), atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(noise.mode(), means, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["ppo-cluster", "ppo-cluster-hierarchical"])
