@@ -67,11 +67,6 @@ class ClusterBatch(Batch):
         seen = cluster_view_of(self.world, self.service, self.cluster)
         self.view: ClusterView = seen  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    @property
-    def cluster_view(self) -> ClusterView:
-        """`view`, by the name that says its kind."""
-        return self.view
-
     def cluster_view_of(self, b: int) -> ClusterView:
         """The view of one environment, whose arrays have no leading axis."""
         return one_view(self.view, self.world, b)

@@ -84,7 +84,6 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
             drawing()
         self.scenario = load_scenario(scenario, **changes)
         self.render_mode = render_mode
-        self._watched = render_mode == "human"
         self._batch = self._batch_of(self.scenario)
         self._steps = self.scenario.steps
         self._reports = episode_metrics
@@ -135,7 +134,7 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
             self._batch.seed(int(self.np_random.integers(2**62)) if seed is None else seed)
             self._seeded = True
         self._batch.reset()
-        if self._watched:
+        if self.render_mode == "human":
             self.render()
         return self._observation(), self._info_at_reset()
 
@@ -188,7 +187,7 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
         truncated = clock >= self._steps
         if truncated and self._reports:
             info["episode_metrics"] = episode_metrics(batch, 0)
-        if self._watched:
+        if self.render_mode == "human":
             self.render()
         return self._observation(), reward, False, truncated, info
 
@@ -207,7 +206,7 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
         if self.render_mode is None:
             return None
         frame = self._frame()
-        return frame.show(self.metadata["render_fps"]) if self._watched else frame.pixels()
+        return frame.show(self.metadata["render_fps"]) if self.render_mode == "human" else frame.pixels()
 
     def _text(self) -> str:
         return render_text(self._view, self.scenario.agent_names)
@@ -217,5 +216,5 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
 
     def close(self) -> None:
         """Close the window of `human`."""
-        if self._watched:
+        if self.render_mode == "human":
             close_window()

@@ -83,6 +83,13 @@ def test_importing_the_package_loads_only_gymnasium_until_a_name_is_asked_for():
     assert not {"numba", "pydantic", "polars", "gpualloc_env.batch"} & set(python(program).split())
 
 
+def test_the_list_of_commands_loads_nothing_of_what_they_play_with():
+    program = "import sys, training.commands as commands\ncommands.main(['--help'])\nprint(*sys.modules)"
+    assert not {"numba", "gymnasium", "baselines", "gpualloc_env"} & set(
+        python(program).splitlines()[-1].split()
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "late"),
     [

@@ -24,8 +24,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from baselines.processes import connect
-from gpualloc_env.doors import NotInstalled
 from training.limits import with_limits_in_help
 
 Config = TypeVar("Config")
@@ -53,13 +51,22 @@ def call(main: Callable[[Config], None], config: Config) -> None:
     try:
         with terminable():
             if (cluster := getattr(config, "ray", None)) is not None:
+                from baselines.processes import connect
+
                 connect(cluster)
             main(config)
     except BrokenPipeError:
         # Whoever read the output has seen enough. Python would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except (ValueError, OSError, NotInstalled) as error:
+    except (ValueError, OSError) as error:
+        fail(error)
+    except ImportError as error:
+        # Only here, so that the list of commands and their help need nothing of the environment.
+        from gpualloc_env.doors import NotInstalled
+
+        if not isinstance(error, NotInstalled):
+            raise
         fail(error)
     except MemoryError as error:
         fail(f"this machine has too little memory for that ({error}); ask for less at a time")

@@ -191,7 +191,7 @@ def by_policy(boards: dict[str, Any], cell: Callable[[dict[str, Any]], str]) -> 
 
 def headroom(policy: dict[str, Any]) -> str:
     """J and headroom closed."""
-    return f"{decimal(j(policy))} ({100 * policy['headroom_closed']:.0f} %)".replace("-", "−")
+    return f"{decimal(j(policy))} ({decimal(100 * policy['headroom_closed'], 0)} %)"
 
 
 def met(policy: dict[str, Any]) -> str:
@@ -229,7 +229,7 @@ def champion(scenario: str, name: str, policies: dict[str, Any]) -> str:
     """Name, J and headroom closed; a policy that was trained on the scenario does without its name."""
     policy = policies[name]
     called = label(name.removesuffix(f"-{scenario}"), policy["kind"], policy["training_seeds"])
-    return f"{called} {decimal(j(policy))} ({100 * policy['headroom_closed']:.0f} %)"
+    return f"{called} {headroom(policy)}"
 
 
 def verdict(policy: dict[str, Any]) -> str:

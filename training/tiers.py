@@ -13,9 +13,9 @@ from gpualloc_env.metrics import Metrics, mean_metrics
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
+from training.artifacts.contestants import Contestant, evaluation_of
 from training.artifacts.policies import load_policies
 from training.cli import results_console, run, status_console, track
-from training.evaluation.evaluate import evaluate, joined
 from training.evaluation.held_out import count_episodes, held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.files.provenance import write_config
@@ -80,9 +80,8 @@ def result(name: str, scenario: Scenario, pair: tuple[float, float], config: Tie
     times = dict(zip(("sleep_after_s", "keep_alive_s"), pair, strict=True))
     changed = load_scenario(scenario, frictions=times)
     episodes = count_episodes(config.episodes, changed)
-    runs = load_policies(name, changed)
-    metrics = joined(name, (evaluate(name, each, changed, episodes, config.seed) for each in runs)).metrics
-    return {"policy": name, **times, "metrics": mean_metrics(metrics)}
+    played = evaluation_of(changed, episodes, config.seed, Contestant.of(name, name, changed))
+    return {"policy": name, **times, "metrics": mean_metrics(played.metrics)}
 
 
 def table(played: Sequence[dict[str, Any]]) -> list[dict[str, str]]:

@@ -55,11 +55,10 @@ class Canvas:
         *,
         size: int = SMALL,
         align: float = 0.0,
-    ) -> int:
-        """Write a line whose top left corner, or as far to the right as `align` says, is `at`; its width."""
+    ) -> None:
+        """Write a line whose top left corner, or as far to the right as `align` says, is `at`."""
         line = self._fonts[size].render(words, True, colour)
         self._surface.blit(line, (round(at[0] - align * line.get_width()), round(at[1])))
-        return line.get_width()
 
     def fitting(self, box: Box, name: str) -> None:
         """Write a name in the middle of a box, cut before its number where it is too wide."""
@@ -70,7 +69,7 @@ class Canvas:
         while head and font.size(head + dash + number)[0] > width - 3:
             head = head[:-1]
         words = head + dash + number if head else number
-        if len(words) > len(number) - 1 and font.size(words)[0] <= width - 3 and font.get_height() <= height:
+        if font.size(words)[0] <= width - 3 and font.get_height() <= height:
             self.text((left + width / 2, top + (height - font.get_height()) / 2 + 1), words, align=0.5)
 
     def box(self, box: Box, colour: Colour, *, outline: bool = False) -> None:

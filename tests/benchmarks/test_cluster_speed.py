@@ -29,7 +29,7 @@ def test_steps_of_a_batch(benchmark, monkeypatch, name, policy):
     batch.reset()
     shares = []
     for _ in range(batch.scenario.steps):
-        shares.append(decide(batch.cluster_view))
+        shares.append(decide(batch.view))
         batch.step(shares[-1])
 
     def episodes():

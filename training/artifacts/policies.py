@@ -157,15 +157,19 @@ def load_policies(name: str, scenario: Scenario) -> list[Policy]:
     They are runs, `seed-0` and so on, or exported allocators, `seed-0.npz` and so on.
     Raises as `load_policy` does.
     """
-    place = Path(located(name))
-    seeds = [] if is_baseline(name) else seed_runs(place) or sorted(place.glob("seed-*.npz"))
+    seeds = [] if is_baseline(name) else _seeds(Path(located(name)))
     return [load_policy(str(seed), scenario) for seed in seeds] or [load_policy(name, scenario)]
 
 
 def policy_file(name: str) -> Path:
     """The file or the run of a learned policy, the first of a directory that holds several seeds."""
     place = Path(located(name))
-    return next(iter([*seed_runs(place), *sorted(place.glob("seed-*.npz"))]), place)
+    return next(iter(_seeds(place)), place)
+
+
+def _seeds(directory: Path) -> list[Path]:
+    """The runs or exported files of a directory's several seeds, in their order; none of any other place."""
+    return seed_runs(directory) or sorted(directory.glob("seed-*.npz"))
 
 
 def seed_runs(directory: Path) -> list[Path]:

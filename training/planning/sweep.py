@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from gpualloc_env.simulation.state import Array
-from training.artifacts.policies import kind_of, load_policies
-from training.evaluation.evaluate import Evaluation, Kind, evaluate, joined, label
+from training.artifacts.contestants import Contestant, evaluation_of
+from training.evaluation.evaluate import Evaluation, Kind, label
 from training.evaluation.statistics import Estimate, interval
 from training.evaluation.verdicts import difference
 from training.planning.subject import Subject
@@ -81,11 +81,9 @@ class Trial:
 def trial(policy: str, given: str, subject: Subject, gpus: float, windows: int) -> Trial:
     """Play one allocator on so many GPUs."""
     scenario = subject.at(gpus)
-    kind = kind_of(given)
-    runs = load_policies(given, scenario)
-    played = joined(policy, (evaluate(policy, run, scenario, windows, SEED, kind=kind) for run in runs))
+    played = evaluation_of(scenario, windows, SEED, Contestant.of(policy, given, scenario))
     hours = scenario.steps * scenario.dt / 3600
-    return Trial(policy, given, kind, gpus, columns(played), hours, len(runs))
+    return Trial(policy, given, played.kind, gpus, columns(played), hours, len(played.by_seed))
 
 
 def columns(evaluation: Evaluation) -> dict[str, Array]:

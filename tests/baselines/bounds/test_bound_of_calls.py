@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.bounds import assert_no_policy_undercuts
 
 from baselines import DEFAULTS, lower_bounds
 from baselines.bounds.calls import CallEpisode, alone, fluid, prices_of, speed, token_cost
@@ -28,24 +29,16 @@ def only_the_first(view):
 POLICIES = {**DEFAULTS, "nothing": nothing, "by-chance": by_chance, "only-the-first": only_the_first}
 
 
-def assert_no_policy_undercuts(scenario, episodes, seed):
-    bounds = lower_bounds(scenario, episodes, seed, workers=1)
-    assert np.isfinite(bounds).all()
-    for name, policy in POLICIES.items():
-        played = objectives(rollout(policy, scenario, episodes, seed, record=False))
-        assert (bounds <= played).all(), (name, np.min(played - bounds))
-
-
 @pytest.mark.parametrize("name", ["llm", "team", "magentic"])
 def test_no_policy_undercuts_the_bound(name):
-    assert_no_policy_undercuts(load_scenario(name, steps=60), 4, 10_000)
+    assert_no_policy_undercuts(POLICIES, load_scenario(name, steps=60), 4, 10_000)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("load", [None, 0.1, 1.5])
 @pytest.mark.parametrize("name", ["llm", "team", "magentic"])
 def test_no_policy_undercuts_the_bound_on_many_seeds(name, load):
-    assert_no_policy_undercuts(load_scenario(name, load=load), 12, 0)
+    assert_no_policy_undercuts(POLICIES, load_scenario(name, load=load), 12, 0)
 
 
 @pytest.mark.slow
@@ -63,7 +56,7 @@ def test_no_policy_undercuts_the_bound_on_many_seeds(name, load):
 def test_no_policy_undercuts_the_bound_of_another_objective_or_platform(name, changes):
     scenario = load_scenario(name, steps=120)
     made = {part: getattr(scenario, part).model_copy(update=values) for part, values in changes.items()}
-    assert_no_policy_undercuts(scenario.model_copy(update=made), 10, 7)
+    assert_no_policy_undercuts(POLICIES, scenario.model_copy(update=made), 10, 7)
 
 
 def one_server(rate, kappa=None, objective=WAITING, **constants):

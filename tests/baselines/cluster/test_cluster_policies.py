@@ -27,14 +27,14 @@ def batch_of(scenario="cluster-small", num_envs=2, steps=0, load=None, **given):
     batch.reset()
     policy = fresh(CLUSTER_POLICIES["popularity"])
     for _ in range(steps):
-        batch.step(policy(batch.cluster_view))
+        batch.step(policy(batch.view))
     return batch
 
 
 @pytest.mark.parametrize("place", [everywhere, best_fit_decreasing, by_popularity, by_levels])
 @pytest.mark.parametrize("scenario", ["cluster-small", "cluster-nodes", "cluster-fleet"])
 def test_placements_fit_into_memory_and_leave_no_agent_out_that_fits(place, scenario):
-    view = batch_of(scenario, steps=20).cluster_view
+    view = batch_of(scenario, steps=20).view
     placed = place(view)
     taken = (placed * view.need_mb[:, :, None]).sum(axis=1)
     assert (taken <= view.memory_mb).all()
@@ -48,7 +48,7 @@ def test_a_policy_asks_for_shares_that_are_granted_and_decides_alike_alone_and_i
     batch, single = batch_of(num_envs=2), batch_of(num_envs=1)
     many, one = fresh(CLUSTER_POLICIES[name]), fresh(CLUSTER_POLICIES[name])
     for _ in range(40):
-        asked = many(batch.cluster_view)
+        asked = many(batch.view)
         alone = one(single.cluster_view_of(0))
         assert alone.shape == asked.shape[1:]
         np.testing.assert_allclose(alone, asked[0], rtol=1e-9, atol=1e-12)
@@ -62,7 +62,7 @@ def test_a_policy_asks_for_shares_that_are_granted_and_decides_alike_alone_and_i
 def test_on_one_gpu_that_holds_all_the_levels_are_algorithm_1_and_a_lower_policy_is_itself():
     nodes = (Node(gpus=1, memory_mb=1e6, speed=1.0),)
     batch = batch_of(nodes=nodes, steps=15)
-    view = batch.cluster_view
+    view = batch.view
     placed = np.ones(view.share.shape, dtype=bool)
     expected = online.adaptive_smoothed(view.agents)
     np.testing.assert_allclose(
@@ -75,7 +75,7 @@ def test_on_one_gpu_that_holds_all_the_levels_are_algorithm_1_and_a_lower_policy
 
 
 def test_what_a_lower_policy_gives_to_those_that_are_elsewhere_goes_to_those_that_are_there():
-    view = batch_of().cluster_view
+    view = batch_of().view
     placed = np.zeros(view.share.shape, dtype=bool)
     placed[:, :2, 0] = placed[:, 2:, 3] = True
     given = split(online.static, view, parts_of(view, placed))
@@ -86,7 +86,7 @@ def test_what_a_lower_policy_gives_to_those_that_are_elsewhere_goes_to_those_tha
 def test_the_rows_of_the_gpus_share_an_agents_work_by_their_speeds():
     nodes = (Node(gpus=1, memory_mb=1e6, speed=1.0), Node(gpus=1, memory_mb=1e6, speed=3.0))
     batch = batch_of(nodes=nodes, num_envs=1, steps=10)
-    view = batch.cluster_view
+    view = batch.view
     placed = np.ones(view.share.shape, dtype=bool)
     placed[0, 0, 1] = False
     rows = gpu_views(view, parts_of(view, placed))
@@ -99,7 +99,7 @@ def test_the_rows_of_the_gpus_share_an_agents_work_by_their_speeds():
 
 def test_best_fit_puts_the_greatest_demand_first_on_the_fullest_gpu_that_can_take_it():
     nodes = tuple(Node(gpus=1, memory_mb=memory, speed=1.0) for memory in (60_000, 40_000, 60_000))
-    view = batch_of(nodes=nodes, num_envs=1, warm=False).cluster_view
+    view = batch_of(nodes=nodes, num_envs=1, warm=False).view
     rate = np.zeros((1, 8))
     # GPUs that keep up: 0.7 with reasoning (56 GB), 0.5 with nlp (22 GB), 0.4 with vision (9 GB).
     for i, load in ((7, 0.7), (4, 0.5), (2, 0.4)):
@@ -111,7 +111,7 @@ def test_best_fit_puts_the_greatest_demand_first_on_the_fullest_gpu_that_can_tak
 
 
 def test_popular_agents_get_more_instances():
-    view = batch_of("cluster-fleet", num_envs=1, steps=30).cluster_view
+    view = batch_of("cluster-fleet", num_envs=1, steps=30).view
     instances = by_popularity(view)[0].sum(axis=1)
     value = view.agents.rate[0] / view.agents.throughput[0] / view.need_mb[0]
     popular = np.argsort(-value)
@@ -123,11 +123,11 @@ def test_keep_alive_policies_hold_one_instance_or_as_many_as_the_calls_ask_for()
     lru, autoscaler = fresh(CLUSTER_POLICIES["lru"]), fresh(CLUSTER_POLICIES["autoscaler"])
     most = np.zeros(8)
     for _ in range(60):
-        one = (lru(batch.cluster_view) > 0).sum(axis=2)
-        several = autoscaler(batch.cluster_view)
+        one = (lru(batch.view) > 0).sum(axis=2)
+        several = autoscaler(batch.view)
         assert (one <= 1).all()
         batch.step(several)
-        most = np.maximum(most, batch.cluster_view.agents.queue[0])
+        most = np.maximum(most, batch.view.agents.queue[0])
     instances = (several[0] > 0).sum(axis=1)
     # The window keeps the greatest number of the last 30 s.
     assert (instances > 1).any() and (instances <= np.ceil(most / 8)).all()
@@ -137,7 +137,7 @@ def test_a_placement_is_revised_after_its_period_alone():
     batch, policy = batch_of(num_envs=1), hierarchical(period_s=10.0)
     where = []
     for _ in range(20):
-        policy(batch.cluster_view)
+        policy(batch.view)
         where.append(policy._memory.part)
         batch.step(np.full((1, 8, 4), 0.1))
     assert all(where[k] is where[0] for k in range(10)) and where[10] is not where[0]

@@ -43,13 +43,13 @@ NO_TASKS = tasks_of((9.9, [(0, 0, 1, 1, 0)]))
 
 def held(batch):
     """Which agents each GPU holds."""
-    resident = batch.cluster_view.resident[0] > 0
+    resident = batch.view.resident[0] > 0
     return [np.flatnonzero(column).tolist() for column in resident.T]
 
 
 def sleeping(batch):
     """Which agents sleep on the node of each GPU."""
-    return [np.flatnonzero(column).tolist() for column in batch.cluster_view.asleep[0].T]
+    return [np.flatnonzero(column).tolist() for column in batch.view.asleep[0].T]
 
 
 def counted(batch, name):
@@ -149,7 +149,7 @@ TIERS = Platform(
 def test_a_sleeping_model_wakes_and_one_that_is_gone_starts_cold():
     scenario = cluster_of(model("a", 80), nodes=(node(host_memory_mb=100),), platform=TIERS, steps=30)
     batch = replayed_cluster(scenario, tasks_of((0.0, [(0, 0, 1, 1, 0)])))
-    view = batch.cluster_view
+    view = batch.view
     assert view.loading[0, 0, 0] == 0
     batch.step([[[0.5]]])
     for asleep in (0, 1):
@@ -235,9 +235,9 @@ def test_an_evicted_call_loses_what_it_had_and_calls_are_dispatched_in_order_of_
     tasks = tasks_of((0.0, [(0, 0, 2, 1, 0)]), (0.5, [(0, 0, 1, 1, 0)]))
     batch = replayed_cluster(cluster_of(*agents, nodes=(node(),)), tasks)
     batch.step([[[1], [0]]])
-    assert batch.cluster_view.held[0].tolist() == [0, 0]
+    assert batch.view.held[0].tolist() == [0, 0]
     batch.step([[[0], [1]]])
-    assert batch.cluster_view.held[0].tolist() == [2, 0]
+    assert batch.view.held[0].tolist() == [2, 0]
     assert batch.outcome["queue"][0].tolist() == [2, 0]
     for _ in range(4):
         batch.step([[[1], [0]]])
@@ -249,10 +249,10 @@ def test_calls_that_wait_return_when_the_share_ends_and_the_one_in_prefill_stays
     tasks = tasks_of((0.0, [(0, 0, 2, 1, 0)]), (0.5, [(0, 0, 1, 1, 0)]))
     batch = replayed_cluster(cluster_of(model("a", 60), nodes=(node(2),)), tasks)
     batch.step([[[1, 0]]])
-    assert batch.cluster_view.calls[0].tolist() == [[2, 0]]
+    assert batch.view.calls[0].tolist() == [[2, 0]]
     batch.step([[[0, 1]]])
     # The second goes to the other GPU and is through at 2 s; the first goes on from 2 s to 3 s.
-    assert batch.cluster_view.calls[0].tolist() == [[1, 0]]
+    assert batch.view.calls[0].tolist() == [[1, 0]]
     batch.step([[[1, 0]]])
     assert finished(batch) == [3.0, 2.0]
 
@@ -262,7 +262,7 @@ def test_calls_that_wait_return_when_the_share_ends_and_the_one_in_prefill_stays
 def test_nothing_is_lost_and_no_memory_overflows(case):
     scenario, tasks, actions = case
     batch = replayed_cluster(scenario, tasks)
-    view, issued, served = batch.cluster_view, 0, 0
+    view, issued, served = batch.view, 0, 0
     host_mb = np.array([node.host_memory_mb for node in scenario.nodes])
     first_gpu = [view.node.tolist().index(n) for n in range(len(host_mb))]
     kv_tokens = batch.agents["kv_tokens"][0]
@@ -279,7 +279,7 @@ def test_nothing_is_lost_and_no_memory_overflows(case):
         assert (view.asleep[0][:, first_gpu].T @ view.model_mb[0] <= host_mb).all()
         assert (batch.shown.share[0] >= 0).all() and (batch.shown.share[0].sum(axis=0) <= 1 + 1e-9).all()
         assert (inside[~resident] == servers["coming"][~resident]).all()
-        assert not batch.shown.share[0][~resident & (batch.cluster_view.idle[0] > 0)].any()
+        assert not batch.shown.share[0][~resident & (batch.view.idle[0] > 0)].any()
         assert np.isin(finished(batch), np.inf).sum() == len(tasks.agent) - served.sum()
 
 

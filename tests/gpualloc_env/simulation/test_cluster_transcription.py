@@ -39,8 +39,8 @@ def assert_agrees(scenario, tasks, actions):
         for name in TERMS:
             assert_close(batch.worth[name][0], expected["terms"][name], f"{name} of step {t}")
         for name, rows in book.seen().items():
-            assert_close(getattr(batch.cluster_view, name)[0], rows, f"{name} seen after step {t}")
-        assert batch.cluster_view.held[0].tolist() == [len(calls) for calls in book.held]
+            assert_close(getattr(batch.view, name)[0], rows, f"{name} seen after step {t}")
+        assert batch.view.held[0].tolist() == [len(calls) for calls in book.held]
         assert (batch.cluster.memory["free_mb"] >= 0).all()
 
 
