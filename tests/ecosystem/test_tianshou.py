@@ -1,7 +1,6 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-
 from support.examples import example
 
 from gpualloc_env.wrappers import SimplexAction
