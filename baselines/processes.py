@@ -29,25 +29,19 @@ def in_processes(
         function: what to compute.
         tasks: what to compute it for.
         workers: who computes; 1 is this process.
-        progress: called with the number of results after each of them, of a cluster after all; what it
-            raises ends all.
+        progress: called with the number of results after each of them; what it raises ends all.
 
     Raises:
-        ValueError: no Ray cluster answers.
+        ValueError: no Ray cluster answers, or it has no CPU.
         NotInstalled: of the extra `ray`.
     """
+    if isinstance(workers, str):
+        return _on_ray(function, tasks, workers, progress)
     # Only what is shared among processes needs joblib.
     from joblib import Parallel, delayed
 
     here = workers == 1 or len(tasks) == 1
     work = [delayed(function)(task) for task in tasks]
-    if isinstance(workers, str):
-        connect(workers)
-        with _POOL:
-            everything: Any = Parallel(n_jobs=-1, backend="ray")(work)
-        if progress is not None:
-            progress(len(tasks))
-        return everything
     pool = Parallel(n_jobs=1 if here else -1 if workers is None else workers, return_as="generator")
     results: list[Result] = []
     with nullcontext() if here else _POOL:
@@ -66,24 +60,58 @@ def in_processes(
     return results
 
 
-def connect(address: str) -> None:
-    """Become a driver of a Ray cluster, unless this process is one, and let joblib know of it.
+def _on_ray(
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    address: str,
+    progress: Callable[[int], None] | None,
+) -> list[Result]:
+    """Results of a function for each task, each on one CPU of a Ray cluster, which waits for a free one.
+
+    Not through Ray's joblib backend: its workers ask for no CPU, so that they may crowd one machine, are
+    started anew for every call, and tell nothing before all is done.
+    """
+    ray = connect(address)
+    call = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_call)
+    shared = ray.put(function)
+    waiting = results = [call.remote(shared, task) for task in tasks]
+    try:
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            ray.get(done)
+            if progress is not None:
+                progress(len(tasks) - len(waiting))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    finally:
+        for result in waiting:
+            ray.cancel(result, force=True)
+    return ray.get(results)
+
+
+def _call(function: Callable[[Task], Result], task: Task) -> Result:
+    return function(task)
+
+
+def connect(address: str) -> Any:
+    """Become a driver of a Ray cluster, unless this process is one, and return Ray.
 
     Args:
         address: as `ray start` says it, or `local` to start one on this machine.
 
     Raises:
-        ValueError: none answers there.
+        ValueError: none answers there, or it has no CPU.
         NotInstalled: of the extra `ray`.
     """
     ray: Any = needed("ray", "ray")
-    needed("ray.util.joblib", "ray").register_ray()
-    if ray.is_initialized():
-        return
     try:
-        ray.init(address, log_to_driver=False, logging_level="warning")
+        if not ray.is_initialized():
+            ray.init(address, log_to_driver=False, logging_level="warning")
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"no Ray cluster answers at {address!r}: start one with `ray start --head` and give the address "
             "that it prints, or 'local'"
         ) from error
+    if ray.cluster_resources().get("CPU", 0) < 1:
+        raise ValueError(f"the Ray cluster at {address!r} has no CPU: add a machine by `ray start`")
+    return ray

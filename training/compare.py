@@ -40,7 +40,7 @@ from training.reporting.report import (
     write_table,
 )
 from training.reporting.task_figure import draw_task, example
-from training.sharing import Cluster
+from training.sharing import RayWorkers
 
 ALL = "all"
 ENTRIES = (
@@ -52,7 +52,7 @@ OWNED = (*ENTRIES, "task.png", "task.svg", "heatmap.png", "heatmap.svg", *SCENAR
 
 
 @dataclass(frozen=True)
-class CompareConfig(Overrides, Cluster):
+class CompareConfig(Overrides, RayWorkers):
     """Compare allocators on the same held-out workloads."""
 
     scenario: str = "serverless"

@@ -44,7 +44,7 @@ from training.reporting.leaderboard_report import (
     write_markdown,
 )
 from training.reporting.report import print_tables, write_json
-from training.sharing import Cluster
+from training.sharing import RayWorkers
 
 FIGURES = ("headroom.png", "headroom.svg", "power.png", "power.svg")
 FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "config.json", *FIGURES)
@@ -55,7 +55,7 @@ SYNTHETIC = tuple(name for name, each in SCENARIOS.items() if each.trace is None
 
 
 @dataclass(frozen=True)
-class LeaderboardConfig(Overrides, Cluster):
+class LeaderboardConfig(Overrides, RayWorkers):
     """Run every policy on every scenario, and say what was left to gain and who wins."""
 
     scenarios: tuple[str, ...] = SYNTHETIC

@@ -6,18 +6,18 @@ python -m training.plan my-log.csv --slo 5 --out runs/plan
 import shlex
 import shutil
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 
 from gpualloc_env.doors import needed
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.platform import Preset
 from gpualloc_env.traces.log import Assignment
 from training.artifacts.policies import EXPORTED, load_policies, named, policy_file
-from training.cli import options, results_console, run, status_console, track
+from training.cli import options, results_console, run, status_console
 from training.evaluation.evaluate import Evaluation, evaluate
 from training.evaluation.held_out import count_episodes
 from training.files.provenance import write_config
@@ -29,6 +29,7 @@ from training.planning.record import beside_slo, plan_record
 from training.planning.subject import Subject, subject
 from training.planning.sweep import SEED, Choice, Trial, choose, trial
 from training.reporting.report import write_json
+from training.sharing import RayWorkers
 
 ALLOCATOR, SCENARIO = "allocator.npz", "scenario.toml"
 FILES = ("plan.html", "plan.json", SCENARIO, ALLOCATOR, "config.json")
@@ -39,7 +40,7 @@ DEFAULT_POLICIES = (
 
 
 @dataclass(frozen=True)
-class PlanConfig(Overrides):
+class PlanConfig(Overrides, RayWorkers):
     """Plan GPUs for a request log."""
 
     log: tyro.conf.Positional[Path]
@@ -98,7 +99,9 @@ def main(config: PlanConfig) -> None:
         load_policies(given, planned.scenario)  # refuses what cannot play before anything is played
     windows = count_episodes(config.episodes, planned.scenario, policies=len(policies) * len(sizes))
     with staged(config.out, FILES, mark="plan.json") as directory:
-        trials = played(planned, policies, sizes, windows, status)
+        tasks = [(name, given, gpus) for name, given in policies.items() for gpus in sizes]
+        what = f"Playing {len(policies)} allocators on {len(sizes)} platforms"
+        trials = config.share(partial(trial, planned, windows), tasks, what, status)
         choice = choose(trials, config.attainment)
         day = day_of(planned, choice.trial)
         priced = config.usd_per_gpu_hour is not None or (config.scenario or "").endswith(".toml")
@@ -115,15 +118,6 @@ def main(config: PlanConfig) -> None:
     console = results_console()
     console.print(*headline(record), *record["caveats"], sep="\n", soft_wrap=True)
     console.print(f"\nOpen {config.out / 'plan.html'}", soft_wrap=True)
-
-
-def played(
-    planned: Subject, policies: dict[str, str], sizes: list[float], windows: int, status: Console
-) -> list[Trial]:
-    """Every allocator on platforms of every size."""
-    each = [(name, given, gpus) for name, given in policies.items() for gpus in sizes]
-    what = f"Playing {len(policies)} allocators on {len(sizes)} platforms"
-    return [trial(name, given, planned, gpus, windows) for name, given, gpus in track(each, what, status)]
 
 
 def day_of(planned: Subject, chosen: Trial) -> Evaluation:

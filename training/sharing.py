@@ -1,4 +1,4 @@
-"""`Cluster`: the option of the commands whose work several machines can share."""
+"""`RayWorkers`: the option of the commands whose work several machines can share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from training.cli import progress_bars
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cluster:
+class RayWorkers:
     """Who does the work of a command: this process, whose batches use its cores, or a Ray cluster."""
 
     ray: str | None = None

@@ -34,7 +34,7 @@ from training.search.search_space import SPACE, distributions, make_study, round
 from training.search.trial_journal import TrialJournal
 from training.search.trial_table import Trial, write_trials
 from training.search.tuned_file import Table, read_tables, refuse_changed, write_tables
-from training.sharing import Cluster
+from training.sharing import RayWorkers
 from training.train import AllocatorName, TrainConfig, make_learner, train, whole_steps
 
 HEADER = """\
@@ -49,7 +49,7 @@ DECIMALS = 6  # of J, in the table and in what the search is told alike
 
 
 @dataclass(frozen=True)
-class StudyConfig(Overrides, Cluster):
+class StudyConfig(Overrides, RayWorkers):
     """Search the settings that PPO is trained with, and keep what fresh seeds confirm."""
 
     allocator: AllocatorName = "ppo"

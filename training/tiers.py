@@ -5,6 +5,7 @@ python -m training.tiers --scenario cluster-fleet --load 0.05 --steps 1800 --out
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
 from training.artifacts.contestants import Contestant, evaluation_of
 from training.artifacts.policies import load_policies
-from training.cli import results_console, run, status_console, track
+from training.cli import results_console, run, status_console
 from training.evaluation.held_out import count_episodes, held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.files.provenance import write_config
@@ -23,13 +24,14 @@ from training.files.staging import staged
 from training.limits import Limits, check_limits
 from training.reporting.measures import MET, STOOD, cells
 from training.reporting.report import markdown_table, number, print_tables, write_json
+from training.sharing import RayWorkers
 
 FILES = ("tiers.json", "tiers.md", "config.json")
 MEMORY = tuple(each for each in STOOD if each.metric.endswith("memory_held"))
 
 
 @dataclass(frozen=True)
-class TiersConfig(Overrides):
+class TiersConfig(Overrides, RayWorkers):
     """Show what a longer keep-alive buys in a cluster."""
 
     scenario: str = "cluster-fleet"
@@ -61,10 +63,8 @@ def main(config: TiersConfig) -> None:
         load_policies(name, scenario)
     # Where a model is gone before it would leave its GPU, the longer time changes nothing.
     pairs = sorted({(min(pair), pair[1]) for pair in product(config.sleep_after_s, config.keep_alive_s)})
-    played = [
-        result(name, scenario, pair, config)
-        for name, pair in track([*product(config.policies, pairs)], scenario.name, status_console())
-    ]
+    tasks = [*product(config.policies, pairs)]
+    played = config.share(partial(result, scenario, config), tasks, scenario.name, status_console())
     rows = table(played)
     with staged(config.out, FILES, mark="tiers.json") as directory:
         write_json(directory / "tiers.json", {"scenario": scenario.name, "rows": played})
@@ -75,8 +75,9 @@ def main(config: TiersConfig) -> None:
     console.print(f"Results in {config.out}")
 
 
-def result(name: str, scenario: Scenario, pair: tuple[float, float], config: TiersConfig) -> dict[str, Any]:
+def result(scenario: Scenario, config: TiersConfig, task: tuple[str, tuple[float, float]]) -> dict[str, Any]:
     """Mean metrics of a policy with an idle time before sleep and one before the end [s]."""
+    name, pair = task
     times = dict(zip(("sleep_after_s", "keep_alive_s"), pair, strict=True))
     changed = load_scenario(scenario, frictions=times)
     episodes = count_episodes(config.episodes, changed)

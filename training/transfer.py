@@ -29,7 +29,7 @@ from training.files.staging import staged
 from training.fitting.fitted_scenario import write_scenario
 from training.limits import Limits, check_limits
 from training.reporting.report import estimate_cell, markdown_table, print_tables, write_json
-from training.sharing import Cluster
+from training.sharing import RayWorkers
 
 FILES = ("transfer.json", "transfer.md", "config.json")
 COLUMNS = ("fluid", "calls", "calls, own constants")
@@ -37,7 +37,7 @@ COLUMNS = ("fluid", "calls", "calls, own constants")
 
 
 @dataclass(frozen=True)
-class TransferConfig(Overrides, Cluster):
+class TransferConfig(Overrides, RayWorkers):
     """Train on the fluid, play call by call."""
 
     scenario: str = "team"

@@ -27,7 +27,7 @@ from training.limits import Limits, check_limits
 from training.reporting.report import print_tables
 from training.search.search_space import distributions, make_study, rounded
 from training.search.tuned_file import Table, read_tables, refuse_changed, write_tables
-from training.sharing import Cluster
+from training.sharing import RayWorkers
 
 HEADER = """\
 # Constants of the baselines by scenario and policy, found by training.tune on training seeds.
@@ -37,7 +37,7 @@ HEADER = """\
 
 
 @dataclass(frozen=True)
-class TuneConfig(Overrides, Cluster):
+class TuneConfig(Overrides, RayWorkers):
     """Tune the constants of the baselines on a scenario's training seeds."""
 
     scenario: str = "serverless"

@@ -20,7 +20,7 @@ from training.files.staging import staged
 from training.limits import Limits, check_limits
 from training.reporting.figure_style import attempted
 from training.reporting.report import markdown_table, print_tables, write_json
-from training.sharing import Cluster
+from training.sharing import RayWorkers
 from training.validation import closed_forms
 from training.validation.checks import Check, check_record, check_rows
 from training.validation.partings import (
@@ -40,7 +40,7 @@ Study = Callable[[int], list[Check]]
 
 
 @dataclass(frozen=True)
-class ValidateConfig(Cluster):
+class ValidateConfig(RayWorkers):
     """Hold the simulator against queueing theory and against Ciw and SimPy."""
 
     out: Path = Path("runs/validate")

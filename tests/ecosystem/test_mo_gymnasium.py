@@ -37,3 +37,9 @@ def test_its_wrapper_makes_the_reward_of_the_single_objective():
 def test_ppo_trains_with_two_weights():
     pytest.importorskip("mo_gymnasium")
     assert example("multi_objective.py", "--steps", 64).count("weight of cost") == 2
+
+
+@pytest.mark.slow
+def test_capql_trains_one_policy_for_all_weights():
+    pytest.importorskip("morl_baselines")
+    assert example("morl_capql.py", "--steps", 400).count("weight of cost") == 2

@@ -1,16 +1,20 @@
 """Work that a Ray cluster of two workers shares has the results of this process, bit for bit."""
 
 import csv
+import json
+from functools import partial
 
 import numpy as np
 import pytest
+from support.log_samples import log_lines, write_log
 
-pytest.importorskip("ray.util.joblib")
+pytest.importorskip("ray")
 from ray.cluster_utils import Cluster
 
 from baselines import lower_bounds
+from baselines.processes import in_processes
 from gpualloc_env import load_scenario
-from training import compare, leaderboard, study, transfer, tune, validate
+from training import compare, leaderboard, plan, study, tiers, transfer, tune, validate
 from training.cli import run
 from training.validation import closed_forms
 
@@ -55,8 +59,14 @@ def test_bounds(address, scenario):
         ),
         (transfer, transfer.TransferConfig, ("transfer.json",), (*POLICIES, *SHORT)),
         (validate, validate.ValidateConfig, ("validation.md",), ("--quick",)),
+        (
+            tiers,
+            tiers.TiersConfig,
+            ("tiers.json",),
+            ("--scenario", "cluster-small", "--keep-alive-s", "9", *SHORT),
+        ),
     ],
-    ids=["compare", "leaderboard", "transfer", "validate"],
+    ids=["compare", "leaderboard", "transfer", "validate", "tiers"],
 )
 def test_files_of_a_command(address, command, config, files, arguments, tmp_path, monkeypatch):
     few = ("M/D/1", "M/D/1 by step", "drain")
@@ -65,6 +75,21 @@ def test_files_of_a_command(address, command, config, files, arguments, tmp_path
     run(command.main, config, [*arguments, "--out", str(tmp_path / "there"), "--ray", address])
     for name in files:
         assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+
+def test_a_plan(address, tmp_path):
+    write_log(tmp_path / "log.csv", log_lines("plain", 100))
+    given = (str(tmp_path / "log.csv"), "--sweep", "2", "3", *POLICIES)
+    tables = []
+    for out, ray in (("here", ()), ("there", ("--ray", address))):
+        run(plan.main, plan.PlanConfig, [*given, "--out", str(tmp_path / out), *ray])
+        tables.append(json.loads((tmp_path / out / "plan.json").read_text(encoding="utf-8"))["allocators"])
+    assert tables[0] == tables[1]
+
+
+def test_a_mistake_in_a_worker_is_the_mistake_here(address):
+    with pytest.raises(ZeroDivisionError, match="by zero"):
+        in_processes(partial(divmod, 1), [1, 0, 2], address, None)
 
 
 def test_tuned_constants(address, tmp_path):

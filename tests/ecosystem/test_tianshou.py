@@ -1,6 +1,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from support.examples import example
 
 from gpualloc_env.wrappers import SimplexAction
 
@@ -21,3 +22,9 @@ def test_its_vector_environment_steps_single_environments():
         _, expected, _, over, info = alone.step(logits[1])
         assert reward[1] == expected and truncated[1] == over
         assert infos[1]["objective"] == info["objective"]
+
+
+def test_ppo_trains_on_single_environments():
+    pytest.importorskip("tianshou.algorithm")  # of version 2
+    learned, reference = example("tianshou_ppo.py", "--steps", 2048, "--episodes", 1).splitlines()[-2:]
+    assert float(learned.split()[-1]) > 0 < float(reference.split()[-1])

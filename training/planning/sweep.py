@@ -78,8 +78,9 @@ class Trial:
         return Estimate(*np.clip(interval(self.by_request(SLO.metric)), 0.0, 1.0).tolist())
 
 
-def trial(policy: str, given: str, subject: Subject, gpus: float, windows: int) -> Trial:
-    """Play one allocator on so many GPUs."""
+def trial(subject: Subject, windows: int, task: tuple[str, str, float]) -> Trial:
+    """Play one allocator, by its name and what it was asked for as, on so many GPUs."""
+    policy, given, gpus = task
     scenario = subject.at(gpus)
     played = evaluation_of(scenario, windows, SEED, Contestant.of(policy, given, scenario))
     hours = scenario.steps * scenario.dt / 3600
