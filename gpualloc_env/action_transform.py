@@ -46,3 +46,12 @@ class ActionTransform:
 def simplex(num_agents: int) -> ActionTransform:
     """Shares on a simplex. The idle slot lets part of the platform go unbilled; at first it is small."""
     return ActionTransform(num_agents, {"kind": "simplex", "bound": 6.0, "idle_bias": -3.4})
+
+
+def hysteresis(num_agents: int) -> ActionTransform:
+    """Shares that follow those on the simplex, any of which can stay as it is where a change would cost.
+
+    At first an agent moves where its share would change by more than .06 GPU.
+    """
+    settings = {"bound": 6.0, "idle_bias": -3.4, "widest": 0.5, "threshold_bias": -2.0}
+    return ActionTransform(num_agents, {"kind": "hysteresis", **settings})

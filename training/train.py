@@ -14,7 +14,6 @@ import torch
 import tyro
 from rich.progress import Progress
 from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import VecNormalize
 from torch.utils.tensorboard import SummaryWriter
 
 from baselines import policy_for
@@ -49,6 +48,7 @@ from training.learning.domain_randomisation import DomainVecEnv, variants
 from training.learning.kinds import KINDS, help_text, kind_of, rows_of
 from training.learning.outcome import write_outcome
 from training.learning.paired_vec_env import PairedVecEnv
+from training.learning.recent_returns import RecentReturns
 from training.learning.sb3_vec_env import BatchVecEnv
 from training.learning.selection import Selection, baseline_objectives, validation_objective
 from training.limits import Limits, check_limits
@@ -271,7 +271,7 @@ def make_learner(config: TrainConfig, scenario: Scenario) -> tuple[PPO, Transfor
     transform = make_transform(config, scenario)
     env = make_environments(config, scenario, transform)
     assert config.gamma is not None
-    model = make_ppo(config, VecNormalize(env, norm_obs=False, gamma=config.gamma))
+    model = make_ppo(config, RecentReturns(env, norm_obs=False, gamma=config.gamma))
     env.seed(first_seed_of_run(config.seed))  # PPO has seeded the environments with its own
     return model, transform
 
@@ -320,7 +320,7 @@ def make_transform(config: TrainConfig, scenario: Scenario) -> Transform:
     return kind_of(config.allocator).transform(rows_of(scenario), scenario.key)
 
 
-def make_ppo(config: TrainConfig, env: VecNormalize) -> PPO:
+def make_ppo(config: TrainConfig, env: RecentReturns) -> PPO:
     """A fresh learner; the configuration has all its settings."""
     highest, kind = config.learning_rate, kind_of(config.allocator)
     assert highest is not None and config.rollout_steps is not None and config.batch_size is not None

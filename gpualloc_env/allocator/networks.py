@@ -10,8 +10,11 @@ import numpy as np
 from gpualloc_env.allocator.receding_horizon import CORRECTIONS, Constants, plan_observed, plan_packed
 from gpualloc_env.allocator.weights import accumulate, joined, number, tanh, widths_of, within
 from gpualloc_env.compiled import compiled
-from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, Packed
+from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, Packed, unbounded
 from gpualloc_env.simulation.state import AnyArray, Array
+
+_SHARE, _GPUS, _DEADBAND = (OBSERVATION_FEATURES.index(name) for name in ("share", "gpus", "deadband"))
+RESOLUTION = 1e-6  # [GPU]
 
 Network = Callable[[AnyArray], AnyArray]
 """From observations, (B, N, F) float32, to the outputs for each, (B, A)."""
@@ -26,9 +29,35 @@ def simplex_outputs(agents: int) -> int:
     return agents + 1
 
 
+def hysteresis_outputs(agents: int) -> int:
+    """A of `hysteresis`: two for each agent, agent by agent, and one for idle capacity."""
+    return 2 * agents + 1
+
+
 def correction_outputs(agents: int) -> int:
     """A of `corrections`: for each agent one of each kind, agent by agent."""
     return agents * len(CORRECTIONS)
+
+
+LOG_ODDS = (
+    "queue",
+    "inflow",
+    "rate",
+    "share",
+    "loading",
+    "oldest_age",
+    "throughput",
+    "kappa",
+    "waiting",
+    "prefill",
+)
+"""Columns that a newly trained `shared` network reads as log odds too: of x = y / (1 + y), log y.
+
+A queue of 20 s and one of 40 s are then as far apart as one of 1 s and one of 2 s, and products of powers,
+such as a share in proportion to √y, are linear.
+"""
+LOG_ODDS_SCALE = 1 / 3
+LOG_ODDS_LEAST = 1e-3  # x and 1 − x count as no less
 
 
 def mlp(
@@ -75,7 +104,8 @@ def shared(
 ) -> Network:
     """One network applied to every agent, in the context of all: equivariant to the order of agents.
 
-    Of the row x of agent i, its share in GPUs, h_0 = tanh(x W_0 + b_0). Each further layer is
+    Of the row x of agent i, its share in GPUs, h_0 = tanh(x W_0 + b_0). A column x = y / (1 + y) of
+    `log_odds` is read once more as log y, within ±log 1000: see `LOG_ODDS`. Each further layer is
     h_k = tanh(h_(k−1) W_k + mean_j(h_(k−1)) M_k + max_j(h_(k−1)) X_k + b_k), means and maxima over the
     agents. The last one is linear in h alone and writes the outputs of agent i; where `idle` is
     set, a last output is linear in the mean of h. Nothing depends on the number of agents, so any
@@ -83,7 +113,8 @@ def shared(
     jump where its corrections differ by rounding.
 
     Args:
-        settings: `layers` (widths, the first F, the last the outputs of one agent) and `idle`.
+        settings: `layers` (widths, the first that of the columns and of the `log_odds`, the last the
+            outputs of one agent), `idle`, and `log_odds`, names of columns; none where it is absent.
         arrays: of layer k `weight_k`, (inputs, outputs), `bias_k`, and but for the first and the
             last `mean_k` and `max_k`, (inputs, outputs); with `idle` `weight_idle` and `bias_idle`.
         agents: N; the network serves any number.
@@ -98,7 +129,13 @@ def shared(
             f"a shared network reads the columns share and gpus, and {absent[0]} is not among its"
         )
     share, gpus = columns.index("share"), columns.index("gpus")
-    layers = widths_of(settings, len(columns), f"{len(columns)} features")
+    twice = list(settings.get("log_odds", ()))
+    unknown = [name for name in twice if name not in columns]
+    if unknown:
+        raise ValueError(f"log_odds names {unknown[0]!r:.60}, which is not among the columns that it reads")
+    odds = np.array([columns.index(name) for name in twice], dtype=np.intp)
+    features = f"{len(columns)} features" + (f" and {len(odds)} log odds" if twice else "")
+    layers = widths_of(settings, len(columns) + len(odds), features)
     expected: dict[str, tuple[int, ...]] = {}
     last = len(layers) - 2
     for k, (inputs, outputs) in enumerate(pairwise(layers)):
@@ -115,7 +152,7 @@ def shared(
         count = observation.shape[1]
         outputs = np.empty((len(observation), count * layers[-1] + idle))
         scratch = np.empty((2 * count + 3, widest))
-        _shared(observation, gpus, share, widths, weights, scratch, outputs)
+        _shared(observation, (gpus, share), odds, widths, weights, scratch, outputs)
         return outputs
 
     return network
@@ -137,6 +174,47 @@ def simplex(settings: Mapping[str, Any]) -> Actions:
         count = observation.shape[1]
         result = np.empty((len(observation), count))
         _simplex(outputs, bound, idle_bias + math.log(count), result)
+        return result
+
+    return shares
+
+
+def hysteresis(settings: Mapping[str, Any]) -> Actions:
+    """Shares that follow those of `simplex` with hysteresis: small changes are made only where they are free.
+
+    Agent i has two outputs: its logit, and the logit of a threshold, `widest` · σ(output + `threshold_bias`)
+    [GPU]. Where its share on the simplex differs from the one that it holds by more than the threshold, it
+    moves there. Elsewhere it drifts towards it by no more than the platform's deadband, which costs no
+    reallocation. What drifts upwards has precedence over what moves: those that move are scaled to what is
+    left, and what drifts upwards to what the other drifting agents leave.
+
+    Args:
+        settings: `bound` and `idle_bias` as for `simplex`, `widest` and `threshold_bias`.
+    """
+    names = ("bound", "idle_bias", "widest", "threshold_bias")
+    bound, idle_bias, widest, bias = (number(settings, name) for name in names)
+    if not (bound > 0 and widest > 0 and all(map(math.isfinite, (bound, idle_bias, widest, bias)))):
+        raise ValueError("bound and widest must be above 0, and all of them and the biases finite")
+
+    def shares(observation: AnyArray, outputs: AnyArray, packed: Packed | None) -> Array:
+        count = observation.shape[1]
+        result = np.empty((len(observation), count))
+        logits = np.ascontiguousarray(outputs[:, [*range(0, 2 * count, 2), 2 * count]])
+        _simplex(logits, bound, idle_bias + math.log(count), result)
+        if packed is None:
+            first = observation[:, 0].astype(np.float64)
+            held, gpus = observation[..., _SHARE].astype(np.float64), unbounded(first[:, _GPUS])
+            deadband = first[:, _DEADBAND]
+        else:
+            own = packed.settings[0]
+            held = packed.state["share"] / own["gpus"]
+            gpus, deadband = (np.full(len(held), own[name]) for name in ("gpus", "deadband"))
+        thresholds = np.clip(outputs[:, 1 : 2 * count : 2], -bound, bound) + bias
+        gpus = np.maximum(gpus, RESOLUTION)
+        thresholds = widest / (1.0 + np.exp(-thresholds)) / gpus[:, None]
+        # Less by what float32 leaves of a share.
+        free = np.maximum(deadband - RESOLUTION, 0.0) / gpus
+        _follow(held, thresholds, free, result)
         return result
 
     return shares
@@ -201,18 +279,20 @@ def _mlp(
 @compiled
 def _shared(
     observation: AnyArray,
-    gpus: int,
-    share: int,
+    places: tuple[int, int],
+    odds: AnyArray,
     widths: AnyArray,
     weights: AnyArray,
     scratch: AnyArray,
     outputs: AnyArray,
 ) -> None:
-    """Write the outputs, (B, A), of observations, (B, N, F), in which `share` and `gpus` are columns.
+    """Write the outputs, (B, A), of observations, (B, N, F).
 
-    `scratch` is (2 N + 3, widest layer).
+    `places` are the columns `gpus` and `share`, `odds` those of the log odds; `scratch` is
+    (2 N + 3, widest layer).
     """
-    count, features, last = observation.shape[1], widths[0], len(widths) - 2
+    count, features, last = observation.shape[1], observation.shape[2], len(widths) - 2
+    gpus, share = places
     common, mean, most = scratch[2 * count], scratch[2 * count + 1], scratch[2 * count + 2]
     for b in range(observation.shape[0]):
         values, results = scratch[:count], scratch[count : 2 * count]
@@ -221,6 +301,11 @@ def _shared(
                 values[i, j] = observation[b, i, j]
             platform = values[i, gpus]
             values[i, share] *= platform / max(1.0 - platform, 1e-6)
+            for j in range(odds.shape[0]):
+                value = min(values[i, odds[j]], 1.0)
+                values[i, features + j] = LOG_ODDS_SCALE * math.log(
+                    (value + LOG_ODDS_LEAST) / (1.0 + LOG_ODDS_LEAST - value)
+                )
         start = 0
         for k in range(last + 1):
             inputs, width = widths[k], widths[k + 1]
@@ -286,12 +371,44 @@ def _simplex(outputs: AnyArray, bound: float, idle_bias: float, shares: AnyArray
             row[i] /= total
 
 
+@compiled
+def _follow(held: AnyArray, thresholds: AnyArray, free: AnyArray, shares: AnyArray) -> None:
+    """Let fractions of the platform that are held, (B, N), follow shares, (B, N), which become the result.
+
+    A change above its threshold, (B, N), is made; of others no more than what is free, (B,).
+    """
+    count = shares.shape[1]
+    for b in range(shares.shape[0]):
+        kept = rising = asked = 0.0
+        for i in range(count):
+            change = shares[b, i] - held[b, i]
+            if abs(change) > thresholds[b, i]:
+                asked += shares[b, i]
+            else:
+                change = within(change, free[b])
+                kept += held[b, i] + min(change, 0.0)
+                rising += max(change, 0.0)
+        # More than the platform can be held only where its size has changed.
+        fits = 1.0 / kept if kept > 1.0 else 1.0
+        part = min(1.0, max(0.0, 1.0 - kept) / rising) if rising > 0.0 else 1.0
+        left = max(0.0, 1.0 - kept - part * rising)
+        scale = left / asked if asked > left else 1.0
+        for i in range(count):
+            change = shares[b, i] - held[b, i]
+            if abs(change) > thresholds[b, i]:
+                shares[b, i] *= scale
+            else:
+                change = within(change, free[b])
+                shares[b, i] = fits * (held[b, i] + min(change, 0.0)) + part * max(change, 0.0)
+
+
 Maker = Callable[[Mapping[str, Any], Mapping[str, AnyArray], int, Sequence[str]], Network]
 KINDS: dict[str, Maker] = {"mlp": mlp, "shared": shared}
 """From `kind`, its settings in the manifest, its arrays, N and the columns that it reads to the network."""
 
 ACTIONS: dict[str, tuple[Callable[[Mapping[str, Any]], Actions], Callable[[int], int]]] = {
     "simplex": (simplex, simplex_outputs),
+    "hysteresis": (hysteresis, hysteresis_outputs),
     "corrections": (corrections, correction_outputs),
 }
 """From `kind` to what makes the actions of its settings, and the number of outputs for so many agents."""

@@ -146,13 +146,13 @@ def encode_agents(agents: AnyArray, settings: AnyArray) -> None:
             encode_agent(agents[b, i], settings[0])
 
 
-_NEAREST_TO_ONE = 2.0**-24  # an x too large for float32's x / (1 + x) to tell from infinity
+NEAREST_TO_ONE = 2.0**-24  # an x too large for float32's x / (1 + x) to tell from infinity
 
 
 @shared
 def unbounded(squashed: Any) -> Any:
     """Undo y = x / (1 + x), for a number or an array."""
-    return squashed / np.maximum(1.0 - squashed, _NEAREST_TO_ONE)
+    return squashed / np.maximum(1.0 - squashed, NEAREST_TO_ONE)
 
 
 class Packed(NamedTuple):

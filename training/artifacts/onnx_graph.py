@@ -11,13 +11,17 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
 from gpualloc_env.allocator.file import MANIFEST, Manifest
-from gpualloc_env.allocator.networks import correction_outputs
+from gpualloc_env.allocator.networks import LOG_ODDS_LEAST, LOG_ODDS_SCALE, RESOLUTION, correction_outputs
+from gpualloc_env.simulation.observation import NEAREST_TO_ONE
 from gpualloc_env.simulation.state import AnyArray
 
 # Old enough for every runtime that is still in use.
 OPSET, IR_VERSION = 17, 8
 INPUT = "observation"
 """Name of the graph's input, (B, N, F) float32: the columns of the observation that the network reads."""
+
+
+TINY = 1e-30  # in place of nothing, in a denominator
 
 
 class Graph:
@@ -86,6 +90,13 @@ def shared(graph: Graph, settings: Mapping[str, Any], columns: Sequence[str]) ->
     before = graph.apply("Slice", INPUT, [0], [place], [2])
     after = graph.apply("Slice", INPUT, [place + 1], [len(columns)], [2])
     values = graph.apply("Concat", before, held, after, axis=2)
+    twice = settings.get("log_odds", ())
+    if twice:
+        some = graph.apply("Gather", values, [columns.index(name) for name in twice], axis=2)
+        some = graph.apply("Min", some, 1.0)
+        above = graph.apply("Sub", 1.0 + LOG_ODDS_LEAST, some)
+        odds = graph.apply("Log", graph.apply("Div", graph.apply("Add", some, LOG_ODDS_LEAST), above))
+        values = graph.apply("Concat", values, graph.apply("Mul", odds, LOG_ODDS_SCALE), axis=2)
     for k in range(last):
         results = graph.affine(values, k)
         if k > 0:
@@ -100,20 +111,61 @@ def shared(graph: Graph, settings: Mapping[str, Any], columns: Sequence[str]) ->
     return graph.apply("Concat", outputs, idle, axis=1)
 
 
-def simplex(graph: Graph, settings: Mapping[str, Any], outputs: str) -> None:
-    """The operators of `gpualloc_env.allocator.networks.simplex`.
-
-    e^x_i / (Σ_j e^x_j + N e^idle) is e^x_i / Σ_j (e^x_j + e^idle), for any number of agents.
-    """
+def simplex(graph: Graph, settings: Mapping[str, Any], outputs: str, columns: Sequence[str]) -> None:
+    """The operators of `gpualloc_env.allocator.networks.simplex`."""
     outputs = _clip(graph, outputs, settings["bound"])
-    agents = graph.apply("Exp", graph.apply("Slice", outputs, [0], [-1], [1]))
-    idle = graph.apply("Gather", outputs, [-1], axis=1)
+    _softmax(graph, settings, graph.apply("Slice", outputs, [0], [-1], [1]), outputs)
+
+
+def _softmax(graph: Graph, settings: Mapping[str, Any], logits: str, outputs: str) -> str:
+    """Shares on the simplex: e^x_i / (Σ_j e^x_j + N e^idle) is e^x_i / Σ_j (e^x_j + e^idle)."""
+    agents, idle = graph.apply("Exp", logits), graph.apply("Gather", outputs, [-1], axis=1)
     idle = graph.apply("Exp", graph.apply("Add", idle, float(settings["idle_bias"])))
-    total = graph.apply("ReduceSum", graph.apply("Add", agents, idle), [1])
-    graph.apply("Div", agents, total)
+    return graph.apply("Div", agents, graph.apply("ReduceSum", graph.apply("Add", agents, idle), [1]))
 
 
-def corrections(graph: Graph, settings: Mapping[str, Any], outputs: str) -> None:
+def hysteresis(graph: Graph, settings: Mapping[str, Any], outputs: str, columns: Sequence[str]) -> None:
+    """The operators of `gpualloc_env.allocator.networks.hysteresis`."""
+
+    def column(name: str) -> str:
+        return graph.apply("Squeeze", graph.apply("Gather", INPUT, [columns.index(name)], axis=2), [2])
+
+    held, gpus = column("share"), graph.apply("Slice", column("gpus"), [0], [1], [1])
+    gpus = graph.apply("Div", gpus, graph.apply("Max", graph.apply("Sub", 1.0, gpus), NEAREST_TO_ONE))
+    gpus = graph.apply("Max", gpus, RESOLUTION)
+    free = graph.apply("Slice", column("deadband"), [0], [1], [1])
+    free = graph.apply("Div", graph.apply("Max", graph.apply("Sub", free, RESOLUTION), 0.0), gpus)
+    outputs = _clip(graph, outputs, settings["bound"])
+    pairs = graph.apply("Reshape", graph.apply("Slice", outputs, [0], [-1], [1]), [0, -1, 2])
+    logits, thresholds = (
+        graph.apply("Squeeze", graph.apply("Gather", pairs, [k], axis=2), [2]) for k in (0, 1)
+    )
+    thresholds = graph.apply("Sigmoid", graph.apply("Add", thresholds, float(settings["threshold_bias"])))
+    thresholds = graph.apply("Div", graph.apply("Mul", thresholds, float(settings["widest"])), gpus)
+    target = _softmax(graph, settings, logits, outputs)
+    change = graph.apply("Sub", target, held)
+    moves = graph.apply("Greater", graph.apply("Abs", change), thresholds)
+    drift = graph.apply("Max", graph.apply("Min", change, free), graph.apply("Neg", free))
+    rises, falls = graph.apply("Max", drift, 0.0), graph.apply("Min", drift, 0.0)
+
+    def total(where: str, yes: str | float, no: str | float) -> str:
+        return graph.apply("ReduceSum", graph.apply("Where", where, yes, no), [1])
+
+    stays = graph.apply("Add", held, falls)
+    kept = total(moves, 0.0, stays)
+    stays = graph.apply("Div", stays, graph.apply("Max", kept, 1.0))
+    rising, asked = total(moves, 0.0, rises), total(moves, target, 0.0)
+    # Of nothing that rises or moves no part is taken, whatever it is.
+    room = graph.apply("Max", graph.apply("Sub", 1.0, kept), 0.0)
+    part = graph.apply("Div", room, graph.apply("Max", rising, TINY))
+    part = graph.apply("Min", part, 1.0)
+    left = graph.apply("Max", graph.apply("Sub", room, graph.apply("Mul", part, rising)), 0.0)
+    scale = graph.apply("Min", graph.apply("Div", left, graph.apply("Max", asked, TINY)), 1.0)
+    follows = graph.apply("Add", stays, graph.apply("Mul", part, rises))
+    graph.apply("Where", moves, graph.apply("Mul", target, scale), follows)
+
+
+def corrections(graph: Graph, settings: Mapping[str, Any], outputs: str, columns: Sequence[str]) -> None:
     """The corrections are what the graph ends with: a plan that can jump is made by the package."""
     _clip(graph, outputs, settings["bound"])
 
@@ -130,8 +182,11 @@ NETWORKS: dict[
 }
 """From the kind of a network to what appends its operators, and the numbers that it computes with."""
 
-ACTIONS: dict[str, tuple[Callable[[Graph, Mapping[str, Any], str], None], str, Callable[[int], int]]] = {
+ACTIONS: dict[
+    str, tuple[Callable[[Graph, Mapping[str, Any], str, Sequence[str]], None], str, Callable[[int], int]]
+] = {
     "simplex": (simplex, "shares", int),
+    "hysteresis": (hysteresis, "shares", int),
     "corrections": (corrections, "corrections", correction_outputs),
 }
 """From the kind of actions to what appends theirs to the outputs, and to the name of the graph's output
@@ -161,7 +216,7 @@ def build(
     network, kind = NETWORKS[settings["kind"]]
     actions, output, width = ACTIONS[settings["actions"]["kind"]]
     graph = Graph(arrays, kind)
-    actions(graph, settings["actions"], network(graph, settings, columns))
+    actions(graph, settings["actions"], network(graph, settings, columns), columns)
     graph.nodes[-1].output[0] = output
     rows: list[int | str] = ["batch", agents or "agents", len(columns)]
     results: list[int | str] = ["batch", width(agents) if agents else f"{output} of all"]

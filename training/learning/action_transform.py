@@ -10,13 +10,21 @@ from gymnasium import spaces
 from baselines import Policy, policy_for
 from baselines.cluster import CLUSTER_POLICIES, Placed
 from baselines.online.receding_horizon import RecedingHorizon
-from gpualloc_env.action_transform import ActionTransform, simplex
+from gpualloc_env.action_transform import ActionTransform, hysteresis, simplex
 from gpualloc_env.allocator.cluster import OUTPUTS, PlacedCorrections
 from gpualloc_env.allocator.receding_horizon import Constants
 from gpualloc_env.simulation.placement import ClusterView
 from gpualloc_env.simulation.state import AnyArray, Array
 
-__all__ = ["ActionTransform", "ClusterTransform", "Transform", "corrections", "placed_corrections", "simplex"]
+__all__ = [
+    "ActionTransform",
+    "ClusterTransform",
+    "Transform",
+    "corrections",
+    "hysteresis",
+    "placed_corrections",
+    "simplex",
+]
 
 
 def corrections(num_agents: int, scenario: str) -> ActionTransform:

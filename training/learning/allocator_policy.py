@@ -12,10 +12,12 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS
+from gpualloc_env.allocator.networks import LOG_ODDS, LOG_ODDS_LEAST, LOG_ODDS_SCALE
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 
 FEATURES = len(OBSERVATION_FEATURES)
 _SHARE, _GPUS = OBSERVATION_FEATURES.index("share"), OBSERVATION_FEATURES.index("gpus")
+_ODDS = [OBSERVATION_FEATURES.index(name) for name in LOG_ODDS]
 
 NetworkKind = Literal["mlp", "shared", "exchangeable"]
 
@@ -36,10 +38,8 @@ class Equivariant(nn.Module):
 
     def __init__(self, features: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
-        inner = list(pairwise(hidden))
-        self.own = nn.ModuleList(
-            nn.Linear(inputs, outputs) for inputs, outputs in [(features, hidden[0]), *inner]
-        )
+        inner, inputs = list(pairwise(hidden)), features + len(LOG_ODDS)
+        self.own = nn.ModuleList(nn.Linear(*widths) for widths in [(inputs, hidden[0]), *inner])
         self.mean = nn.ModuleList(nn.Linear(inputs, outputs, bias=False) for inputs, outputs in inner)
         self.max = nn.ModuleList(nn.Linear(inputs, outputs, bias=False) for inputs, outputs in inner)
 
@@ -53,7 +53,9 @@ class Equivariant(nn.Module):
         gpus = rows[..., _GPUS]
         held = rows[..., _SHARE] * gpus / (1.0 - gpus).clamp(min=1e-6)
         rows = torch.cat([rows[..., :_SHARE], held.unsqueeze(-1), rows[..., _SHARE + 1 :]], dim=-1)
-        units = torch.tanh(self.own[0](rows))
+        values = rows[..., _ODDS].clamp(max=1.0)
+        odds = (values + LOG_ODDS_LEAST) / (1.0 + LOG_ODDS_LEAST - values)
+        units = torch.tanh(self.own[0](torch.cat([rows, LOG_ODDS_SCALE * odds.log()], dim=-1)))
         for own, mean, most in zip(self.own[1:], self.mean, self.max, strict=True):  # pyright: ignore
             context = mean(units.mean(dim=1)) + most(units.amax(dim=1))
             units = torch.tanh(own(units) + context.unsqueeze(1))

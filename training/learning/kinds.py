@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from gpualloc_env.scenario.scenario import Scenario
-from training.learning.action_transform import Transform, corrections, placed_corrections, simplex
+from training.learning.action_transform import Transform, corrections, hysteresis, placed_corrections, simplex
 from training.learning.trained_network import NETWORKS, Network
 
 
@@ -53,16 +53,17 @@ _OURS = (
     ),
     Kind(
         "ppo-shared",
-        "one network for every agent, so that it serves any number of them",
+        "one network for every agent, so that it serves any number of them; its shares follow those on the "
+        "simplex with hysteresis",
         network="shared",
-        transform=lambda agents, _: simplex(agents),
+        transform=lambda agents, _: hysteresis(agents),
         initial_gain=0.01,
         table="ppo-shared",
     ),
     Kind(
         "ppo-residual",
-        "the same, and its actions correct what receding-horizon control assumes, from whose decisions "
-        "it starts",
+        "one network for every agent, and its actions correct what receding-horizon control assumes, from "
+        "whose decisions it starts",
         network="shared",
         transform=corrections,
         initial_gain=0.0,

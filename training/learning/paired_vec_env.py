@@ -13,7 +13,7 @@ from training.learning.sb3_vec_env import BatchVecEnv
 
 WINDOWS_S = (1.0, 3.0, 10.0, 30.0)
 """Times ahead over which the critic sees the mean of the arrivals to come [s]."""
-AHEAD = (4.0, 64.0)
+AHEAD = (0.25, 4.0, 64.0)
 """Scales on which it sees how far the queues are ahead of the twin's."""
 LATENCY_FLOOR_S = 0.2
 """Added to an episode's mean latency in its twin; one over the sum is the episode's weight [s]."""

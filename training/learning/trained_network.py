@@ -9,7 +9,7 @@ from stable_baselines3 import PPO
 
 from baselines import Policy
 from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS, ClusterDecider
-from gpualloc_env.allocator.networks import Decider, decider
+from gpualloc_env.allocator.networks import LOG_ODDS, Decider, decider
 from gpualloc_env.simulation.observation import View, observed, pack
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.learning.action_transform import ActionTransform, Transform
@@ -87,7 +87,7 @@ def _shared(policy: AllocatorPolicy) -> tuple[dict[str, Any], Arrays]:
     settings, arrays = _by_rows(body.own, head.own, {"mean": body.mean, "max": body.max})
     if head.idle is not None:
         arrays |= _affine(head.idle, "idle")
-    return {"kind": "shared", "idle": head.idle is not None, **settings}, arrays
+    return {"kind": "shared", "idle": head.idle is not None, "log_odds": list(LOG_ODDS), **settings}, arrays
 
 
 def _exchangeable(policy: AllocatorPolicy) -> tuple[dict[str, Any], Arrays]:
