@@ -23,7 +23,7 @@ from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
-from training.artifacts.policies import named
+from training.artifacts.policies import load_policy, named
 from training.artifacts.training_record import settings_of
 from training.cli import options, progress_bars, run, status_console
 from training.evaluation.seeds import FIRST_TRAINING_SEED, LAST_RUN_SEED, check_run_seeds, first_seed_of_run
@@ -45,6 +45,7 @@ from training.learning.cluster_vec_env import ClusterVecEnv
 from training.learning.curves import Curves
 from training.learning.defaults import default_settings
 from training.learning.domain_randomisation import DomainVecEnv, variants
+from training.learning.imitation import check_imitation, imitate
 from training.learning.kinds import KINDS, help_text, kind_of, rows_of
 from training.learning.outcome import write_outcome
 from training.learning.paired_vec_env import PairedVecEnv
@@ -95,6 +96,8 @@ class TrainConfig(Overrides):
     """λ of generalised advantage estimation; default: the allocator's."""
     start_from: Path | None = None
     """A finished run whose weights to start from; its network must fit, its scenario may be another."""
+    teacher: str | None = None
+    """Whom the policy learns to imitate before PPO: a baseline or another policy, as `compare` names them."""
     critic_updates: Annotated[int, Limits(0)] = 3
     """Updates at the start that train the value function alone."""
     initial_std: Annotated[float | None, Limits(0, 10, open_low=True)] = None
@@ -215,6 +218,10 @@ def train(
         print(f"Continuing the run in {config.out} from step {step}")
     progress.start_task(task)
     scenarios = played(config, scenario)
+    if config.teacher is not None and contents is None:
+        teachers = [(each, load_policy(config.teacher, each)) for each in scenarios]
+        assert isinstance(transform, ActionTransform)
+        imitate(model, transform, teachers, first_seed_of_run(config.seed))
     boundaries = Boundaries(
         selection,
         checkpoint_every=config.checkpoint_every,
@@ -368,6 +375,9 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
     if config.seeds > 1 and (config.out / CONFIG).exists():
         raise ValueError(f"{config.out} holds a single run; give another --out for {config.seeds} seeds")
     check_kind(config, scenario)
+    if config.teacher is not None:
+        check_imitation(make_transform(config, scenario))
+        load_policy(config.teacher, scenario)
     domains = config.domains * len(played(config, scenario))
     check_run_seeds(config.seed, config.seeds, config.num_envs, domains)
     if config.num_envs % domains:
