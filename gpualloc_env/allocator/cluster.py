@@ -179,7 +179,7 @@ class Held(Generic[T]):
         return max(1, round(self._period_s / dt))
 
     def __call__(self, view: ClusterView, decide: Callable[[], T]) -> T:
-        """What `decide` gives where that is due, or what it gave; takes one step of a view of (B, …) arrays."""
+        """What `decide` gives where that is due, or gave last; takes one step of a view of (B, …) arrays."""
         if self.decided is None or self._shape != view.share.shape:
             self._steps, self._shape = 0, view.share.shape
         if self.decided is None or self._steps % self.steps(view.agents.dt) == 0:

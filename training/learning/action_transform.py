@@ -60,7 +60,7 @@ class ClusterTransform:
         return self._act.held.steps(dt)
 
     def __call__(self, view: ClusterView, act: Callable[[], AnyArray]) -> Array:
-        """Fractions of each GPU, (B, N, K), for a view of (B, …) arrays; `act` gives actions, (B, A), when due."""
+        """Fractions of each GPU, (B, N, K), for a view of (B, …) arrays; `act` gives due actions, (B, A)."""
         shape = *view.share.shape, len(OUTPUTS)
         return self._act(view, lambda: act().reshape(shape).astype(np.float64))
 

@@ -147,7 +147,7 @@ class CommonNoise(DiagGaussianDistribution):
         """Which of the four parts each coordinate belongs to, (N, K)."""
 
     def initial_log_std(self, std: float, each: int) -> Tensor:
-        """(4, A): what is common to all has a standard deviation of `std`, what is finer half as much each."""
+        """(4, A): of what is common to all `std`, of what is finer half as much each."""
         sizes = torch.bincount(self.parts.flatten(), minlength=4).clamp(min=1)
         stds = std * torch.tensor([1.0, 0.5, 0.5, 0.25]) * (self.parts.numel() / sizes).sqrt()
         return stds.log()[:, None].repeat(1, each)

@@ -67,10 +67,10 @@ class ClusterVecEnv(JointRows, VecEnv):
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Advance by the steps for which an action holds, and start the next episodes where these have ended."""
-        batch, gained, t = self._batch, np.zeros(self.num_envs), int(self._batch.clock[0])
-        end = min(batch.scenario.steps, t + self._transform.steps(batch.scenario.dt))
-        for t in range(t, end):
+        """Advance as long as an action holds, and start the next episodes where these have ended."""
+        batch, gained, taken = self._batch, np.zeros(self.num_envs), int(self._batch.clock[0])
+        held = self._transform.steps(batch.scenario.dt)
+        for t in range(taken, min(batch.scenario.steps, taken + held)):
             batch.step(self._transform(batch.view, lambda: self._actions))
             self._held += batch.outcome["share"]
             gained += batch.reward - self._rewards[t]
