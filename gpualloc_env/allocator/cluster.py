@@ -36,6 +36,8 @@ CLUSTER_COLUMNS = (
 OUTPUTS = (*CORRECTIONS, "attraction")
 """What the network writes for each instance: the logarithms that correct the plan of its GPU, and what speaks
 for the instance where agents are placed, see `by_demand`."""
+ATTRACTION = 0.25
+"""What one of the latter speaks for [GPU]: it takes less to move an instance than to change a share."""
 
 
 def instance_rows(view: ClusterView) -> AnyArray:
@@ -220,7 +222,7 @@ class PlacedCorrections:
         given = outputs.clip(-self._bound, self._bound)
         batch, agents, gpus = view.share.shape
         logarithms = given[..., :-1].swapaxes(1, 2).reshape(batch * gpus, agents, -1)
-        return parts_of(view, by_demand(view, given[..., -1])), np.ascontiguousarray(logarithms)
+        return parts_of(view, by_demand(view, ATTRACTION * given[..., -1])), np.ascontiguousarray(logarithms)
 
 
 class ClusterDecider:
