@@ -190,7 +190,8 @@ class Compared:
     def __call__(self, view: ClusterView) -> Array:
         """What the file decides."""
         shares = self.allocator(view)
-        self.differences.add(shares, self.transform(view, actions_of(self.model)(instance_rows(view))))
+        act = actions_of(self.model)
+        self.differences.add(shares, self.transform(view, lambda: act(instance_rows(view))))
         return shares
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from baselines import online
 from baselines.online.rows import Remembering
 from baselines.tunable import tunable
-from gpualloc_env.allocator.cluster import HeldParts
+from gpualloc_env.allocator.cluster import Held
 from gpualloc_env.allocator.levels import Policy, algorithm_1_by_levels, batched, parts_of, split
 from gpualloc_env.allocator.placement import Placement, assign, by_levels, everywhere, in_turn
 from gpualloc_env.simulation.placement import ClusterView
@@ -27,10 +27,10 @@ class Placed:
     """What splits a GPU; none is Algorithm 1 by levels, which takes the least time."""
     period_s: float = tunable(30.0, 1.0, 300.0, log=True)
     """Time between two revisions of the placement [s]."""
-    _held: HeldParts = field(init=False, repr=False, compare=False)
+    _held: Held[Array] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_held", HeldParts(self.period_s))
+        object.__setattr__(self, "_held", Held(self.period_s))
 
     def fresh(self) -> "Placed":
         """The same policy, remembering nothing."""
@@ -39,7 +39,7 @@ class Placed:
     def __call__(self, view: ClusterView) -> Array:
         """Fractions of each GPU, shaped as `view.share`; takes one step."""
         rows = batched(view)
-        part = self._held(rows, lambda: self.place(rows))
+        part = self._held(rows, lambda: parts_of(rows, self.place(rows)))
         given = split(self.lower, rows, part) if self.lower else algorithm_1_by_levels(rows, part)
         return given.reshape(view.share.shape)
 

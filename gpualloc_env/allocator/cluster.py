@@ -7,7 +7,7 @@ what a placement by demand and receding-horizon control on each GPU assume.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, observe
 from gpualloc_env.simulation.placement import ClusterView
 from gpualloc_env.simulation.state import AnyArray, Array
 
+T = TypeVar("T")
 _OF_AGENTS = (
     *("queue", "inflow", "rate", "oldest_age", "throughput", "priority", "cold_start", "loading"),
     *("running", "waiting", "prefill", "kv_used"),
@@ -35,6 +36,8 @@ CLUSTER_COLUMNS = (
 OUTPUTS = (*CORRECTIONS, "attraction")
 """What the network writes for each instance: the logarithms that correct the plan of its GPU, and what speaks
 for the instance where agents are placed, see `by_demand`."""
+ATTRACTION = 0.25
+"""What one of the latter speaks for [GPU]: it takes less to move an instance than to change a share."""
 
 
 def instance_rows(view: ClusterView) -> AnyArray:
@@ -165,34 +168,35 @@ def _exchangeable(rows: AnyArray, widths: AnyArray, weights: Array, scratch: Arr
                 outputs[b, s // gpus, s % gpus, j] = values[s, j]
 
 
-class HeldParts:
-    """The parts of a placement that is revised from time to time."""
+class Held(Generic[T]):
+    """What is decided from time to time, and holds in between."""
 
     def __init__(self, period_s: float) -> None:
-        """Hold nothing yet; `period_s` [s] is the time between two revisions."""
-        self._period_s, self._steps = period_s, 0
-        self.parts: Array = np.empty(0)
+        """Hold nothing yet; `period_s` [s] is the time between two decisions."""
+        self._period_s, self._steps, self._shape = period_s, 0, ()
+        self.decided: T | None = None
 
-    def __call__(self, view: ClusterView, place: Callable[[], AnyArray]) -> Array:
-        """Parts of agents' work for each GPU, (B, N, K), of a view of (B, …) arrays; takes one step.
+    def steps(self, dt: float) -> int:
+        """Steps of `dt` [s] for which a decision holds, at least one."""
+        return max(1, round(self._period_s / dt))
 
-        `place` says where agents stand, (B, N, K) bool, when that is due.
-        """
-        period = max(1, round(self._period_s / view.agents.dt))
-        if self.parts.shape != view.share.shape:
-            self._steps = 0
-        if self._steps % period == 0:
-            self.parts = parts_of(view, place())
+    def __call__(self, view: ClusterView, decide: Callable[[], T]) -> T:
+        """What `decide` gives where that is due, or gave last; takes one step of a view of (B, …) arrays."""
+        if self.decided is None or self._shape != view.share.shape:
+            self._steps, self._shape = 0, view.share.shape
+        if self.decided is None or self._steps % self.steps(view.agents.dt) == 0:
+            self.decided = decide()
         self._steps += 1
-        return self.parts
+        return self.decided
 
 
 class PlacedCorrections:
     """Fractions of each GPU after bounded corrections of where agents stand and of what is planned there.
 
-    Below a placement by demand, which is revised every `period_s`, receding-horizon control splits each GPU.
-    The outputs of an instance, clipped to ±bound, are `OUTPUTS`; where all are zero the two are left as they
-    are. It remembers the placement: every rollout needs one of its own.
+    Below a placement by demand receding-horizon control splits each GPU in every step. Every `period_s` the
+    placement and what corrects the two are revised. The outputs of an instance, clipped to ±bound, are
+    `OUTPUTS`; where all are zero the two are left as they are. It remembers both: every rollout needs one of
+    its own.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -203,15 +207,22 @@ class PlacedCorrections:
         sound = np.isfinite(self._constants).all()
         if not (0 < self._bound < math.inf and 0 < period_s < math.inf and sound):
             raise ValueError("bound and period_s must be above 0, they and the constants of base finite")
-        self._held = HeldParts(period_s)
+        self.held: Held[tuple[Array, Array]] = Held(period_s)
 
-    def __call__(self, view: ClusterView, outputs: Array) -> Array:
-        """Fractions of each GPU, (B, N, K), of a view of (B, …) arrays and outputs, (B, N, K, A)."""
-        given = outputs.clip(-self._bound, self._bound)
-        part = self._held(view, lambda: by_demand(view, given[..., -1]))
-        batch, agents, gpus = view.share.shape
-        logarithms = np.ascontiguousarray(given[..., :-1].swapaxes(1, 2)).reshape(batch * gpus, agents, -1)
+    def __call__(self, view: ClusterView, outputs: Callable[[], Array]) -> Array:
+        """Fractions of each GPU, (B, N, K), of a view of (B, …) arrays; takes one step.
+
+        `outputs` says what the network writes, (B, N, K, A), where that is due.
+        """
+        part, logarithms = self.held(view, lambda: self._revised(view, outputs()))
         return split(lambda rows: plan(rows, self._constants, logarithms), view, part)
+
+    def _revised(self, view: ClusterView, outputs: Array) -> tuple[Array, Array]:
+        """Parts of agents' work for each GPU, (B, N, K), and corrections of its plan, (B K, N, A − 1)."""
+        given = outputs.clip(-self._bound, self._bound)
+        batch, agents, gpus = view.share.shape
+        logarithms = given[..., :-1].swapaxes(1, 2).reshape(batch * gpus, agents, -1)
+        return parts_of(view, by_demand(view, ATTRACTION * given[..., -1])), np.ascontiguousarray(logarithms)
 
 
 class ClusterDecider:
@@ -244,7 +255,7 @@ class ClusterDecider:
     def __call__(self, view: ClusterView) -> Array:
         """Fractions of each GPU, shaped as `view.share`; takes one step."""
         rows = batched(view)
-        return self._act(rows, self._network(instance_rows(rows))).reshape(view.share.shape)
+        return self._act(rows, lambda: self._network(instance_rows(rows))).reshape(view.share.shape)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ClusterDecider, self._parts

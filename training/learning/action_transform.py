@@ -1,5 +1,6 @@
 """From a learner's unbounded actions to shares of the platform: the transforms that build on baselines."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -62,22 +63,27 @@ class ClusterTransform:
         bound = self.settings["bound"]
         return spaces.Box(-bound, bound, (self.instances * len(OUTPUTS),), np.float32)
 
-    def __call__(self, view: ClusterView, actions: AnyArray) -> Array:
-        """Fractions of each GPU, (B, N, K), for a view of (B, …) arrays and actions, (B, A)."""
-        return self._act(view, actions.reshape(*view.share.shape, len(OUTPUTS)).astype(np.float64))
+    def steps(self, dt: float) -> int:
+        """Steps of `dt` [s] for which an action holds."""
+        return self._act.held.steps(dt)
+
+    def __call__(self, view: ClusterView, act: Callable[[], AnyArray]) -> Array:
+        """Fractions of each GPU, (B, N, K), for a view of (B, …) arrays; `act` gives due actions, (B, A)."""
+        shape = *view.share.shape, len(OUTPUTS)
+        return self._act(view, lambda: act().reshape(shape).astype(np.float64))
 
 
 Transform = ActionTransform | ClusterTransform
 
 
-def placed_corrections(instances: int, period_s: float | None = None) -> ClusterTransform:
-    """Bounded corrections of the baseline `demand`, which places every `period_s`, by default as often as it.
+def placed_corrections(instances: int, period_s: float) -> ClusterTransform:
+    """Bounded corrections of the baseline `demand`, which hold for `period_s` as its placement does.
 
     Each assumption can be multiplied by up to e² and divided by as much.
     """
     base = CLUSTER_POLICIES["demand"]
     assert isinstance(base, Placed)
-    settings = {"kind": "placed-corrections", "bound": 2.0, "period_s": period_s or base.period_s}
+    settings = {"kind": "placed-corrections", "bound": 2.0, "period_s": period_s}
     return ClusterTransform(instances, {**settings, "base": _constants(base.lower)})
 
 

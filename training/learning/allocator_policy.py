@@ -149,9 +149,10 @@ class CommonNoise(DiagGaussianDistribution):
         """Which of the four parts each coordinate belongs to, (N, K)."""
 
     def initial_log_std(self, std: float, each: int) -> Tensor:
-        """That of parts which add as much variance each to an action of standard deviation `std`."""
+        """(4, A): of what is common to all `std`, of what is finer half as much each."""
         sizes = torch.bincount(self.parts.flatten(), minlength=4).clamp(min=1)
-        return (0.5 * std * (self.parts.numel() / sizes).sqrt()).log()[:, None].repeat(1, each)
+        stds = std * torch.tensor([1.0, 0.5, 0.5, 0.25]) * (self.parts.numel() / sizes).sqrt()
+        return stds.log()[:, None].repeat(1, each)
 
     def proba_distribution(self, mean_actions: Tensor, log_std: Tensor) -> "CommonNoise":
         """That of means, (B, N K A), and logarithms of standard deviations, (4, A)."""

@@ -21,6 +21,7 @@ class ClusterVecEnv(JointRows, VecEnv):
 
     The observation is (N, K, F): the rows of instances, then the columns for the critic. Tasks react to what
     is decided, so the arrivals to come are those of the twin. All episodes are as long, and end together.
+    An action holds for as many steps as the transform says, and these are one step of the learner.
     """
 
     whole = "batch"
@@ -66,11 +67,14 @@ class ClusterVecEnv(JointRows, VecEnv):
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Advance by one step, and start the next episodes where these have ended."""
-        batch, t = self._batch, int(self._batch.clock[0])
-        batch.step(self._transform(batch.view, self._actions))
-        self._held += batch.outcome["share"]
-        rewards = ((batch.reward - self._rewards[t]) * self._weights).astype(np.float32)
+        """Advance as long as an action holds, and start the next episodes where these have ended."""
+        batch, gained, taken = self._batch, np.zeros(self.num_envs), int(self._batch.clock[0])
+        held = self._transform.steps(batch.scenario.dt)
+        for t in range(taken, min(batch.scenario.steps, taken + held)):
+            batch.step(self._transform(batch.view, lambda: self._actions))
+            self._held += batch.outcome["share"]
+            gained += batch.reward - self._rewards[t]
+        rewards = (gained * self._weights).astype(np.float32)
         dones, seen = batch.done.copy(), self._seen()
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if dones.all():

@@ -72,7 +72,7 @@ _OURS = (
     Kind(
         "ppo-cluster",
         "for clusters: one network over all instances, and its actions correct where the baseline `demand` "
-        "places agents and what receding-horizon control assumes on each GPU; it places in every step",
+        "places agents and what receding-horizon control assumes on each GPU, in every step",
         network="exchangeable",
         transform=lambda instances, _: placed_corrections(instances, period_s=1e-9),
         initial_gain=0.0,
@@ -80,9 +80,9 @@ _OURS = (
     ),
     Kind(
         "ppo-cluster-hierarchical",
-        "the same, and it places as often as `demand`, every 3 s",
+        "the same every 5 s, which count as one of its steps; below, each GPU is split in every step",
         network="exchangeable",
-        transform=lambda instances, _: placed_corrections(instances),
+        transform=lambda instances, _: placed_corrections(instances, period_s=5.0),
         initial_gain=0.0,
         table="ppo-cluster",
     ),

@@ -138,7 +138,7 @@ def test_a_placement_is_revised_after_its_period_alone():
     where = []
     for _ in range(20):
         policy(batch.view)
-        where.append(policy._held.parts)
+        where.append(policy._held.decided)
         batch.step(np.full((1, 8, 4), 0.1))
     assert all(where[k] is where[0] for k in range(10)) and where[10] is not where[0]
-    assert fresh(policy)._held.parts.size == 0
+    assert fresh(policy)._held.decided is None
