@@ -4,7 +4,12 @@ BIN := $(VENV)/bin
 export PYTHONPATH := $(CURDIR)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-ray check publish-check lint bench docs format
+ENVIRONMENTS := trainers benchmarl ray
+TESTS_trainers := *
+TESTS_benchmarl := benchmarl
+TESTS_ray := ray rllib
+
+.PHONY: demo test test-slow $(ENVIRONMENTS:%=test-%) test-ecosystem check publish-check lint bench docs format
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -16,12 +21,12 @@ $(VENV)/docs-ready: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
-# Ray asks for another Gymnasium, and so for an environment of its own.
-RAY := .venv-ray
-$(RAY)/ready: pyproject.toml constraints.txt constraints-ray.txt
-	$(PYTHON) -m venv $(RAY)
-	grep -v '^gymnasium==' constraints.txt | cat - constraints-ray.txt > $(RAY)/constraints.txt
-	$(RAY)/bin/python -m pip install --quiet --constraint $(RAY)/constraints.txt torch --editable '.[ray]' pytest pytest-benchmark
+# Environments for the tests of tests/ecosystem: libraries whose versions agree, installed as their list says
+# and nothing else, since some ask for an older Gymnasium than they run with.
+.venv-%/ready: pyproject.toml constraints.txt tests/ecosystem/%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --constraint constraints.txt torch --editable '.[train]' pytest pytest-benchmark
+	.venv-$*/bin/python -m pip install --quiet --no-deps --requirement tests/ecosystem/$*.txt
 	touch $@
 
 demo: $(VENV)/ready
@@ -41,8 +46,12 @@ test: $(VENV)/ready
 test-slow: $(VENV)/ready
 	$(PYTEST) -m slow
 
-test-ray: $(RAY)/ready
-	$(RAY)/bin/python -m pytest tests/ecosystem/test_ray.py tests/ecosystem/test_rllib.py
+# What other libraries make of the package, each in an environment that suits it.
+test-ecosystem: $(ENVIRONMENTS:%=test-%)
+
+# A test that waits for five minutes ends all, and says where it waits.
+$(ENVIRONMENTS:%=test-%): test-%: .venv-%/ready
+	.venv-$*/bin/python -m pytest --override-ini faulthandler_timeout=300 --override-ini faulthandler_exit_on_timeout=true $(TESTS_$*:%=tests/ecosystem/test_%.py)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .

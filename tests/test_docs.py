@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import tyro
+from support.pages import FENCE, blocks
 
 import gpualloc_env
 from gpualloc_env import load_scenario
@@ -20,14 +21,7 @@ from gpualloc_env.wrappers import SimplexAction
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "api").glob("*.md"))]
-FENCE = re.compile(r"^(```|:::)(.*?)\n(.*?)^\1\s*$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"python -m training\.\w+.*")
-
-
-def blocks(page, language):
-    """The contents of the fenced blocks of a language."""
-    found = FENCE.findall(page.read_text(encoding="utf-8"))
-    return [content for _, info, content in found if info.strip() == language]
 
 
 def prose(page):
@@ -245,7 +239,7 @@ def test_diffs_fit_the_code():
 
 def test_the_code_of_the_tensorboard_page_hands_over_every_number(tmp_path):
     shutil.copy(ROOT / "training" / "results" / "serverless.json", tmp_path / "summary.json")
-    (code,) = blocks(ROOT / "docs" / "tensorboard.md", "python")
+    _, code = blocks(ROOT / "docs" / "tensorboard.md", "python")
     names, logged = {}, {}
     exec(compile(code, "tensorboard.md", "exec"), names)
     names["log_comparison"](tmp_path, logged.update)

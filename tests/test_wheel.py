@@ -9,8 +9,8 @@ import zipfile
 
 import pytest
 from support.log_samples import log_lines, write_log
+from support.pages import blocks
 from support.places import ROOT
-from test_docs import README, blocks
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +58,7 @@ def test_neither_baselines_nor_training_can_be_imported_by_these_names(installed
 
 
 def test_the_loops_of_the_readme_run(installed, tmp_path):
-    (loop,), (learning,) = (blocks(README, language) for language in ("python", "py"))
+    (loop,), (learning,) = (blocks(ROOT / "README.md", language) for language in ("python", "py"))
     short = learning.replace("100_000", "1024")
     assert short != learning
     said = told(installed, "python", "-c", loop + short, cwd=tmp_path).split()

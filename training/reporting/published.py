@@ -14,7 +14,7 @@ from typing import Any
 
 NUMBER = re.compile(
     r"(?P<text>[−-]?\d[\d,]*(?:\.\d+)?)(?P<percent> %)?"
-    r"<!-- =(?P<turn>-?)(?P<file>[\w-]+):(?P<keys>[^ ]+) -->"
+    r"<!-- =(?P<turn>-?)(?P<file>[\w-]+):(?P<keys>.+?) -->"
 )
 WRAPPERS = ("scenarios", "policies", "metrics", "per_agent")
 """Levels of the files that the keys leave out."""
