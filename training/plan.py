@@ -37,6 +37,10 @@ DEFAULT_POLICIES = (
     *("static", "adaptive", "adaptive-smoothed", "proportional-fair", "autoscaler", "knative"),
     *("receding-horizon", "training/pretrained/ppo-residual-serverless/seed-0.npz"),
 )
+CLUSTER_POLICIES = (
+    *("lru", "autoscaler", "popularity", "hierarchical"),
+    *("autoscaler+receding-horizon", "popularity+receding-horizon"),
+)
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,9 @@ class PlanConfig(Overrides, RayWorkers):
     """A request log in one of the formats that `--trace` of other commands takes. It is played at its own
     times, unless `--load` stretches them."""
     scenario: str | None = None
-    """A registered scenario, or the path of a .toml file, whose agents serve the log; default: `llm`, call by
-    call, for a log with tokens, and `trace`, a fluid, for one without."""
+    """A registered scenario, or the path of a .toml file, whose agents serve the log, such as the cluster
+    that `training.cluster` makes of a log of models; default: `llm`, call by call, for a log with tokens, and
+    `trace`, a fluid, for one without."""
     platform: Preset | None = None
     """Frictions of a measured platform in place of the scenario's: cold starts, changes of shares, slices."""
     gpus: Annotated[float | None, Limits(0, open_low=True)] = None
@@ -65,9 +70,9 @@ class PlanConfig(Overrides, RayWorkers):
     """Fraction of all requests that should be."""
     assignment: Assignment | None = None
     """Agents that a request visits where the log names none; default: the scenario's rule."""
-    policies: tuple[str, ...] = DEFAULT_POLICIES
+    policies: tuple[str, ...] | None = None
     """Names of baselines, exported allocators (.npz), directories of training runs, and functions of your own
-    as `module:name`."""
+    as `module:name`; default: seven baselines and a pretrained allocator, in a cluster six that place."""
     episodes: Annotated[int, Limits(1)] = 1000
     """Windows of the log to play at most, from its start. They have 300 s, or less in a short log; `--steps`
     gives another length."""
@@ -94,7 +99,8 @@ def main(config: PlanConfig) -> None:
         assignment=config.assignment,
         slo_s=config.slo,
     )
-    sizes, policies = planned.sizes(config.sweep), named(config.policies)
+    usual = CLUSTER_POLICIES if planned.scenario.nodes else DEFAULT_POLICIES
+    sizes, policies = planned.sizes(config.sweep), named(config.policies or usual)
     for given in policies.values():
         load_policies(given, planned.scenario)  # refuses what cannot play before anything is played
     windows = count_episodes(config.episodes, planned.scenario, policies=len(policies) * len(sizes))
@@ -143,7 +149,9 @@ def take_away(planned: Subject, choice: Choice, directory: Path, config: PlanCon
         "scenario": SCENARIO,
         "file": None,
         "command": None,
-        "train": shlex.join([*train, "--allocator", "ppo-residual", "--out", str(config.out / "learned")]),
+        "train": None
+        if scenario.nodes
+        else shlex.join([*train, "--allocator", "ppo-residual", "--out", str(config.out / "learned")]),
     }
     if chosen.kind != "learned":
         tuned_for = config.scenario or scenario.name

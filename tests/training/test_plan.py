@@ -9,6 +9,7 @@ from support.browser import CHROMIUM, DRIVER, browser
 from support.log_samples import log_lines, played, write_log
 from support.places import PRETRAINED
 
+import training.cluster
 from gpualloc_env import Batch
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
@@ -216,11 +217,59 @@ def test_caveats_say_what_the_package_detects(tmp_path):
     ]
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A log of models, and the cluster of two GPUs that is made of it."""
+    folder = tmp_path_factory.mktemp("models")
+    log = write_log(folder / "models.csv", log_lines("models", 2000))
+    given = [
+        str(log),
+        "--model",
+        "llama-2-7b",
+        "--nodes",
+        "1",
+        "--gpus",
+        "2",
+        "--out",
+        str(folder / "it.toml"),
+    ]
+    run_command(training.cluster.main, training.cluster.ClusterConfig, given)
+    return log, folder / "it.toml"
+
+
+def test_a_log_of_models_is_planned_for_on_a_cluster(models, tmp_path):
+    log, cluster = models
+    asked = ("--policies", "lru", "popularity", "--sweep", 1, 3, "--steps", 60, "--episodes", 3)
+    run(log, "--scenario", cluster, *asked, "--out", tmp_path)
+    record = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    assert [size["gpus"] for size in record["allocators"][0]["sizes"]] == [1, 2, 3]
+    stand = record["day"]["models_by_gpu"]
+    assert len(stand) == record["choice"]["gpus"]
+    assert {name for gpu in stand for name in gpu} <= set(record["platform"]["agents"])
+    assert any(stand) and "<td>GPU 0</td>" in (tmp_path / "plan.html").read_text(encoding="utf-8")
+    scenario = load_scenario(tmp_path / "scenario.toml")
+    assert sum(node.gpus for node in scenario.nodes) == record["choice"]["gpus"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--sweep", 1.5), "--sweep 1.5: a cluster has whole GPUs"),
+        (("--gpus", 3), "which its file describes; change it there"),
+        (("--policies", "static"), "policy 'static' is one for one pool of GPUs"),
+    ],
+)
+def test_what_a_cluster_has_not_is_refused(models, tmp_path, capsys, words, said):
+    log, cluster = models
+    with pytest.raises(SystemExit):
+        run(log, "--scenario", cluster, *words, "--out", tmp_path / "out")
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("--scenario", "llm"), "has no tokens"),
-        (("--scenario", "cluster-small"), "is a cluster"),
         (("--scenario", "magentic"), "plays sessions"),
         (("--trace", "other.csv"), "leave out --trace"),
         (("--sweep", "0.0001"), "at least"),

@@ -9,7 +9,7 @@ import numpy as np
 
 from baselines import Policy, fresh
 from gpualloc_env.batch import Batch
-from gpualloc_env.cluster_batch import batch_of
+from gpualloc_env.cluster_batch import ClusterBatch, batch_of
 from gpualloc_env.metrics import Metrics, episode_metrics, mean_metrics
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import OUTCOME, AnyArray, Array
@@ -38,6 +38,8 @@ class Steps:
     """λ̄ of each agent, its mean over the episodes, (N,) [requests/s]."""
     calls: AnyArray | None = None
     """The calls of the first episode, (C,) of CALL, where agents serve calls."""
+    resident: AnyArray | None = None
+    """Where in a cluster the models are loaded at the end of the first episode, (N, K) bool."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ def _summed(batch: Batch) -> Steps:
         throughput=batch.agents["throughput"].sum(axis=0),
         mean_rate=batch.state["mean_rate"].sum(axis=0),
         calls=batch.service.calls[0, : batch.service.run["calls"][0]].copy() if served else None,
+        resident=batch.shown.resident[0].copy() if isinstance(batch, ClusterBatch) else None,
     )
 
 

@@ -107,7 +107,7 @@ def of_agents(subject: Subject) -> Iterator[str]:
         )
         yield from of_calls(subject)
     for name, demand in zip(names, subject.demand.tolist(), strict=True):
-        if demand > platform.max_share:
+        if demand > platform.max_share and not scenario.nodes:
             yield (
                 f"The work of agent {name} alone keeps {demand:.2g} GPUs busy, and one agent may hold "
                 f"{platform.max_share:g}: its queue grows whatever the allocator does. Give --max-share."
@@ -201,7 +201,7 @@ def of_choice(
             f"{len(policies)}: expect a little less of it on other days."
         )
     if trial.gpus == max(each.gpus for each in trials) > min(each.gpus for each in trials):
-        held = len(subject.demand) * platform.max_share
+        held = np.inf if subject.scenario.nodes else len(subject.demand) * platform.max_share
         yield (
             f"{trial.gpus:g} GPUs are the most that were tried, "
             + (
@@ -214,7 +214,7 @@ def of_choice(
         yield from of_training(subject, trial)
     if not priced:
         yield (
-            f"A GPU hour is taken to cost ${platform.usd_per_gpu_hour:g}, which the scenario assumes; give "
+            f"A GPU hour is taken to cost ${subject.usd_per_gpu_hour:g}, which the scenario assumes; give "
             "--usd-per-gpu-hour. Billed are the shares held, as on a serverless platform; whoever rents "
             "whole GPUs pays for all of them."
         )

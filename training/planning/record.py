@@ -38,8 +38,8 @@ def plan_record(
         "platform": {
             "scenario": scenario.name,
             "service": scenario.service,
-            "gpus": scenario.platform.gpus,
-            "usd_per_gpu_hour": scenario.platform.usd_per_gpu_hour,
+            "gpus": subject.gpus,
+            "usd_per_gpu_hour": subject.usd_per_gpu_hour,
             "agents": list(scenario.agent_names),
             "gpus_busy": subject.demand.tolist(),
         },
@@ -78,7 +78,7 @@ def size_record(subject: Subject, trial: Trial, asked: float) -> dict[str, Any]:
         "meets": bool(trial.attainment.mean >= asked),
         "gpus_held": float(trial.metrics["gpu_seconds"].mean()) / (3600 * trial.hours),
         "usd_per_hour": interval(trial.bill).record(),
-        "usd_per_hour_of_all_gpus": trial.gpus * scenario.platform.usd_per_gpu_hour,
+        "usd_per_hour_of_all_gpus": trial.gpus * subject.usd_per_gpu_hour,
         "metrics": {
             each.metric: unscaled(trial.estimate(each), each.scale).record() for each in beside_slo(scenario)
         },
@@ -130,7 +130,7 @@ def day_record(day: Evaluation) -> dict[str, Any]:
     def by_agent(name: str) -> Iterable[tuple[str, list[float]]]:
         return zip(day.scenario.agent_names, map(means, first[name].T), strict=True)
 
-    came = first["arrivals"].sum(axis=1)
+    came, names = first["arrivals"].sum(axis=1), day.scenario.agent_names
     return {
         "span_s": len(first) * dt,
         "start_s": (edges[:-1] * dt).tolist(),
@@ -141,7 +141,13 @@ def day_record(day: Evaluation) -> dict[str, Any]:
         "latency_p95_s": day.metrics[0]["latency_p95_s"],
         "latency_p99_s": day.metrics[0]["latency_p99_s"],
         "usd": day.metrics[0]["cost_usd"],
+        "models_by_gpu": None if day.steps.resident is None else standing(day.steps.resident, names),
     }
+
+
+def standing(resident: AnyArray, names: Sequence[str]) -> list[list[str]]:
+    """The models that each GPU holds, of (N, K) bool."""
+    return [[names[i] for i in np.flatnonzero(column).tolist()] for column in resident.T]
 
 
 def chosen(record: Record) -> Record:

@@ -14,7 +14,7 @@ from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import AnyArray, Array
 from gpualloc_env.traces.formats import read_log
 from gpualloc_env.traces.lines import BLOCK
-from gpualloc_env.traces.log import Assignment, Log, TraceError, assign
+from gpualloc_env.traces.log import Assignment, Log, TraceError, among, assign
 from gpualloc_env.traces.reading import opened
 
 DAY_S = 86400.0
@@ -35,18 +35,35 @@ class Subject:
     oversized: AnyArray
     """Calls larger than `kv_tokens` of the agent that they visit, (N,); they were given room."""
 
+    @property
+    def gpus(self) -> float:
+        """GPUs of the platform itself, in a cluster those of all nodes."""
+        nodes = self.scenario.nodes
+        return float(sum(node.gpus for node in nodes)) if nodes else self.scenario.platform.gpus
+
+    @property
+    def usd_per_gpu_hour(self) -> float:
+        """Price of a GPU for an hour [$], in a cluster on its first node."""
+        first = next((node.usd_per_gpu_hour for node in self.scenario.nodes), None)
+        return self.scenario.platform.usd_per_gpu_hour if first is None else first
+
     def at(self, gpus: float) -> Scenario:
-        """The same requests at the same times on so many GPUs.
+        """The same requests at the same times on so many GPUs, in a cluster on nodes like its first.
 
         Raises:
             ScenarioError: no such platform.
         """
         scenario = self.scenario
         data = scenario.model_dump()
-        data["platform"]["gpus"] = float(gpus)
+        if scenario.nodes:
+            node = data["nodes"][0]
+            full, rest = divmod(int(gpus), node["gpus"])
+            data["nodes"] = [node] * full + [{**node, "gpus": rest}] * (rest > 0)
+        else:
+            data["platform"]["gpus"] = float(gpus)
         if scenario.service == "fluid" or not data["trace"]["own_times"]:
             # What is stretched to a load must last as long on any platform.
-            data["trace"]["load"] *= scenario.platform.gpus / gpus
+            data["trace"]["load"] *= self.gpus / gpus
         return validated(data, f"{gpus:g} GPUs").with_key_of(scenario)
 
     def day(self, gpus: float) -> Scenario:
@@ -58,16 +75,22 @@ class Subject:
     def sizes(self, asked: tuple[float, ...] | None) -> list[float]:
         """Numbers of GPUs to try, the platform's own among them, in their order.
 
-        By default whole ones up to what all agents can hold, at most `MOST_SIZES` of them.
+        By default whole ones up to what all agents can hold, in a cluster up to twice its own, at most
+        `MOST_SIZES` of them.
 
         Raises:
-            ValueError: so few that the load passes what can be simulated.
+            ValueError: so few that the load passes what can be simulated, or parts of a cluster's.
         """
-        platform, least = self.scenario.platform, float(self.demand.sum()) / MOST_LOAD
+        least = float(self.demand.sum()) / MOST_LOAD
         if asked is None:
-            most = max(np.ceil(len(self.demand) * platform.max_share), np.ceil(least) + 1)
+            held = (
+                2 * self.gpus if self.scenario.nodes else len(self.demand) * self.scenario.platform.max_share
+            )
+            most = max(np.ceil(held), np.ceil(least) + 1)
             asked = tuple(np.unique(np.linspace(max(1, np.ceil(least)), most, MOST_SIZES).round()).tolist())
-        sizes = sorted({*map(float, asked), platform.gpus})
+        sizes = sorted({*map(float, asked), self.gpus})
+        if self.scenario.nodes and (part := next((each for each in sizes if each % 1), None)) is not None:
+            raise ValueError(f"--sweep {part:g}: a cluster has whole GPUs")
         if sizes[0] <= 0 or sizes[0] < least:
             raise ValueError(
                 f"--sweep {sizes[0]:g}: the log's work keeps {self.demand.sum():.3g} GPUs busy, and a load "
@@ -104,17 +127,20 @@ def subject(
     refuse_other_logs(path)
     log = read_log(path, overrides.time_unit)
     own = load_scenario(scenario or ("llm" if log.output_tokens is not None else "trace"))
-    if own.sessions is not None or own.nodes:
-        what = "is a cluster" if own.nodes else "plays sessions"
-        raise ValueError(
-            f"--scenario {scenario} {what}, and a plan replays requests on one pool of GPUs; give another"
-        )
+    if own.trace is not None and own.trace.leave_out_others:
+        log = among(log, own.agent_names)
+    if own.sessions is not None:
+        raise ValueError(f"--scenario {scenario} plays sessions, and a plan replays requests; give another")
+    changes = {name: value for name, value in (platform or {}).items() if value is not None}
+    if own.nodes and (preset is not None or changes):
+        given = f"--{next(iter(changes), 'platform').replace('_', '-')}"
+        raise ValueError(f"{given}: {scenario} is a cluster, which its file describes; change it there")
     base = load_scenario(own, overrides, trace=path, split=overrides.split or "all")
     data = base.model_dump()
     if preset is not None:
         kept = {name: data["platform"][name] for name in ("gpus", "max_share", "usd_per_gpu_hour")}
         data["platform"] = {**PLATFORMS[preset].model_dump(), **kept}
-    data["platform"] |= {name: value for name, value in (platform or {}).items() if value is not None}
+    data["platform"] |= changes
     if assignment is not None:
         data["trace"]["assignment"] = assignment
     if slo_s is not None:
@@ -211,11 +237,11 @@ def at_times(scenario: Scenario, span_s: float, demand: Array, *, stretched: boo
     Raises:
         ValueError: a load that cannot be simulated.
     """
-    load = float(demand.sum()) / scenario.platform.gpus
+    load = float(demand.sum()) / scenario.capacity
     if load > MOST_LOAD:
         raise ValueError(
             f"the log's work keeps {demand.sum():.3g} GPUs busy and the platform has "
-            f"{scenario.platform.gpus:g}: a load of {load:.3g}, above {MOST_LOAD:g}, is not simulated; give "
+            f"{scenario.capacity:g}: a load of {load:.3g}, above {MOST_LOAD:g}, is not simulated; give "
             f"--gpus at least {demand.sum() / MOST_LOAD:.3g}"
         )
     data = scenario.model_dump()
