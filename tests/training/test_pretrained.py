@@ -8,7 +8,7 @@ from support.places import PRETRAINED
 
 from baselines import policy_for
 from gpualloc_env import SCENARIOS, Batch, ScenarioError
-from gpualloc_env.allocator.allocator import Allocator
+from gpualloc_env.allocator.file import read
 from training.artifacts.policies import load_policies, load_policy
 from training.burst_figure import BurstFigureConfig
 from training.burst_figure import main as draw_burst
@@ -35,7 +35,7 @@ EVERY_FILE = [
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_the_manifest_says_where_the_file_comes_from(path):
-    manifest = Allocator.load(path).manifest
+    manifest, _ = read(path)
     assert path.stat().st_size < 60_000
     config, command = manifest.training["config"], manifest.training["command"]
     assert command.startswith(f"python -m training.train --scenario {config['scenario']} ")
@@ -44,13 +44,15 @@ def test_the_manifest_says_where_the_file_comes_from(path):
     assert f"seed-{config['seed']}" == path.stem and not manifest.training["git_commit"].endswith("-dirty")
     validation = manifest.validation
     assert validation.scenario == scenario and validation.episodes >= 1
-    assert validation.largest_difference <= 1e-6 and validation.compared_observations == 10_000
+    # Of clusters every step of the validation is compared.
+    compared = validation.episodes * 300 if manifest.of_clusters else 10_000
+    assert validation.largest_difference <= 1e-6 and validation.compared_observations == compared
     assert validation.last_seed == validation.first_seed + validation.episodes - 1
 
 
 @pytest.mark.parametrize("path", EVERY_FILE)
 def test_the_file_repeats_what_its_manifest_says(path):
-    manifest = Allocator.load(path).manifest
+    manifest, _ = read(path)
     validation, config = manifest.validation, manifest.training["config"]
     asked = {name: config[name] for name in ("steps", "dt", "load")}
     if config["trace"] is not None:
@@ -116,3 +118,20 @@ def test_the_figure_of_a_burst(tmp_path, capsys):
     with pytest.raises(SystemExit):
         call(draw_burst, BurstFigureConfig(policies=policies, episodes=0))
     assert "episodes must be at least 1" in capsys.readouterr().err
+
+
+def test_those_for_a_cluster_beat_the_baseline_that_they_correct():
+    scenario = held_out_scenario("cluster-small")
+    base = evaluate("demand", policy_for("demand", scenario), scenario, 60, FIRST_VALIDATION_SEED)
+    policies = load_policies(str(PRETRAINED / "ppo-cluster-hierarchical-cluster-small"), scenario)
+    own = [evaluate("own", policy, scenario, 60, FIRST_VALIDATION_SEED).objective for policy in policies]
+    assert len(own) == 5
+    assert np.mean(own) < 0.99 * base.objective.mean()
+
+
+def test_those_trained_on_four_gpus_beat_algorithm_1_on_thirty_two():
+    scenario = held_out_scenario("cluster-fleet")
+    policies = load_policies(str(PRETRAINED / "ppo-cluster-hierarchical-cluster-small"), scenario)
+    names = {"own": policies[0], "hierarchical": policy_for("hierarchical", scenario)}
+    own, base = (evaluate(*each, scenario, 1, FIRST_VALIDATION_SEED).objective for each in names.items())
+    assert (own < 0.8 * base).all()
