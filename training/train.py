@@ -368,11 +368,6 @@ def check_kind(config: TrainConfig, scenario: Scenario) -> None:
 def check(config: TrainConfig, scenario: Scenario) -> None:
     """Refuse what would fail later, before anything is made."""
     check_limits(config)
-    if scenario.nodes:
-        raise ValueError(
-            f"--scenario {config.scenario} is a cluster, and what is trained shares one pool of GPUs; give a "
-            "scenario without nodes"
-        )
     if config.hidden is not None and not config.hidden:
         raise ValueError("hidden needs the units of at least one layer; leave it out for the allocator's own")
     if config.patience and not config.validate_every:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpualloc_env.allocator.receding_horizon import CORRECTIONS, Constants, plan_observed, plan_packed
 from gpualloc_env.allocator.weights import accumulate, joined, number, tanh, widths_of, within
-from gpualloc_env.compiled import compiled
+from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, Packed, unbounded
 from gpualloc_env.simulation.state import AnyArray, Array
 
@@ -276,6 +276,15 @@ def _mlp(
             outputs[b, j] = values[j]
 
 
+@inlined
+def _add_log_odds(row: AnyArray, odds: AnyArray, features: int) -> None:
+    """Write the log odds of some columns behind the features of a row."""
+    for j in range(odds.shape[0]):
+        value = min(row[odds[j]], 1.0)
+        ratio = (value + LOG_ODDS_LEAST) / (1.0 + LOG_ODDS_LEAST - value)
+        row[features + j] = LOG_ODDS_SCALE * math.log(ratio)
+
+
 @compiled
 def _shared(
     observation: AnyArray,
@@ -299,13 +308,8 @@ def _shared(
         for i in range(count):
             for j in range(features):
                 values[i, j] = observation[b, i, j]
-            platform = values[i, gpus]
-            values[i, share] *= platform / max(1.0 - platform, 1e-6)
-            for j in range(odds.shape[0]):
-                value = min(values[i, odds[j]], 1.0)
-                values[i, features + j] = LOG_ODDS_SCALE * math.log(
-                    (value + LOG_ODDS_LEAST) / (1.0 + LOG_ODDS_LEAST - value)
-                )
+            values[i, share] *= values[i, gpus] / max(1.0 - values[i, gpus], 1e-6)
+            _add_log_odds(values[i], odds, features)
         start = 0
         for k in range(last + 1):
             inputs, width = widths[k], widths[k + 1]

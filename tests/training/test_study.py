@@ -314,7 +314,9 @@ def test_the_committed_defaults_are_within_the_space():
     }
     by_hand |= {(name, "ppo") for name in ("paper", "paper-overload", "paper-dominance", "paper-spike")}
     assert set(tables) == {("serverless", allocator) for allocator in STUDIED} | by_hand
-    for _, settings in tables.values():
+    for (scenario, _), (_, settings) in tables.items():
+        if scenario.startswith("cluster"):  # not searched
+            continue
         searched = as_searched(settings)
         assert set(searched) == set(SPACE) and all(within(*item) for item in searched.items())
         assert as_trained(searched) == settings

@@ -32,13 +32,15 @@ def graphs(tmp_path_factory):
     return made
 
 
-def random_observations(count, agents):
-    return np.random.default_rng(0).random((count, agents, 19), dtype=np.float32)
+def random_observations(name, count, agents):
+    """Of the columns that the allocator of a name reads."""
+    features = len(read(FILES[name])[0].features)
+    return np.random.default_rng(0).random((count, agents, features), dtype=np.float32)
 
 
 @pytest.mark.parametrize(("name", "agents"), [("ppo", 4), *(("ppo-shared", n) for n in (4, 2, 7))])
 def test_a_runtime_finds_the_shares_of_ten_thousand_observations(graphs, name, agents):
-    seen = random_observations(10_000, agents)
+    seen = random_observations(name, 10_000, agents)
     names = None if name == "ppo" else [f"agent-{k}" for k in range(agents)]
     shares = Allocator.load(FILES[name], agents=names)(seen)
     found = graph_outputs(graphs[name], seen)
@@ -49,7 +51,7 @@ def test_a_runtime_finds_the_shares_of_ten_thousand_observations(graphs, name, a
 @pytest.mark.parametrize("agents", [4, 2, 7])
 @pytest.mark.parametrize("bound", [2.0, 0.5])
 def test_a_runtime_finds_the_corrections_of_ten_thousand_observations(tmp_path, agents, bound):
-    seen = random_observations(10_000, agents)
+    seen = random_observations("ppo-residual", 10_000, agents)
     manifest, arrays = read(FILES["ppo-residual"])[0], contents(FILES["ppo-residual"])[1]
     manifest.network["actions"]["bound"] = bound
     write_onnx(tmp_path / "bounded.onnx", manifest, arrays)
