@@ -6,4 +6,4 @@ pytest.importorskip("benchmarl")
 
 @pytest.mark.slow
 def test_mappo_trains_on_the_parallel_interface():
-    assert float(example("benchmarl_mappo.py", "--steps", 600).split()[-1]) < 0
+    assert float(example("benchmarl_mappo.py", "--steps", 3000).split()[-1]) < 0
