@@ -26,9 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "training" / "results"
 
 
-def figure(made: str, kept: str | None = None, forms: tuple[str, ...] = ("png", "svg")) -> dict[str, str]:
+def figure(made: str, kept: str | None = None) -> dict[str, str]:
     """A figure by what it is called where it is made."""
-    return {f"{made}.{form}": f"{kept or made}.{form}" for form in forms}
+    return {f"{made}.{form}": f"{kept or made}.{form}" for form in ("png", "svg")}
 
 
 MADE: dict[str, dict[str, str]] = {
@@ -46,7 +46,7 @@ MADE: dict[str, dict[str, str]] = {
     "runs/all": figure("heatmap"),
     "runs/generalisation": figure("heatmap", "generalisation"),
     "runs/trace": {"summary.json": "azure-code.json", **figure("comparison", "azure-code")},
-    "runs/validate": figure("validation", forms=("png",)),
+    "runs/validate": figure("validation"),
     "runs/transfer": {f"transfer.{form}": f"fluid-and-calls.{form}" for form in ("json", "md")},
     "burst.png": figure("burst"),
 }
