@@ -15,7 +15,7 @@ import tyro
 from gpualloc_env.scenario.agents import Agent
 from gpualloc_env.scenario.clusters import TIERS
 from gpualloc_env.scenario.loading import validated
-from gpualloc_env.scenario.models import MODELS, PUBLISHED_NAMES, REFERENCE_GPU
+from gpualloc_env.scenario.models import MODELS, PUBLISHED_NAMES, REFERENCE_GPU, look_up
 from gpualloc_env.simulation.state import AnyArray
 from gpualloc_env.traces.formats import read_log
 from gpualloc_env.traces.log import Log, TimeUnit, TraceError
@@ -67,6 +67,8 @@ def main(config: ClusterConfig) -> None:
     """Read the log, write the scenario, and say what the models are."""
     check_limits(config)
     check_out(config.out)
+    if config.model is not None:
+        look_up(config.model, REFERENCE_GPU, 1, 1)
     log = read_log(config.log, config.time_unit)
     if log.agent is None or log.prompt_tokens is None:
         raise TraceError(
@@ -75,13 +77,13 @@ def main(config: ClusterConfig) -> None:
         )
     requests = np.bincount(log.agent)
     popular = np.argsort(-requests, kind="stable")[: config.models].tolist()
-    agents = [agent_of(log, log.agent == code, log.agent_names[code], config) for code in popular]
+    tables = [agent_of(log, log.agent == code, log.agent_names[code], config) for code in popular]
     node = {"gpus": config.gpus, "gpu": config.gpu, "host_memory_mb": config.host_memory_mb}
     data: dict[str, Any] = {
         "name": config.out.stem,
         "description": f"The requests of {log.path.name} for its models on {config.nodes} nodes.",
         "service": "requests",
-        "agents": agents,
+        "agents": tables,
         "platform": TIERS,
         "nodes": [node] * config.nodes,
         "network": {"hop_s": 0.01, "network_mb_per_s": 1000.0},
@@ -89,6 +91,7 @@ def main(config: ClusterConfig) -> None:
         "trace": {"path": config.log, "leave_out_others": True, "time_unit": config.time_unit},
     }
     scenario = validated(data, str(config.log))
+    agents = scenario.agents
     taken = [agent.model_mb + agent.kv_tokens * agent.kv_mb_per_token for agent in agents]
     there = sum(node.gpus * node.memory_mb for node in scenario.nodes)
     if max(taken) > scenario.nodes[0].memory_mb:
@@ -111,8 +114,8 @@ def main(config: ClusterConfig) -> None:
     console.print(f"{said}.\nScenario in {config.out}", soft_wrap=True)
 
 
-def agent_of(log: Log, own: AnyArray, name: str, config: ClusterConfig) -> Agent:
-    """The agent of a model whose requests are `own`, (n,) bool."""
+def agent_of(log: Log, own: AnyArray, name: str, config: ClusterConfig) -> dict[str, Any]:
+    """The table of an agent of a model whose requests are `own`, (n,) bool."""
     assert log.prompt_tokens is not None
     timed = log.output_tokens is None
     prompt = log.prompt_tokens[own]
@@ -128,17 +131,15 @@ def agent_of(log: Log, own: AnyArray, name: str, config: ClusterConfig) -> Agent
     sizes: dict[str, Any] = {"model": model, "gpu": REFERENCE_GPU, "max_batch": config.calls}
     mean = float(prompt.mean() + output.mean())
     room = max(int((prompt + output).max()), ceil(config.calls * mean))
-    return Agent.model_validate(
-        {
-            **({**MILLISECOND, "model_mb": config.model_mb} if timed else sizes),
-            "name": name,
-            "prompt_tokens": float(prompt.mean()),
-            "output_tokens": float(output.mean()),
-            "kv_tokens": room,
-            "min_share": 0.1,
-            "slo_s": config.slo_s,
-        }
-    )
+    return {
+        **({**MILLISECOND, "model_mb": config.model_mb} if timed else sizes),
+        "name": name,
+        "prompt_tokens": float(prompt.mean()),
+        "output_tokens": float(output.mean()),
+        "kv_tokens": room,
+        "min_share": 0.1,
+        "slo_s": config.slo_s,
+    }
 
 
 def row(agent: Agent, requests: int) -> dict[str, str]:

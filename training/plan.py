@@ -169,7 +169,8 @@ def take_away(planned: Subject, choice: Choice, directory: Path, config: PlanCon
             f"agents = load_scenario({SCENARIO!r}).agent_names\n"
             f"decide = Allocator.load({ALLOCATOR!r}, agents=agents).decide"
         )
-    return {**taken, "python": f"{made}\nshares = decide(view)  # fractions of all GPUs, by agent"}
+    shares = "each GPU, by agent and GPU" if scenario.nodes else "all GPUs, by agent"
+    return {**taken, "python": f"{made}\nshares = decide(view)  # fractions of {shares}"}
 
 
 def command(config: PlanConfig) -> str:

@@ -6,7 +6,7 @@ import pytest
 from baselines import policy_for
 from gpualloc_env import TraceError, load_scenario
 from gpualloc_env.traces.formats import read_log
-from training.cli import run
+from training.cli import call, run
 from training.cluster import ClusterConfig, main
 from training.evaluation.evaluate import rollout
 
@@ -96,3 +96,12 @@ def test_a_log_that_makes_no_cluster_is_refused_with_a_remedy(header, line, word
     with pytest.raises(SystemExit):
         run(main, ClusterConfig, [str(log), *words, "--out", str(tmp_path / "out.toml")])
     assert message in capsys.readouterr().err and not (tmp_path / "out.toml").exists()
+
+
+def test_a_model_that_was_never_measured_is_refused_in_one_line(tmp_path, capsys):
+    log = tmp_path / "log.csv"
+    log.write_text("time_s,model,prompt_tokens,output_tokens\n0,a,1,1\n9,b,1,1\n")
+    with pytest.raises(SystemExit):
+        call(main, ClusterConfig(log, tmp_path / "c.toml", model="llama-4"))
+    error = capsys.readouterr().err
+    assert "model = 'llama-4'" in error and error.count("\n") == 1 and not (tmp_path / "c.toml").exists()
