@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from baselines import Policy, fresh
-from gpualloc_env.batch import Batch
 from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.simulation.observation import View, observe
 from gpualloc_env.simulation.state import Array
+from training.evaluation.evaluate import rollout
 from training.learning.action_transform import ActionTransform, Transform
 from training.learning.allocator_policy import AllocatorPolicy
 from training.learning.trained_network import decider_of, learned_policy
@@ -95,19 +96,17 @@ def _play(
     scenario: Scenario, teacher: Policy, learner: Policy | None, first_seed: int, episodes: int
 ) -> list[Lesson]:
     """What is seen and said in episodes in which the learner decides, or without one the teacher."""
-    batch = Batch(scenario, episodes)
-    batch.seed(first_seed)
-    batch.reset()
     teacher, learner = fresh(teacher), None if learner is None else fresh(learner)
-    gpus, free = (
-        np.full((episodes, 1), each) for each in (scenario.platform.gpus, scenario.platform.deadband)
-    )
     lessons: list[Lesson] = []
-    for _ in range(scenario.steps):
-        said: Array = teacher(batch.view)
-        seen = (batch.observation, batch.view.share, said * gpus, gpus, free)
+
+    def decide(view: View) -> Array:
+        said = teacher(view)
+        gpus, free = (np.full((episodes, 1), each) for each in (view.gpus, view.deadband))
+        seen = (observe(view), view.share, said * gpus, gpus, free)
         lessons.append(Lesson(*(torch.as_tensor(np.array(part, dtype=np.float32)) for part in seen)))
-        batch.step(said if learner is None else learner(batch.view))
+        return said if learner is None else learner(view)
+
+    rollout(decide, scenario, episodes, first_seed, record=False)
     return lessons
 
 

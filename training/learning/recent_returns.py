@@ -1,6 +1,5 @@
 """Rewards in units of what returns have lately varied by."""
 
-import numpy as np
 from stable_baselines3.common.vec_env import VecNormalize
 
 from gpualloc_env.simulation.state import AnyArray
@@ -17,5 +16,5 @@ class RecentReturns(VecNormalize):
     """
 
     def _update_reward(self, reward: AnyArray) -> None:
-        super()._update_reward(np.asarray(reward))
+        super()._update_reward(reward)
         self.ret_rms.count = min(self.ret_rms.count, float(WINDOW))
