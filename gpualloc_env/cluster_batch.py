@@ -158,7 +158,7 @@ def _gpu_records(scenario: Scenario) -> AnyArray:
     """The GPUs node by node, (K,) of GPU."""
     gpus, k = np.zeros(scenario.num_gpus, GPU), 0
     for number, node in enumerate(scenario.nodes):
-        price = scenario.platform.usd_per_gpu_hour if node.usd_per_gpu_hour is None else node.usd_per_gpu_hour
+        price = scenario.usd_per_gpu_hour(node)
         gpus[k : k + node.gpus] = (number, node.memory_mb, node.speed, price, node.host_memory_mb)
         k += node.gpus
     return gpus

@@ -37,7 +37,7 @@ DEFAULT_POLICIES = (
     *("static", "adaptive", "adaptive-smoothed", "proportional-fair", "autoscaler", "knative"),
     *("receding-horizon", "training/pretrained/ppo-residual-serverless/seed-0.npz"),
 )
-CLUSTER_POLICIES = (
+DEFAULT_CLUSTER_POLICIES = (
     *("lru", "autoscaler", "popularity", "hierarchical"),
     *("autoscaler+receding-horizon", "popularity+receding-horizon"),
 )
@@ -99,7 +99,7 @@ def main(config: PlanConfig) -> None:
         assignment=config.assignment,
         slo_s=config.slo,
     )
-    usual = CLUSTER_POLICIES if planned.scenario.nodes else DEFAULT_POLICIES
+    usual = DEFAULT_CLUSTER_POLICIES if planned.scenario.nodes else DEFAULT_POLICIES
     sizes, policies = planned.sizes(config.sweep), named(config.policies or usual)
     for given in policies.values():
         load_policies(given, planned.scenario)  # refuses what cannot play before anything is played

@@ -216,6 +216,10 @@ class Scenario(Model):
         """K, the GPUs of a cluster; 0 where there is one pool."""
         return sum(node.gpus for node in self.nodes)
 
+    def usd_per_gpu_hour(self, node: Node) -> float:
+        """Price of a GPU of a node for an hour [$], the platform's where the node has none of its own."""
+        return self.platform.usd_per_gpu_hour if node.usd_per_gpu_hour is None else node.usd_per_gpu_hour
+
     @property
     def capacity(self) -> float:
         """GPUs of speed 1 that the platform is worth, in a cluster the sum of the speeds."""

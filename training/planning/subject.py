@@ -38,14 +38,13 @@ class Subject:
     @property
     def gpus(self) -> float:
         """GPUs of the platform itself, in a cluster those of all nodes."""
-        nodes = self.scenario.nodes
-        return float(sum(node.gpus for node in nodes)) if nodes else self.scenario.platform.gpus
+        return float(self.scenario.num_gpus or self.scenario.platform.gpus)
 
     @property
     def usd_per_gpu_hour(self) -> float:
         """Price of a GPU for an hour [$], in a cluster on its first node."""
-        first = next((node.usd_per_gpu_hour for node in self.scenario.nodes), None)
-        return self.scenario.platform.usd_per_gpu_hour if first is None else first
+        nodes, scenario = self.scenario.nodes, self.scenario
+        return scenario.usd_per_gpu_hour(nodes[0]) if nodes else scenario.platform.usd_per_gpu_hour
 
     def at(self, gpus: float) -> Scenario:
         """The same requests at the same times on so many GPUs, in a cluster on nodes like its first.
