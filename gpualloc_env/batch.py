@@ -151,8 +151,8 @@ class Batch:
         """
         if one.num_envs != 1 or one.scenario != self.scenario:
             raise ValueError(
-                f"copies need a batch of one environment of {self.scenario.name!r}, got one of {one.num_envs} "
-                f"of {one.scenario.name!r}"
+                f"copies need a batch of one environment of {self.scenario.name!r}, got one of "
+                f"{one.num_envs} of {one.scenario.name!r}"
             )
         if one._service is not None:
             self._service = Service._make(np.repeat(each, self.num_envs, axis=0) for each in one._service)

@@ -139,8 +139,8 @@ def needs_one_pool(scenario: Scenario) -> None:
     """
     if scenario.nodes:
         raise FutureError(
-            f"scenario {scenario.name!r} is a cluster, and a schedule with the future known can only be found "
-            "for one pool of GPUs; `lower_bounds` says what no policy can undercut"
+            f"scenario {scenario.name!r} is a cluster, and a schedule with the future known can only be "
+            "found for one pool of GPUs; `lower_bounds` says what no policy can undercut"
         )
 
 
