@@ -160,6 +160,7 @@ def _write_summary(writer: SummaryWriter, evaluation: Evaluation, settings: Mapp
     group, mean = f"{evaluation.scenario.name} summary", mean_metrics(evaluation.metrics)
     j = objective(evaluation)
     values = {"J (lower is better)": j.mean, "J low": j.low, "J high": j.high}
+    values["headroom closed [%] (higher is better)"] = 100 * evaluation.headroom_closed
     for each in measures(evaluation.scenario):
         values[f"{each.title} ({each.direction})"] = each.scale * mean[each.metric]
     defined = {f"{group}/{name}": value for name, value in values.items() if not np.isnan(value)}

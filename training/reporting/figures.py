@@ -60,6 +60,8 @@ class Panel:
     estimates: list[Estimate]
     signed: bool = False
     """A difference, with a line at zero."""
+    bound: float = np.nan
+    """What none can undercut: a dotted line."""
 
 
 def draw(path: Path, evaluations: Sequence[Evaluation], seed: int, chosen: str | None = None) -> None:
@@ -163,8 +165,10 @@ def decisive(order: Sequence[Evaluation], chosen: str | None) -> list[Panel]:
     reference = references(order, chosen)[0]
     apart = paired(order, reference)
     others = [each for each in measures(order[0].scenario) if each.metric != "throughput_rps"]
+    bound = order[0].bound
+    head = "J\nlower is better" if np.isnan(bound) else f"J, lower is better\ndotted: bound {bound:.3g}"
     return [
-        Panel("J\nlower is better", [objective(each) for each in order]),
+        Panel(head, [objective(each) for each in order], bound=bound),
         Panel(f"J − J of\n{reference.label}", [apart[each.policy] for each in order], signed=True),
         *(
             Panel(each.title.replace(" [", "\n["), [each.estimate(policy) for policy in order])
@@ -273,7 +277,10 @@ def panel_row(page: Page, top: float, order: Sequence[Evaluation], panels: Seque
 def forest(axes: Axes, panel: Panel) -> None:
     """An estimate and its interval a policy, the best at the top."""
     means = np.array([value.mean for value in panel.estimates])
-    scale(axes, means, np.array(panel.estimates)[:, 1:], panel.signed)
+    intervals = np.array(panel.estimates)[:, 1:]
+    scale(axes, np.append(means, panel.bound), intervals, panel.signed)
+    if not np.isnan(panel.bound):
+        axes.axvline(panel.bound, color="#555555", linewidth=1, linestyle=":")
     for k, value in enumerate(panel.estimates):
         colour, marker = policy_style(k)
         if value.low < value.high:

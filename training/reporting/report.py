@@ -79,6 +79,7 @@ def summary(evaluations: Sequence[Evaluation], seed: int, chosen: str | None = N
             "label": evaluation.label,
             "kind": evaluation.kind,
             "objective": objective(evaluation).record(),
+            "headroom_closed": defined(evaluation.headroom_closed),
             "metrics": _nulls(mean_metrics(evaluation.metrics)),
             "per_agent": agents,
         }
@@ -88,6 +89,7 @@ def summary(evaluations: Sequence[Evaluation], seed: int, chosen: str | None = N
         "episodes": len(first.metrics),
         "seed": seed,
         "best": first.policy,
+        "bound": {"mean": defined(first.bound)},
         "policies": policies,
         "paired": {
             reference: {name: value.record() for name, value in differences.items()}
@@ -129,6 +131,8 @@ def tables(evaluations: Sequence[Evaluation], chosen: str | None = None) -> dict
         for name, differences in apart.items():
             own = "" if name == evaluation.label else estimate_cell(differences[evaluation.policy], "+")
             row[f"J − J of {name}\n[paired interval]"] = own
+        if not np.isnan(evaluation.headroom_closed):
+            row["headroom\nclosed"] = percent(evaluation.headroom_closed)
         results.append(row | cells(measures(scenario), mean))
         estimators.append(
             {
@@ -144,6 +148,8 @@ def tables(evaluations: Sequence[Evaluation], chosen: str | None = None) -> dict
             tiers.append(key | cells((*MET, *STOOD), mean))
     count = len(order[0].metrics)
     title = f"{scenario.name}: {count} {episodes_called(scenario, count)}, best J (lowest) first"
+    if not np.isnan(order[0].bound):
+        title += f", bound {order[0].bound:.3f}"
     if any(value.endswith("=") for value in rank.values()):
         title += "; = ties with the best"
     shown = {title: results}
@@ -157,6 +163,11 @@ def tables(evaluations: Sequence[Evaluation], chosen: str | None = None) -> dict
 def number(value: float, form: str) -> str:
     """As a table shows it: a number, or a dash."""
     return UNDEFINED if np.isnan(value) else f"{value:{form}}"
+
+
+def percent(fraction: float) -> str:
+    """As a table shows it: per cent, or nothing."""
+    return "" if np.isnan(fraction) else f"{100 * fraction:.0f} %"
 
 
 def overview(summaries: Mapping[str, Summary]) -> list[dict[str, str]]:
@@ -284,6 +295,11 @@ def verdict_lines(evaluations: Sequence[Evaluation], chosen: str | None = None) 
         bounds = f" [{-apart.high:.3g}, {-apart.low:.3g}]" if apart.low < apart.high else ""
         certain = "not certain, the interval holds zero" if tied(apart) else "certain at 95 %"
         lines.append(f"{-apart.mean:.3g}{bounds} below {other.label}: {certain}.")
+    if not np.isnan(first.headroom_closed):
+        closed = percent(first.headroom_closed)
+        lines.append(
+            f"It closes {closed} of the headroom from Algorithm 1 to the lower bound {first.bound:.3f}."
+        )
     return lines
 
 
