@@ -44,7 +44,7 @@ WIDTH, ROW, GAP, HEAD = 10.0, 0.2, 0.22, 0.42  # [inch]
 LETTER = 0.073  # of a name [inch]
 # TensorBoard shows the picture of a card some 440 pixels wide and 200 high.
 CARD_WIDTH, CARD_ROW, LINE = 4.4, 0.155, 0.14  # [inch]
-CARD_LETTERS, CARD_NAME, MOST_ON_CARD = 78, 22, 6
+CARD_LETTERS, CARD_NAME, MOST_ON_CARD = 78, 24, 6
 MOST_LETTERS = 40
 MOST_GROUPS = 8
 """Agents beside each other; more are put together by kind."""
@@ -227,8 +227,9 @@ def requests(scenario: Scenario, steps: AnyArray) -> Array:
 
 
 def shown_name(evaluation: Evaluation, letters: int = MOST_LETTERS) -> str:
-    """Its name, the middle of a very long one left out."""
-    return shortened(evaluation.label, letters)
+    """Its name, without the number of seeds where that is too long, and without its middle if need be."""
+    name = evaluation.label
+    return name if len(name) <= letters else shortened(evaluation.policy, letters)
 
 
 def names_width(order: Sequence[Evaluation]) -> float:

@@ -23,6 +23,8 @@ from training.reporting.measures import MET, STOOD, UNDEFINED, cells, measures
 Summary = dict[str, Any]
 TERMINAL_WIDTH = 80
 """Letters of a line where the output is no terminal."""
+PAGE_WIDTH = 110
+"""Letters of a table on a page, where a wider one would be squeezed."""
 
 
 def ranked(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -212,8 +214,21 @@ def rich_tables(title: str, rows: Sequence[Mapping[str, str]], width: int = TERM
         rows: cells by the headers of their columns.
         width: of the terminal [letters].
     """
-    headers = list(rows[0])
-    keys = 2 if headers[0] == "#" else 1  # the first columns, which name a row, stand in every part
+    keys = _keys(rows)
+    return [
+        _rich_table(title if k == 0 else "", headers, rows, keys)
+        for k, headers in enumerate(parted(rows, width))
+    ]
+
+
+def _keys(rows: Sequence[Mapping[str, str]]) -> int:
+    """How many first columns name a row."""
+    return 2 if next(iter(rows[0])) == "#" else 1
+
+
+def parted(rows: Sequence[Mapping[str, str]], width: int) -> list[list[str]]:
+    """The headers of each part of a table that is no wider than `width` letters; its keys are in all."""
+    headers, keys = list(rows[0]), _keys(rows)
     letters = {
         header: max(
             len(line) for text in (header, *(row[header] for row in rows)) for line in text.split("\n")
@@ -226,9 +241,7 @@ def rich_tables(title: str, rows: Sequence[Mapping[str, str]], width: int = TERM
         if parts[-1] and sum(letters[each] + GAP for each in (*parts[-1], header)) > room + GAP:
             parts.append([])
         parts[-1].append(header)
-    return [
-        _rich_table(title if part is parts[0] else "", [*headers[:keys], *part], rows, keys) for part in parts
-    ]
+    return [[*headers[:keys], *part] for part in parts]
 
 
 GAP = 2  # letters between two columns: a pad and the box's own
@@ -281,7 +294,9 @@ def page(evaluations: Sequence[Evaluation], chosen: str | None = None) -> str:
     scenario = evaluations[0].scenario
     parts = [f"# {scenario.name}", scenario.description, *verdict_lines(evaluations, chosen)]
     for title, rows in tables(evaluations, chosen).items():
-        parts += [f"## {title}", markdown_table(rows)]
+        parts.append(f"## {title}")
+        for headers in parted(rows, PAGE_WIDTH):
+            parts.append(markdown_table([{name: row[name] for name in headers} for row in rows]))
     return "\n\n".join(parts) + "\n"
 
 
