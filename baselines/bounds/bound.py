@@ -152,7 +152,7 @@ def lower_bounds(
     workers: Workers = None,
     progress: Callable[[int], None] | None = None,
 ) -> Array:
-    """Bounds of the episodes with seeds `seed`, `seed` + 1, …, (E,).
+    """Bounds of the episodes with seeds `seed`, `seed` + 1, …, (E,); one where all are alike, E times.
 
     These are the episodes that `training.evaluation.evaluate` plays. Where agents serve calls the bounds are
     those of `baselines.bounds.calls`.
@@ -165,18 +165,30 @@ def lower_bounds(
             address of a Ray cluster all of its cores.
         progress: called with the number of episodes done after each of them.
     """
-    batch = batch_of(scenario, episodes)
+    different = episodes if scenario.varies else min(episodes, 1)
+    batch = batch_of(scenario, different)
     batch.seed(seed)
     batch.reset()
-    agents = [batch.agents[b].copy() for b in range(episodes)]
+    agents = [batch.agents[b].copy() for b in range(different)]
     if scenario.service == "requests":
-        priced = (prices_of(scenario, batch.world.episode[b], agents[b]) for b in range(episodes))
+        priced = (prices_of(scenario, batch.world.episode[b], agents[b]) for b in range(different))
         calls = [CallEpisode(batch.tasks(b), each, agents[b]) for b, each in enumerate(priced)]
-        return np.array(in_processes(partial(bound_of_calls, scenario), calls, workers, progress))
-    tasks = [
-        (batch.arrivals[:, b].copy(), batch.state[b]["mean_rate"].copy(), agents[b]) for b in range(episodes)
-    ]
-    return np.array(in_processes(partial(_objective, scenario), tasks, workers, progress))
+        found = in_processes(partial(bound_of_calls, scenario), calls, workers, progress)
+    else:
+        rates = batch.state["mean_rate"]
+        tasks = [(batch.arrivals[:, b].copy(), rates[b].copy(), agents[b]) for b in range(different)]
+        found = in_processes(partial(_objective, scenario), tasks, workers, progress)
+    return np.resize(found, episodes)
+
+
+CHEAP = 3000
+"""Agents × steps of a fluid without routing whose bound takes less than a second; it is 0.3 s at 1,200."""
+
+
+def bounds_are_cheap(scenario: Scenario) -> bool:
+    """Whether bounds take no longer than it takes to play some policies: of calls they take seconds."""
+    size = scenario.steps * len(scenario.agents)
+    return scenario.service == "fluid" and not scenario.routing and (size <= CHEAP or not scenario.varies)
 
 
 def _objective(scenario: Scenario, task: tuple[Array, Array, AnyArray]) -> float:
