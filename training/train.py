@@ -3,8 +3,9 @@
 python -m training.train --scenario serverless --allocator ppo --total-steps 1000000 --out runs/my-ppo
 """
 
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.progress import Progress
 from stable_baselines3 import PPO
 from torch.utils.tensorboard import SummaryWriter
 
-from baselines import policy_for
+from baselines import Policy, policy_for
 from gpualloc_env.listing import listed
 from gpualloc_env.memory import physical_memory
 from gpualloc_env.scenario.loading import load_scenario
@@ -37,6 +38,7 @@ from training.files.run_directory import (
     check_claim,
     claimed,
 )
+from training.learning import imitation
 from training.learning.action_transform import ActionTransform, Transform
 from training.learning.allocator_policy import AllocatorPolicy
 from training.learning.callbacks import Boundaries, CriticFirst, EpisodeLog
@@ -45,13 +47,13 @@ from training.learning.cluster_vec_env import ClusterVecEnv
 from training.learning.curves import Curves
 from training.learning.defaults import default_settings
 from training.learning.domain_randomisation import DomainVecEnv, variants
-from training.learning.imitation import check_imitation, imitate
 from training.learning.kinds import KINDS, help_text, kind_of, rows_of
 from training.learning.outcome import write_outcome
 from training.learning.paired_vec_env import PairedVecEnv
 from training.learning.recent_returns import RecentReturns
 from training.learning.sb3_vec_env import BatchVecEnv
 from training.learning.selection import Selection, baseline_objectives, validation_objective
+from training.learning.trained_network import NETWORKS
 from training.limits import Limits, check_limits
 from training.reporting.event_files import add_hparams
 from training.reporting.report import markdown_table
@@ -98,6 +100,13 @@ class TrainConfig(Overrides):
     """A finished run whose weights to start from; its network must fit, its scenario may be another."""
     teacher: str | None = None
     """Whom the policy learns to imitate before PPO: a baseline or another policy, as `compare` names them."""
+    lessons: tuple[str, ...] = ()
+    """More to imitate before PPO, as SCENARIO=POLICY or SCENARIO:AGENTS=POLICY: whom in another scenario, or
+    with another number of agents."""
+    lesson_rounds: Annotated[int, Limits(1)] = imitation.ROUNDS
+    """Rounds of imitation: the policy plays, the teachers say what they would do, the policy is fitted."""
+    lesson_episodes: Annotated[int, Limits(1)] = imitation.EPISODES
+    """Episodes of a round, shared evenly by the scenarios."""
     critic_updates: Annotated[int, Limits(0)] = 3
     """Updates at the start that train the value function alone."""
     initial_std: Annotated[float | None, Limits(0, 10, open_low=True)] = None
@@ -218,10 +227,16 @@ def train(
         print(f"Continuing the run in {config.out} from step {step}")
     progress.start_task(task)
     scenarios = played(config, scenario)
-    if config.teacher is not None and contents is None:
-        teachers = [(each, load_policy(config.teacher, each)) for each in scenarios]
+    if contents is None and (taught := lessons_of(config, scenarios)):
         assert isinstance(transform, ActionTransform)
-        imitate(model, transform, teachers, first_seed_of_run(config.seed))
+        imitation.imitate(
+            model,
+            transform,
+            taught,
+            first_seed_of_run(config.seed),
+            rounds=config.lesson_rounds,
+            episodes=config.lesson_episodes,
+        )
     boundaries = Boundaries(
         selection,
         checkpoint_every=config.checkpoint_every,
@@ -322,6 +337,31 @@ def played(config: TrainConfig, scenario: Scenario) -> list[Scenario]:
     return [scenario, *others]
 
 
+def lessons_of(config: TrainConfig, scenarios: Sequence[Scenario]) -> list[tuple[Scenario, Policy]]:
+    """Whom to imitate in which scenario.
+
+    Raises:
+        ValueError: a lesson of another form, or with other agents than the allocator can decide for.
+    """
+    taught = (
+        [] if config.teacher is None else [(each, load_policy(config.teacher, each)) for each in scenarios]
+    )
+    for lesson in config.lessons:
+        form = re.fullmatch(r"(.+?)(?::(\d+))?=(.+)", lesson)
+        if form is None:
+            raise ValueError(f"lesson {lesson!r} must be SCENARIO=POLICY or SCENARIO:AGENTS=POLICY")
+        name, agents, teacher = form.groups()
+        scenario = load_scenario(name, agents=int(agents)) if agents else load_scenario(name)
+        served = NETWORKS[kind_of(config.allocator).network].serves_any_number
+        if len(scenario.agents) != len(scenarios[0].agents) and not served:
+            raise ValueError(
+                f"lesson {lesson!r} has {len(scenario.agents)} agents, and --allocator {config.allocator} "
+                f"decides for {len(scenarios[0].agents)}; give --allocator ppo-shared"
+            )
+        taught.append((scenario, load_policy(teacher, scenario)))
+    return taught
+
+
 def make_transform(config: TrainConfig, scenario: Scenario) -> Transform:
     """From the allocator's actions to shares."""
     return kind_of(config.allocator).transform(rows_of(scenario), scenario.key)
@@ -375,9 +415,8 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
     if config.seeds > 1 and (config.out / CONFIG).exists():
         raise ValueError(f"{config.out} holds a single run; give another --out for {config.seeds} seeds")
     check_kind(config, scenario)
-    if config.teacher is not None:
-        check_imitation(make_transform(config, scenario))
-        load_policy(config.teacher, scenario)
+    if lessons_of(config, played(config, scenario)):
+        imitation.check_imitation(make_transform(config, scenario))
     domains = config.domains * len(played(config, scenario))
     check_run_seeds(config.seed, config.seeds, config.num_envs, domains)
     if config.num_envs % domains:

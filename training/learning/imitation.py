@@ -6,7 +6,8 @@ that was said so far, and plays again.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -26,7 +27,8 @@ from training.learning.trained_network import decider_of, learned_policy
 
 ROUNDS, EPISODES, PASSES = 9, 64, 4
 """Rounds of playing and fitting; episodes that are played in each; passes over the data in each."""
-BATCH, LEARNING_RATE = 2048, 3e-3
+BATCH, MOST_UPDATES, LEARNING_RATE = 2048, 250, 3e-3
+"""States in an update, fewer with more agents; updates in a pass at most, on a part of the data."""
 _TEMPERATURE_GPU = 0.02  # a threshold is fitted to within it
 
 
@@ -45,39 +47,65 @@ def imitate(
     transform: ActionTransform,
     lessons_of: Sequence[tuple[Scenario, Policy]],
     first_seed: int,
+    *,
+    rounds: int | None = None,
+    episodes: int | None = None,
 ) -> None:
     """Fit a model's actor to teachers, each in its scenario.
+
+    Where scenarios have other numbers of agents than the model, so many fewer episodes of them are played and
+    so many fewer states are in an update that all agents count alike.
 
     Args:
         model: whose policy is an `AllocatorPolicy`.
         transform: from its actions to shares, on the simplex or following it with hysteresis.
-        lessons_of: scenarios with the same agents, and who decides in each.
+        lessons_of: scenarios and who decides in each; with the model's number of agents, or with any
+            where its network serves any.
         first_seed: of the first episode; the others follow.
+        rounds: of playing and fitting; by default ROUNDS.
+        episodes: of all scenarios in a round; by default EPISODES.
 
     Raises:
         ValueError: the actions are no shares.
     """
     check_imitation(transform)
+    rounds = ROUNDS if rounds is None else rounds
     policy = cast(AllocatorPolicy, model.policy)
     parameters = [each for each in policy.actor_parameters if each is not policy.log_std]
     optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE)
-    rate = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.05, ROUNDS * PASSES)
+    rate = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.05, rounds * PASSES)
     shuffle = torch.Generator().manual_seed(first_seed)
-    lessons: list[Lesson] = []
-    episodes = max(1, EPISODES // len(lessons_of))
-    for round_ in range(ROUNDS):
-        learner = learned_policy(decider_of(model, transform)) if round_ else None
+    lessons: dict[int, list[Lesson]] = {len(scenario.agents): [] for scenario, _ in lessons_of}
+    each = (EPISODES if episodes is None else episodes) // len(lessons_of)
+    for round_ in range(rounds):
         for scenario, teacher in lessons_of:
-            lessons += _play(scenario, teacher, learner, first_seed, episodes)
-            first_seed += episodes
-        data = Lesson(*(torch.cat(column) for column in zip(*lessons, strict=True)))
+            count = len(scenario.agents)
+            own = replace(transform, num_agents=count)
+            learner = learned_policy(decider_of(model, own)) if round_ else None
+            played = max(1, each * transform.num_agents // count)
+            lessons[count] += _play(scenario, teacher, learner, first_seed, played)
+            first_seed += played
+        data = {count: Lesson(*map(torch.cat, zip(*said, strict=True))) for count, said in lessons.items()}
         for _ in range(PASSES):
-            for chosen in torch.randperm(len(data.held), generator=shuffle).split(BATCH):
-                loss = _loss(policy, transform.settings, Lesson(*(column[chosen] for column in data)))
+            for lesson in _minibatches(data, transform.num_agents, shuffle):
+                loss = _loss(policy, transform.settings, lesson)
                 optimiser.zero_grad()
                 loss.backward()  # pyright: ignore[reportUnknownMemberType]
                 optimiser.step()
             rate.step()
+
+
+def _minibatches(data: dict[int, Lesson], agents: int, shuffle: torch.Generator) -> Iterator[Lesson]:
+    """What was said, by the number of agents, in random parts and in random order."""
+    parts = [
+        (count, chosen)
+        for count, said in data.items()
+        for chosen in torch.randperm(len(said.held), generator=shuffle).split(max(1, BATCH * agents // count))
+    ]
+    if len(data) > 1:
+        parts = [parts[k] for k in torch.randperm(len(parts), generator=shuffle).tolist()]
+    for count, chosen in parts[:MOST_UPDATES]:
+        yield Lesson(*(column[chosen] for column in data[count]))
 
 
 def check_imitation(transform: Transform) -> None:
