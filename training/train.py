@@ -229,6 +229,7 @@ def train(
     scenarios = played(config, scenario)
     if contents is None and (taught := lessons_of(config, scenarios)):
         assert isinstance(transform, ActionTransform)
+        bar = progress.add_task("imitation", total=config.lesson_rounds)
         imitation.imitate(
             model,
             transform,
@@ -236,6 +237,7 @@ def train(
             first_seed_of_run(config.seed),
             rounds=config.lesson_rounds,
             episodes=config.lesson_episodes,
+            progress=lambda done: progress.update(bar, completed=done),
         )
     boundaries = Boundaries(
         selection,

@@ -25,6 +25,7 @@ from gpualloc_env.allocator.guardrails import (
 )
 from gpualloc_env.allocator.networks import Decider
 from gpualloc_env.allocator.shadow import Shadow
+from gpualloc_env.doors import beside
 from gpualloc_env.listing import listed
 from gpualloc_env.simulation.observation import (
     AGENT_FIELDS,
@@ -152,6 +153,31 @@ class Allocator:
         if isinstance(decider, ClusterDecider):
             raise AllocatorError(f"{path} decides for clusters; read it with gpualloc_env.ClusterAllocator")
         return cls(manifest, decider, agents=agents, min_shares=min_shares)
+
+    @classmethod
+    def pretrained(
+        cls,
+        name: str = "universal",
+        *,
+        agents: Sequence[str] | None = None,
+        min_shares: Sequence[float] | Array | None = None,
+    ) -> "Allocator":
+        """One of the allocators that come with the package; `universal` is the one for all traffic.
+
+        Args:
+            name: `universal`, or one such as `ppo-residual-serverless` or `ppo-residual-serverless/seed-1`.
+            agents: as of `load`.
+            min_shares: as of `load`.
+
+        Raises:
+            AllocatorError: there is none of that name, or it was trained for other agents or for clusters.
+        """
+        folder = Path(str(beside("training").__file__)).with_name("pretrained")
+        path = folder / name / "seed-0.npz" if "/" not in name else folder / f"{name}.npz"
+        if not path.is_file():
+            known = ", ".join(sorted(each.name for each in folder.iterdir() if each.is_dir()))
+            raise AllocatorError(f"no allocator {name!r} comes with the package; there are {known}")
+        return cls.load(path, agents=agents, min_shares=min_shares)
 
     def __call__(self, observation: AnyArray) -> Array:
         """Shares for the environment's observation: (N,) for (N, F), (B, N) for (B, N, F).

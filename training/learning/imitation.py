@@ -6,7 +6,7 @@ that was said so far, and plays again.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
@@ -50,6 +50,7 @@ def imitate(
     *,
     rounds: int | None = None,
     episodes: int | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> None:
     """Fit a model's actor to teachers, each in its scenario.
 
@@ -64,6 +65,7 @@ def imitate(
         first_seed: of the first episode; the others follow.
         rounds: of playing and fitting; by default ROUNDS.
         episodes: of all scenarios in a round; by default EPISODES.
+        progress: called with the number of rounds done after each of them.
 
     Raises:
         ValueError: the actions are no shares.
@@ -93,6 +95,8 @@ def imitate(
                 loss.backward()  # pyright: ignore[reportUnknownMemberType]
                 optimiser.step()
             rate.step()
+        if progress is not None:
+            progress(round_ + 1)
 
 
 def _minibatches(data: dict[int, Lesson], agents: int, shuffle: torch.Generator) -> Iterator[Lesson]:
