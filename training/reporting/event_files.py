@@ -128,7 +128,7 @@ def passed(order: Sequence[Evaluation], records: Mapping[str, TrainingRecord]) -
             if step is None:
                 said.append(f"never passed {level}")
             else:
-                said.append(f"passed {level} by training step {step:,}" if step else f"began below {level}")
+                said.append(f"passed {level} by step {step:,}" if step else f"began below {level}")
         lines.append(f"{each.label} {', '.join(said)}.")
     return lines
 

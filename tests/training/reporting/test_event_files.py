@@ -109,7 +109,7 @@ def test_a_training_run_passes_the_levels_of_baselines_on_its_own_chart(tmp_path
         for path in tmp_path.glob("[1-3]*")
     }
     assert found == {"mine": CURVE, "adaptive": [(0, 2.0), (2000, 2.0)], "static": [(0, 3.0), (2000, 3.0)]}
-    assert passed(evaluations, {"mine": record}) == ["mine passed adaptive by training step 2,000."]
+    assert passed(evaluations, {"mine": record}) == ["mine passed adaptive by step 2,000."]
     for run in tmp_path.glob("[1-3]*"):
         columns = events_of(run).summary_metadata["_hparams_/experiment"].plugin_data.content
         said = HParamsPluginData.FromString(columns).experiment
