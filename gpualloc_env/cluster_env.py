@@ -1,5 +1,6 @@
 """`GPUClusterEnv`: one cluster, the Gymnasium shell over a batch of one."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from gpualloc_env.cluster_batch import ClusterBatch
-from gpualloc_env.env import GPUAllocEnv
+from gpualloc_env.env import ZERO, GPUAllocEnv
 from gpualloc_env.rendering.canvas import Canvas
 from gpualloc_env.rendering.cluster import cluster_frame, render_text
 from gpualloc_env.scenario.scenario import Scenario
@@ -64,9 +65,9 @@ class GPUClusterEnv(GPUAllocEnv):
         return self._cluster_view
 
     def _info_at_reset(self) -> dict[str, Any]:
-        return self._with_cluster(super()._info_at_reset(), [0.0] * len(EVENTS))
+        return self._with_cluster(super()._info_at_reset(), [ZERO] * len(EVENTS))
 
-    def _with_cluster(self, info: dict[str, Any], counts: list[float]) -> dict[str, Any]:
+    def _with_cluster(self, info: dict[str, Any], counts: Iterable[float]) -> dict[str, Any]:
         """The info of one pool of GPUs, with what a cluster has in its place and besides."""
         shown = self._batch.shown
         info["share"], info["resident"] = shown.share[0], shown.resident[0]
@@ -86,7 +87,7 @@ class GPUClusterEnv(GPUAllocEnv):
             RuntimeError: the episode is over, or was never started.
         """
         observation, reward, terminated, truncated, info = super().step(action)
-        return observation, reward, terminated, truncated, self._with_cluster(info, self._counts.tolist())
+        return observation, reward, terminated, truncated, self._with_cluster(info, self._counts)
 
     def _text(self) -> str:
         return render_text(self._cluster_view, self.scenario.agent_names)

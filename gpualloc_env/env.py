@@ -23,6 +23,8 @@ from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, view
 from gpualloc_env.simulation.state import INFO, TERMS, AnyArray, plain
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+# The numbers of `info` are NumPy's floats: TorchRL asks each for its dtype.
+ZERO = np.float64(0.0)
 
 
 def single_spaces(num_agents: int) -> tuple[spaces.Box, spaces.Box]:
@@ -141,7 +143,7 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
     def _info_at_reset(self) -> dict[str, Any]:
         """Zeros, since no step is taken."""
         zeros = np.zeros((len(INFO), self._batch.num_agents))
-        return {**dict(zip(INFO, zeros, strict=True)), **dict.fromkeys((*TERMS, "objective"), 0.0)}
+        return {**dict(zip(INFO, zeros, strict=True)), **dict.fromkeys((*TERMS, "objective"), ZERO)}
 
     def _observation(self) -> Any:
         return self._batch.observation[0]
@@ -167,7 +169,7 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
         batch.advance(self._requested)
         rows = batch.info[:, 0]
         clock = self._clock.item(0)
-        latency, cost, throughput, slo, shortfall, task, reward = self._worth.tolist()
+        latency, cost, throughput, slo, shortfall, task, reward = self._worth
         info: dict[str, Any] = {
             "arrivals": rows[0],
             "queue": rows[1],
@@ -182,14 +184,14 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
             "slo": slo,
             "shortfall": shortfall,
             "task": task,
-            "objective": (0.0 - self._total.item(0)) / clock,
+            "objective": np.float64((0.0 - self._total.item(0)) / clock),
         }
         truncated = clock >= self._steps
         if truncated and self._reports:
             info["episode_metrics"] = episode_metrics(batch, 0)
         if self.render_mode == "human":
             self.render()
-        return self._observation(), reward, False, truncated, info
+        return self._observation(), float(reward), False, truncated, info
 
     def episode_metrics(self) -> dict[str, Any]:
         """Metrics of the episode so far: of all of it at its end, or where a limit from outside cut it short.

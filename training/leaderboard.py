@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from baselines import PRIVILEGED, algorithm_1_of
-from baselines.bounds import needs_a_fluid
+from baselines.bounds import needs_one_pool
 from gpualloc_env.metrics import mean_metrics
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.registry import SCENARIOS
@@ -101,7 +101,7 @@ def contest(config: LeaderboardConfig, name: str) -> tuple[Scenario, int]:
     several = len(config.scenarios) > 1
     scenario = (held_out_among_others if several else held_out_scenario)(name, config)
     if PRIVILEGED.keys() & set(config.policies):
-        needs_a_fluid(scenario)
+        needs_one_pool(scenario)
     if algorithm_1_of(scenario) not in policies_on(scenario, config):
         raise ValueError(
             f"policies must include {algorithm_1_of(scenario)!r}: the headroom on {scenario.name!r} is "

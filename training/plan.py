@@ -38,7 +38,7 @@ DEFAULT_POLICIES = (
     *("receding-horizon", "training/pretrained/ppo-residual-serverless/seed-0.npz"),
 )
 DEFAULT_CLUSTER_POLICIES = (
-    *("lru", "autoscaler", "popularity", "hierarchical"),
+    *("lru", "autoscaler", "popularity", "hierarchical", "demand"),
     *("autoscaler+receding-horizon", "popularity+receding-horizon"),
 )
 
@@ -72,7 +72,7 @@ class PlanConfig(Overrides, RayWorkers):
     """Agents that a request visits where the log names none; default: the scenario's rule."""
     policies: tuple[str, ...] | None = None
     """Names of baselines, exported allocators (.npz), directories of training runs, and functions of your own
-    as `module:name`; default: seven baselines and a pretrained allocator, in a cluster six that place."""
+    as `module:name`; default: seven baselines and a pretrained allocator, in a cluster seven that place."""
     episodes: Annotated[int, Limits(1)] = 1000
     """Windows of the log to play at most, from its start. They have 300 s, or less in a short log; `--steps`
     gives another length."""
@@ -106,8 +106,8 @@ def main(config: PlanConfig) -> None:
     windows = count_episodes(config.episodes, planned.scenario, policies=len(policies) * len(sizes))
     with staged(config.out, FILES, mark="plan.json") as directory:
         tasks = [(name, given, gpus) for name, given in policies.items() for gpus in sizes]
-        what = f"Playing {len(policies)} allocators on {len(sizes)} platforms"
-        trials = config.share(partial(trial, planned, windows), tasks, what, status)
+        play = partial(trial, planned, windows)
+        trials = config.share(play, tasks, "Playing each allocator on each number of GPUs", status)
         choice = choose(trials, config.attainment)
         day = day_of(planned, choice.trial)
         priced = config.usd_per_gpu_hour is not None or (config.scenario or "").endswith(".toml")

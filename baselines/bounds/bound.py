@@ -77,8 +77,16 @@ def bound(
 def relaxed(
     scenario: Scenario, arrivals: Array, mean_rate: Array, agents: AnyArray, holding: Holding = "within-step"
 ) -> Programme:
-    """The relaxed programme of an episode; arguments as of `bound`."""
-    needs_a_fluid(scenario)
+    """The relaxed programme of an episode; arguments as of `bound`.
+
+    Raises:
+        FutureError: the agents serve calls one by one.
+    """
+    if scenario.service != "fluid":
+        raise FutureError(
+            f"scenario {scenario.name!r} serves calls one by one, and this programme is one of a fluid of "
+            "requests; `lower_bounds` and `feasible_schedule` take both"
+        )
     steps, count, dt = scenario.steps, len(scenario.agents), scenario.dt
     _check(arrivals, ((steps, count), (steps + 1, count)), "arrivals")
     _check(mean_rate, ((count,),), "mean_rate")
@@ -123,16 +131,16 @@ class FutureError(ValueError):
     """What knowing the future is worth cannot be found for a scenario."""
 
 
-def needs_a_fluid(scenario: Scenario) -> None:
-    """Refuse a scenario whose requests are no fluid: the programme is one of fluid queues.
+def needs_one_pool(scenario: Scenario) -> None:
+    """Refuse a cluster, for which no schedule is searched.
 
     Raises:
-        FutureError: its agents serve calls one by one.
+        FutureError: the scenario has nodes.
     """
-    if scenario.service != "fluid":
+    if scenario.nodes:
         raise FutureError(
-            f"scenario {scenario.name!r} serves calls one by one; a schedule with the future known can only "
-            "be found for a fluid of requests; `lower_bounds` says what no policy can undercut"
+            f"scenario {scenario.name!r} is a cluster, and a schedule with the future known can only be "
+            "found for one pool of GPUs; `lower_bounds` says what no policy can undercut"
         )
 
 

@@ -49,6 +49,7 @@ def load_scenario(
     Raises:
         ScenarioError: unknown name, or a value that no scenario can have.
         TraceError: a log that cannot be used.
+        TypeError: a change that no scenario knows.
     """
     base, place = _found(scenario)
     asked = {**(overrides.changes if overrides is not None else {}), **_given(changes)}
@@ -90,9 +91,9 @@ def _overrides(changes: dict[str, Any], place: str) -> Overrides:
     """The changes to a scenario, validated."""
     for name in changes:
         if name not in NAMES:
-            raise ScenarioError(
-                f"{place} cannot be changed by {name!r}; {_hint(name, NAMES)}What can be changed is "
-                f"{', '.join(NAMES)}"
+            raise TypeError(
+                f"{place} got an unexpected keyword argument {name!r}; {_hint(name, NAMES)}What can be "
+                f"changed is {', '.join(NAMES)}"
             )
     try:
         return Overrides(**changes)

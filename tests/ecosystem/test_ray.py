@@ -71,6 +71,7 @@ def test_bounds(address, scenario):
 def test_files_of_a_command(address, command, config, files, arguments, tmp_path, monkeypatch):
     few = ("M/D/1", "M/D/1 by step", "drain")
     monkeypatch.setattr(closed_forms, "STUDIES", {name: closed_forms.STUDIES[name] for name in few})
+    monkeypatch.setattr(validate, "find_spec", lambda name: None)
     run(command.main, config, [*arguments, "--out", str(tmp_path / "here")])
     run(command.main, config, [*arguments, "--out", str(tmp_path / "there"), "--ray", address])
     for name in files:

@@ -22,5 +22,17 @@ def test_its_checker_finds_nothing_wrong_with_the_batch_and_its_rollouts_hold_in
     assert rollout["next", "agent_reward"].sum(-1).shape == (3, 11)
 
 
+@pytest.mark.parametrize("name", ["GPUAlloc-v0", "GPUCluster-v0"])
+def test_the_info_of_a_single_environment_is_registered_by_itself(name):
+    env = envs.GymEnv(name, steps=5).auto_register_info_dict()
+    envs.check_env_specs(env)
+    env.set_seed(7)
+    rollout = env.rollout(5).numpy()
+    assert not rollout["objective"][0] and not rollout["queue"][0].any()  # of the reset
+    then = rollout["next"]
+    assert then["objective"][-1] == pytest.approx(-then["reward"].mean(), rel=1e-6)
+    assert then["agent_reward"].sum(-1) == pytest.approx(then["reward"][:, 0], rel=1e-6)
+
+
 def test_ppo_trains_on_the_batch():
     assert "mean reward" in example("torchrl_ppo.py", "--steps", 2048)

@@ -114,6 +114,7 @@ def test_info_holds_the_same_arrays_and_numbers_at_reset_and_at_every_step():
     names = (*TERMS, "objective")
     assert tuple(info) == (*INFO, *names)
     assert not any(info[name].any() for name in INFO) and not any(info[name] for name in names)
+    assert all(type(info[name]) is np.float64 for name in names)
     for step in range(3):
         observation, reward, terminated, truncated, info = env.step(np.full(4, 0.25))
         assert env.observation_space.contains(observation)
@@ -121,7 +122,7 @@ def test_info_holds_the_same_arrays_and_numbers_at_reset_and_at_every_step():
         assert tuple(info) == (*INFO, *names)
         for name in INFO:
             assert info[name].shape == (4,) and info[name].dtype == np.float64
-        assert all(type(info[name]) is float for name in names)
+        assert all(type(info[name]) is np.float64 for name in names)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -75,15 +75,18 @@ def test_the_batch_for_stable_baselines3_plays_the_episodes_of_the_batch_in_same
             assert infos[k]["objective"] == expected[4]["final_info"]["objective"][k]
 
 
-def test_a_learner_of_stable_baselines3_learns_on_the_batch_and_acts_in_the_single_environment():
+def test_a_learner_of_stable_baselines3_learns_on_the_batch_and_acts_in_the_single_environment(tmp_path):
     model = PPO("MlpPolicy", sb3_vec_env(2, seed=0, steps=8), n_steps=8, batch_size=16, n_epochs=1, seed=0)
     model.learn(32)
-    env = Monitor(SimplexAction(gym.make("GPUAlloc-v0", steps=8)), info_keywords=("objective",))
+    log = tmp_path / "of.monitor.csv"
+    env = Monitor(SimplexAction(gym.make("GPUAlloc-v0", steps=8)), str(log), info_keywords=("objective",))
     evaluate_policy(model, env, n_eval_episodes=2)
     action, _ = model.predict(env.reset(seed=0)[0])
     for _ in range(8):
         *_, info = env.step(action)
+    env.close()
     assert info["episode"]["objective"] == pytest.approx(-info["episode"]["r"] / 8, abs=1e-6)
+    assert float(log.read_text().split(",")[-1]) == info["objective"]
 
 
 def test_a_library_that_is_not_installed_is_named_with_the_remedy():

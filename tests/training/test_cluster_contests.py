@@ -91,7 +91,9 @@ def test_policies_of_the_other_kind_are_refused_before_anything_is_played(tmp_pa
     ):
         with pytest.raises(AgentsError, match=message):
             load_policy(name, scenario)
-    with pytest.raises(ValueError, match=r"unknown policy 'lru\+nobody'; give one of spread"):
+    with pytest.raises(
+        ValueError, match=r"'nobody' cannot split .* below 'lru'.*give lru\+ and one of static"
+    ):
         load_policy("lru+nobody", cluster)
     own = load_policy("own_cluster:residents", cluster)
     from own_cluster import residents  # pyright: ignore

@@ -19,6 +19,7 @@ from training.cli import run as run_command
 from training.evaluation.evaluate import evaluate
 from training.plan import PlanConfig, main
 from training.planning.caveats import caveats, duration
+from training.planning.page import signed
 from training.planning.subject import subject
 from training.planning.sweep import Trial, choose, fewest, knee
 
@@ -257,6 +258,10 @@ def test_a_log_of_models_is_planned_for_on_a_cluster(models, tmp_path):
         (("--sweep", 1.5), "--sweep 1.5: a cluster has whole GPUs"),
         (("--gpus", 3), "which its file describes; change it there"),
         (("--policies", "static"), "policy 'static' is one for one pool of GPUs"),
+        (
+            ("--policies", "lru+it.npz"),
+            "'it.npz' cannot split the GPUs below 'lru', a baseline of one GPU can",
+        ),
     ],
 )
 def test_what_a_cluster_has_not_is_refused(models, tmp_path, capsys, words, said):
@@ -293,7 +298,20 @@ def test_a_log_of_sessions_is_refused_by_what_it_lacks(tmp_path, capsys):
     )
     with pytest.raises(SystemExit):
         run(log, "--out", tmp_path / "out")
-    assert "a log of sessions" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a log of sessions" in line and f"--scenario magentic --trace {log}" in line
+
+
+def test_a_log_of_times_on_a_gpu_is_planned_for_and_has_no_tokens(tmp_path):
+    log = write_log(tmp_path / "images.csv", log_lines("image models", 100))
+    run(log, "--policies", "static", "--sweep", 1, "--steps", 20, "--out", tmp_path / "out")
+    facts = json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8"))["log"]
+    assert facts["prompt_tokens_p50"] is None and facts["requests"] == 100
+    assert "prompt tokens" not in (tmp_path / "out" / "plan.html").read_text(encoding="utf-8")
+
+
+def test_a_difference_is_told_without_powers_of_ten():
+    assert signed({"mean": 0.283, "ci95": [-0.478, 1.42]}, 100, "points") == "+28 [-48, +140] points"
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rich.progress import Progress
 
 from baselines import PRIVILEGED, Policy
-from baselines.bounds import needs_a_fluid
+from baselines.bounds import needs_one_pool
 from baselines.processes import Workers, in_processes
 from gpualloc_env.scenario.scenario import Scenario
 from training.artifacts.policies import kind_of, load_policies, policy_of
@@ -27,10 +27,10 @@ class Contestant(NamedTuple):
 
         Raises:
             AgentsError: it was trained for other agents.
-            FutureError: it knows the future, which calls do not have.
+            FutureError: it knows the future, and the scenario is a cluster.
         """
         if given in PRIVILEGED:
-            needs_a_fluid(scenario)
+            needs_one_pool(scenario)
             return cls(name, given, None)
         return cls(name, given, load_policies(given, scenario))
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from baselines import DEFAULTS, PRIVILEGED, Policy, baselines_of, is_baseline, policy_for
+from baselines import CLUSTER_POLICIES, DEFAULTS, PRIVILEGED, Policy, baselines_of, is_baseline, policy_for
 from gpualloc_env.allocator.allocator import Allocator
 from gpualloc_env.allocator.cluster_allocator import ClusterAllocator
 from gpualloc_env.allocator.file import read
@@ -46,6 +46,12 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
     """
     if is_baseline(name):
         return _baseline(name, scenario)
+    upper, plus, lower = name.partition("+")
+    if plus and upper in CLUSTER_POLICIES:
+        raise ValueError(
+            f"policy {name!r}: {lower!r} cannot split the GPUs below {upper!r}, a baseline of one GPU can; "
+            f"give {upper}+ and one of {', '.join(DEFAULTS)}"
+        )
     if is_own(name):
         return _own(name, scenario)
     if name in PRIVILEGED:

@@ -263,6 +263,7 @@ def facts(subject: Subject) -> dict[str, float | str | None]:
     """What the log is, in numbers."""
     log = subject.log
     known = statistics(log.time_s, log.span_s)
+    prompts = None if log.output_tokens is None else log.prompt_tokens  # else milliseconds of a GPU
 
     def tokens(values: object, quantile: float) -> float | None:
         return None if values is None else float(np.quantile(np.asarray(values), quantile))
@@ -274,8 +275,8 @@ def facts(subject: Subject) -> dict[str, float | str | None]:
         "rate_rps": known.rate_rps,
         "peak_over_mean_60s": None if np.isnan(known.peak_over_mean) else known.peak_over_mean,
         "dispersion_10s": None if np.isnan(known.dispersion_10s) else known.dispersion_10s,
-        "prompt_tokens_p50": tokens(log.prompt_tokens, 0.5),
-        "prompt_tokens_p95": tokens(log.prompt_tokens, 0.95),
+        "prompt_tokens_p50": tokens(prompts, 0.5),
+        "prompt_tokens_p95": tokens(prompts, 0.95),
         "output_tokens_p50": tokens(log.output_tokens, 0.5),
         "output_tokens_p95": tokens(log.output_tokens, 0.95),
         "gpus_busy": float(subject.demand.sum()),

@@ -97,9 +97,11 @@ def apart(estimate: Record) -> bool:
 
 def signed(estimate: Record, scale: float, unit: str) -> str:
     """A difference with its sign, its interval and its unit."""
-    low, high = estimate["ci95"]
-    mean = f"{scale * estimate['mean']:+.2g}"
-    return f"{mean} {unit}" if low is None else f"{mean} [{scale * low:+.2g}, {scale * high:+.2g}] {unit}"
+    mean, low, high = (
+        None if value is None else f"{float(f'{scale * value:.2g}'):+g}"
+        for value in (estimate["mean"], *estimate["ci95"])
+    )
+    return f"{mean} {unit}" if low is None else f"{mean} [{low}, {high}] {unit}"
 
 
 def interval(estimate: Record, scale: float = 1, form: str = "{:.2f}") -> str:

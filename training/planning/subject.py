@@ -178,7 +178,8 @@ def refuse_other_logs(path: Path) -> None:
     if b"session" in names and b"call" in names:
         raise TraceError(
             f"{path} is a log of sessions, whose times count from the start of each: it does not tell when "
-            "they came; give a request log, or compare on it with --scenario magentic"
+            "they came; give a request log, or compare allocators on sessions that come at a load of your "
+            f"own: python -m training.compare --scenario magentic --trace {path} --load 0.6"
         )
 
 

@@ -103,13 +103,22 @@ def test_what_is_neither_a_name_nor_a_file_nor_a_scenario_is_refused(given):
         ({"trace": 5}, r"trace = 5: .*path of a request log"),
         ({"split": "test"}, r"split = 'test': .*'train', 'eval' or 'all'"),
         ({"split": "eval"}, r"draws its traffic, so split='eval' has no meaning; give a trace too"),
-        ({"stepz": 3}, r"cannot be changed by 'stepz'; did you mean 'steps'\? What can be changed is steps"),
     ],
 )
 def test_a_wrong_change_names_the_place_the_value_and_the_remedy(changes, message):
     refused(f"scenario 'paper'.*{message}|{message}", "paper", **changes)
     with pytest.raises(ScenarioError, match=message):
         gym.make("GPUAlloc-v0", scenario="paper", **changes)
+
+
+def test_a_change_that_no_scenario_knows_is_an_unexpected_argument():
+    message = (
+        r"scenario 'paper' got an unexpected keyword argument 'stepz'; did you mean 'steps'\? What can be"
+    )
+    with pytest.raises(TypeError, match=message):
+        load_scenario("paper", stepz=3)
+    with pytest.raises(TypeError, match=message):
+        gym.make("GPUAlloc-v0", scenario="paper", stepz=3)
 
 
 def test_numbers_of_numpy_are_numbers():
