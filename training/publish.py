@@ -43,6 +43,7 @@ MADE: dict[str, dict[str, str]] = {
     },
     "runs/clusters": {f"leaderboard.{form}": f"clusters.{form}" for form in ("json", "md")},
     "runs/tiers": {"tiers.json": "tiers.json"},
+    "runs/tiers-small": {"tiers.json": "tiers-small.json"},
     "runs/all": figure("heatmap"),
     "runs/generalisation": figure("heatmap", "generalisation"),
     "runs/trace": {"summary.json": "azure-code.json", **figure("comparison", "azure-code")},
@@ -148,15 +149,16 @@ def make(out: str, commands: dict[str, set[tuple[str, ...]]]) -> None:
 
 def published(page: Path) -> str:
     """A page with the tables and numbers of the committed results."""
-    scenarios, clusters, tiers = (
+    scenarios, clusters, tiers, small = (
         json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("leaderboard", "clusters", "tiers")
+        for name in ("leaderboard", "clusters", "tiers", "tiers-small")
     )
     scenarios, clusters = scenarios["scenarios"], clusters["scenarios"]
     tables = {
         "clusters": markdown_table(by_policy(clusters, headroom)),
         "met": markdown_table(by_policy(clusters, met)),
         "tiers": markdown_table(tiers_table(tiers["rows"])),
+        "tiers-small": markdown_table(tiers_table(small["rows"])),
         "leaderboard": markdown_table([champions(name, each) for name, each in scenarios.items()]),
         "results": markdown_table(first_table({name: scenarios[name] for name in README_SCENARIOS})),
         "gains": markdown_table([gain(name, scenarios[name]) for name in GAINS]),

@@ -125,14 +125,15 @@ def several(trained_run, tmp_path):
 def test_a_directory_of_several_seeds_is_one_policy(several, tmp_path, capsys):
     summary = compare(tmp_path / "out", policies=("adaptive", str(several)))
     alone = compare(tmp_path / "alone", policies=(str(several / "seed-0"),))
-    learned = summary["policies"]["several"]
+    kind = json.loads((several / "seed-0" / "config.json").read_text())["config"]["allocator"]
+    learned = summary["policies"][kind]
     assert learned["kind"] == "learned"
     # Both seeds are the same run here.
     one = alone["policies"]["several/seed-0"]
     assert learned["objective"]["mean"] == pytest.approx(one["objective"]["mean"])
     assert learned["metrics"] == pytest.approx(one["metrics"])
-    assert "several (2 seeds)" in capsys.readouterr().out
-    assert any((tmp_path / "out" / "tensorboard").glob("? several (2 seeds)"))
+    assert f"{kind} (2 seeds)" in capsys.readouterr().out
+    assert any((tmp_path / "out" / "tensorboard").glob(f"? {kind} (2 seeds)"))
 
 
 def test_export_asks_for_one_of_several_seeds(several, tmp_path, capsys):

@@ -19,6 +19,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[repo
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from baselines import algorithm_1_of
 from gpualloc_env.metrics import mean_metrics
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import Array
@@ -121,14 +122,15 @@ def passed(order: Sequence[Evaluation], records: Mapping[str, TrainingRecord]) -
         record = records.get(each.policy)
         if record is None:
             continue
-        for level in ("adaptive", record.best_level):
+        said: list[str] = []
+        for level in dict.fromkeys((algorithm_1_of(each.scenario), record.best_level)):
             step = record.passed(level)
             if step is None:
-                lines.append(f"{each.label} never passed {level}.")
+                said.append(f"never passed {level}")
             else:
-                when = f"passed {level} by training step {step:,}" if step else f"began below {level}"
-                lines.append(f"{each.label} {when}.")
-    return list(dict.fromkeys(lines))
+                said.append(f"passed {level} by step {step:,}" if step else f"began below {level}")
+        lines.append(f"{each.label} {', '.join(said)}.")
+    return lines
 
 
 def _validation(

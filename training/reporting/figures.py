@@ -44,7 +44,7 @@ WIDTH, ROW, GAP, HEAD = 10.0, 0.2, 0.22, 0.42  # [inch]
 LETTER = 0.073  # of a name [inch]
 # TensorBoard shows the picture of a card some 440 pixels wide and 200 high.
 CARD_WIDTH, CARD_ROW, LINE = 4.4, 0.155, 0.14  # [inch]
-CARD_LETTERS, CARD_NAME, MOST_ON_CARD = 78, 24, 6
+CARD_LETTERS, CARD_NAME, MOST_ON_CARD = 72, 24, 6
 MOST_LETTERS = 40
 MOST_GROUPS = 8
 """Agents beside each other; more are put together by kind."""
@@ -166,6 +166,8 @@ def decisive(order: Sequence[Evaluation], chosen: str | None) -> list[Panel]:
     apart = paired(order, reference)
     others = [each for each in measures(order[0].scenario) if each.metric != "throughput_rps"]
     bound = order[0].bound
+    if bound <= 0 < min(each.objective.mean() for each in order):
+        bound = np.nan  # The others may have a logarithmic scale, which has no place for it.
     head = "J\nlower is better" if np.isnan(bound) else f"J, lower is better\ndotted: bound {bound:.3g}"
     return [
         Panel(head, [objective(each) for each in order], bound=bound),
@@ -279,8 +281,10 @@ def forest(axes: Axes, panel: Panel) -> None:
     """An estimate and its interval a policy, the best at the top."""
     means = np.array([value.mean for value in panel.estimates])
     intervals = np.array(panel.estimates)[:, 1:]
-    scale(axes, np.append(means, panel.bound), intervals, panel.signed)
-    if not np.isnan(panel.bound):
+    if np.isnan(panel.bound):
+        scale(axes, means, intervals, panel.signed)
+    else:
+        scale(axes, np.append(means, panel.bound), intervals, panel.signed)
         axes.axvline(panel.bound, color="#555555", linewidth=1, linestyle=":")
     for k, value in enumerate(panel.estimates):
         colour, marker = policy_style(k)
@@ -330,7 +334,7 @@ def scale(axes: Axes, means: Array, bounds: Array, signed: bool) -> None:
 
 
 def apart(axes: Axes, ticks: Sequence[float]) -> list[float]:
-    """The ticks whose labels do not meet, those nearest to zero first."""
+    """The ticks whose labels do not meet, nor those of the next panel, those nearest to zero first."""
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
     width = axes.get_position().width * figure.get_figwidth()
@@ -338,7 +342,8 @@ def apart(axes: Axes, ticks: Sequence[float]) -> list[float]:
     for tick in sorted(ticks, key=abs):
         place = width * float(axes.transAxes.inverted().transform(axes.transData.transform((tick, 0)))[0])
         half = 0.035 * len(f"{tick:.4g}") + 0.03  # [inch]
-        if all(place + half <= low or place - half >= high for low, high in kept.values()):
+        inside = place - half >= -GAP / 2 and place + half <= width + GAP / 2
+        if inside and all(place + half <= low or place - half >= high for low, high in kept.values()):
             kept[tick] = (place - half, place + half)
     return sorted(kept)
 

@@ -312,9 +312,7 @@ def verdict_lines(evaluations: Sequence[Evaluation], chosen: str | None = None) 
         lines.append(f"{-apart.mean:.3g}{bounds} below {other.label}: {certain}.")
     if not np.isnan(first.headroom_closed):
         closed = percent(first.headroom_closed)
-        lines.append(
-            f"It closes {closed} of the headroom from Algorithm 1 to the lower bound {first.bound:.3f}."
-        )
+        lines.append(f"It closes {closed} of the headroom from Algorithm 1 to the bound {first.bound:.3f}.")
     return lines
 
 
