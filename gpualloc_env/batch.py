@@ -143,6 +143,24 @@ class Batch:
         for array, content in zip(self._contents, contents, strict=True):
             array[...] = content
 
+    def become(self, one: "Batch") -> None:
+        """Make every environment a copy of the only one of another batch of the same scenario.
+
+        Raises:
+            ValueError: the other batch has several environments, or another scenario.
+        """
+        if one.num_envs != 1 or one.scenario != self.scenario:
+            raise ValueError(
+                f"copies need a batch of one environment of {self.scenario.name!r}, got one of "
+                f"{one.num_envs} of {one.scenario.name!r}"
+            )
+        if one._service is not None:
+            self._service = Service._make(np.repeat(each, self.num_envs, axis=0) for each in one._service)
+        for mine, theirs in zip(self.world, one.world, strict=True):
+            mine[...] = theirs
+        self.info = np.repeat(one.info, self.num_envs, axis=1)
+        self.observation = np.repeat(one.observation, self.num_envs, axis=0)
+
     @property
     def share_shape(self) -> tuple[int, ...]:
         """Shape of one environment's action."""

@@ -173,11 +173,13 @@ def track(items: Sequence[Item], description: str, console: Console) -> Iterable
 def options(given: Mapping[str, Any]) -> list[str]:
     """The words of a command line that asks for some values, by the names of its configuration.
 
-    The scenario comes first, then what is changed about it.
+    The scenario comes first, then what is changed about it; what is empty is left out.
     """
     words: list[str] = []
     for name, value in sorted(given.items(), key=lambda item: item[0] != "scenario"):
         option = name.replace("_", "-")
+        if isinstance(value, Mapping | list | tuple) and not value:
+            continue
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
         elif isinstance(value, Mapping):

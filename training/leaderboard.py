@@ -3,29 +3,24 @@
 python -m training.leaderboard --episodes 100 --seed 10000 --out runs/leaderboard
 """
 
-from collections.abc import Iterator, Mapping
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import Annotated
 
 from rich.console import Console
 from rich.progress import Progress
 
-from baselines import PRIVILEGED, algorithm_1_of, lower_bounds
-from baselines.bounds import needs_a_fluid
-from baselines.processes import in_processes
+from baselines import PRIVILEGED, algorithm_1_of
+from baselines.bounds import needs_one_pool
 from gpualloc_env.metrics import mean_metrics
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario
-from gpualloc_env.simulation.state import Array
-from training.artifacts.contestants import Contestant, evaluation_of
+from training.artifacts.contestants import Contestant, evaluations_of
 from training.artifacts.policies import ALL, AgentsError, named, with_all
 from training.cli import progress_bars, results_console, run, status_console
+from training.evaluation.headroom import bounds_meanwhile
 from training.evaluation.held_out import count_episodes, held_out_among_others, held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.evaluation.verdicts import Entry
@@ -106,7 +101,7 @@ def contest(config: LeaderboardConfig, name: str) -> tuple[Scenario, int]:
     several = len(config.scenarios) > 1
     scenario = (held_out_among_others if several else held_out_scenario)(name, config)
     if PRIVILEGED.keys() & set(config.policies):
-        needs_a_fluid(scenario)
+        needs_one_pool(scenario)
     if algorithm_1_of(scenario) not in policies_on(scenario, config):
         raise ValueError(
             f"policies must include {algorithm_1_of(scenario)!r}: the headroom on {scenario.name!r} is "
@@ -126,7 +121,7 @@ def played(
     """Every policy on every scenario, beside the bounds of its episodes."""
     with (
         progress_bars(status, width=34) as progress,
-        bounds_meanwhile(config, contests, progress) as bounds,
+        bounds_meanwhile(contests, config.seed, config.ray or config.workers, progress) as bounds,
     ):
         entries = {
             name: entries_of(config, policies_on(scenario, config), scenario, episodes, progress)
@@ -138,35 +133,6 @@ def played(
         }
 
 
-@contextmanager
-def bounds_meanwhile(
-    config: LeaderboardConfig, contests: Mapping[str, tuple[Scenario, int]], progress: Progress
-) -> Iterator[dict[str, Future[Array]]]:
-    """Bounds of each scenario's episodes, computed by processes while policies play in this one."""
-    over = Event()
-
-    def bounds(scenario: Scenario, episodes: int) -> Array:
-        task = progress.add_task(f"{scenario.name}: bound", total=episodes)
-
-        def advance(done: int) -> None:
-            if over.is_set():
-                raise CancelledError
-            progress.update(task, completed=done)
-
-        return lower_bounds(
-            scenario, episodes, config.seed, workers=config.ray or config.workers, progress=advance
-        )
-
-    thread = ThreadPoolExecutor(1)
-    futures = {name: thread.submit(bounds, *contest) for name, contest in contests.items()}
-    try:
-        yield futures
-    finally:
-        # Where something has failed nobody waits for the rest.
-        over.set()
-        thread.shutdown(wait=False, cancel_futures=True)
-
-
 def entries_of(
     config: LeaderboardConfig,
     policies: Mapping[str, str],
@@ -175,7 +141,6 @@ def entries_of(
     progress: Progress,
 ) -> list[Entry]:
     """Every policy on the same episodes of a scenario."""
-    task = progress.add_task(scenario.name, total=len(policies))
     contestants: list[Contestant] = []
     for name, given in policies.items():
         try:
@@ -183,13 +148,7 @@ def entries_of(
         except AgentsError as error:
             progress.console.print(f"{scenario.name} without {name}: {error}")
 
-    def advance(done: int) -> None:
-        playing = f": {contestants[done].name}" if done < len(contestants) else ""
-        progress.update(task, description=f"{scenario.name}{playing}", completed=done)
-
-    progress.update(task, total=len(contestants))
-    play = partial(evaluation_of, scenario, episodes, config.seed)
-    evaluations = in_processes(play, contestants, config.ray or 1, advance)
+    evaluations = evaluations_of(scenario, episodes, config.seed, contestants, config.ray or 1, progress)
     return [Entry(each.policy, each.kind, each.by_seed, mean_metrics(each.metrics)) for each in evaluations]
 
 

@@ -5,7 +5,7 @@ undercut, `feasible_schedule` finds shares that come close to it, and `Clairvoya
 policy; the optimum lies between the two.
 """
 
-from baselines.bounds.bound import Bound, FutureError, bound, lower_bounds, needs_a_fluid
+from baselines.bounds.bound import Bound, FutureError, bound, bounds_are_cheap, lower_bounds, needs_one_pool
 from baselines.bounds.clairvoyant import Clairvoyant, Schedule, feasible_schedule
 
 __all__ = [
@@ -14,7 +14,8 @@ __all__ = [
     "FutureError",
     "Schedule",
     "bound",
+    "bounds_are_cheap",
     "feasible_schedule",
     "lower_bounds",
-    "needs_a_fluid",
+    "needs_one_pool",
 ]

@@ -77,8 +77,16 @@ def bound(
 def relaxed(
     scenario: Scenario, arrivals: Array, mean_rate: Array, agents: AnyArray, holding: Holding = "within-step"
 ) -> Programme:
-    """The relaxed programme of an episode; arguments as of `bound`."""
-    needs_a_fluid(scenario)
+    """The relaxed programme of an episode; arguments as of `bound`.
+
+    Raises:
+        FutureError: the agents serve calls one by one.
+    """
+    if scenario.service != "fluid":
+        raise FutureError(
+            f"scenario {scenario.name!r} serves calls one by one, and this programme is one of a fluid of "
+            "requests; `lower_bounds` and `feasible_schedule` take both"
+        )
     steps, count, dt = scenario.steps, len(scenario.agents), scenario.dt
     _check(arrivals, ((steps, count), (steps + 1, count)), "arrivals")
     _check(mean_rate, ((count,),), "mean_rate")
@@ -123,16 +131,16 @@ class FutureError(ValueError):
     """What knowing the future is worth cannot be found for a scenario."""
 
 
-def needs_a_fluid(scenario: Scenario) -> None:
-    """Refuse a scenario whose requests are no fluid: the programme is one of fluid queues.
+def needs_one_pool(scenario: Scenario) -> None:
+    """Refuse a cluster, for which no schedule is searched.
 
     Raises:
-        FutureError: its agents serve calls one by one.
+        FutureError: the scenario has nodes.
     """
-    if scenario.service != "fluid":
+    if scenario.nodes:
         raise FutureError(
-            f"scenario {scenario.name!r} serves calls one by one; a schedule with the future known can only "
-            "be found for a fluid of requests; `lower_bounds` says what no policy can undercut"
+            f"scenario {scenario.name!r} is a cluster, and a schedule with the future known can only be "
+            "found for one pool of GPUs; `lower_bounds` says what no policy can undercut"
         )
 
 
@@ -144,7 +152,7 @@ def lower_bounds(
     workers: Workers = None,
     progress: Callable[[int], None] | None = None,
 ) -> Array:
-    """Bounds of the episodes with seeds `seed`, `seed` + 1, …, (E,).
+    """Bounds of the episodes with seeds `seed`, `seed` + 1, …, (E,); one where all are alike, E times.
 
     These are the episodes that `training.evaluation.evaluate` plays. Where agents serve calls the bounds are
     those of `baselines.bounds.calls`.
@@ -157,18 +165,30 @@ def lower_bounds(
             address of a Ray cluster all of its cores.
         progress: called with the number of episodes done after each of them.
     """
-    batch = batch_of(scenario, episodes)
+    different = episodes if scenario.varies else min(episodes, 1)
+    batch = batch_of(scenario, different)
     batch.seed(seed)
     batch.reset()
-    agents = [batch.agents[b].copy() for b in range(episodes)]
+    agents = [batch.agents[b].copy() for b in range(different)]
     if scenario.service == "requests":
-        priced = (prices_of(scenario, batch.world.episode[b], agents[b]) for b in range(episodes))
+        priced = (prices_of(scenario, batch.world.episode[b], agents[b]) for b in range(different))
         calls = [CallEpisode(batch.tasks(b), each, agents[b]) for b, each in enumerate(priced)]
-        return np.array(in_processes(partial(bound_of_calls, scenario), calls, workers, progress))
-    tasks = [
-        (batch.arrivals[:, b].copy(), batch.state[b]["mean_rate"].copy(), agents[b]) for b in range(episodes)
-    ]
-    return np.array(in_processes(partial(_objective, scenario), tasks, workers, progress))
+        found = in_processes(partial(bound_of_calls, scenario), calls, workers, progress)
+    else:
+        rates = batch.state["mean_rate"]
+        tasks = [(batch.arrivals[:, b].copy(), rates[b].copy(), agents[b]) for b in range(different)]
+        found = in_processes(partial(_objective, scenario), tasks, workers, progress)
+    return np.resize(found, episodes)
+
+
+CHEAP = 3000
+"""Agents × steps of a fluid without routing whose bound takes less than a second; it is 0.3 s at 1,200."""
+
+
+def bounds_are_cheap(scenario: Scenario) -> bool:
+    """Whether bounds take no longer than it takes to play some policies: of calls they take seconds."""
+    size = scenario.steps * len(scenario.agents)
+    return scenario.service == "fluid" and not scenario.routing and (size <= CHEAP or not scenario.varies)
 
 
 def _objective(scenario: Scenario, task: tuple[Array, Array, AnyArray]) -> float:

@@ -12,10 +12,11 @@ from math import isfinite
 
 import numpy as np
 
-from baselines.bounds.bound import needs_a_fluid, relaxed
+from baselines.bounds.bound import lower_bounds, needs_one_pool, relaxed
 from baselines.bounds.drift import drifting_shares
 from baselines.bounds.inner_linearisation import Optimum, solve
 from baselines.bounds.programme import Programme
+from baselines.bounds.window_search import window_search
 from baselines.online.cmu import cmu
 from baselines.online.max_weight import max_weight
 from baselines.online.receding_horizon import RecedingHorizon, RecedingHorizonBatch
@@ -51,13 +52,20 @@ def feasible_schedule(scenario: Scenario, seed: int, rounds: int = ROUNDS) -> Sc
 
     The relaxed optimum is made to move within the deadband, with and without jumps, and what some
     online policies do stands beside it; then a population of such schedules is crossed, part by
-    part, and the best of each round live on.
+    part, and the best of each round live on. Where agents serve calls, receding-horizon control is
+    improved window by window instead (`baselines.bounds.window_search`).
 
     Args:
         scenario: what is played.
         seed: seed of the episode, as in `training.evaluation.evaluate`.
-        rounds: rounds of the search.
+        rounds: rounds of the search; of calls at most one for each width of a window.
+
+    Raises:
+        FutureError: the scenario is a cluster.
     """
+    needs_one_pool(scenario)
+    if scenario.service == "requests":
+        return _searched(scenario, seed, rounds)
     episode = _episodes(scenario, 1, seed)
     programme = relaxed(scenario, episode.arrivals[:, 0], episode.state[0]["mean_rate"], episode.agents[0])
     optimum = solve(programme)
@@ -78,6 +86,13 @@ def feasible_schedule(scenario: Scenario, seed: int, rounds: int = ROUNDS) -> Sc
         costs = np.concatenate([costs, _play(batch, seed, children)])
     best = int(costs.argmin())
     return Schedule(shares[best], float(costs[best]), least)
+
+
+def _searched(scenario: Scenario, seed: int, rounds: int) -> Schedule:
+    """The schedule of an episode of calls."""
+    policy = RecedingHorizonBatch(**tuned().get(scenario.key, {}).get("receding-horizon-batch", {}))
+    shares, objective = window_search(scenario, seed, policy, rounds)
+    return Schedule(shares, objective, float(lower_bounds(scenario, 1, seed, workers=1)[0]))
 
 
 def _episodes(scenario: Scenario, count: int, seed: int, same: bool = False) -> Batch:
@@ -233,7 +248,7 @@ def feasible_schedules(
     progress: Callable[[int], None] | None = None,
 ) -> list[Schedule]:
     """Schedules of as many episodes, the first with `seed`; arguments as of `lower_bounds`."""
-    needs_a_fluid(scenario)
+    needs_one_pool(scenario)
     seeds = [seed + k for k in range(episodes)]
     return in_processes(partial(feasible_schedule, scenario), seeds, workers, progress)
 

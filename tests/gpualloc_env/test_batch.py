@@ -136,6 +136,29 @@ def test_an_environment_does_not_feel_its_neighbours():
         assert alone.state[0].tobytes() == crowded.state[0].tobytes()
 
 
+@pytest.mark.parametrize("name", ["serverless", "paper", "team", BUSY])
+def test_copies_of_an_environment_go_on_as_it_does(name):
+    scenario = load_scenario(name, steps=12)
+    one, copies = started(scenario, 1, 5), Batch(scenario, 3)
+    actions = actions_of(4)[:, :1]
+    for action in actions[:6]:
+        one.step(action)
+    copies.become(one)
+    assert (copies.observation == one.observation).all() and (copies.info == one.info).all()
+    for action in actions[6:12]:
+        one.step(action)
+        copies.step(np.repeat(action, 3, axis=0))
+        assert copies.state.tobytes() == np.repeat(one.state, 3, axis=0).tobytes()
+        assert copies.totals.tobytes() == np.repeat(one.totals, 3, axis=0).tobytes()
+
+
+def test_copies_need_one_environment_of_the_same_scenario():
+    two, other = started(BUSY, 2), started(load_scenario("paper"), 1)
+    for wrong in (two, other):
+        with pytest.raises(ValueError, match="copies need a batch of one environment of"):
+            Batch(BUSY, 3).become(wrong)
+
+
 def test_environments_left_out_of_a_step_do_not_change():
     batch = started(BUSY, 3)
     batch.step(np.full((3, 4), 0.2))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.traces.log import Log
 from training.artifacts import contestants
-from training.artifacts.policies import AgentsError
+from training.artifacts.policies import PRETRAINED, AgentsError
 from training.cli import run as run_command
 from training.compare import ENTRIES, CompareConfig, main, named
 from training.evaluation.evaluate import rollout
@@ -93,6 +94,13 @@ def test_several_episodes(tmp_path):
         assert low < policy["objective"]["mean"] < high
     objectives = {name: policy["objective"]["mean"] for name, policy in summary["policies"].items()}
     assert summary["best"] == min(objectives, key=objectives.__getitem__)
+    bound, adaptive, static = summary["bound"]["mean"], objectives["adaptive"], objectives["static"]
+    assert bound < min(adaptive, static)
+    closed = {name: policy["headroom_closed"] for name, policy in summary["policies"].items()}
+    assert closed == {"adaptive": 0.0, "static": pytest.approx((adaptive - static) / (adaptive - bound))}
+    with (tmp_path / "first" / "comparison.csv").open(newline="") as file:
+        shown = {row["policy"]: row["headroom closed"] for row in csv.DictReader(file)}
+    assert shown == {name: f"{100 * value:.0f} %" for name, value in closed.items()}
     differences = summary["paired"][summary["best"]]
     assert abs(objectives["static"] - objectives["adaptive"]) == pytest.approx(
         max(difference["mean"] for difference in differences.values())
@@ -117,6 +125,32 @@ def test_several_episodes(tmp_path):
         "comparison.svg",
     ):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+ONE_QUEUE = """
+steps = 20
+[[agents]]
+name = "only"
+model_mb = 0
+min_share = 1.0
+throughput_rps = 10
+[traffic]
+law = "constant"
+rates_rps = [20]
+"""
+
+
+@pytest.mark.parametrize("bound", ["if-cheap", "never"])
+def test_a_scenario_without_headroom_shows_none(bound, tmp_path):
+    # Algorithm 1 gives all to the only agent, which always has work: nobody can do better.
+    path = tmp_path / "one.toml"
+    path.write_text(ONE_QUEUE)
+    summary = compare(tmp_path / "out", "--scenario", str(path), "--policies", "adaptive", "--bound", bound)
+    policy = summary["policies"]["adaptive"]
+    assert policy["headroom_closed"] is None
+    known = pytest.approx(policy["objective"]["mean"]) if bound == "if-cheap" else None
+    assert summary["bound"]["mean"] == known
+    assert "headroom" not in (tmp_path / "out" / "comparison.md").read_text()
 
 
 def test_a_second_comparison_replaces_the_first_and_leaves_other_files(tmp_path):
@@ -158,6 +192,27 @@ def test_runs_of_the_same_name_are_kept_apart(tmp_path):
     assert list(named(["x/ppo", "x/ppo-serverless"], "serverless")) == ["ppo", "ppo-serverless"]
     static = tmp_path / "static"
     assert list(named(["static", str(static)])) == ["static", f"{tmp_path.name}/static"]
+
+
+def test_a_directory_of_several_seeds_is_called_by_its_kind_where_it_was_trained(tmp_path):
+    runs, single = tmp_path / "ppo-serverless", tmp_path / "mine-serverless"
+    for run in (runs / "seed-0", runs / "seed-1", single):
+        run.mkdir(parents=True)
+        config = {"config": {"scenario": "serverless", "allocator": "ppo-shared"}}
+        (run / "config.json").write_text(json.dumps(config))
+    shared = PRETRAINED / "ppo-cluster-hierarchical-cluster-small"
+    for given, scenario, name in (
+        (runs, "serverless", "ppo-shared"),
+        (runs / "seed-1", "serverless", "ppo-shared/seed-1"),
+        (runs, "bursty", "ppo-serverless"),
+        (single, "serverless", "mine"),
+        (shared, "cluster-small", "ppo-cluster-hierarchical"),
+        (shared / "seed-0.npz", "cluster-small", "ppo-cluster-hierarchical/seed-0"),
+    ):
+        assert list(named([str(given)], scenario)) == [name]
+    shutil.copytree(runs, tmp_path / "others")
+    both = [str(runs), str(tmp_path / "others")]
+    assert list(named(both, "serverless")) == ["ppo-serverless", "others"]
 
 
 @pytest.fixture

@@ -44,18 +44,18 @@ def test_a_figure_shows_the_clairvoyant(tmp_path):
     assert config.out.is_file()
 
 
-def test_calls_served_one_by_one_are_refused_before_anything_is_played(tmp_path, monkeypatch):
+def test_clusters_are_refused_before_anything_is_played(tmp_path, monkeypatch):
     monkeypatch.setattr("training.artifacts.contestants.evaluate", None)
     out = tmp_path / "out"
     for refused in (
-        lambda: main(CompareConfig(scenario="team", policies=("static", "clairvoyant"), out=out)),
+        lambda: main(CompareConfig(scenario="cluster-small", policies=("lru", "clairvoyant"), out=out)),
         lambda: leaderboard.main(
             leaderboard.LeaderboardConfig(
-                scenarios=("steady", "llm"), policies=("adaptive", "clairvoyant"), out=out
+                scenarios=("cluster-small",), policies=("hierarchical", "clairvoyant"), out=out
             )
         ),
     ):
-        with pytest.raises(ValueError, match="serves calls one by one; a schedule"):
+        with pytest.raises(ValueError, match="is a cluster, and a schedule"):
             refused()
     assert not any(tmp_path.iterdir())
 

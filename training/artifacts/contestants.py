@@ -1,9 +1,14 @@
 """Policies that play the same held-out episodes, here or on another machine."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
+from rich.progress import Progress
+
 from baselines import PRIVILEGED, Policy
-from baselines.bounds import needs_a_fluid
+from baselines.bounds import needs_one_pool
+from baselines.processes import Workers, in_processes
 from gpualloc_env.scenario.scenario import Scenario
 from training.artifacts.policies import kind_of, load_policies, policy_of
 from training.evaluation.evaluate import Evaluation, evaluate, joined
@@ -22,10 +27,10 @@ class Contestant(NamedTuple):
 
         Raises:
             AgentsError: it was trained for other agents.
-            FutureError: it knows the future, which calls do not have.
+            FutureError: it knows the future, and the scenario is a cluster.
         """
         if given in PRIVILEGED:
-            needs_a_fluid(scenario)
+            needs_one_pool(scenario)
             return cls(name, given, None)
         return cls(name, given, load_policies(given, scenario))
 
@@ -37,3 +42,22 @@ def evaluation_of(scenario: Scenario, episodes: int, seed: int, contestant: Cont
     if runs is None:
         runs = [policy_of(given, scenario, episodes, seed)]
     return joined(name, (evaluate(name, run, scenario, episodes, seed, kind=kind) for run in runs))
+
+
+def evaluations_of(
+    scenario: Scenario,
+    episodes: int,
+    seed: int,
+    contestants: Sequence[Contestant],
+    workers: Workers,
+    progress: Progress,
+) -> list[Evaluation]:
+    """What each contestant does in the same episodes, with a bar that says who plays."""
+    task = progress.add_task(scenario.name, total=len(contestants))
+
+    def advance(done: int) -> None:
+        playing = f": {contestants[done].name}" if done < len(contestants) else ""
+        progress.update(task, description=f"{scenario.name}{playing}", completed=done)
+
+    play = partial(evaluation_of, scenario, episodes, seed)
+    return in_processes(play, contestants, workers, advance)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from baselines import CLUSTER_POLICIES, DEFAULTS, PRIVILEGED, Policy, baselines_of, is_baseline, policy_for
 from gpualloc_env.allocator.allocator import Allocator
@@ -16,7 +17,7 @@ from gpualloc_env.listing import listed
 from gpualloc_env.scenario.scenario import Scenario
 from training.artifacts.own_policy import is_own, own_policy
 from training.evaluation.evaluate import Kind
-from training.files.run_directory import MODEL, TRANSFORM
+from training.files.run_directory import CONFIG, MODEL, TRANSFORM
 from training.learning.action_transform import ActionTransform, ClusterTransform, Transform
 
 
@@ -203,8 +204,9 @@ def named(policies: Sequence[str], scenario: str = "") -> dict[str, str]:
 
     A run is called by the last part of its path, by the last two if that is a seed alone, and by as
     many parts as it takes where that is another's name too. The name of a baseline stays as it is.
-    On the scenario that its name ends with a policy does without that end: `ppo-serverless` is
-    `ppo` on `serverless`, unless that is another's name.
+    On the scenario that its name ends with a policy does without that end, unless that is another's
+    name: `my-serverless` is `my` on `serverless`. One of several seeds that was trained on the scenario is
+    called by its kind there, `ppo-shared`, and so is any whose name would be the beginning of its kind's.
 
     Args:
         policies: names of baselines, files, and directories.
@@ -227,7 +229,30 @@ def named(policies: Sequence[str], scenario: str = "") -> dict[str, str]:
         unique = (n for n in range(least, len(path)) if all(other[-n:] != path[-n:] for other in others))
         length = next(unique, len(path))
         names["/".join(path[-length:])] = given
-    end = re.compile(rf"-{re.escape(scenario)}(?=/|$)") if scenario else re.compile("$")
-    short = {name: end.sub("", name.removesuffix(".npz")) for name in names}
+    short = {name: _on(scenario, name.removesuffix(".npz"), given) for name, given in names.items()}
     shared = Counter([*short.values(), *known.difference(names)])
     return {short[name] if shared[short[name]] == 1 else name: given for name, given in names.items()}
+
+
+def _on(scenario: str, name: str, given: str) -> str:
+    """What a policy is called on a scenario, by its path's last parts and what it was asked for as."""
+    if not scenario:
+        return name
+    end = re.compile(rf"(?P<start>[^/]*)-{re.escape(scenario)}(?=/|$)")
+    start = found["start"] if (found := end.search(name)) else ""
+    config = {} if is_baseline(given) else training_of(given)
+    if config.get("scenario") == scenario:
+        kind = str(config["allocator"])
+        if _seeds(Path(located(given))):
+            return kind
+        start = kind if start and kind.startswith(start) else start
+    return end.sub(start, name)
+
+
+def training_of(name: str) -> dict[str, Any]:
+    """How a run or an exported allocator was trained, as it says itself; empty of anything else."""
+    place = policy_file(name)
+    if place.is_file() and place.suffix in EXPORTED:
+        return read(place)[0].training.get("config", {})
+    config = place / CONFIG
+    return json.loads(config.read_text(encoding="utf-8"))["config"] if config.is_file() else {}

@@ -60,6 +60,10 @@ class Evaluation:
     by_seed: Array
     """J of each training seed and episode, (S, E); S is 1 for a policy that was not trained."""
     kind: Kind = "online"
+    bound: float = np.nan
+    """Mean J of the episodes that no policy can undercut; NaN where it was not computed."""
+    headroom_closed: float = np.nan
+    """The part that it closes of what Algorithm 1 leaves to gain over the bound; NaN where unknown."""
 
     @cached_property
     def objective(self) -> Array:

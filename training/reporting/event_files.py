@@ -7,7 +7,7 @@ numbered, and no tag is without its scenario: scenarios below one directory neve
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,25 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from gpualloc_env.metrics import mean_metrics
+from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import Array
 from training.artifacts.training_record import TrainingRecord
 from training.evaluation.evaluate import Evaluation
 from training.reporting.figures import measures_card, result_card
-from training.reporting.measures import measures
+from training.reporting.measures import Measure, measures
 from training.reporting.report import objective, page, ranked, references
 
 ALL_AGENTS = "all agents"
 REPORT = "comparison"
 """The run that holds what belongs to no single policy; all others are called as their policies."""
 PIXELS_PER_INCH = 200
+LINKS = (
+    "See also: [the results as cards](#timeseries), [J and every curve over time by agent](#custom_scalars), "
+    "[the ranking by any measure, and settings of training runs](#hparams), [figures](#images); "
+    "[the paper](https://arxiv.org/abs/2512.22149)."
+)
+HEADLINES = ("latency_p95_s", "task_latency_p95_s", "slo_attainment", "task_slo_attainment", "cost_usd")
+MEAN = "latency_mean_s"
 
 
 def run_names(order: Sequence[Evaluation]) -> list[str]:
@@ -80,18 +88,20 @@ def write_runs(
     order = ranked(evaluations)
     scenario = order[0].scenario.name
     curves = _validation(order, records)
-    apart = {each.label: each.objective for each in references(order, chosen)}
+    running = _running(order, chosen)
+    # TensorBoard sorts these columns by name and shows the first five: policies come before settings.
+    settings = {
+        name: {f"training: {key}": value for key, value in record.settings.items()}
+        for name, record in records.items()
+    }
     for name, evaluation in zip(run_names(order), order, strict=True):
         with SummaryWriter(str(directory / name)) as writer:
             for step, value in curves.get(evaluation.policy, ()):
                 writer.add_scalar(f"{scenario}/3 J in validation by training step", value, step)
-            _write_running(writer, f"{scenario}/4 J by episode, running mean", evaluation.objective)
-            for k, (reference, level) in enumerate(apart.items(), start=5):
-                tag = f"{scenario}/{k} J − J of {reference} by episode, running mean"
+            for tag, level in running.items():
                 _write_running(writer, tag, evaluation.objective - level)
             _write_curves(writer, evaluation)
-            record = records.get(evaluation.policy)
-            _write_summary(writer, evaluation, {} if record is None else record.settings)
+            _write_summary(writer, evaluation, settings)
     with SummaryWriter(str(directory / REPORT)) as writer:
         _add_image(writer, f"{scenario}/1 J, best first", result_card(order, chosen, passed(order, records)))
         _add_image(writer, f"{scenario}/2 latency, SLO, throughput, cost", measures_card(order))
@@ -99,9 +109,9 @@ def write_runs(
             if path is not None:
                 pixels = np.round(255 * imread(path)).astype(np.uint8)
                 writer.add_image(f"{scenario} figures/{title}", pixels, dataformats="HWC")
-        said = "\n\n".join(passed(order, records))
-        writer.add_text(f"{scenario} report", f"{page(evaluations, chosen)}\n\n{said}")
-        writer.add_custom_scalars(_layout(order))
+        said = "\n\n".join([page(evaluations, chosen), *passed(order, records), LINKS])
+        writer.add_text(f"{scenario} report", said)
+        writer.add_custom_scalars(_layout(order, running))
 
 
 def passed(order: Sequence[Evaluation], records: Mapping[str, TrainingRecord]) -> list[str]:
@@ -113,22 +123,47 @@ def passed(order: Sequence[Evaluation], records: Mapping[str, TrainingRecord]) -
             continue
         for level in ("adaptive", record.best_level):
             step = record.passed(level)
-            when = "never passed" if step is None else f"passed {level} by step {step:,}"
-            lines.append(f"{each.label} {when}{'' if step is not None else ' ' + str(level)}.")
+            if step is None:
+                lines.append(f"{each.label} never passed {level}.")
+            else:
+                when = f"passed {level} by training step {step:,}" if step else f"began below {level}"
+                lines.append(f"{each.label} {when}.")
     return list(dict.fromkeys(lines))
 
 
 def _validation(
     order: Sequence[Evaluation], records: Mapping[str, TrainingRecord]
 ) -> dict[str, list[tuple[int, float]]]:
-    """Validation curves of training runs, and as level lines J of the baselines on the same episodes."""
+    """Validation curves of training runs, and as level lines J of the baselines on the same episodes.
+
+    A baseline far above all of them, below which every run began, would make them flat, and is left out.
+    """
     curves = {name: record.curve for name, record in records.items() if record.curve}
     last = max((curve[-1][0] for curve in curves.values()), default=0)
+    highest = max((curve[0][1] for curve in curves.values()), default=-np.inf)
     for record in records.values():
         for name, level in record.levels.items():
-            if curves and any(each.policy == name for each in order):
+            if level <= highest and any(each.policy == name for each in order):
                 curves.setdefault(name, [(0, level), (last, level)])
     return curves
+
+
+def _running(order: Sequence[Evaluation], chosen: str | None) -> dict[str, Array | float]:
+    """What is taken off J by episode in its charts, by their tags; there are none of a single episode.
+
+    TensorBoard leaves the farthest values out of sight, so of single points the best and the worst.
+    """
+    if len(order[0].metrics) == 1:
+        return {}
+    scenario = order[0].scenario.name
+    apart = enumerate(references(order, chosen), start=5)
+    return {
+        f"{scenario}/4 J by episode, running mean": 0.0,
+        **{
+            f"{scenario}/{k} J − J of {each.label} by episode, running mean": each.objective
+            for k, each in apart
+        },
+    }
 
 
 def _write_running(writer: SummaryWriter, tag: str, values: Array) -> None:
@@ -155,37 +190,78 @@ def _write_curves(writer: SummaryWriter, evaluation: Evaluation) -> None:
         _add(writer, Summary(value=points), step=t, walltime=start + t * scenario.dt)
 
 
-def _write_summary(writer: SummaryWriter, evaluation: Evaluation, settings: Mapping[str, Any]) -> None:
-    """Write what decides as numbers, and one row of the HParams table that refers to them."""
+def _write_summary(
+    writer: SummaryWriter, evaluation: Evaluation, settings: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Write what decides as numbers, and one row of the HParams table that refers to them.
+
+    Args:
+        writer: of the policy's run.
+        evaluation: of the policy.
+        settings: of all training runs of the comparison, by their policies.
+    """
     group, mean = f"{evaluation.scenario.name} summary", mean_metrics(evaluation.metrics)
     j = objective(evaluation)
-    values = {"J (lower is better)": j.mean, "J low": j.low, "J high": j.high}
-    for each in measures(evaluation.scenario):
-        values[f"{each.title} ({each.direction})"] = each.scale * mean[each.metric]
-    defined = {f"{group}/{name}": value for name, value in values.items() if not np.isnan(value)}
-    for tag, value in defined.items():
-        writer.add_scalar(tag, value)
+    values = {"J low": j.low, "J high": j.high}
+    columns = {"J (lower is better)": j.mean}
+    columns["headroom closed [%] (higher is better)"] = 100 * evaluation.headroom_closed
+    for each in _by_importance(evaluation.scenario):
+        columns[f"{each.title} ({each.direction})"] = each.scale * mean[each.metric]
+    for name, value in {**values, **columns}.items():
+        if not np.isnan(value):
+            writer.add_scalar(f"{group}/{name}", value)
     row = {"policy": evaluation.label, "kind": evaluation.kind, "scenario": evaluation.scenario.name}
-    columns = {tag: value for tag, value in defined.items() if "better" in tag and " mean [s]" not in tag}
-    add_hparams(writer, {**row, **settings}, columns)
+    every = {name: value for each in settings.values() for name, value in each.items()}
+    shown = {f"{group}/{name}": value for name, value in columns.items() if not np.isnan(value)}
+    add_hparams(writer, {**row, **settings.get(evaluation.policy, {})}, shown, {**row, **every})
 
 
-def add_hparams(writer: SummaryWriter, row: Mapping[str, Any], columns: Mapping[str, float]) -> None:
+def _by_importance(scenario: Scenario) -> list[Measure]:
+    """What HParams ranks by; it shows the first three at once: latency, SLO, cost."""
+    first = [each for each in measures(scenario) if each.metric in HEADLINES]
+    others = [each for each in measures(scenario) if each not in first and not each.metric.endswith(MEAN)]
+    return [*first, *others]
+
+
+def add_hparams(
+    writer: SummaryWriter,
+    row: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    columns: Mapping[str, Any] | None = None,
+) -> None:
     """Add a row to the HParams table.
 
     `SummaryWriter.add_hparams` would open a run of its own below this one, and with it a second row.
+
+    Args:
+        writer: of the run.
+        row: its cells.
+        metrics: tags of its scalars that are columns, too.
+        columns: cells of all columns that any row has; by default those of this one. TensorBoard takes
+            them from the first run that it reads.
     """
     kept = (bool, int, float)
-    cells = {name: value if isinstance(value, kept) else str(value) for name, value in row.items()}
-    for summary in hparams(cells, dict(columns)):
+    cells, every = (
+        {name: value if isinstance(value, kept) else str(value) for name, value in each.items()}
+        for each in (row, row if columns is None else columns)
+    )
+    head, *_ = hparams(every, dict(metrics))
+    _, *rest = hparams(cells, dict(metrics))
+    for summary in (head, *rest):
         _add(writer, summary)
 
 
-def _layout(order: Sequence[Evaluation]) -> dict[str, dict[str, list[Any]]]:
+def _layout(order: Sequence[Evaluation], running: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
     """Charts of the tab of custom scalars: what belongs together, a category each."""
     name = order[0].scenario.name
-    tags = {"J": rf"^{re.escape(name)}/4 ", "J, differences": rf"^{re.escape(name)}/[56] "}
-    groups = {f"{name}: J by episode": {title: ["Multiline", [tag]] for title, tag in tags.items()}}
+    charts = {
+        re.sub(r"^.*?/\d ", "", tag).removesuffix(" by episode, running mean"): [
+            "Multiline",
+            [f"^{re.escape(tag)}$"],
+        ]
+        for tag in running
+    }
+    groups = {f"{name}: J by episode, running mean": charts} if charts else {}
     for title in step_curves(order[0]):
         start = re.escape(f"{name} over time: {title}/")
         groups[f"{name}: {title}"] = {

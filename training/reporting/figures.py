@@ -44,7 +44,7 @@ WIDTH, ROW, GAP, HEAD = 10.0, 0.2, 0.22, 0.42  # [inch]
 LETTER = 0.073  # of a name [inch]
 # TensorBoard shows the picture of a card some 440 pixels wide and 200 high.
 CARD_WIDTH, CARD_ROW, LINE = 4.4, 0.155, 0.14  # [inch]
-CARD_LETTERS, CARD_NAME, MOST_ON_CARD = 78, 22, 6
+CARD_LETTERS, CARD_NAME, MOST_ON_CARD = 78, 24, 6
 MOST_LETTERS = 40
 MOST_GROUPS = 8
 """Agents beside each other; more are put together by kind."""
@@ -60,6 +60,8 @@ class Panel:
     estimates: list[Estimate]
     signed: bool = False
     """A difference, with a line at zero."""
+    bound: float = np.nan
+    """What none can undercut: a dotted line."""
 
 
 def draw(path: Path, evaluations: Sequence[Evaluation], seed: int, chosen: str | None = None) -> None:
@@ -163,8 +165,10 @@ def decisive(order: Sequence[Evaluation], chosen: str | None) -> list[Panel]:
     reference = references(order, chosen)[0]
     apart = paired(order, reference)
     others = [each for each in measures(order[0].scenario) if each.metric != "throughput_rps"]
+    bound = order[0].bound
+    head = "J\nlower is better" if np.isnan(bound) else f"J, lower is better\ndotted: bound {bound:.3g}"
     return [
-        Panel("J\nlower is better", [objective(each) for each in order]),
+        Panel(head, [objective(each) for each in order], bound=bound),
         Panel(f"J − J of\n{reference.label}", [apart[each.policy] for each in order], signed=True),
         *(
             Panel(each.title.replace(" [", "\n["), [each.estimate(policy) for policy in order])
@@ -223,8 +227,9 @@ def requests(scenario: Scenario, steps: AnyArray) -> Array:
 
 
 def shown_name(evaluation: Evaluation, letters: int = MOST_LETTERS) -> str:
-    """Its name, the middle of a very long one left out."""
-    return shortened(evaluation.label, letters)
+    """Its name, without the number of seeds where that is too long, and without its middle if need be."""
+    name = evaluation.label
+    return name if len(name) <= letters else shortened(evaluation.policy, letters)
 
 
 def names_width(order: Sequence[Evaluation]) -> float:
@@ -273,7 +278,10 @@ def panel_row(page: Page, top: float, order: Sequence[Evaluation], panels: Seque
 def forest(axes: Axes, panel: Panel) -> None:
     """An estimate and its interval a policy, the best at the top."""
     means = np.array([value.mean for value in panel.estimates])
-    scale(axes, means, np.array(panel.estimates)[:, 1:], panel.signed)
+    intervals = np.array(panel.estimates)[:, 1:]
+    scale(axes, np.append(means, panel.bound), intervals, panel.signed)
+    if not np.isnan(panel.bound):
+        axes.axvline(panel.bound, color="#555555", linewidth=1, linestyle=":")
     for k, value in enumerate(panel.estimates):
         colour, marker = policy_style(k)
         if value.low < value.high:

@@ -8,20 +8,12 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gpualloc_env.simulation.state import Array
+from training.evaluation.headroom import headrooms
 from training.evaluation.statistics import Estimate, defined, interval
-from training.evaluation.verdicts import (
-    ONE_EPISODE,
-    Entry,
-    Verdict,
-    best_online,
-    headroom_closed,
-    verdict,
-)
+from training.evaluation.verdicts import ONE_EPISODE, Entry, Verdict, best_online, verdict
 from training.reporting.measures import MET, cells
-from training.reporting.report import estimate_cell, markdown_table, number
+from training.reporting.report import estimate_cell, markdown_table, number, percent
 
 CSV_METRICS = ("latency_p95_s", "cost_usd", "slo_attainment")
 CSV_HEADER = (
@@ -62,14 +54,8 @@ class Board:
         Raises:
             ValueError: an episode in which a policy has a lower J than the bound, which is then none.
         """
-        for entry in entries:
-            under = np.argwhere(entry.objective < bounds - 1e-9 * (1 + abs(bounds)))
-            if under.size:
-                run, episode = under[0].tolist()
-                raise ValueError(
-                    f"{entry.name} has J = {entry.objective[run, episode]!r} in episode {episode}, below the "
-                    f"bound {bounds[episode]!r}: please report this scenario and seed"
-                )
+        objectives = {entry.name: entry.objective for entry in entries}
+        self.headroom_closed = headrooms(bounds, objectives, algorithm_1)
         self.bounds, self.varies = bounds, varies
         self.entries = list(entries)
         self.bound = float(bounds.mean())
@@ -89,7 +75,7 @@ class Board:
                 Row(
                     entry,
                     interval(entry.objective, varies=self.varies),
-                    headroom_closed(entry.mean, self.adaptive.mean, self.bound),
+                    self.headroom_closed[entry.name],
                     against_adaptive,
                     against_best,
                     to_adaptive,
@@ -141,7 +127,7 @@ def rows_by_scenario(boards: Mapping[str, Board]) -> dict[str, list[dict[str, st
                 "policy": row.entry.label,
                 "kind": row.entry.kind,
                 "objective J\n[95 % interval]": estimate_cell(row.objective),
-                "headroom\nclosed": _percent(row.headroom_closed),
+                "headroom\nclosed": percent(row.headroom_closed),
                 "p95\n[s]": number(row.entry.metrics["latency_p95_s"], ".3f"),
                 "cost\n[$]": number(row.entry.metrics["cost_usd"], ".4f"),
                 "within\nSLO [%]": number(100 * row.entry.metrics["slo_attainment"], ".1f"),
@@ -159,10 +145,6 @@ def _episodes(board: Board) -> str:
     if count > 1:
         return f"{count} episodes"
     return "one episode" if board.varies else "one episode, all are alike"
-
-
-def _percent(fraction: float) -> str:
-    return "" if isnan(fraction) else f"{100 * fraction:.0f} %"
 
 
 def summary_rows(boards: Mapping[str, Board]) -> list[dict[str, str]]:
@@ -190,7 +172,7 @@ def _champion(board: Board, kind: str) -> str:
     row = next((row for row in board.rows if row.entry.kind == kind), None)
     if row is None:
         return ""
-    closed = _percent(row.headroom_closed)
+    closed = percent(row.headroom_closed)
     return f"{row.entry.label} {row.entry.mean:.3f}" + (f" ({closed})" if closed else "")
 
 

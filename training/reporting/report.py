@@ -23,6 +23,8 @@ from training.reporting.measures import MET, STOOD, UNDEFINED, cells, measures
 Summary = dict[str, Any]
 TERMINAL_WIDTH = 80
 """Letters of a line where the output is no terminal."""
+PAGE_WIDTH = 110
+"""Letters of a table on a page, where a wider one would be squeezed."""
 
 
 def ranked(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -79,6 +81,7 @@ def summary(evaluations: Sequence[Evaluation], seed: int, chosen: str | None = N
             "label": evaluation.label,
             "kind": evaluation.kind,
             "objective": objective(evaluation).record(),
+            "headroom_closed": defined(evaluation.headroom_closed),
             "metrics": _nulls(mean_metrics(evaluation.metrics)),
             "per_agent": agents,
         }
@@ -88,6 +91,7 @@ def summary(evaluations: Sequence[Evaluation], seed: int, chosen: str | None = N
         "episodes": len(first.metrics),
         "seed": seed,
         "best": first.policy,
+        "bound": {"mean": defined(first.bound)},
         "policies": policies,
         "paired": {
             reference: {name: value.record() for name, value in differences.items()}
@@ -129,6 +133,8 @@ def tables(evaluations: Sequence[Evaluation], chosen: str | None = None) -> dict
         for name, differences in apart.items():
             own = "" if name == evaluation.label else estimate_cell(differences[evaluation.policy], "+")
             row[f"J − J of {name}\n[paired interval]"] = own
+        if not np.isnan(evaluation.headroom_closed):
+            row["headroom\nclosed"] = percent(evaluation.headroom_closed)
         results.append(row | cells(measures(scenario), mean))
         estimators.append(
             {
@@ -144,6 +150,8 @@ def tables(evaluations: Sequence[Evaluation], chosen: str | None = None) -> dict
             tiers.append(key | cells((*MET, *STOOD), mean))
     count = len(order[0].metrics)
     title = f"{scenario.name}: {count} {episodes_called(scenario, count)}, best J (lowest) first"
+    if not np.isnan(order[0].bound):
+        title += f", bound {order[0].bound:.3f}"
     if any(value.endswith("=") for value in rank.values()):
         title += "; = ties with the best"
     shown = {title: results}
@@ -157,6 +165,11 @@ def tables(evaluations: Sequence[Evaluation], chosen: str | None = None) -> dict
 def number(value: float, form: str) -> str:
     """As a table shows it: a number, or a dash."""
     return UNDEFINED if np.isnan(value) else f"{value:{form}}"
+
+
+def percent(fraction: float) -> str:
+    """As a table shows it: per cent, or nothing."""
+    return "" if np.isnan(fraction) else f"{100 * fraction:.0f} %"
 
 
 def overview(summaries: Mapping[str, Summary]) -> list[dict[str, str]]:
@@ -201,8 +214,21 @@ def rich_tables(title: str, rows: Sequence[Mapping[str, str]], width: int = TERM
         rows: cells by the headers of their columns.
         width: of the terminal [letters].
     """
-    headers = list(rows[0])
-    keys = 2 if headers[0] == "#" else 1  # the first columns, which name a row, stand in every part
+    keys = _keys(rows)
+    return [
+        _rich_table(title if k == 0 else "", headers, rows, keys)
+        for k, headers in enumerate(parted(rows, width))
+    ]
+
+
+def _keys(rows: Sequence[Mapping[str, str]]) -> int:
+    """How many first columns name a row."""
+    return 2 if next(iter(rows[0])) == "#" else 1
+
+
+def parted(rows: Sequence[Mapping[str, str]], width: int) -> list[list[str]]:
+    """The headers of each part of a table that is no wider than `width` letters; its keys are in all."""
+    headers, keys = list(rows[0]), _keys(rows)
     letters = {
         header: max(
             len(line) for text in (header, *(row[header] for row in rows)) for line in text.split("\n")
@@ -215,9 +241,7 @@ def rich_tables(title: str, rows: Sequence[Mapping[str, str]], width: int = TERM
         if parts[-1] and sum(letters[each] + GAP for each in (*parts[-1], header)) > room + GAP:
             parts.append([])
         parts[-1].append(header)
-    return [
-        _rich_table(title if part is parts[0] else "", [*headers[:keys], *part], rows, keys) for part in parts
-    ]
+    return [[*headers[:keys], *part] for part in parts]
 
 
 GAP = 2  # letters between two columns: a pad and the box's own
@@ -270,7 +294,9 @@ def page(evaluations: Sequence[Evaluation], chosen: str | None = None) -> str:
     scenario = evaluations[0].scenario
     parts = [f"# {scenario.name}", scenario.description, *verdict_lines(evaluations, chosen)]
     for title, rows in tables(evaluations, chosen).items():
-        parts += [f"## {title}", markdown_table(rows)]
+        parts.append(f"## {title}")
+        for headers in parted(rows, PAGE_WIDTH):
+            parts.append(markdown_table([{name: row[name] for name in headers} for row in rows]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -284,6 +310,11 @@ def verdict_lines(evaluations: Sequence[Evaluation], chosen: str | None = None) 
         bounds = f" [{-apart.high:.3g}, {-apart.low:.3g}]" if apart.low < apart.high else ""
         certain = "not certain, the interval holds zero" if tied(apart) else "certain at 95 %"
         lines.append(f"{-apart.mean:.3g}{bounds} below {other.label}: {certain}.")
+    if not np.isnan(first.headroom_closed):
+        closed = percent(first.headroom_closed)
+        lines.append(
+            f"It closes {closed} of the headroom from Algorithm 1 to the lower bound {first.bound:.3f}."
+        )
     return lines
 
 

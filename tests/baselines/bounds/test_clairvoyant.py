@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from baselines import POLICIES, PRIVILEGED, Clairvoyant, feasible_schedule, lower_bounds, policy_for
+from baselines.bounds import FutureError
 from baselines.bounds.clairvoyant import _tracked, feasible_schedules
 from gpualloc_env import Platform, load_scenario
 from training.evaluation.evaluate import evaluate
@@ -14,6 +15,7 @@ CHANGES = {
     "workflow": {"steps": 40},
     "bursty": {"steps": 60},
     "fleet": {"steps": 10},
+    "team": {"steps": 40},
 }
 
 
@@ -50,8 +52,9 @@ def test_the_same_episode_has_the_same_schedule_bit_for_bit():
     assert once.shares.tobytes() == again.shares.tobytes() and once.objective == again.objective
 
 
-def test_more_rounds_of_search_never_make_it_worse():
-    scenario = load_scenario("serverless", steps=80)
+@pytest.mark.parametrize("name", ["serverless", "llm"])
+def test_more_rounds_of_search_never_make_it_worse(name):
+    scenario = load_scenario(name, steps=80)
     costs = [feasible_schedule(scenario, 3, rounds=rounds).objective for rounds in (0, 2, 8)]
     assert costs[0] >= costs[1] >= costs[2] and costs[0] > costs[2]
 
@@ -94,6 +97,11 @@ def test_the_privileged_policy_replays_its_schedules_in_the_rollout_loop():
     assert evaluate("clairvoyant", policy, scenario, 2, 40).objective.tolist() == played.tolist()
     with pytest.raises(ValueError, match=r"this schedule is for 2 episodes of 4 agents, got .* \(3, 4\)"):
         evaluate("clairvoyant", policy, scenario, 3, 40)
+
+
+def test_none_is_searched_in_a_cluster():
+    with pytest.raises(FutureError, match="'cluster-small' is a cluster, and a schedule"):
+        feasible_schedule(load_scenario("cluster-small"), 1)
 
 
 def test_privileged_policies_are_none_of_the_baselines():

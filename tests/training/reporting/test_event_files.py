@@ -7,12 +7,14 @@ import sys
 import numpy as np
 import pytest
 from support.browser import CHROMIUM, DRIVER, browser
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from baselines import POLICIES
 from gpualloc_env.scenario.loading import load_scenario
 from training.artifacts.training_record import TrainingRecord
 from training.compare import CompareConfig, main
 from training.evaluation.evaluate import evaluate
+from training.evaluation.headroom import with_headroom
 from training.reporting.event_files import REPORT, passed, step_curves, write_runs
 
 AGENTS = ("coordinator", "nlp", "vision", "reasoning")
@@ -20,6 +22,13 @@ KINDS = ("latency [s]", "backlog [requests]", "share [GPU]", "throughput [reques
 # 34.920, 34.959 and 35.239: in order of J.
 RUNS = ("1 round-robin", "2 static", "3 adaptive")
 BASELINES = {"adaptive": 2.0, "static": 3.0}
+RANKED = [
+    "J (lower is better)",
+    "headroom closed [%] (higher is better)",
+    "latency p95 [s] (lower is better)",
+    "within SLO [%] (higher is better)",
+    "cost [$] (lower is better)",
+]
 CURVE = [(0, 9.0), (1000, 2.5), (2000, 1.5)]
 
 
@@ -89,6 +98,7 @@ def test_a_training_run_passes_the_levels_of_baselines_on_its_own_chart(tmp_path
             ("mine", "cmu", "learned"),
         )
     ]
+    evaluations = with_headroom(evaluations, np.zeros(2))
     record = TrainingRecord({"learning_rate": 1e-3, "hidden": [64, 64]}, CURVE, BASELINES)
     assert (record.passed("static"), record.passed("adaptive"), record.best_level) == (1000, 2000, "adaptive")
     write_runs(tmp_path, evaluations, {}, {"mine": record})
@@ -98,7 +108,31 @@ def test_a_training_run_passes_the_levels_of_baselines_on_its_own_chart(tmp_path
         for path in tmp_path.glob("[1-3]*")
     }
     assert found == {"mine": CURVE, "adaptive": [(0, 2.0), (2000, 2.0)], "static": [(0, 3.0), (2000, 3.0)]}
-    assert passed(evaluations, {"mine": record}) == ["mine passed adaptive by step 2,000."]
+    assert passed(evaluations, {"mine": record}) == ["mine passed adaptive by training step 2,000."]
+    for run in tmp_path.glob("[1-3]*"):
+        columns = events_of(run).summary_metadata["_hparams_/experiment"].plugin_data.content
+        said = HParamsPluginData.FromString(columns).experiment
+        shown = [metric.name.tag.removeprefix("paper summary/") for metric in said.metric_infos]
+        assert shown[:5] == RANKED
+        assert {"kind", "policy", "scenario", "training: hidden"} <= {info.name for info in said.hparam_infos}
+        best = {
+            "policy": run.name[2:],
+            "closed": events_of(run).Scalars(f"paper summary/{RANKED[1]}")[0].value,
+        }
+        assert best["closed"] == 0 if best["policy"] == "adaptive" else best["closed"] != 0
+
+
+def test_levels_far_above_a_run_and_charts_of_a_single_episode_are_left_out(tmp_path):
+    scenario = load_scenario("paper", steps=5)
+    evaluations = [
+        evaluate(name, POLICIES[name], scenario, 1, seed=0) for name in ("adaptive", "static", "cmu")
+    ]
+    record = TrainingRecord({}, [(0, 2.5), (1000, 1.5)], BASELINES)
+    write_runs(tmp_path, evaluations, {}, {"cmu": record})
+    tags = {path.name[2:]: events_of(path).Tags()["scalars"] for path in tmp_path.glob("[1-3]*")}
+    validated = {name for name, own in tags.items() if any(tag.startswith("paper/3 ") for tag in own)}
+    assert validated == {"adaptive", "cmu"}
+    assert not any("running mean" in tag for own in tags.values() for tag in own)
 
 
 # TensorBoard draws some tabs inside shadow roots, which element searches do not enter.
