@@ -59,6 +59,8 @@ class ClusterConfig:
     """Their name in the catalogue."""
     host_memory_mb: Annotated[float, Limits(0)] = 256_000.0
     """Memory of each node's host for models that sleep [MB]."""
+    steps: Annotated[int, Limits(1)] = 300
+    """Steps of 1 s in an episode, which is a window of the log; a short log has windows for fewer alone."""
     time_unit: TimeUnit | None = None
     """Unit of the log's times where they are numbers; by default what its format and its times say."""
 
@@ -83,6 +85,7 @@ def main(config: ClusterConfig) -> None:
         "name": config.out.stem,
         "description": f"The requests of {log.path.name} for its models on {config.nodes} nodes.",
         "service": "requests",
+        "steps": config.steps,
         "agents": tables,
         "platform": TIERS,
         "nodes": [node] * config.nodes,

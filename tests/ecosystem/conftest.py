@@ -3,6 +3,7 @@ def pytest_addoption(parser):
 
 
 def pytest_sessionfinish(session):
-    skipped = session.config.pluginmanager.get_plugin("terminalreporter").stats.get("skipped")
-    if skipped and session.config.getoption("no_skips", False):
-        session.exitstatus = 1
+    if session.config.getoption("no_skips", False):
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter.stats.get("skipped"):
+            session.exitstatus = 1

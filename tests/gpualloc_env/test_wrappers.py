@@ -1,4 +1,5 @@
 import copy
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -9,7 +10,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
-from gpualloc_env import sb3_vec_env
+from gpualloc_env import command, sb3_vec_env
 from gpualloc_env.doors import needed
 from gpualloc_env.wrappers import SimplexAction
 from training.learning.action_transform import simplex
@@ -87,6 +88,14 @@ def test_a_learner_of_stable_baselines3_learns_on_the_batch_and_acts_in_the_sing
     env.close()
     assert info["episode"]["objective"] == pytest.approx(-info["episode"]["r"] / 8, abs=1e-6)
     assert float(log.read_text().split(",")[-1]) == info["objective"]
+
+
+def test_the_command_without_its_libraries_says_so_in_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    with pytest.raises(SystemExit) as end:
+        command.main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: tyro is not installed: pip install 'gpualloc-env[train]'\n"
 
 
 def test_a_library_that_is_not_installed_is_named_with_the_remedy():

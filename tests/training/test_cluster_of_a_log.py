@@ -49,6 +49,15 @@ def test_the_models_of_a_log_become_agents_in_order_of_popularity(calls, tmp_pat
     assert batch.history["served"].sum() > 0.9 * 3 * 600
 
 
+def test_a_log_shorter_than_an_episode_asks_for_fewer_steps_and_gets_them(tmp_path, capsys):
+    log = log_of(tmp_path, MODELS, [f"{k},phi-2,100,10" for k in range(200)])
+    with pytest.raises(SystemExit):
+        run(main, ClusterConfig, [str(log), "--out", str(tmp_path / "mine.toml")])
+    assert "ask for fewer steps" in capsys.readouterr().err
+    run(main, ClusterConfig, [str(log), "--steps", "40", "--out", str(tmp_path / "mine.toml")])
+    assert load_scenario(tmp_path / "mine.toml").steps == 40
+
+
 def test_requests_for_less_popular_models_are_left_out_and_counted(calls, tmp_path, capsys):
     out = tmp_path / "mine.toml"
     run(main, ClusterConfig, [str(calls), "--models", "1", "--out", str(out)])

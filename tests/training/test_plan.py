@@ -22,6 +22,7 @@ from training.planning.caveats import caveats, duration
 from training.planning.page import signed
 from training.planning.subject import subject
 from training.planning.sweep import Trial, choose, fewest, knee
+from training.reporting.measures import COST
 
 LEARNED = PRETRAINED / "ppo-residual-serverless" / "seed-0.npz"
 FEW = ("--policies", "static", "autoscaler")
@@ -37,7 +38,7 @@ def trial(policy, gpus, within, bill=1.0, requests=(100, 100)):
     metrics = {
         "slo_attainment": np.array(within, dtype=float),
         "arrived": np.array(requests, dtype=float),
-        "cost_usd": np.full(windows, bill),
+        "cost_usd": np.full(windows, bill, dtype=float),
         "unfinished": np.zeros(windows),
     }
     return Trial(policy, policy, "online", gpus, metrics, hours=1.0)
@@ -71,6 +72,14 @@ def test_attainment_is_that_of_all_requests():
     each = trial("static", 1, within=(0.0, 1.0, np.nan), requests=(1, 3, 0))
     assert each.by_request("slo_attainment").mean() == pytest.approx(0.75)
     assert each.attainment.low < 0.75 < each.attainment.high <= 1
+
+
+def test_no_interval_reaches_beyond_what_can_be():
+    each = trial("static", 1, within=(0.0, 1.0), bill=np.array([0.1, 2.0]))
+    rival = trial("lru", 1, within=(1.0, 0.0))
+    assert each.estimate(COST).low == 0 < each.estimate(COST).high
+    apart = choose([each, rival], 0.9).rival.attainment
+    assert (apart.low, apart.high) == (-1, 1) and each.attainment[1:] == (0, 1)
 
 
 def test_one_window_has_no_interval():

@@ -8,7 +8,7 @@ import numpy as np
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.evaluation.evaluate import Evaluation
-from training.evaluation.statistics import Estimate, interval
+from training.evaluation.statistics import Estimate
 from training.planning.subject import Subject
 from training.planning.sweep import Choice, Trial, fewest, knee
 from training.reporting.measures import COST, P95, SLO, Measure, measures
@@ -77,7 +77,7 @@ def size_record(subject: Subject, trial: Trial, asked: float) -> dict[str, Any]:
         "attainment": trial.attainment.record(),
         "meets": bool(trial.attainment.mean >= asked),
         "gpus_held": float(trial.metrics["gpu_seconds"].mean()) / (3600 * trial.hours),
-        "usd_per_hour": interval(trial.bill).record(),
+        "usd_per_hour": trial.estimate(COST).record(),
         "usd_per_hour_of_all_gpus": trial.gpus * subject.usd_per_gpu_hour,
         "metrics": {
             each.metric: unscaled(trial.estimate(each), each.scale).record() for each in beside_slo(scenario)

@@ -59,12 +59,12 @@ class Trial:
     def estimate(self, measure: Measure) -> Estimate:
         """Mean and interval of a measure: over all requests, of rates and bills over the windows.
 
-        The bill is that of an hour.
+        The bill is that of an hour. None of them can be negative.
         """
         if measure is COST:
-            return interval(self.bill)
+            return bounded(interval(self.bill), 0.0, np.inf)
         values = self.metrics[SERVED.metric] if measure is SERVED else self.by_request(measure.metric)
-        return interval(measure.scale * values)
+        return bounded(interval(measure.scale * values), 0.0, np.inf)
 
     @property
     def bill(self) -> Array:
@@ -74,8 +74,13 @@ class Trial:
     @property
     def attainment(self) -> Estimate:
         """Fraction of all requests within their objective, and its interval."""
-        # A maximum with NaN, of what has no interval, would be a bound.
-        return Estimate(*np.clip(interval(self.by_request(SLO.metric)), 0.0, 1.0).tolist())
+        return bounded(interval(self.by_request(SLO.metric)), 0.0, 1.0)
+
+
+def bounded(estimate: Estimate, least: float, most: float) -> Estimate:
+    """An estimate of what is never outside two numbers."""
+    # A maximum with NaN, of what has no interval, would be a bound.
+    return Estimate(*np.clip(estimate, least, most).tolist())
 
 
 def trial(subject: Subject, windows: int, task: tuple[str, str, float]) -> Trial:
@@ -136,7 +141,7 @@ def choose(trials: Sequence[Trial], asked: float) -> Choice:
         own, theirs = best.by_request(SLO.metric)[None], second.by_request(SLO.metric)[None]
         rival = Rival(
             second,
-            difference(own, theirs, len(others)),
+            bounded(difference(own, theirs, len(others)), -1.0, 1.0),
             difference(best.bill[None], second.bill[None], len(others)),
         )
     cheap = [
