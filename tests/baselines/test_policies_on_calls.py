@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from baselines import DEFAULTS
-from baselines.bounds import Clairvoyant
 from gpualloc_env import load_scenario
 from training.evaluation.evaluate import rollout
 
@@ -24,8 +23,3 @@ def test_every_policy_decides(name, scenario):
     batch = rollout(DEFAULTS[name], load_scenario(scenario, steps=30), 3, 0, record=True)
     assert np.isfinite(batch.totals["reward"]).all()
     assert (batch.history["share"].sum(axis=-1) <= 2 * (1 + 1e-9)).all()
-
-
-def test_nobody_claims_a_schedule_with_the_future_of_calls_known():
-    with pytest.raises(ValueError, match="'team' serves calls one by one"):
-        Clairvoyant(load_scenario("team", steps=5), 1, 0)
