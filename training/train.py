@@ -227,18 +227,8 @@ def train(
         print(f"Continuing the run in {config.out} from step {step}")
     progress.start_task(task)
     scenarios = played(config, scenario)
-    if contents is None and (taught := lessons_of(config, scenarios)):
-        assert isinstance(transform, ActionTransform)
-        bar = progress.add_task("imitation", total=config.lesson_rounds)
-        imitation.imitate(
-            model,
-            transform,
-            taught,
-            first_seed_of_run(config.seed),
-            rounds=config.lesson_rounds,
-            episodes=config.lesson_episodes,
-            progress=lambda done: progress.update(bar, completed=done),
-        )
+    if contents is None:
+        teach(model, transform, lessons_of(config, scenarios), config, progress)
     boundaries = Boundaries(
         selection,
         checkpoint_every=config.checkpoint_every,
@@ -262,6 +252,29 @@ def train(
         add_hparams(curves.writer, row, {tag: selection.best[1]})
     curves.close()
     write_outcome(config.out, model, transform, selection, baselines=levels, stopped_early=boundaries.stopped)
+
+
+def teach(
+    model: PPO,
+    transform: Transform,
+    lessons: Sequence[tuple[Scenario, Policy]],
+    config: TrainConfig,
+    progress: Progress,
+) -> None:
+    """Let a fresh model imitate the policies of some lessons, if there are any."""
+    if not lessons:
+        return
+    assert isinstance(transform, ActionTransform)
+    bar = progress.add_task("imitation", total=config.lesson_rounds)
+    imitation.imitate(
+        model,
+        transform,
+        lessons,
+        first_seed_of_run(config.seed),
+        rounds=config.lesson_rounds,
+        episodes=config.lesson_episodes,
+        progress=lambda done: progress.update(bar, completed=done),
+    )
 
 
 def describe(config: TrainConfig, curves: Curves, levels: Mapping[str, float]) -> None:
