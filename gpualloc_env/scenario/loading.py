@@ -15,7 +15,7 @@ from gpualloc_env.scenario.objective import Objective
 from gpualloc_env.scenario.overrides import NAMES, Overrides
 from gpualloc_env.scenario.platform import Platform
 from gpualloc_env.scenario.registry import SCENARIOS
-from gpualloc_env.scenario.scenario import Scenario, ScenarioError
+from gpualloc_env.scenario.scenario import Scenario, ScenarioError, UnexpectedArgument
 from gpualloc_env.scenario.tasks import Sessions, Workflow
 from gpualloc_env.scenario.trace import Trace
 from gpualloc_env.scenario.traffic import Burst, Cycle, Surge, Traffic
@@ -49,7 +49,7 @@ def load_scenario(
     Raises:
         ScenarioError: unknown name, or a value that no scenario can have.
         TraceError: a log that cannot be used.
-        TypeError: a change that no scenario knows.
+        UnexpectedArgument: a change that no scenario knows; it is a TypeError too.
     """
     base, place = _found(scenario)
     asked = {**(overrides.changes if overrides is not None else {}), **_given(changes)}
@@ -91,7 +91,7 @@ def _overrides(changes: dict[str, Any], place: str) -> Overrides:
     """The changes to a scenario, validated."""
     for name in changes:
         if name not in NAMES:
-            raise TypeError(
+            raise UnexpectedArgument(
                 f"{place} got an unexpected keyword argument {name!r}; {_hint(name, NAMES)}What can be "
                 f"changed is {', '.join(NAMES)}"
             )

@@ -36,6 +36,10 @@ class ScenarioError(ValueError):
     """A scenario that cannot be built; the message names the place, the value and the remedy."""
 
 
+class UnexpectedArgument(ScenarioError, TypeError):
+    """A change that no scenario knows: callers try arguments on and expect Python's own error."""
+
+
 class Scenario(Model):
     """A complete, frozen description of one environment."""
 

@@ -115,7 +115,7 @@ def test_a_change_that_no_scenario_knows_is_an_unexpected_argument():
     message = (
         r"scenario 'paper' got an unexpected keyword argument 'stepz'; did you mean 'steps'\? What can be"
     )
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(ScenarioError, match=message):
         load_scenario("paper", stepz=3)
     with pytest.raises(TypeError, match=message):
         gym.make("GPUAlloc-v0", scenario="paper", stepz=3)
