@@ -41,6 +41,7 @@ MADE: dict[str, dict[str, str]] = {
         **figure("power"),
         **figure("profiles"),
     },
+    "runs/universal": {"leaderboard.json": "universal.json"},
     "runs/clusters": {f"leaderboard.{form}": f"clusters.{form}" for form in ("json", "md")},
     "runs/tiers": {"tiers.json": "tiers.json"},
     "runs/tiers-small": {"tiers.json": "tiers-small.json"},
@@ -149,9 +150,9 @@ def make(out: str, commands: dict[str, set[tuple[str, ...]]]) -> None:
 
 def published(page: Path) -> str:
     """A page with the tables and numbers of the committed results."""
-    scenarios, clusters, tiers, small = (
+    scenarios, clusters, tiers, small, universal = (
         json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("leaderboard", "clusters", "tiers", "tiers-small")
+        for name in ("leaderboard", "clusters", "tiers", "tiers-small", "universal")
     )
     scenarios, clusters = scenarios["scenarios"], clusters["scenarios"]
     tables = {
@@ -162,6 +163,9 @@ def published(page: Path) -> str:
         "leaderboard": markdown_table([champions(name, each) for name, each in scenarios.items()]),
         "results": markdown_table(first_table({name: scenarios[name] for name in README_SCENARIOS})),
         "gains": markdown_table([gain(name, scenarios[name]) for name in GAINS]),
+        "universal": markdown_table(
+            [behind(name, "universal", each) for name, each in universal["scenarios"].items()]
+        ),
         "paper": markdown_table([trained_there(name, scenarios[name]) for name in PAPER_SCENARIOS]),
     }
     text = filled(page.read_text(encoding="utf-8"), tables)
@@ -253,6 +257,21 @@ def gain(scenario: str, board: dict[str, Any]) -> dict[str, str]:
         "`receding-horizon`": decimal(j(policies["receding-horizon"])),
         "`ppo-residual` trained there": decimal(j(own)),
         "gain, 95 % interval": below(own["difference_to_best_baseline"]),
+    }
+
+
+def behind(scenario: str, allocator: str, board: dict[str, Any]) -> dict[str, str]:
+    """A row: how far an allocator is behind the best baseline of a scenario."""
+    policies, best = board["policies"], board["best_baseline"]
+    own = policies[allocator]
+    apart = own["difference_to_best_baseline"]
+    return {
+        "scenario": f"`{scenario}`",
+        "Algorithm 1": decimal(j(policies["adaptive"])),
+        "best baseline": f"`{best}` {decimal(j(policies[best]))}",
+        f"`{allocator}`": decimal(j(own)),
+        "higher by, 95 % interval": interval_text(Estimate(apart["mean"], *apart["interval"])),
+        "in per cent": decimal(100 * apart["mean"] / abs(j(policies[best])), 1),
     }
 
 

@@ -8,6 +8,7 @@ from support.places import PRETRAINED
 
 from baselines import policy_for
 from gpualloc_env import SCENARIOS, Batch, ScenarioError
+from gpualloc_env.allocator import Allocator, AllocatorError
 from gpualloc_env.allocator.file import read
 from training.artifacts.policies import load_policies, load_policy
 from training.burst_figure import BurstFigureConfig
@@ -36,11 +37,13 @@ EVERY_FILE = [
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_the_manifest_says_where_the_file_comes_from(path):
     manifest, _ = read(path)
-    assert path.stat().st_size < 60_000
     config, command = manifest.training["config"], manifest.training["command"]
+    universal = path.parent.name == "universal"
+    assert path.stat().st_size < (240_000 if universal else 60_000)
     assert command.startswith(f"python -m training.train --scenario {config['scenario']} ")
     scenario = config["scenario"]
-    assert path.parent.name == f"{config['allocator']}-{scenario}"
+    assert universal == bool(config.get("lessons"))
+    assert universal or path.parent.name == f"{config['allocator']}-{scenario}"
     assert f"seed-{config['seed']}" == path.stem and not manifest.training["git_commit"].endswith("-dirty")
     validation = manifest.validation
     assert validation.scenario == scenario and validation.episodes >= 1
@@ -67,6 +70,32 @@ def test_the_file_repeats_what_its_manifest_says(path):
     again = evaluate("again", policy, scenario, validation.episodes, validation.first_seed)
     # The numbers of one machine are not to be expected to the last bit on another.
     assert again.objective.mean() == pytest.approx(validation.objective, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "best", "most"),
+    [
+        ("paper", "cmu", 1.005),
+        ("paper-spike", "cmu", 1.001),
+        ("workflow", "receding-horizon", 1.002),
+        ("team", "receding-horizon-batch", 1.01),
+        ("fleet", "cmu", 1.0),
+    ],
+)
+def test_the_universal_one_is_close_to_the_best_baseline_everywhere(name, best, most):
+    scenario = held_out_scenario(name)
+    episodes = 10 if scenario.varies and name != "fleet" else 1
+    policies = policy_for(best, name), Allocator.pretrained(agents=scenario.agent_names).decide
+    base, own = (evaluate("own", each, scenario, episodes, 10000).objective.mean() for each in policies)
+    assert own <= most * base
+
+
+def test_an_allocator_that_does_not_come_with_the_package_is_refused():
+    with pytest.raises(
+        AllocatorError, match="no allocator 'universe' comes with the package; there are ppo-"
+    ):
+        Allocator.pretrained("universe")
+    assert Allocator.pretrained("ppo-residual-bursty/seed-1", agents=["a", "b"]).agents == ("a", "b")
 
 
 def test_those_for_serverless_beat_the_best_baseline():

@@ -241,7 +241,8 @@ def _on(scenario: str, name: str, given: str) -> str:
     end = re.compile(rf"(?P<start>[^/]*)-{re.escape(scenario)}(?=/|$)")
     start = found["start"] if (found := end.search(name)) else ""
     config = {} if is_baseline(given) else training_of(given)
-    if config.get("scenario") == scenario:
+    # One that has learned in many scenarios belongs to none.
+    if config.get("scenario") == scenario and not config.get("lessons"):
         kind = str(config["allocator"])
         if _seeds(Path(located(given))):
             return kind
