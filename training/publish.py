@@ -41,7 +41,7 @@ MADE: dict[str, dict[str, str]] = {
         **figure("power"),
         **figure("profiles"),
     },
-    "runs/universal": {"leaderboard.json": "universal.json"},
+    "runs/universal": {"summary.json": "universal.json"},
     "runs/clusters": {f"leaderboard.{form}": f"clusters.{form}" for form in ("json", "md")},
     "runs/tiers": {"tiers.json": "tiers.json"},
     "runs/tiers-small": {"tiers.json": "tiers-small.json"},
@@ -260,18 +260,18 @@ def gain(scenario: str, board: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def behind(scenario: str, allocator: str, board: dict[str, Any]) -> dict[str, str]:
-    """A row: how far an allocator is behind the best baseline of a scenario."""
-    policies, best = board["policies"], board["best_baseline"]
-    own = policies[allocator]
-    apart = own["difference_to_best_baseline"]
+def behind(scenario: str, allocator: str, played: dict[str, Any]) -> dict[str, str]:
+    """A row of a comparison: how far an allocator is behind the best baseline of a scenario."""
+    policies = {name: each["objective"]["mean"] for name, each in played["policies"].items()}
+    best = min((name for name in policies if name != allocator), key=policies.__getitem__)
+    apart = played["paired"][best][allocator]
     return {
         "scenario": f"`{scenario}`",
-        "Algorithm 1": decimal(j(policies["adaptive"])),
-        "best baseline": f"`{best}` {decimal(j(policies[best]))}",
-        f"`{allocator}`": decimal(j(own)),
-        "higher by, 95 % interval": interval_text(Estimate(apart["mean"], *apart["interval"])),
-        "in per cent": decimal(100 * apart["mean"] / abs(j(policies[best])), 1),
+        "Algorithm 1": decimal(policies["adaptive"]),
+        "best baseline": f"`{best}` {decimal(policies[best])}",
+        f"`{allocator}`": decimal(policies[allocator]),
+        "higher by, 95 % interval": interval_text(Estimate(apart["mean"], *apart["ci95"])),
+        "in per cent": decimal(100 * apart["mean"] / abs(policies[best]), 1),
     }
 
 
