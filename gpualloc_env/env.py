@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, view
 from gpualloc_env.simulation.state import INFO, TERMS, AnyArray, plain
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-# The numbers of `info` are NumPy's floats: TorchRL asks each for its dtype.
-ZERO = np.float64(0.0)
+# The numbers of `info` are NumPy's floats: TorchRL asks each for its dtype. Unpacking would take twice as long.
+_FLOAT, _TERMS_OF = np.float64, itemgetter(*range(len(TERMS)))
+ZERO = _FLOAT(0.0)
 
 
 def single_spaces(num_agents: int) -> tuple[spaces.Box, spaces.Box]:
@@ -169,7 +171,7 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
         batch.advance(self._requested)
         rows = batch.info[:, 0]
         clock = self._clock.item(0)
-        latency, cost, throughput, slo, shortfall, task, reward = self._worth
+        latency, cost, throughput, slo, shortfall, task = _TERMS_OF(self._worth)
         info: dict[str, Any] = {
             "arrivals": rows[0],
             "queue": rows[1],
@@ -184,14 +186,14 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
             "slo": slo,
             "shortfall": shortfall,
             "task": task,
-            "objective": np.float64((0.0 - self._total.item(0)) / clock),
+            "objective": _FLOAT((0.0 - self._total.item(0)) / clock),
         }
         truncated = clock >= self._steps
         if truncated and self._reports:
             info["episode_metrics"] = episode_metrics(batch, 0)
         if self.render_mode == "human":
             self.render()
-        return self._observation(), float(reward), False, truncated, info
+        return self._observation(), self._worth.item(-1), False, truncated, info
 
     def episode_metrics(self) -> dict[str, Any]:
         """Metrics of the episode so far: of all of it at its end, or where a limit from outside cut it short.
