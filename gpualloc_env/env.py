@@ -24,7 +24,7 @@ from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, view
 from gpualloc_env.simulation.state import INFO, TERMS, AnyArray, plain
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-# The numbers of `info` are NumPy's floats: TorchRL asks each for its dtype. Unpacking would take twice as long.
+# The numbers of `info` are NumPy's floats: TorchRL asks each for its dtype. Unpacking takes twice as long.
 _FLOAT, _TERMS_OF = np.float64, itemgetter(*range(len(TERMS)))
 ZERO = _FLOAT(0.0)
 
