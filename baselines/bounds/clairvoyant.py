@@ -90,7 +90,7 @@ def feasible_schedule(scenario: Scenario, seed: int, rounds: int = ROUNDS) -> Sc
 
 def _searched(scenario: Scenario, seed: int, rounds: int) -> Schedule:
     """The schedule of an episode of calls."""
-    policy = RecedingHorizonBatch(**tuned().get(scenario.key, {}).get("receding-horizon-batch", {}))
+    *_, policy = _receding_horizon(scenario)
     shares, objective = window_search(scenario, seed, policy, rounds)
     return Schedule(shares, objective, float(lower_bounds(scenario, 1, seed, workers=1)[0]))
 
@@ -151,13 +151,7 @@ def _decided_online(scenario: Scenario, seed: int) -> Array:
 
     Where the relaxed optimum cannot be followed, as in whole slices, these are better to begin with.
     """
-    constants = tuned().get(scenario.key, {})
-    policies = (
-        cmu,
-        max_weight,
-        RecedingHorizon(**constants.get("receding-horizon", {})),
-        RecedingHorizonBatch(**constants.get("receding-horizon-batch", {})),
-    )
+    policies = (cmu, max_weight, *_receding_horizon(scenario))
     decided = np.empty((len(policies), scenario.steps, len(scenario.agents)))
     for shares, policy in zip(decided, policies, strict=True):
         batch = _episodes(scenario, 1, seed)
@@ -165,6 +159,15 @@ def _decided_online(scenario: Scenario, seed: int) -> Array:
             shares[t] = policy(batch.view)[0]
             batch.step(shares[t : t + 1])
     return decided
+
+
+def _receding_horizon(scenario: Scenario) -> tuple[RecedingHorizon, RecedingHorizonBatch]:
+    """Receding-horizon control for a fluid and for servers of calls, with the scenario's tuned constants."""
+    constants = tuned().get(scenario.key, {})
+    return (
+        RecedingHorizon(**constants.get("receding-horizon", {})),
+        RecedingHorizonBatch(**constants.get("receding-horizon-batch", {})),
+    )
 
 
 def _drifting(scenario: Scenario, p: Programme, share: Array, work: Array) -> list[Array]:

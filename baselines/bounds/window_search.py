@@ -44,7 +44,7 @@ def window_search(
         batch.step(asked)
         return asked
 
-    for width in (steps, *WINDOWS[:passes]):
+    for width in WINDOWS[:passes] or (steps,):
         episode.seed(seed)
         episode.reset()
         for first in range(0, steps, width):

@@ -172,7 +172,7 @@ class Allocator:
         Raises:
             AllocatorError: there is none of that name, or it was trained for other agents or for clusters.
         """
-        folder = Path(str(beside("training").__file__)).with_name("pretrained")
+        folder: Path = beside("training.files").PRETRAINED
         path = folder / name / "seed-0.npz" if "/" not in name else folder / f"{name}.npz"
         if not path.is_file():
             known = ", ".join(sorted(each.name for each in folder.iterdir() if each.is_dir()))

@@ -17,6 +17,7 @@ from gpualloc_env.listing import listed
 from gpualloc_env.scenario.scenario import Scenario
 from training.artifacts.own_policy import is_own, own_policy
 from training.evaluation.evaluate import Kind
+from training.files import PRETRAINED
 from training.files.run_directory import CONFIG, MODEL, TRANSFORM
 from training.learning.action_transform import ActionTransform, ClusterTransform, Transform
 
@@ -26,7 +27,6 @@ class AgentsError(ValueError):
 
 
 EXPORTED = (".npz",)
-PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 _LOG = logging.getLogger(__name__)
 

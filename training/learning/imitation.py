@@ -48,8 +48,8 @@ def imitate(
     lessons_of: Sequence[tuple[Scenario, Policy]],
     first_seed: int,
     *,
-    rounds: int | None = None,
-    episodes: int | None = None,
+    rounds: int = ROUNDS,
+    episodes: int = EPISODES,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Fit a model's actor to teachers, each in its scenario.
@@ -63,22 +63,21 @@ def imitate(
         lessons_of: scenarios and who decides in each; with the model's number of agents, or with any
             where its network serves any.
         first_seed: of the first episode; the others follow.
-        rounds: of playing and fitting; by default ROUNDS.
-        episodes: of all scenarios in a round; by default EPISODES.
+        rounds: of playing and fitting.
+        episodes: of all scenarios in a round.
         progress: called with the number of rounds done after each of them.
 
     Raises:
         ValueError: the actions are no shares.
     """
     check_imitation(transform)
-    rounds = ROUNDS if rounds is None else rounds
     policy = cast(AllocatorPolicy, model.policy)
     parameters = [each for each in policy.actor_parameters if each is not policy.log_std]
     optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     rate = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.05, rounds * PASSES)
     shuffle = torch.Generator().manual_seed(first_seed)
     lessons: dict[int, list[Lesson]] = {len(scenario.agents): [] for scenario, _ in lessons_of}
-    each = (EPISODES if episodes is None else episodes) // len(lessons_of)
+    each = episodes // len(lessons_of)
     for round_ in range(rounds):
         for scenario, teacher in lessons_of:
             count = len(scenario.agents)

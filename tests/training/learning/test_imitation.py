@@ -16,7 +16,7 @@ from training.learning.trained_network import decider_of, learned_policy
 from training.train import TrainConfig, make_learner, with_defaults
 from training.train import main as train
 
-QUICK = {"ROUNDS": 3, "EPISODES": 32, "PASSES": 16, "BATCH": 128}
+QUICK = {"PASSES": 16, "BATCH": 128}
 
 
 def distances(model, transform, lessons):
@@ -46,7 +46,9 @@ def test_a_policy_comes_close_to_its_teachers_where_it_leads_itself(monkeypatch,
     config = with_defaults(TrainConfig(allocator=allocator, num_envs=64, hidden=(16, 16)), "serverless")
     model, transform = make_learner(config, lessons[0][0])
     before, rounds = distances(model, transform, lessons), []
-    imitation.imitate(model, transform, lessons, FIRST_TRAINING_SEED, progress=rounds.append)
+    imitation.imitate(
+        model, transform, lessons, FIRST_TRAINING_SEED, rounds=3, episodes=32, progress=rounds.append
+    )
     assert (distances(model, transform, lessons) < 0.5 * before).all() and rounds == [1, 2, 3]
 
 
