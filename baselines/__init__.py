@@ -7,13 +7,13 @@ outside. Those of a cluster are functions from a `ClusterView`, `baselines.clust
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from baselines import online
 from baselines.bounds import Bound, Clairvoyant, Schedule, bound, feasible_schedule, lower_bounds
 from baselines.cluster import CLUSTER_POLICIES
 from baselines.online import adaptive, adaptive_smoothed, round_robin, static
+from baselines.tunable import constants_of, with_constants
 from baselines.tuned import tuned
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import Array
@@ -86,20 +86,22 @@ def policy_for(name: str, scenario: str | Scenario) -> Policy:
         KeyError: a scenario of that kind has no such policy.
     """
     key, known = (scenario, DEFAULTS) if isinstance(scenario, str) else (scenario.key, baselines_of(scenario))
-    upper, _, lower = name.partition("+") if known is CLUSTER_POLICIES else (name, "", "")
-    constants: dict[str, Any] = dict(tuned().get(key, {}).get(upper, {}))
-    if lower:
-        constants["lower"] = DEFAULTS[lower]
-    return with_constants(known[upper], constants) if constants else known[upper]
+    constants, upper = tuned().get(key, {}), name.partition("+")[0]
+    policy = untuned(name, known)
+    # One that was tuned above another policy splits the GPUs differently now.
+    placement = {each: value for each, value in constants.get(upper, {}).items() if "." not in each}
+    own = constants.get(name, placement)
+    return with_constants(policy, own) if own else policy
 
 
-def with_constants(policy: Policy, constants: Mapping[str, Any]) -> Policy:
-    """A policy that is a dataclass, with other constants.
+def untuned(name: str, known: Mapping[str, Policy]) -> Policy:
+    """The policy of a name as `policy_for` takes it, with the constants that are declared.
 
     Raises:
-        TypeError: it has no such constants.
+        KeyError: `known` has no such policy, or there is none to stand below it.
     """
-    return replace(policy, **constants)  # pyright: ignore
+    upper, _, lower = name.partition("+") if known is CLUSTER_POLICIES else (name, "", "")
+    return with_constants(known[upper], {"lower": DEFAULTS[lower]}) if lower else known[upper]
 
 
 def fresh(policy: Policy) -> Policy:
@@ -146,6 +148,7 @@ __all__ = [
     "algorithm_1_of",
     "baselines_of",
     "bound",
+    "constants_of",
     "feasible_schedule",
     "fresh",
     "is_baseline",
@@ -154,5 +157,6 @@ __all__ = [
     "register",
     "round_robin",
     "static",
+    "untuned",
     "with_constants",
 ]

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +39,7 @@ from training.files.run_directory import (
     check_claim,
     claimed,
 )
-from training.learning import imitation
+from training.learning import evolution, imitation
 from training.learning.action_transform import ActionTransform, Transform
 from training.learning.allocator_policy import AllocatorPolicy
 from training.learning.callbacks import Boundaries, CriticFirst, EpisodeLog
@@ -57,13 +58,15 @@ from training.learning.trained_network import NETWORKS
 from training.limits import Limits, check_limits
 from training.reporting.event_files import add_hparams
 from training.reporting.report import markdown_table
+from training.sharing import RayWorkers
 
 VALIDATION = "1 J in validation (lower is better)"
+GENERATION = "3 J less J at first, by generation (lower is better)"
 AllocatorName = Annotated[str, tyro.conf.arg(metavar="|".join(KINDS), help=help_text())]
 
 
 @dataclass(frozen=True)
-class TrainConfig(Overrides):
+class TrainConfig(Overrides, RayWorkers):
     """Train a PPO allocator on the native batch."""
 
     scenario: str = "serverless"
@@ -72,14 +75,17 @@ class TrainConfig(Overrides):
     """More scenarios with the same agents, which share the environments evenly; the policy that is kept
     has the lowest mean of J over all of them in validation."""
     allocator: AllocatorName = "ppo-residual"
-    total_steps: Annotated[int, Limits(1)] = 1_000_000
-    """Steps of experience, over all environments, rounded up to whole rollouts."""
+    total_steps: Annotated[int, Limits(0)] = 1_000_000
+    """Steps of PPO's experience, over all environments, rounded up to whole rollouts; 0 for imitation or
+    evolution alone."""
     seed: Annotated[int, Limits(0, LAST_RUN_SEED)] = 0
     """Seeds the environments, the network and its exploration."""
     seeds: Annotated[int, Limits(1, 1000)] = 1
-    """Runs to train, seeded `seed`, `seed` + 1, …; several stand in `out`/seed-0, `out`/seed-1, …"""
+    """Runs to train, seeded `seed`, `seed` + 1, …; several stand in `out`/seed-0, `out`/seed-1, …. With
+    `--ray` they are trained side by side."""
     out: Path = Path("runs/my-ppo")
-    """Directory for the model, checkpoint, configuration and TensorBoard run."""
+    """Directory for the model, checkpoint, configuration and TensorBoard run. With `--ray` all machines must
+    see it."""
     num_envs: Annotated[int, Limits(1)] = 128
     """Environments advanced side by side."""
     domains: Annotated[int, Limits(1)] = 1
@@ -107,6 +113,14 @@ class TrainConfig(Overrides):
     """Rounds of imitation: the policy plays, the teachers say what they would do, the policy is fitted."""
     lesson_episodes: Annotated[int, Limits(1)] = imitation.EPISODES
     """Episodes of a round, shared evenly by the scenarios."""
+    generations: Annotated[int, Limits(0)] = 0
+    """Generations of CMA-ES in the weights of the last layer before PPO, and after imitation."""
+    population: Annotated[int, Limits(4)] = evolution.POPULATION
+    """Candidates of a generation, which play the same episodes."""
+    generation_episodes: Annotated[int, Limits(1)] = evolution.EPISODES
+    """Episodes that each candidate of a generation plays, of each scenario."""
+    generation_std: Annotated[float, Limits(0, 10, open_low=True)] = evolution.STD
+    """Standard deviation of the weights in the first generation."""
     critic_updates: Annotated[int, Limits(0)] = 3
     """Updates at the start that train the value function alone."""
     initial_std: Annotated[float | None, Limits(0, 10, open_low=True)] = None
@@ -145,17 +159,39 @@ def main(config: TrainConfig) -> None:
         ExitStack() as locks,
         progress_bars(status_console(), counted=True, shown=config.progress) as progress,
     ):
-        for each in runs:
+        for each in runs if config.ray is None else ():
             locks.enter_context(claimed(each.out, asdict(each)))
         unfinished = config.validate_every and any(not (each.out / RESULT).exists() for each in runs)
         levels = (
             baseline_objectives(played(config, scenario), config.validation_episodes) if unfinished else {}
         )
-        bars = [progress.add_task(f"seed {each.seed}", total=whole_steps(each), start=False) for each in runs]
-        for each, bar in zip(runs, bars, strict=True):
-            train(each, scenario, levels, progress, bar)
-            print(f"Allocator in {each.out}; curves with: tensorboard --logdir {each.out / TENSORBOARD}")
-            print(f"Compare it with: {compare_command(each)}")
+        if config.ray is None:
+            bars = [
+                progress.add_task(f"seed {each.seed}", total=whole_steps(each), start=False) for each in runs
+            ]
+            for each, bar in zip(runs, bars, strict=True):
+                train(each, scenario, levels, progress, bar)
+                say_where(each)
+            return
+    config.share(partial(train_alone, scenario, levels), runs, "Training runs", status_console())
+    for each in runs:
+        say_where(each)
+
+
+def train_alone(scenario: Scenario, levels: Mapping[str, float], config: TrainConfig) -> None:
+    """Train one run in a process of its own, where nobody watches."""
+    torch.set_num_threads(1)
+    with (
+        claimed(config.out, asdict(config)),
+        progress_bars(status_console(), shown=False) as progress,
+    ):
+        train(config, scenario, levels, progress, progress.add_task("", total=whole_steps(config)))
+
+
+def say_where(run: TrainConfig) -> None:
+    """Print where a finished run stands, and what may be done with it."""
+    print(f"Allocator in {run.out}; curves with: tensorboard --logdir {run.out / TENSORBOARD}")
+    print(f"Compare it with: {compare_command(run)}")
 
 
 def with_defaults(config: TrainConfig, scenario: str) -> TrainConfig:
@@ -179,7 +215,8 @@ def compare_command(run: TrainConfig) -> str:
 
 
 def runs_of(config: TrainConfig) -> list[TrainConfig]:
-    """One configuration for each training seed."""
+    """One configuration for each training seed, whoever trains it."""
+    config = replace(config, ray=None)
     if config.seeds == 1:
         return [config]
     return [
@@ -229,6 +266,7 @@ def train(
     scenarios = played(config, scenario)
     if contents is None:
         teach(model, transform, lessons_of(config, scenarios), config, progress)
+        evolve(model, transform, scenarios, config, progress, curves)
     boundaries = Boundaries(
         selection,
         checkpoint_every=config.checkpoint_every,
@@ -275,6 +313,37 @@ def teach(
         episodes=config.lesson_episodes,
         progress=lambda done: progress.update(bar, completed=done),
     )
+
+
+def evolve(
+    model: PPO,
+    transform: Transform,
+    scenarios: Sequence[Scenario],
+    config: TrainConfig,
+    progress: Progress,
+    curves: Curves,
+) -> None:
+    """Let the last layer of a fresh model evolve, if there are generations."""
+    if not config.generations:
+        return
+    bar = progress.add_task("evolution", total=config.generations)
+
+    def record(generation: int, gained: float) -> None:
+        curves.writer.add_scalar(f"{curves.group}/{GENERATION}", gained, generation)
+        progress.update(bar, completed=generation)
+
+    evolution.evolve(
+        model,
+        transform,
+        scenarios,
+        first_seed_of_run(config.seed),
+        generations=config.generations,
+        population=config.population,
+        episodes=config.generation_episodes,
+        std=config.generation_std,
+        progress=record,
+    )
+    progress.update(bar, completed=config.generations)
 
 
 def describe(config: TrainConfig, curves: Curves, levels: Mapping[str, float]) -> None:
@@ -388,7 +457,7 @@ def make_ppo(config: TrainConfig, env: RecentReturns) -> PPO:
     assert highest is not None and config.rollout_steps is not None and config.batch_size is not None
     assert config.epochs is not None and config.gamma is not None and config.gae_lambda is not None
     # An update comes at the end of its rollout, the last one where nothing is left: half a rollout's part.
-    least = 0.5 * rollout_size(config) / whole_steps(config)
+    least = 0.5 * rollout_size(config) / max(1, whole_steps(config))
     return PPO(
         AllocatorPolicy,
         env,

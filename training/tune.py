@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 
 import optuna
 
-from baselines import Policy, baselines_of, policy_for, with_constants
+from baselines import baselines_of, constants_of, is_baseline, policy_for, untuned, with_constants
 from baselines.tunable import ranges
 from baselines.tuned import TUNED, Constants
 from gpualloc_env.metrics import objectives
@@ -43,7 +43,8 @@ class TuneConfig(Overrides, RayWorkers):
     scenario: str = "serverless"
     """A registered scenario, or the path of a .toml file."""
     policies: tuple[str, ...] = (ALL,)
-    """Names of baselines that have constants; `all` for every one of the scenario's."""
+    """Names of baselines that have constants, in a cluster also `upper+lower`; `all` for every one of the
+    scenario's."""
     trials: Annotated[int, Limits(1)] = 60
     """Constants to try for each policy, the present ones first, then the defaults."""
     episodes: Annotated[int, Limits(1)] = 200
@@ -135,8 +136,9 @@ def tuned_policies(config: TuneConfig, scenario: Scenario) -> list[str]:
     if not policies:
         raise ValueError(f"no policies to tune; give some of {', '.join(tunable)}")
     for name in policies:
-        if name not in tunable:
-            fault = "has no constants" if name in known else "is unknown"
+        it_is_known = name in known or (bool(scenario.nodes) and is_baseline(name) and "+" in name)
+        if not (it_is_known and ranges(untuned(name, known))):
+            fault = "has no constants" if it_is_known else "is unknown"
             raise ValueError(f"policy {name!r} {fault}; give some of {', '.join(tunable)}")
         if policies.count(name) > 1:
             raise ValueError(f"policy {name!r} is given more than once; give each policy once")
@@ -176,9 +178,10 @@ def search(
     Every trial plays the same episodes, so trials differ by their constants alone. The same
     seed leads to the same study.
     """
-    study, searched = make_study(config.seed), distributions(ranges(baselines_of(scenario)[name]))
+    declared = untuned(name, baselines_of(scenario))
+    study, searched = make_study(config.seed), distributions(ranges(declared))
     study.enqueue_trial(present(name, scenario))
-    study.enqueue_trial(constants_of(baselines_of(scenario)[name]), skip_if_exists=True)
+    study.enqueue_trial(constants_of(declared), skip_if_exists=True)
     for _ in range(config.trials):
         trial = study.ask(searched)
         constants = rounded(trial.params)
@@ -193,17 +196,12 @@ def present(name: str, scenario: Scenario) -> Constants:
     return constants_of(policy_for(name, scenario))
 
 
-def constants_of(policy: Policy) -> Constants:
-    """The constants of a policy that can be tuned."""
-    return {name: getattr(policy, name) for name in ranges(policy)}
-
-
 def mean_objective(
     name: str, constants: Constants, scenario: Scenario, config: TuneConfig, *, fresh: bool = False
 ) -> float:
     """Mean J of a policy with some constants on the episodes of the search, or on fresh ones after them."""
     seed = config.seed + config.episodes if fresh else config.seed
-    policy = with_constants(baselines_of(scenario)[name], constants)
+    policy = with_constants(untuned(name, baselines_of(scenario)), constants)
     return float(objectives(rollout(policy, scenario, config.episodes, seed, record=False)).mean())
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from baselines import online
-from baselines.cluster.policies import Placed, Replicas, hierarchical
+from baselines.cluster.policies import Demand, Placed, Replicas, hierarchical
 from baselines.tuned import tuned
 from gpualloc_env.allocator.levels import algorithm_1_by_levels, batched, gpu_views, parts_of, split
 from gpualloc_env.allocator.placement import (
@@ -30,13 +30,14 @@ CLUSTER_POLICIES: dict[str, ClusterPolicy] = {
     "lru": Replicas(target=np.inf),
     "autoscaler": Replicas(),
     "hierarchical": hierarchical(),
-    "demand": Placed(by_demand, online.RecedingHorizon(**tuned()["team"]["receding-horizon"]), 3.0),
+    "demand": Demand(lower=online.RecedingHorizon(**tuned()["team"]["receding-horizon"])),
 }
 """Every policy with the constants that its class declares; all have memory, see `baselines.fresh`."""
 
 __all__ = [
     "CLUSTER_POLICIES",
     "ClusterPolicy",
+    "Demand",
     "Placed",
     "Replicas",
     "algorithm_1_by_levels",

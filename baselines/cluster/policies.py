@@ -1,6 +1,7 @@
 """Allocators of a cluster: where agents stand, and how each GPU is split among those that stand there."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -9,7 +10,16 @@ from baselines.online.rows import Remembering
 from baselines.tunable import tunable
 from gpualloc_env.allocator.cluster import Held
 from gpualloc_env.allocator.levels import Policy, algorithm_1_by_levels, batched, parts_of, split
-from gpualloc_env.allocator.placement import Placement, assign, by_levels, everywhere, in_turn
+from gpualloc_env.allocator.placement import (
+    DEFAULT_WEIGHTS,
+    DemandWeights,
+    Placement,
+    assign,
+    by_demand,
+    by_levels,
+    everywhere,
+    in_turn,
+)
 from gpualloc_env.simulation.placement import ClusterView
 from gpualloc_env.simulation.state import Array
 
@@ -47,6 +57,38 @@ class Placed:
 def hierarchical(lower: Policy | None = None, period_s: float = 30.0) -> Placed:
     """Hierarchical Algorithm 1: cluster → nodes → GPUs by `by_levels`, on each GPU Algorithm 1 or another."""
     return Placed(by_levels, lower, period_s)
+
+
+@dataclass(frozen=True)
+class Demand(Placed):
+    """Placement by demand per memory that moves little, below it receding-horizon control.
+
+    See `by_demand` for what the constants weigh.
+    """
+
+    place: Placement = field(init=False, repr=False, compare=False)
+    lower: Policy | None = online.RecedingHorizon()  # noqa: RUF009, frozen
+    period_s: float = tunable(3.0, 1.0, 30.0, log=True)
+    """Time between two revisions of the placement [s]."""
+    patience_s: float = tunable(DEFAULT_WEIGHTS.patience_s, 2.0, 120.0, log=True)
+    """Time within which a queue should be served [s]."""
+    least_demand: float = tunable(DEFAULT_WEIGHTS.least_demand, 0.01, 2.0, log=True)
+    """What every agent is taken to ask for besides [GPU]."""
+    memory_exponent: float = tunable(DEFAULT_WEIGHTS.memory_exponent, 0.0, 1.0)
+    """How much memory counts against an agent."""
+    loyalty: float = tunable(DEFAULT_WEIGHTS.loyalty, 0.2, 20.0, log=True)
+    """GPUs of capacity left that a resident instance, and a sleeping model, count for."""
+    busy: float = tunable(DEFAULT_WEIGHTS.busy, 0.01, 4.0, log=True)
+    """What each call speaks for the instance at which it is [GPU]."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "place", partial(by_demand, weights=self.weights))
+
+    @property
+    def weights(self) -> DemandWeights:
+        """The constants of the placement."""
+        return DemandWeights(*(getattr(self, name) for name in DemandWeights._fields))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from gpualloc_env.allocator.levels import batched, parts_of, split
-from gpualloc_env.allocator.placement import by_demand
+from gpualloc_env.allocator.placement import DemandWeights, by_demand
 from gpualloc_env.allocator.receding_horizon import CORRECTIONS, Constants, plan
 from gpualloc_env.allocator.weights import accumulate, joined, number, tanh, widths_of
 from gpualloc_env.compiled import compiled
@@ -31,8 +31,10 @@ CLUSTER_COLUMNS = (
     *("instance.share", "instance.resident", "instance.asleep", "instance.loading", "instance.idle"),
     *("instance.calls", "instance.running", "instance.kv_used", "instance.fits"),
     *("gpu.memory_free", "gpu.given", "gpu.speed"),
+    *("gpu.work", "cluster.work"),
 )
-"""Columns of the rows of instances, in [0, 1]; none depends on how many agents or GPUs there are."""
+"""Columns of the rows of instances, in [0, 1]; none depends on how many agents or GPUs there are. `work` is
+the time in which the GPU would serve the calls there, and a GPU of speed 1 all queues."""
 OUTPUTS = (*CORRECTIONS, "attraction")
 """What the network writes for each instance: the logarithms that correct the plan of its GPU, and what speaks
 for the instance where agents are placed, see `by_demand`."""
@@ -48,6 +50,7 @@ def instance_rows(view: ClusterView) -> AnyArray:
         return values / (unit + values)
 
     agents = view.agents
+    work = view.calls / (agents.throughput[:, :, None] * view.speed)
     rows[..., : len(_CHOSEN)] = observe(agents)[..., _CHOSEN][:, :, None]
     needs = view.need_mb[:, :, None]
     columns = (
@@ -65,6 +68,8 @@ def instance_rows(view: ClusterView) -> AnyArray:
         (view.free_mb / view.memory_mb).clip(0.0, 1.0)[:, None],
         np.minimum(1.0, view.share.sum(axis=1))[:, None],
         squashed(view.speed),
+        squashed(work.sum(axis=1))[:, None],
+        squashed((agents.queue / agents.throughput).sum(axis=1))[:, None, None],
     )
     for column, values in enumerate(columns, start=len(_CHOSEN)):
         rows[..., column] = values
@@ -200,13 +205,17 @@ class PlacedCorrections:
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        """Read `bound`, `period_s` and `base`, the controller's `Constants` by name."""
+        """Read `bound`, `period_s`, `base` (`Constants`) and, if given, `placement` (`DemandWeights`)."""
         self._bound, period_s = number(settings, "bound"), number(settings, "period_s")
         base = settings["base"]
         self._constants = np.array([number(base, name) for name in Constants._fields])
-        sound = np.isfinite(self._constants).all()
+        placement = settings.get("placement", {})
+        self._weights = DemandWeights(**{name: number(placement, name) for name in placement})
+        sound = np.isfinite([*self._constants, *self._weights]).all()
         if not (0 < self._bound < math.inf and 0 < period_s < math.inf and sound):
-            raise ValueError("bound and period_s must be above 0, they and the constants of base finite")
+            raise ValueError(
+                "bound and period_s must be above 0, they and the constants of base and placement finite"
+            )
         self.held: Held[tuple[Array, Array]] = Held(period_s)
 
     def __call__(self, view: ClusterView, outputs: Callable[[], Array]) -> Array:
@@ -222,7 +231,8 @@ class PlacedCorrections:
         given = outputs.clip(-self._bound, self._bound)
         batch, agents, gpus = view.share.shape
         logarithms = given[..., :-1].swapaxes(1, 2).reshape(batch * gpus, agents, -1)
-        return parts_of(view, by_demand(view, ATTRACTION * given[..., -1])), np.ascontiguousarray(logarithms)
+        placed = by_demand(view, self._weights, ATTRACTION * given[..., -1])
+        return parts_of(view, placed), np.ascontiguousarray(logarithms)
 
 
 class ClusterDecider:

@@ -5,6 +5,7 @@ which its model sleeps to one on which it would start cold.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,10 +21,24 @@ HORIZON_S = 10.0
 """Time within which a queue should be served, where demand is judged [s]."""
 STAYS, WAKES = 1.0, 0.5
 """GPUs of capacity left that a resident instance, and a sleeping model, count for."""
-PATIENCE_S, LEAST_DEMAND, MEMORY_EXPONENT, LOYALTY, BUSY = 12.0, 0.16, 0.3, 4.0, 0.3
-"""Of `by_demand`: the time within which a queue should be served [s], what every agent is taken to ask for
-besides [GPU], how much memory counts, what either of `STAYS` and `WAKES` is there,
-and what each call speaks for the instance at which it is [GPU]."""
+
+
+class DemandWeights(NamedTuple):
+    """What `by_demand` weighs."""
+
+    patience_s: float = 12.0
+    """Time within which a queue should be served [s]."""
+    least_demand: float = 0.16
+    """What every agent is taken to ask for besides [GPU]."""
+    memory_exponent: float = 0.3
+    """How much memory counts against an agent."""
+    loyalty: float = 4.0
+    """GPUs of capacity left that a resident instance, and a sleeping model, count for."""
+    busy: float = 0.3
+    """What each call speaks for the instance at which it is [GPU]."""
+
+
+DEFAULT_WEIGHTS = DemandWeights()
 
 
 @inlined
@@ -147,19 +162,23 @@ def by_popularity(view: ClusterView) -> AnyArray:
     return assign(view, with_copies(value, value > 0, len(view.speed)), load / len(view.speed))
 
 
-def by_demand(view: ClusterView, attraction: Array | None = None) -> AnyArray:
+def by_demand(
+    view: ClusterView, weights: DemandWeights = DEFAULT_WEIGHTS, attraction: Array | None = None
+) -> AnyArray:
     """As `by_popularity`, but instances move less, because models take long to start.
 
-    An agent's value is (demand + `LEAST_DEMAND`)/memory^`MEMORY_EXPONENT`, an instance is expected to take
+    An agent's value is (demand + least demand)/memory^exponent, an instance is expected to take
     its part of the load as it is divided now, and what stands, sleeps or serves somewhere counts for more.
 
     Args:
         view: of (B, …) arrays.
+        weights: of these.
         attraction: what speaks for each instance besides, (B, N, K) [GPU]; its mean over the GPUs is the
             logarithm of a factor on the agent's value. None by default.
     """
-    load, tie = demand(view, PATIENCE_S), loyalty(view, LOYALTY, LOYALTY) + BUSY * view.calls
-    value = (load + LEAST_DEMAND) / np.maximum(view.need_mb, 1e-9) ** MEMORY_EXPONENT
+    load = demand(view, weights.patience_s)
+    tie = loyalty(view, weights.loyalty, weights.loyalty) + weights.busy * view.calls
+    value = (load + weights.least_demand) / np.maximum(view.need_mb, 1e-9) ** weights.memory_exponent
     if attraction is not None:
         value, tie = value * np.exp(attraction.mean(axis=2)), tie + attraction
     standing = np.maximum(1.0, view.resident.sum(axis=2))

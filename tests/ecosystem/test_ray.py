@@ -6,6 +6,8 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
+from stable_baselines3 import PPO
 from support.log_samples import log_lines, write_log
 
 pytest.importorskip("ray")
@@ -14,7 +16,7 @@ from ray.cluster_utils import Cluster
 from baselines import lower_bounds
 from baselines.processes import in_processes
 from gpualloc_env import load_scenario
-from training import compare, leaderboard, plan, study, tiers, transfer, tune, validate
+from training import compare, leaderboard, plan, study, tiers, train, transfer, tune, validate
 from training.cli import run
 from training.validation import closed_forms
 
@@ -110,6 +112,22 @@ def test_the_seeds_that_confirm_a_study(address, tmp_path):
         with (tmp_path / out / "trials.csv").open(encoding="utf-8") as file:
             tables.append([{**row, "seconds": None} for row in csv.DictReader(file)])
     assert tables[0] == tables[1] and len(tables[0]) == 2
+
+
+def test_the_seeds_of_a_training(address, tmp_path):
+    steps = ("--total-steps", "16", "--validate-every", "8", "--steps", "20", "--num-envs", "2")
+    small = ("--rollout-steps", "4", "--batch-size", "4", "--hidden", "4", "4", "--validation-episodes", "2")
+    given = ("--scenario", "cluster-fleet", "--allocator", "ppo-cluster-hierarchical", "--seeds", "2")
+    for out, ray in (("here", ()), ("there", ("--ray", address))):
+        out = ("--out", str(tmp_path / out))
+        run(train.main, train.TrainConfig, [*given, *steps, *small, *out, "--no-progress", *ray])
+    for seed in ("seed-0", "seed-1"):
+        here, there = (tmp_path / place / seed for place in ("here", "there"))
+        assert (there / "result.json").read_bytes() == (here / "result.json").read_bytes()
+        ours, theirs = (PPO.load(place / "model.zip").policy.state_dict() for place in (here, there))
+        assert all(torch.equal(theirs[name], each) for name, each in ours.items())
+    # Neither who trains nor where is a setting of the run: it goes on, or is complete, without Ray too.
+    run(train.main, train.TrainConfig, [*given, *steps, *small, "--out", str(tmp_path / "there")])
 
 
 def test_an_address_where_nobody_answers_is_refused_before_any_work(tmp_path, capsys):

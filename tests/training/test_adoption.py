@@ -4,14 +4,14 @@ import pytest
 
 import training.study
 import training.tune
-from baselines import DEFAULTS, policy_for
+from baselines import DEFAULTS, constants_of, policy_for
 from baselines.tuned import TUNED, read_tuned
 from training.learning import defaults
 from training.learning.defaults import default_settings
 from training.search.tuned_file import Table, read_tables, write_tables
 from training.study import StudyConfig, as_searched
 from training.study import main as study
-from training.tune import HEADER, TuneConfig, constants_of, main
+from training.tune import HEADER, TuneConfig, main
 
 QUICK = {"policies": ("queue-aware",), "trials": 3, "episodes": 4, "steps": 20}
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from baselines import Policy, policy_for
-from baselines.cluster import CLUSTER_POLICIES, Placed
+from baselines import CLUSTER_POLICIES, Policy, policy_for, with_constants
+from baselines.cluster import Demand
 from baselines.online.receding_horizon import RecedingHorizon
+from baselines.tuned import tuned
 from gpualloc_env.action_transform import ActionTransform, hysteresis, simplex
 from gpualloc_env.allocator.cluster import OUTPUTS, PlacedCorrections
 from gpualloc_env.allocator.receding_horizon import Constants
@@ -76,15 +77,17 @@ class ClusterTransform:
 Transform = ActionTransform | ClusterTransform
 
 
-def placed_corrections(instances: int, period_s: float) -> ClusterTransform:
-    """Bounded corrections of the baseline `demand`, which hold for `period_s` as its placement does.
+def placed_corrections(instances: int, scenario: str, period_s: float) -> ClusterTransform:
+    """Bounded corrections of the baseline `demand` with its constants for a scenario, given by its key.
 
-    Each assumption can be multiplied by up to e² and divided by as much.
+    They hold for `period_s`, as its placement does. Each assumption can be multiplied by up to e² and divided
+    by as much.
     """
-    base = CLUSTER_POLICIES["demand"]
-    assert isinstance(base, Placed)
+    base = with_constants(CLUSTER_POLICIES["demand"], tuned().get(scenario, {}).get("demand", {}))
+    assert isinstance(base, Demand)
     settings = {"kind": "placed-corrections", "bound": 2.0, "period_s": period_s}
-    return ClusterTransform(instances, {**settings, "base": _constants(base.lower)})
+    placement = base.weights._asdict()
+    return ClusterTransform(instances, {**settings, "placement": placement, "base": _constants(base.lower)})
 
 
 def _constants(base: Policy | None) -> dict[str, float]:

@@ -30,6 +30,7 @@ class Perceptron(nn.Sequential):
         for inputs, outputs in pairwise((agents * features, *hidden)):
             layers += [nn.Linear(inputs, outputs), nn.Tanh()]
         super().__init__(*layers)
+        self.width = (agents * features, *hidden)[-1]
         self.linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
 
 
@@ -39,14 +40,16 @@ class Equivariant(nn.Module):
     def __init__(self, features: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
         inner, inputs = list(pairwise(hidden)), features + len(LOG_ODDS)
-        self.own = nn.ModuleList(nn.Linear(*widths) for widths in [(inputs, hidden[0]), *inner])
+        self.own = nn.ModuleList(nn.Linear(*widths) for widths in pairwise((inputs, *hidden)))
+        self.width = (inputs, *hidden)[-1]
         self.mean = nn.ModuleList(nn.Linear(inputs, outputs, bias=False) for inputs, outputs in inner)
         self.max = nn.ModuleList(nn.Linear(inputs, outputs, bias=False) for inputs, outputs in inner)
 
     def ignore_platform(self) -> None:
         """Begin deaf to what does not vary in training, so that it matters little where it differs."""
         with torch.no_grad():
-            self.own[0].weight[:, _GPUS:FEATURES] = 0.0  # pyright: ignore
+            for layer in self.own[:1]:
+                layer.weight[:, _GPUS:FEATURES] = 0.0  # pyright: ignore
 
     def forward(self, rows: Tensor) -> Tensor:
         """Hidden units of every agent, in the context of all."""
@@ -55,7 +58,9 @@ class Equivariant(nn.Module):
         rows = torch.cat([rows[..., :_SHARE], held.unsqueeze(-1), rows[..., _SHARE + 1 :]], dim=-1)
         values = rows[..., _ODDS].clamp(max=1.0)
         odds = (values + LOG_ODDS_LEAST) / (1.0 + LOG_ODDS_LEAST - values)
-        units = torch.tanh(self.own[0](torch.cat([rows, LOG_ODDS_SCALE * odds.log()], dim=-1)))
+        units = torch.cat([rows, LOG_ODDS_SCALE * odds.log()], dim=-1)
+        for own in self.own[:1]:
+            units = torch.tanh(own(units))
         for own, mean, most in zip(self.own[1:], self.mean, self.max, strict=True):  # pyright: ignore
             context = mean(units.mean(dim=1)) + most(units.amax(dim=1))
             units = torch.tanh(own(units) + context.unsqueeze(1))
@@ -68,13 +73,16 @@ class Exchangeable(nn.Module):
     def __init__(self, features: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
         inner = list(pairwise(hidden))
-        self.own = nn.ModuleList(nn.Linear(*widths) for widths in [(features, hidden[0]), *inner])
+        self.own = nn.ModuleList(nn.Linear(*widths) for widths in pairwise((features, *hidden)))
+        self.width = (features, *hidden)[-1]
         self.agent = nn.ModuleList(nn.Linear(*widths, bias=False) for widths in inner)
         self.gpu = nn.ModuleList(nn.Linear(*widths, bias=False) for widths in inner)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Hidden units of every instance, in the context of its agent's and of its GPU's."""
-        units = torch.tanh(self.own[0](rows))
+        units = rows
+        for own in self.own[:1]:
+            units = torch.tanh(own(units))
         for own, agent, gpu in zip(self.own[1:], self.agent, self.gpu, strict=True):  # pyright: ignore
             context = agent(units.amax(dim=2, keepdim=True)) + gpu(units.amax(dim=1, keepdim=True))
             units = torch.tanh(own(units) + context)
@@ -100,7 +108,7 @@ class Bodies(nn.Module):
         else:
             body = Exchangeable if kind == "exchangeable" else Equivariant
             self.actor, self.critic = (body(columns, hidden) for columns in (self.seen, features))
-        self.latent_dim_pi = self.latent_dim_vf = hidden[-1]
+        self.latent_dim_pi, self.latent_dim_vf = self.actor.width, self.critic.width
 
     def forward(self, flat: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden units for the actions and for the value."""
@@ -222,7 +230,7 @@ class AllocatorPolicy(ActorCriticPolicy):
         assert self.observation_space.shape is not None and self.action_space.shape is not None
         (size,) = self.action_space.shape
         self.mlp_extractor: Any = Bodies(self.network, self.observation_space.shape, self.hidden)
-        width = self.hidden[-1]
+        width = self.mlp_extractor.latent_dim_pi
         if self.network == "mlp":
             self.action_net: nn.Module = nn.Linear(width, size)
             explored = size
@@ -230,7 +238,7 @@ class AllocatorPolicy(ActorCriticPolicy):
             each, idle = divmod(size, self.mlp_extractor.rows)
             self.action_net = SharedHead(width, each, idle=bool(idle))
             explored = each + idle
-        self.value_net = nn.Linear(width, 1)
+        self.value_net = nn.Linear(self.mlp_extractor.latent_dim_vf, 1)
         for module, gain in (
             (self.mlp_extractor, 1.0),
             (self.action_net, self.initial_gain),

@@ -70,11 +70,19 @@ _OURS = (
         table="ppo-residual",
     ),
     Kind(
+        "linear-residual",
+        "the same corrections, linear in what is seen of the agent; for evolution (`--generations`)",
+        network="shared",
+        transform=corrections,
+        initial_gain=0.0,
+        table="linear-residual",
+    ),
+    Kind(
         "ppo-cluster",
         "for clusters: one network over all instances, and its actions correct where the baseline `demand` "
         "places agents and what receding-horizon control assumes on each GPU, in every step",
         network="exchangeable",
-        transform=lambda instances, _: placed_corrections(instances, period_s=1e-9),
+        transform=lambda instances, key: placed_corrections(instances, key, period_s=1e-9),
         initial_gain=0.0,
         table="ppo-cluster",
     ),
@@ -82,9 +90,18 @@ _OURS = (
         "ppo-cluster-hierarchical",
         "the same every 5 s, which count as one of its steps; below, each GPU is split in every step",
         network="exchangeable",
-        transform=lambda instances, _: placed_corrections(instances, period_s=5.0),
+        transform=lambda instances, key: placed_corrections(instances, key, period_s=5.0),
         initial_gain=0.0,
         table="ppo-cluster",
+    ),
+    Kind(
+        "linear-cluster",
+        "the corrections of `ppo-cluster`, linear in what is seen of the instance; for evolution "
+        "(`--generations`)",
+        network="exchangeable",
+        transform=lambda instances, key: placed_corrections(instances, key, period_s=1e-9),
+        initial_gain=0.0,
+        table="linear-cluster",
     ),
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _OURS}

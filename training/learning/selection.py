@@ -52,8 +52,7 @@ def validation_objective(
     Of several scenarios it is the mean over them. Of a log, the windows are those that are trained
     on: the later ones are held out.
     """
-    policy = policy_of(model, transform)
-    return float(np.mean([_objective(policy, scenario, episodes) for scenario in scenarios]))
+    return mean_objective(policy_of(model, transform), scenarios, episodes)
 
 
 BASELINES = ("static", "round-robin", "adaptive", "receding-horizon")
@@ -66,11 +65,20 @@ def baseline_objectives(scenarios: Sequence[Scenario], episodes: int) -> dict[st
     """Mean J of baselines on the validation episodes, by name."""
 
     def mean(name: str) -> float:
-        return float(np.mean([_objective(policy_for(name, each), each, episodes) for each in scenarios]))
+        return float(
+            np.mean([mean_objective(policy_for(name, each), [each], episodes) for each in scenarios])
+        )
 
     return {name: mean(name) for name in (CLUSTER_BASELINES if scenarios[0].nodes else BASELINES)}
 
 
-def _objective(policy: Policy, scenario: Scenario, episodes: int) -> float:
-    episodes = count_episodes(episodes, scenario)
-    return float(objectives(rollout(policy, scenario, episodes, FIRST_VALIDATION_SEED, record=False)).mean())
+def mean_objective(
+    policy: Policy, scenarios: Sequence[Scenario], episodes: int, first_seed: int = FIRST_VALIDATION_SEED
+) -> float:
+    """Mean J of a policy on episodes of some scenarios, by default those of validation."""
+
+    def mean(scenario: Scenario) -> float:
+        count = count_episodes(episodes, scenario)
+        return float(objectives(rollout(policy, scenario, count, first_seed, record=False)).mean())
+
+    return float(np.mean([mean(each) for each in scenarios]))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from baselines import fresh, online
+from baselines import DEFAULTS, constants_of, fresh, online, policy_for, with_constants
 from baselines.cluster import (
     CLUSTER_POLICIES,
     algorithm_1_by_levels,
@@ -142,3 +142,30 @@ def test_a_placement_is_revised_after_its_period_alone():
         batch.step(np.full((1, 8, 4), 0.1))
     assert all(where[k] is where[0] for k in range(10)) and where[10] is not where[0]
     assert fresh(policy)._held.decided is None
+
+
+def test_constants_of_the_lower_level_are_searched_and_set_beside_those_of_the_placement():
+    declared = CLUSTER_POLICIES["demand"]
+    found = constants_of(declared)
+    assert {"patience_s", "period_s", "lower.horizon_s"} <= set(found)
+    assert found["lower.bill"] == declared.lower.bill
+    changed = with_constants(declared, {"loyalty": 7.0, "lower.bill": 0.3})
+    assert constants_of(changed) == found | {"loyalty": 7.0, "lower.bill": 0.3}
+    assert changed.weights == declared.weights._replace(loyalty=7.0) and changed.lower.bill == 0.3
+    # The placement follows.
+    view = batch_of(steps=40).view
+    lonely = with_constants(
+        declared, {"least_demand": 1e-9, "memory_exponent": 0.0, "loyalty": 0.0, "busy": 0.0}
+    )
+    assert (lonely.place(view) != declared.place(view)).any()
+    with pytest.raises(TypeError):
+        with_constants(declared, {"lower.horizon": 1.0})
+
+
+def test_a_policy_above_another_has_the_constants_that_were_tuned_for_the_pair():
+    scenario = load_scenario("cluster-small")
+    pair, alone = (policy_for(name, scenario) for name in ("autoscaler+receding-horizon", "autoscaler"))
+    assert pair.lower != online.RecedingHorizon() and pair.target != alone.target
+    # Nothing was tuned for this one: the placement's constants, and the lower level's defaults.
+    other = policy_for("demand+queue-aware", scenario)
+    assert other.weights == policy_for("demand", scenario).weights and other.lower == DEFAULTS["queue-aware"]

@@ -63,7 +63,7 @@ def weights(seed=0):
     return {
         "layers": list(widths),
         "activation": "tanh",
-        "actions": placed_corrections(32, 3.0).settings,
+        "actions": placed_corrections(32, "cluster-small", 3.0).settings,
     }, arrays
 
 
@@ -79,6 +79,12 @@ def test_the_rows_are_those_of_the_observation_by_name():
         part, feature = name.split(".")
         if name == "agent.instances":
             expected = spread((residents / (1 + residents))[:, :, None])
+        elif feature == "work":
+            agents, calls = batch.view.agents, batch.view.calls
+            of_gpu = (calls / agents.throughput[:, :, None] / batch.view.speed).sum(axis=1)[:, None]
+            of_all = (agents.queue / agents.throughput).sum(axis=1)[:, None, None]
+            work = of_gpu if part == "gpu" else of_all
+            expected = spread(work / (1 + work))
         elif part == "agent":
             expected = spread(seen["agents"][:, :, None, AGENT_FEATURES.index(feature)])
         elif part == "gpu":
@@ -127,7 +133,10 @@ def test_exploration_is_common_to_all_to_an_agent_and_to_a_gpu():
     torch.testing.assert_close(noise.mode(), means, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("kind", "period_s"), [("ppo-cluster", 1.0), ("ppo-cluster-hierarchical", 5.0)])
+@pytest.mark.parametrize(
+    ("kind", "period_s"),
+    [("ppo-cluster", 1.0), ("linear-cluster", 1.0), ("ppo-cluster-hierarchical", 5.0)],
+)
 def test_untrained_it_is_the_baseline_that_it_corrects(kind, period_s):
     scenario = load_scenario("cluster-small", steps=30)
     config = with_defaults(TrainConfig(**{**SHORT, "allocator": kind}), scenario.key)

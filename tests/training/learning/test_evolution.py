@@ -1,0 +1,63 @@
+"""A policy whose last layer evolves before PPO."""
+
+import json
+
+import pytest
+import torch
+from support.trained_run import TRAINED
+
+from gpualloc_env import load_scenario
+from training.evaluation.seeds import FIRST_TRAINING_SEED
+from training.learning.evolution import evolve
+from training.learning.selection import validation_objective
+from training.train import TrainConfig, main, make_learner, with_defaults
+
+SEARCH = {"generations": 6, "population": 12, "episodes": 8}
+
+
+def learner(scenario, allocator):
+    hidden = () if allocator.startswith("linear") else (8, 8)
+    config = TrainConfig(scenario=scenario.name, allocator=allocator, num_envs=4, hidden=hidden, batch_size=2)
+    return make_learner(with_defaults(config, scenario.key), scenario)
+
+
+@pytest.mark.parametrize(
+    ("name", "allocator", "less"),
+    [("serverless", "ppo-shared", 0.2), ("paper", "ppo", 0.1), ("cluster-small", "linear-cluster", 0.005)],
+)
+def test_evolution_lowers_j_of_other_episodes_and_moves_the_last_layer_alone(name, allocator, less):
+    scenario = load_scenario(name, steps=40)
+    model, transform = learner(scenario, allocator)
+    weights = {key: each.clone() for key, each in model.policy.state_dict().items()}
+    before, seen = validation_objective(model, transform, [scenario], 50), []
+    evolve(
+        model,
+        transform,
+        [scenario],
+        FIRST_TRAINING_SEED,
+        **SEARCH,
+        progress=lambda *each: seen.append(each),
+    )
+    assert validation_objective(model, transform, [scenario], 50) < (1 - less) * before
+    moved = {key for key, each in model.policy.state_dict().items() if not torch.equal(each, weights[key])}
+    assert moved and all(key.startswith("action_net.") for key in moved)
+    assert [generation for generation, _ in seen] == [0, 1, 2, 3, 4, 5]
+    assert seen[0][1] == 0 and any(gained < 0 for _, gained in seen)
+
+
+def test_a_seed_leads_to_the_same_weights_and_another_to_others():
+    scenario = load_scenario("serverless", steps=10)
+    found = []
+    for seed in (0, 0, 1):
+        model, transform = learner(scenario, "ppo-shared")
+        evolve(model, transform, [scenario], FIRST_TRAINING_SEED + seed, generations=2, episodes=2)
+        found.append(torch.cat([each.flatten() for each in model.policy.action_net.parameters()]))
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_a_run_can_be_evolution_alone(tmp_path):
+    config = TRAINED | {"total_steps": 0, "generations": 2, "population": 4, "generation_episodes": 2}
+    main(TrainConfig(**config, out=tmp_path / "run"))
+    result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
+    assert [point["step"] for point in result["validation"]["curve"]] == [0]
+    assert list((tmp_path / "run" / "tensorboard").rglob("events*"))
