@@ -123,8 +123,11 @@ def main(config: StudyConfig) -> None:
 def check(config: StudyConfig) -> None:
     """Refuse what leaves nothing to do, or could not be written."""
     check_limits(config)
-    if kind_of(config.allocator).of_clusters:
-        raise ValueError(f"--allocator {config.allocator} is for clusters, whose settings no study searches")
+    if not kind_of(config.allocator).studied:
+        known = ", ".join(name for name, kind in KINDS.items() if kind.studied)
+        raise ValueError(
+            f"no study searches the settings of --allocator {config.allocator}; give one of {known}"
+        )
     check_run_seeds(config.seed, config.seeds, TrainConfig.num_envs)
     check_run_seeds(config.confirm_seed, config.confirm_seeds, TrainConfig.num_envs)
     first, last = config.confirm_seed, config.confirm_seed + config.confirm_seeds - 1
@@ -147,7 +150,7 @@ def asked(config: StudyConfig) -> dict[str, Any]:
 def search(config: StudyConfig, scenario: Scenario, journal: TrialJournal, progress: Progress) -> list[Trial]:
     """Play the trials that are missing; each is proposed from nothing but those before it."""
     known: list[dict[str, Any]] = []
-    others = (name for name, kind in KINDS.items() if name != config.allocator and not kind.of_clusters)
+    others = (name for name, kind in KINDS.items() if name != config.allocator and kind.studied)
     for allocator in (config.allocator, *others):
         settings = as_searched(default_settings(allocator, scenario.key))
         known += [settings] if settings not in known else []

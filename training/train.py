@@ -492,7 +492,10 @@ def check_kind(config: TrainConfig, scenario: Scenario) -> None:
 def check(config: TrainConfig, scenario: Scenario) -> None:
     """Refuse what would fail later, before anything is made."""
     check_limits(config)
-    if config.hidden is not None and not config.hidden:
+    linear = kind_of(config.allocator).linear
+    if config.hidden and linear:
+        raise ValueError(f"allocator {config.allocator!r} has no hidden layers; leave hidden out")
+    if config.hidden == () and not linear:
         raise ValueError("hidden needs the units of at least one layer; leave it out for the allocator's own")
     if config.patience and not config.validate_every:
         raise ValueError("patience counts validations; give a validate_every above 0 with it")

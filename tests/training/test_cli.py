@@ -74,6 +74,11 @@ def refused(capsys, command, *arguments):
         ("train", ["--rollout-steps", "1000000000"], "GB; lower rollout_steps or num_envs"),
         ("train", ["--initial-std", "0"], "initial_std must be above 0, got 0.0"),
         ("train", ["--hidden"], "hidden needs the units of at least one layer"),
+        (
+            "train",
+            ["--allocator", "linear-residual", "--hidden", "8"],
+            "'linear-residual' has no hidden layers",
+        ),
         ("train", ["--hidden", "32", "0"], "hidden must be at least 1, got 0"),
         ("train", ["--batch-size", "1"], "batch_size must be at least 2, got 1"),
         ("train", ["--seed", "4294967296"], "seed must be at most 16777214, got 4294967296"),

@@ -30,6 +30,8 @@ class Kind:
     """Of the actor's last layer; with 0 its most likely actions are zero at first."""
     table: str
     """Name of its tables in `defaults.toml`: its own, or that of another kind whose settings it takes."""
+    linear: bool = False
+    """Whether its network has no hidden layers."""
 
     @property
     def exported(self) -> Network:
@@ -40,6 +42,11 @@ class Kind:
     def of_clusters(self) -> bool:
         """Whether it decides for clusters rather than for one pool of GPUs."""
         return self.network == "exchangeable"
+
+    @property
+    def studied(self) -> bool:
+        """Whether `training.study` searches its settings."""
+        return not (self.of_clusters or self.linear)
 
 
 _OURS = (
@@ -76,6 +83,7 @@ _OURS = (
         transform=corrections,
         initial_gain=0.0,
         table="linear-residual",
+        linear=True,
     ),
     Kind(
         "ppo-cluster",
@@ -102,6 +110,7 @@ _OURS = (
         transform=lambda instances, key: placed_corrections(instances, key, period_s=1e-9),
         initial_gain=0.0,
         table="linear-cluster",
+        linear=True,
     ),
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _OURS}
