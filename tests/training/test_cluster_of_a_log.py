@@ -1,11 +1,14 @@
 """A log that names a model in each request becomes a cluster, and is replayed at its own stamps."""
 
+import json
+
 import numpy as np
 import pytest
 
 from baselines import policy_for
 from gpualloc_env import TraceError, load_scenario
 from gpualloc_env.traces.formats import read_log
+from training import tiers
 from training.cli import call, run
 from training.cluster import ClusterConfig, main
 from training.evaluation.evaluate import rollout
@@ -47,6 +50,31 @@ def test_the_models_of_a_log_become_agents_in_order_of_popularity(calls, tmp_pat
         assert tasks.time == pytest.approx(np.arange(600) / 2)
         assert tasks.agent[:4].tolist() == [0, 1, 0, 2]
     assert batch.history["served"].sum() > 0.9 * 3 * 600
+
+
+def test_what_a_longer_keep_alive_buys_the_models_of_a_log(tmp_path):
+    # Every 20 s one of five models in turn, so each is idle for 100 s.
+    log = log_of(tmp_path, MODELS, [f"{20 * k},model-{k % 5},100,10" for k in range(61)])
+    given = [
+        str(log),
+        "--model",
+        "phi-2",
+        "--nodes",
+        "1",
+        "--gpus",
+        "1",
+        "--out",
+        str(tmp_path / "mine.toml"),
+    ]
+    run(main, ClusterConfig, given)
+    times = ["--sleep-after-s", "10", "150", "--keep-alive-s", "60", "900", "--split", "all"]
+    asked = ["--scenario", str(tmp_path / "mine.toml"), "--policies", "lru", *times, "--episodes", "4"]
+    run(tiers.main, tiers.TiersConfig, [*asked, "--out", str(tmp_path / "out")])
+    rows = json.loads((tmp_path / "out" / "tiers.json").read_text())["rows"]
+    met = {(row["sleep_after_s"], row["keep_alive_s"]): row["metrics"] for row in rows}
+    gone, asleep, stays = met[10, 60], met[10, 900], met[150, 900]
+    assert gone["cold_calls"] > 0.4 and asleep["woken_calls"] > 0.4 and asleep["cold_calls"] == 0
+    assert stays["hot_calls"] == 1
 
 
 def test_a_log_shorter_than_an_episode_asks_for_fewer_steps_and_gets_them(tmp_path, capsys):
