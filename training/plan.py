@@ -36,11 +36,24 @@ FILES = ("plan.html", "plan.json", SCENARIO, ALLOCATOR, "config.json")
 DEFAULT_POLICIES = (
     *("static", "adaptive", "adaptive-smoothed", "proportional-fair", "autoscaler", "knative"),
     *("receding-horizon", "training/pretrained/ppo-residual-serverless/seed-0.npz"),
+    *("training/pretrained/universal", "training/pretrained/linear-residual-llm"),
 )
 DEFAULT_CLUSTER_POLICIES = (
     *("lru", "autoscaler", "popularity", "hierarchical", "demand"),
     *("autoscaler+receding-horizon", "popularity+receding-horizon"),
+    "training/pretrained/linear-cluster-cluster-small",
 )
+
+OF_A_POOL = f"""\
+from gpualloc_env import load_scenario
+from gpualloc_env.allocator import Allocator
+
+agents = load_scenario({SCENARIO!r}).agent_names
+decide = Allocator.load({ALLOCATOR!r}, agents=agents).decide"""
+OF_A_CLUSTER = f"""\
+from gpualloc_env.allocator.cluster_allocator import ClusterAllocator
+
+decide = ClusterAllocator.load({ALLOCATOR!r})"""
 
 
 @dataclass(frozen=True)
@@ -164,11 +177,7 @@ def take_away(planned: Subject, choice: Choice, directory: Path, config: PlanCon
         else:
             export = ["python", "-m", "training.export", str(given), "--out", str(config.out / ALLOCATOR)]
             taken["command"] = shlex.join(export)
-        made = (
-            "from gpualloc_env import load_scenario\nfrom gpualloc_env.allocator import Allocator\n\n"
-            f"agents = load_scenario({SCENARIO!r}).agent_names\n"
-            f"decide = Allocator.load({ALLOCATOR!r}, agents=agents).decide"
-        )
+        made = OF_A_CLUSTER if scenario.nodes else OF_A_POOL
     shares = "each GPU, by agent and GPU" if scenario.nodes else "all GPUs, by agent"
     return {**taken, "python": f"{made}\nshares = decide(view)  # fractions of {shares}"}
 

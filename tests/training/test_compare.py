@@ -200,14 +200,14 @@ def test_a_directory_of_several_seeds_is_called_by_its_kind_where_it_was_trained
         run.mkdir(parents=True)
         config = {"config": {"scenario": "serverless", "allocator": "ppo-shared"}}
         (run / "config.json").write_text(json.dumps(config))
-    shared = PRETRAINED / "ppo-cluster-hierarchical-cluster-small"
+    shared = PRETRAINED / "linear-cluster-cluster-small"
     for given, scenario, name in (
         (runs, "serverless", "ppo-shared"),
         (runs / "seed-1", "serverless", "ppo-shared/seed-1"),
         (runs, "bursty", "ppo-serverless"),
         (single, "serverless", "mine"),
-        (shared, "cluster-small", "ppo-cluster-hierarchical"),
-        (shared / "seed-0.npz", "cluster-small", "ppo-cluster-hierarchical/seed-0"),
+        (shared, "cluster-small", "linear-cluster"),
+        (shared / "seed-0.npz", "cluster-small", "linear-cluster/seed-0"),
     ):
         assert list(named([str(given)], scenario)) == [name]
     shutil.copytree(runs, tmp_path / "others")

@@ -11,6 +11,7 @@ from support.places import PRETRAINED
 
 import training.cluster
 from gpualloc_env import Batch
+from gpualloc_env.cluster_batch import ClusterBatch
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.traces.formats import read_log
@@ -259,6 +260,21 @@ def test_a_log_of_models_is_planned_for_on_a_cluster(models, tmp_path):
     assert any(stand) and "<td>GPU 0</td>" in (tmp_path / "plan.html").read_text(encoding="utf-8")
     scenario = load_scenario(tmp_path / "scenario.toml")
     assert sum(node.gpus for node in scenario.nodes) == record["choice"]["gpus"]
+
+
+def test_a_learned_allocator_of_clusters_is_taken_away_with_what_uses_it(models, tmp_path, monkeypatch):
+    log, cluster = models
+    learned = PRETRAINED / "linear-cluster-cluster-small" / "seed-0.npz"
+    run(log, "--scenario", cluster, "--policies", learned, "--steps", 60, "--episodes", 3, "--out", tmp_path)
+    record = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    assert (tmp_path / "allocator.npz").read_bytes() == learned.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    batch = ClusterBatch(load_scenario("scenario.toml"), 1)
+    batch.seed(0)
+    batch.reset()
+    names = {"view": batch.view}
+    exec(record["take_away"]["python"], names)
+    assert names["shares"].shape == batch.view.share.shape and names["shares"].sum() > 0
 
 
 @pytest.mark.parametrize(

@@ -149,18 +149,30 @@ def test_the_figure_of_a_burst(tmp_path, capsys):
     assert "episodes must be at least 1" in capsys.readouterr().err
 
 
-def test_those_for_a_cluster_beat_the_baseline_that_they_correct():
-    scenario = held_out_scenario("cluster-small")
+@pytest.mark.parametrize("name", ["cluster-small", "cluster-nodes"])
+def test_those_for_a_cluster_beat_the_baseline_that_they_correct(name):
+    scenario = held_out_scenario(name)
     base = evaluate("demand", policy_for("demand", scenario), scenario, 60, FIRST_VALIDATION_SEED)
-    policies = load_policies(str(PRETRAINED / "ppo-cluster-hierarchical-cluster-small"), scenario)
+    policies = load_policies(str(PRETRAINED / f"linear-cluster-{name}"), scenario)
     own = [evaluate("own", policy, scenario, 60, FIRST_VALIDATION_SEED).objective for policy in policies]
     assert len(own) == 5
-    assert np.mean(own) < 0.99 * base.objective.mean()
+    assert np.mean(own) < 0.98 * base.objective.mean()
+
+
+@pytest.mark.parametrize("name", ["llm", "team", "magentic"])
+def test_those_for_calls_beat_the_baseline_that_they_correct(name):
+    scenario = held_out_scenario(name)
+    base = evaluate("base", policy_for("receding-horizon", scenario), scenario, 60, FIRST_VALIDATION_SEED)
+    policies = load_policies(str(PRETRAINED / f"linear-residual-{name}"), scenario)
+    own = [evaluate("own", policy, scenario, 60, FIRST_VALIDATION_SEED).objective for policy in policies]
+    gained = base.objective - np.mean(own, axis=0)
+    assert len(own) == 5
+    assert gained.mean() > 3 * gained.std(ddof=1) / np.sqrt(len(gained))
 
 
 def test_those_trained_on_four_gpus_beat_algorithm_1_on_thirty_two():
     scenario = held_out_scenario("cluster-fleet")
-    policies = load_policies(str(PRETRAINED / "ppo-cluster-hierarchical-cluster-small"), scenario)
+    policies = load_policies(str(PRETRAINED / "linear-cluster-cluster-small"), scenario)
     names = {"own": policies[0], "hierarchical": policy_for("hierarchical", scenario)}
     own, base = (evaluate(*each, scenario, 1, FIRST_VALIDATION_SEED).objective for each in names.items())
     assert (own < 0.8 * base).all()
