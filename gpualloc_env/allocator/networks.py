@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from gpualloc_env.allocator.receding_horizon import CORRECTIONS, Constants, plan_observed, plan_packed
+from gpualloc_env.allocator.receding_horizon import (
+    CORRECTIONS,
+    NOT_BATCHED,
+    Constants,
+    plan_observed,
+    plan_packed,
+)
 from gpualloc_env.allocator.weights import accumulate, joined, number, tanh, widths_of, within
 from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, Packed, unbounded
@@ -227,19 +233,22 @@ def corrections(settings: Mapping[str, Any]) -> Actions:
     make the shares those of the controller itself.
 
     Args:
-        settings: `bound`, and `base`, the controller's `Constants` by name.
+        settings: `bound`, and `base`, the controller's `Constants` by name, and where it plans for servers
+            of calls `full_batch` and `decoding`.
     """
     bound, base = number(settings, "bound"), settings["base"]
     constants = np.array([number(base, name) for name in Constants._fields])
-    if not (bound > 0 and math.isfinite(bound) and np.isfinite(constants).all()):
+    full, decoding = (number(base, name) if name in base else 0.0 for name in ("full_batch", "decoding"))
+    batching = (full, decoding) if full > 0 else NOT_BATCHED
+    if not (bound > 0 and math.isfinite(bound) and np.isfinite([*constants, *batching]).all()):
         raise ValueError("bound must be above 0, bound and the constants of base finite")
 
     def shares(observation: AnyArray, outputs: AnyArray, packed: Packed | None) -> Array:
         _clip(outputs, bound)
         logarithms = outputs.reshape(-1, observation.shape[1], len(CORRECTIONS))
         if packed is None:
-            return plan_observed(observation, constants, logarithms)
-        return plan_packed(packed, constants, logarithms)
+            return plan_observed(observation, constants, logarithms, batching)
+        return plan_packed(packed, constants, logarithms, batching)
 
     return shares
 

@@ -343,6 +343,15 @@ def _plan_row(work: Workspace, constants: AnyArray, corrections: AnyArray, share
         shares[i] /= platform.gpus
 
 
+@inlined
+def _batch(iteration: float, per_call: float, batching: tuple[float, float]) -> tuple[float, float, float]:
+    """A, C and B of `BATCHING`, of a server whose iteration of b calls takes a + c b [s]."""
+    full, decoding = batching
+    whole = iteration + per_call * full
+    alone = full * decoding * iteration / whole if whole > 0.0 else 0.0
+    return alone, 1.0 - alone / full if full > 0.0 else 1.0, full
+
+
 @compiled
 def _plan_views(
     packed: Packed,
@@ -363,17 +372,19 @@ def _plan_views(
             own.queue, own.inflow, own.rate = now.queue, now.inflow, now.rate
             own.throughput, own.kappa = agent.throughput, agent.kappa
             own.weight, own.share, own.loading = 1.0 / agent.priority, now.share, now.loading
-            full, decoding = batching
-            iteration = agent.iteration + agent.iteration_per_call * full
-            alone = full * decoding * agent.iteration / iteration if iteration > 0.0 else 0.0
-            own.batching.alone, own.batching.full = alone, full
-            own.batching.shared = 1.0 - alone / full if full > 0.0 else 1.0
+            alone, shared, full = _batch(agent.iteration, agent.iteration_per_call, batching)
+            own.batching.alone, own.batching.shared, own.batching.full = alone, shared, full
         _plan_row(work, constants, corrections[b], fractions[b])
 
 
 @compiled
 def _plan_observations(
-    observation: AnyArray, constants: AnyArray, corrections: AnyArray, work: Workspace, fractions: AnyArray
+    observation: AnyArray,
+    constants: AnyArray,
+    corrections: AnyArray,
+    batching: tuple[float, float],
+    work: Workspace,
+    fractions: AnyArray,
 ) -> None:
     """Write the planned fractions, (B, N), of observations, (B, N, F), whose columns are undone.
 
@@ -395,7 +406,11 @@ def _plan_observations(
             own.rate = unbounded(float(row.rate)) * own.throughput
             own.kappa = unbounded(float(row.kappa)) if row.kappa < 1.0 else 0.0
             own.weight, own.share = float(row.priority), float(row.share) * platform.gpus
-            own.loading, own.batching.alone = unbounded(float(row.loading)), 0.0
+            own.loading = unbounded(float(row.loading))
+            iteration = 0.01 * unbounded(float(row.iteration))
+            per_call = iteration * unbounded(float(row.batch_slope)) if row.batch_slope < 1.0 else 0.0
+            alone, shared, full = _batch(iteration, per_call, batching)
+            own.batching.alone, own.batching.shared, own.batching.full = alone, shared, full
             sound = sound and own.throughput > 0.0 and own.weight > 0.0
         if sound:
             _plan_row(work, constants, corrections[b], shares)
@@ -435,17 +450,21 @@ def plan_packed(
     return fractions
 
 
-def plan_observed(observation: AnyArray, constants: Array, corrections: Array) -> Array:
+def plan_observed(
+    observation: AnyArray, constants: Array, corrections: Array, batching: tuple[float, float] = NOT_BATCHED
+) -> Array:
     """What `plan` would do where only the observation is known, to within the resolution of float32.
 
     Args:
         observation: (B, N, F), each number in [0, 1].
         constants: `Constants` as an array.
         corrections: logarithms of factors, (B, N, CORRECTIONS).
+        batching: as of `plan`.
 
     Returns:
         Fractions of the platform, (B, N); not numbers where no environment shows such an observation.
     """
     fractions = np.empty(observation.shape[:2])
-    _plan_observations(observation, constants, corrections, _workspace(len(corrections[0])), fractions)
+    work = _workspace(len(corrections[0]))
+    _plan_observations(observation, constants, corrections, batching, work, fractions)
     return fractions

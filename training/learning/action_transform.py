@@ -1,6 +1,6 @@
 """From a learner's unbounded actions to shares of the platform: the transforms that build on baselines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from baselines import CLUSTER_POLICIES, Policy, policy_for, with_constants
+from baselines import CLUSTER_POLICIES, Policy, constants_of, policy_for, with_constants
 from baselines.cluster import Demand
 from baselines.online.receding_horizon import RecedingHorizon
 from baselines.tuned import tuned
 from gpualloc_env.action_transform import ActionTransform, hysteresis, simplex
 from gpualloc_env.allocator.cluster import OUTPUTS, PlacedCorrections
-from gpualloc_env.allocator.receding_horizon import Constants
 from gpualloc_env.simulation.placement import ClusterView
 from gpualloc_env.simulation.state import AnyArray, Array
 
@@ -29,12 +28,16 @@ __all__ = [
 ]
 
 
-def corrections(num_agents: int, scenario: str) -> ActionTransform:
+def corrections(
+    num_agents: int, scenario: str, controllers: Sequence[str] = ("receding-horizon",)
+) -> ActionTransform:
     """Bounded corrections of receding-horizon control with its constants for a scenario, given by its key.
 
-    Each assumption can be multiplied by up to e² and divided by as much.
+    Each assumption can be multiplied by up to e² and divided by as much. Of several controllers it is the
+    first one that was tuned for the scenario, or else the last one.
     """
-    base = policy_for("receding-horizon", scenario)
+    known = tuned().get(scenario, {})
+    base = policy_for(next((each for each in controllers if each in known), controllers[-1]), scenario)
     return ActionTransform(num_agents, {"kind": "corrections", "bound": 2.0, "base": _constants(base)})
 
 
@@ -92,4 +95,4 @@ def placed_corrections(instances: int, scenario: str, period_s: float) -> Cluste
 
 def _constants(base: Policy | None) -> dict[str, float]:
     assert isinstance(base, RecedingHorizon)
-    return {name: getattr(base, name) for name in Constants._fields}
+    return constants_of(base)

@@ -7,6 +7,7 @@ actions are those of `NETWORKS` and `gpualloc_env.allocator.networks.ACTIONS`, o
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 
 from gpualloc_env.scenario.scenario import Scenario
 from training.learning.action_transform import Transform, corrections, hysteresis, placed_corrections, simplex
@@ -78,9 +79,10 @@ _OURS = (
     ),
     Kind(
         "linear-residual",
-        "the same corrections, linear in what is seen of the agent; for evolution (`--generations`)",
+        "the same corrections, of `receding-horizon-batch` where it was tuned, linear in what is seen of the "
+        "agent; for evolution (`--generations`)",
         network="shared",
-        transform=corrections,
+        transform=partial(corrections, controllers=("receding-horizon-batch", "receding-horizon")),
         initial_gain=0.0,
         table="linear-residual",
         linear=True,

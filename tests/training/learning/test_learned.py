@@ -14,7 +14,14 @@ from baselines import POLICIES, policy_for
 from gpualloc_env import OBSERVATION_FEATURES, SCENARIOS, Batch, load_scenario
 from gpualloc_env.allocator.allocator import Allocator, AllocatorError
 from gpualloc_env.allocator.networks import decider
-from gpualloc_env.allocator.receding_horizon import CORRECTIONS, RELUCTANCE, Constants, plan, plan_observed
+from gpualloc_env.allocator.receding_horizon import (
+    CORRECTIONS,
+    NOT_BATCHED,
+    RELUCTANCE,
+    Constants,
+    plan,
+    plan_observed,
+)
 from gpualloc_env.metrics import objectives
 from gpualloc_env.simulation.observation import pack
 from training.artifacts.policies import load_policy
@@ -220,12 +227,16 @@ def test_extreme_views_are_decided_too(files, allocator):
         assert np.isfinite(shares).all() and (shares >= 0).all() and shares.sum() <= 1 + 1e-12
 
 
-@pytest.mark.parametrize("scenario", ["serverless", "steady", "paper", "fleet"])
-def test_a_plan_from_the_observation_is_the_plan_from_the_view(scenario):
+@pytest.mark.parametrize(
+    ("scenario", "batching"),
+    [(name, NOT_BATCHED) for name in ("serverless", "steady", "paper", "fleet", "team")]
+    + [("team", (13.54, 0.83)), ("llm", (10.0, 0.5))],
+)
+def test_a_plan_from_the_observation_is_the_plan_from_the_view(scenario, batching):
     batch = played(scenario, episodes=50 if scenario != "fleet" else 4)
     logarithms = np.random.default_rng(0).uniform(-1, 1, (*batch.view.queue.shape, len(CORRECTIONS)))
-    exact = plan(batch.view, BASE, logarithms)
-    seen = plan_observed(batch.observation, BASE, logarithms)
+    exact = plan(batch.view, BASE, logarithms, batching)
+    seen = plan_observed(batch.observation, BASE, logarithms, batching)
     # Rounding to float32 can turn a choice between two nearly equal shares.
     assert np.quantile(np.abs(seen - exact), 0.9) < 1e-4
     assert np.abs(seen.sum(axis=1) - exact.sum(axis=1)).max() < 0.05
