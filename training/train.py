@@ -33,6 +33,7 @@ from training.files.provenance import git_commit
 from training.files.run_directory import (
     CHECKPOINT,
     CONFIG,
+    EVOLUTION,
     MODEL,
     RESULT,
     TENSORBOARD,
@@ -342,6 +343,7 @@ def evolve(
         episodes=config.generation_episodes,
         std=config.generation_std,
         progress=record,
+        kept=config.out / EVOLUTION,
     )
     progress.update(bar, completed=config.generations)
 

@@ -13,7 +13,7 @@ from training.files.atomic import UNFINISHED
 from training.files.provenance import write_config
 
 CONFIG, CHECKPOINT, RESULT, TENSORBOARD = "config.json", "checkpoint.pt", "result.json", "tensorboard"
-MODEL, TRANSFORM = "model.zip", "transform.json"
+MODEL, TRANSFORM, EVOLUTION = "model.zip", "transform.json", "evolution.pkl"
 # They change what is shown and where, not what is trained.
 FREE = ("out", "progress")
 

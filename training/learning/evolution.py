@@ -5,7 +5,9 @@ candidates of a generation play the same fresh episodes, so that they differ by 
 gradients of PPO see the noise of arrivals, which is many times what a correction of a good controller gains.
 """
 
+import pickle
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +22,7 @@ from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import View, observe
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.evaluation.evaluate import rollout
+from training.files.atomic import write_atomically
 from training.learning.action_transform import Transform
 from training.learning.selection import mean_objective
 from training.learning.trained_network import policy_of
@@ -48,6 +51,7 @@ def evolve(
     episodes: int = EPISODES,
     std: float = STD,
     progress: Callable[[int, float], None] | None = None,
+    kept: Path | None = None,
 ) -> None:
     """Move the last layer of a model's actor to where the mean J of whole episodes is lowest.
 
@@ -64,6 +68,8 @@ def evolve(
         std: of the weights in the first generation.
         progress: called before each generation with how many are done, and the difference in J between the
             mean of the candidates to come and the weights at first, on the episodes to come.
+        kept: file in which the search is kept after each generation, and from which it goes on. It is
+            unpickled: give only one that you trust.
     """
     heads = [
         Head(each, each.weight.detach().clone(), each.bias.detach().clone())
@@ -72,8 +78,11 @@ def evolve(
     ]
     mean, scale = _units(model, transform, scenarios[0], first_seed)
     start = np.zeros(sum(each.weight.numel() + each.bias.numel() for each in heads))
-    search = CMA(mean=start, sigma=std, seed=first_seed % 2**32, population_size=population)
+    search = CMA(mean=start, sigma=std, population_size=population)
+    gains: list[float] = []
     first_seed += _WATCHED
+    if kept is not None and kept.exists():
+        search, gains = pickle.loads(kept.read_bytes())
 
     def put(candidate: Array) -> None:
         rest = torch.as_tensor(candidate, dtype=torch.float32)
@@ -90,12 +99,21 @@ def evolve(
         put(candidate)
         return mean_objective(policy_of(model, transform), scenarios, episodes, seed)
 
-    for generation in range(generations):
+    say = progress or (lambda *_: None)
+    for known in enumerate(gains):
+        say(*known)
+    for generation in range(len(gains), generations):
         seed = first_seed + generation * episodes
-        if progress is not None:
-            # Episodes that have not led to the mean yet: an honest measure of it.
-            progress(generation, objective(search.mean, seed) - objective(start, seed))
+        # Episodes that have not led to the mean yet: an honest measure of it.
+        gains.append(objective(search.mean, seed) - objective(start, seed))
+        say(generation, gains[-1])
+        search.reseed_rng(seed % 2**32)  # what is kept has no generator
         search.tell([(each, objective(each, seed)) for each in (search.ask() for _ in range(population))])
+        content = pickle.dumps((search, gains))
+        if kept is not None:
+            write_atomically(kept, content)
+        # A search that is read again is rounded; this one goes on as it would.
+        search, gains = pickle.loads(content)
     put(search.mean)
 
 

@@ -4,10 +4,14 @@ import json
 
 import pytest
 import torch
-from support.trained_run import TRAINED
+from stable_baselines3 import PPO
+from support.trained_run import TRAINED, Interruption
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gpualloc_env import load_scenario
 from training.evaluation.seeds import FIRST_TRAINING_SEED
+from training.files.atomic import write_atomically
+from training.learning import evolution
 from training.learning.evolution import evolve
 from training.learning.selection import validation_objective
 from training.train import TrainConfig, main, make_learner, with_defaults
@@ -55,9 +59,33 @@ def test_a_seed_leads_to_the_same_weights_and_another_to_others():
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
-def test_a_run_can_be_evolution_alone(tmp_path):
-    config = TRAINED | {"total_steps": 0, "generations": 2, "population": 4, "generation_episodes": 2}
-    main(TrainConfig(**config, out=tmp_path / "run"))
-    result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
+EVOLVED = TRAINED | {"total_steps": 0, "generations": 4, "population": 4, "generation_episodes": 2}
+
+
+def gains(run):
+    """What TensorBoard shows of a run's generations: J less J at first."""
+    events = EventAccumulator(str(run / "tensorboard" / run.name)).Reload()
+    (tag,) = [tag for tag in events.Tags()["scalars"] if "by generation" in tag]
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def test_a_run_of_evolution_alone_that_is_interrupted_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    whole, cut = (TrainConfig(**EVOLVED, out=tmp_path / name) for name in ("whole", "cut"))
+    main(whole)
+    result = json.loads((whole.out / "result.json").read_text(encoding="utf-8"))
     assert [point["step"] for point in result["validation"]["curve"]] == [0]
-    assert list((tmp_path / "run" / "tensorboard").rglob("events*"))
+    calls = []
+
+    def interrupted(path, content):
+        calls.append(write_atomically(path, content))
+        if len(calls) == 2:
+            raise Interruption
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evolution, "write_atomically", interrupted)
+        with pytest.raises(Interruption):
+            main(cut)
+    main(cut)
+    one, other = (PPO.load(run.out / "model.zip").policy.state_dict() for run in (whole, cut))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert gains(whole.out) == gains(cut.out) and [step for step, _ in gains(cut.out)] == [0, 1, 2, 3]
