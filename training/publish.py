@@ -41,6 +41,7 @@ MADE: dict[str, dict[str, str]] = {
         **figure("power"),
         **figure("profiles"),
     },
+    "runs/calls": {f"leaderboard.{form}": f"calls.{form}" for form in ("json", "md")},
     "runs/universal": {"summary.json": "universal.json"},
     "runs/clusters": {f"leaderboard.{form}": f"clusters.{form}" for form in ("json", "md")},
     "runs/tiers": {"tiers.json": "tiers.json"},
@@ -151,11 +152,12 @@ def make(out: str, commands: dict[str, set[tuple[str, ...]]]) -> None:
 
 def published(page: Path) -> str:
     """A page with the tables and numbers of the committed results."""
-    scenarios, clusters, tiers, small, universal = (
+    scenarios, calls, clusters, tiers, small, universal = (
         json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("leaderboard", "clusters", "tiers", "tiers-small", "universal")
+        for name in ("leaderboard", "calls", "clusters", "tiers", "tiers-small", "universal")
     )
-    scenarios, clusters = scenarios["scenarios"], clusters["scenarios"]
+    # Where agents serve calls, the board of what has learned there.
+    scenarios, clusters = scenarios["scenarios"] | calls["scenarios"], clusters["scenarios"]
     tables = {
         "clusters": markdown_table(by_policy(clusters, headroom)),
         "met": markdown_table(by_policy(clusters, met)),
