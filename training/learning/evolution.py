@@ -8,7 +8,7 @@ gradients of PPO see the noise of arrivals, which is many times what a correctio
 import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,15 +29,38 @@ from training.learning.trained_network import policy_of
 
 POPULATION, EPISODES, STD = 16, 60, 0.1
 """Candidates of a generation; episodes that each plays; standard deviation of their weights at first."""
-_WATCHED = 4  # episodes from which the scale of the units is known
+_WATCHED = 4  # episodes from which the scale of what the layer reads is known
+_LEAST_STD = 1e-2  # of what counts as varying
 
 
-class Head(NamedTuple):
-    """A linear layer of the last ones, as the search begins."""
+class LastLayer:
+    """The linear layers with which an actor ends, as a vector of changes from where they are now.
 
-    layer: nn.Linear
-    weight: Tensor  # (A, H)
-    bias: Tensor  # (A,)
+    The weights are in units of what the layers read, less its mean and over its standard deviation.
+    """
+
+    def __init__(self, model: PPO, mean: Tensor, std: Tensor) -> None:
+        """Take the layers of a model's actor; `mean` and `std` are those of what they read, (H,)."""
+        layers: Any = model.policy.action_net.modules()
+        self._layers = [each for each in layers if isinstance(each, nn.Linear)]
+        self._first = [(each.weight.detach().clone(), each.bias.detach().clone()) for each in self._layers]
+        self._mean, self._std = mean, std
+
+    @property
+    def size(self) -> int:
+        """How many weights and biases there are."""
+        return sum(weight.numel() + bias.numel() for weight, bias in self._first)
+
+    def put(self, changes: Array) -> None:
+        """Set the layers to what they were plus changes, (`size`,)."""
+        rest = torch.as_tensor(changes, dtype=torch.float32)
+        with torch.no_grad():
+            for layer, (weight, bias) in zip(self._layers, self._first, strict=True):
+                end = weight.numel(), weight.numel() + bias.numel()
+                own, shift, rest = rest.tensor_split(end)
+                moved = own.view_as(weight) / self._std
+                layer.weight.copy_(weight + moved)
+                layer.bias.copy_(bias + shift - moved @ self._mean)
 
 
 def evolve(
@@ -55,8 +78,6 @@ def evolve(
 ) -> None:
     """Move the last layer of a model's actor to where the mean J of whole episodes is lowest.
 
-    The weights are searched in units of what the layer reads, less its mean and over its standard deviation.
-
     Args:
         model: whose policy is an `AllocatorPolicy`.
         transform: from its actions to shares.
@@ -71,32 +92,15 @@ def evolve(
         kept: file in which the search is kept after each generation, and from which it goes on. It is
             unpickled: give only one that you trust.
     """
-    heads = [
-        Head(each, each.weight.detach().clone(), each.bias.detach().clone())
-        for each in model.policy.action_net.modules()
-        if isinstance(each, nn.Linear)
-    ]
-    mean, scale = _units(model, transform, scenarios[0], first_seed)
-    start = np.zeros(sum(each.weight.numel() + each.bias.numel() for each in heads))
+    layer = LastLayer(model, *_units(model, transform, scenarios[0], first_seed))
+    start, gains = np.zeros(layer.size), list[float]()
     search = CMA(mean=start, sigma=std, population_size=population)
-    gains: list[float] = []
     first_seed += _WATCHED
     if kept is not None and kept.exists():
         search, gains = pickle.loads(kept.read_bytes())
 
-    def put(candidate: Array) -> None:
-        rest = torch.as_tensor(candidate, dtype=torch.float32)
-        with torch.no_grad():
-            for head in heads:
-                own, shift, rest = rest.tensor_split(
-                    (head.weight.numel(), head.weight.numel() + head.bias.numel())
-                )
-                moved = own.view_as(head.weight) / scale
-                head.layer.weight.copy_(head.weight + moved)
-                head.layer.bias.copy_(head.bias + shift - moved @ mean)
-
     def objective(candidate: Array, seed: int) -> float:
-        put(candidate)
+        layer.put(candidate)
         return mean_objective(policy_of(model, transform), scenarios, episodes, seed)
 
     say = progress or (lambda *_: None)
@@ -114,7 +118,7 @@ def evolve(
             write_atomically(kept, content)
         # A search that is read again is rounded; this one goes on as it would.
         search, gains = pickle.loads(content)
-    put(search.mean)
+    layer.put(search.mean)
 
 
 def _units(model: PPO, transform: Transform, scenario: Scenario, first_seed: int) -> tuple[Tensor, Tensor]:
@@ -129,4 +133,6 @@ def _units(model: PPO, transform: Transform, scenario: Scenario, first_seed: int
     actor: Any = model.policy.mlp_extractor.actor
     with torch.no_grad():
         units = actor(torch.as_tensor(np.concatenate(seen), dtype=torch.float32)).flatten(0, -2)
-    return units.mean(dim=0), units.std(dim=0).clamp(min=1e-2)
+    std = units.std(dim=0)
+    # What does not vary here must not matter where it does.
+    return units.mean(dim=0), std.where(std > _LEAST_STD, torch.inf)

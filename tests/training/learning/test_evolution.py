@@ -9,6 +9,7 @@ from support.trained_run import TRAINED, Interruption
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gpualloc_env import load_scenario
+from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS
 from training.evaluation.seeds import FIRST_TRAINING_SEED
 from training.files.atomic import write_atomically
 from training.learning import evolution
@@ -47,6 +48,15 @@ def test_evolution_lowers_j_of_other_episodes_and_moves_the_last_layer_alone(nam
     assert moved and all(key.startswith("action_net.") for key in moved)
     assert [generation for generation, _ in seen] == [0, 1, 2, 3, 4, 5]
     assert seen[0][1] == 0 and any(gained < 0 for _, gained in seen)
+
+
+def test_what_does_not_vary_gets_no_weight():
+    scenario = load_scenario("cluster-small", steps=20)
+    model, transform = learner(scenario, "linear-cluster")
+    evolve(model, transform, [scenario], FIRST_TRAINING_SEED, generations=2, episodes=2)
+    weight = model.policy.action_net.own.weight.detach().numpy()
+    speed, queue = (CLUSTER_COLUMNS.index(name) for name in ("gpu.speed", "agent.queue"))
+    assert (weight[:, speed] == 0).all() and (weight[:, queue] != 0).all()
 
 
 def test_a_seed_leads_to_the_same_weights_and_another_to_others():
