@@ -499,6 +499,8 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
         raise ValueError(f"allocator {config.allocator!r} has no hidden layers; leave hidden out")
     if config.hidden == () and not linear:
         raise ValueError("hidden needs the units of at least one layer; leave it out for the allocator's own")
+    if not (config.total_steps or config.generations or config.teacher or config.lessons):
+        raise ValueError("total_steps of 0 leaves nothing to learn; give generations or a teacher with it")
     if config.patience and not config.validate_every:
         raise ValueError("patience counts validations; give a validate_every above 0 with it")
     if config.seeds > 1 and (config.out / CONFIG).exists():

@@ -92,7 +92,7 @@ def test_the_universal_one_is_close_to_the_best_baseline_everywhere(name, best, 
 
 def test_an_allocator_that_does_not_come_with_the_package_is_refused():
     with pytest.raises(
-        AllocatorError, match="no allocator 'universe' comes with the package; there are ppo-"
+        AllocatorError, match="no allocator 'universe' comes with the package; there are linear-"
     ):
         Allocator.pretrained("universe")
     assert Allocator.pretrained("ppo-residual-bursty/seed-1", agents=["a", "b"]).agents == ("a", "b")

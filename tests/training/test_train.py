@@ -195,7 +195,8 @@ def test_without_validation_the_last_policy_is_the_model(tmp_path):
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"validate_every": 0, "patience": 1}, "give a validate_every above 0"),
         ({"batch_size": 100}, "batch_size must divide num_envs × rollout_steps = 256"),
-        ({"total_steps": 0}, "total_steps must be at least 1, got 0"),
+        ({"total_steps": -1}, "total_steps must be at least 0, got -1"),
+        ({"total_steps": 0}, "total_steps of 0 leaves nothing to learn"),
         ({"scenario": "servreless"}, "did you mean 'serverless'"),
     ],
 )
