@@ -149,6 +149,7 @@ def test_the_figure_of_a_burst(tmp_path, capsys):
     assert "episodes must be at least 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cluster-small", "cluster-nodes"])
 def test_those_for_a_cluster_beat_the_baseline_that_they_correct(name):
     scenario = held_out_scenario(name)
@@ -159,6 +160,7 @@ def test_those_for_a_cluster_beat_the_baseline_that_they_correct(name):
     assert np.mean(own) < 0.98 * base.objective.mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llm", "team", "magentic"])
 def test_those_for_calls_beat_the_baseline_that_they_correct(name):
     scenario = held_out_scenario(name)
