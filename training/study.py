@@ -35,7 +35,7 @@ from training.search.trial_journal import TrialJournal
 from training.search.trial_table import Trial, write_trials
 from training.search.tuned_file import Table, read_tables, refuse_changed, write_tables
 from training.sharing import RayWorkers
-from training.train import AllocatorName, TrainConfig, make_learner, train, whole_steps
+from training.train import AllocatorName, TrainConfig, make_learner, train, train_alone, whole_steps
 
 HEADER = """\
 # What PPO is trained with, by scenario and allocator, found by training.study on training and validation
@@ -232,23 +232,19 @@ def confirmed(
         for seed in range(config.confirm_seed, config.confirm_seed + config.confirm_seeds)
     ]
     if config.ray is None:
-        return tuple(confirmed_objective(scenario, run, progress, f"trial {number}, ") for run in runs)
-    bar = progress.add_task(f"trial {number}, fresh seeds", total=len(runs))
-    train_there = partial(confirmed_objective, scenario)
-    return tuple(
-        in_processes(train_there, runs, config.ray, lambda done: progress.update(bar, completed=done))
-    )
+        for run in runs:
+            bar = progress.add_task(f"trial {number}, fresh seed {run.seed}", total=whole_steps(run))
+            with claimed(run.out, asdict(run)):
+                train(run, scenario, {}, progress, bar)
+    else:
+        bar = progress.add_task(f"trial {number}, fresh seeds", total=len(runs))
+        there = partial(train_alone, scenario, {})
+        in_processes(there, runs, config.ray, lambda done: progress.update(bar, completed=done))
+    return tuple(best_objective(run) for run in runs)
 
 
-def confirmed_objective(
-    scenario: Scenario, run: TrainConfig, progress: Progress | None = None, what: str = ""
-) -> float:
-    """J of one training run, which is continued where it was begun."""
-    torch.set_num_threads(1)  # where another machine trains
-    progress = progress_bars(status_console(), shown=False) if progress is None else progress
-    bar = progress.add_task(f"{what}fresh seed {run.seed}", total=whole_steps(run))
-    with claimed(run.out, asdict(run)):
-        train(run, scenario, {}, progress, bar)
+def best_objective(run: TrainConfig) -> float:
+    """J of a finished training run in validation."""
     result = json.loads((run.out / RESULT).read_text(encoding="utf-8"))
     return round(result["best"]["objective"], DECIMALS)
 

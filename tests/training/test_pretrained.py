@@ -161,12 +161,19 @@ def test_those_for_a_cluster_beat_the_baseline_that_they_correct(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["llm", "team", "magentic"])
-def test_those_for_calls_beat_the_baseline_that_they_correct(name):
+@pytest.mark.parametrize(
+    ("name", "corrected"),
+    [
+        ("llm", "receding-horizon-batch"),
+        ("team", "receding-horizon"),
+        ("magentic", "receding-horizon-batch"),
+    ],
+)
+def test_those_for_calls_beat_the_baseline_that_they_correct(name, corrected):
     scenario = held_out_scenario(name)
-    base = evaluate("base", policy_for("receding-horizon", scenario), scenario, 60, FIRST_VALIDATION_SEED)
+    base = evaluate("base", policy_for(corrected, scenario), scenario, 200, FIRST_VALIDATION_SEED)
     policies = load_policies(str(PRETRAINED / f"linear-residual-{name}"), scenario)
-    own = [evaluate("own", policy, scenario, 60, FIRST_VALIDATION_SEED).objective for policy in policies]
+    own = [evaluate("own", policy, scenario, 200, FIRST_VALIDATION_SEED).objective for policy in policies]
     gained = base.objective - np.mean(own, axis=0)
     assert len(own) == 5
     assert gained.mean() > 3 * gained.std(ddof=1) / np.sqrt(len(gained))
