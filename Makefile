@@ -38,8 +38,9 @@ demo: $(VENV)/ready
 	@echo "Figures:      runs/demo/serverless/comparison.png and runs/demo/paper/comparison.png"
 	@echo "TensorBoard:  $(BIN)/tensorboard --logdir runs/demo/serverless/tensorboard    then open http://localhost:6006"
 
-# Everything essential; `make check` runs the exhaustive cases too. Two processes share the cores, a file each.
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# Everything essential; `make check` runs the exhaustive cases too. Two processes share the cores, a file each, so that torch
+# gets one thread in each.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test: $(VENV)/ready
 	$(PYTEST) -m "not slow"

@@ -26,7 +26,8 @@ from training.fitting.log_statistics import Statistics, statistics
 from training.fitting.request_streams import RequestStreams, request_streams, rounded
 from training.fitting.traffic_fit import SHORTEST_BURST_S, fit_traffic
 from training.limits import Limits, check_limits
-from training.reporting.report import markdown_table, print_tables
+from training.reporting.markdown import markdown_table
+from training.reporting.report import print_tables
 
 
 @dataclass(frozen=True)

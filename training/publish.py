@@ -18,8 +18,8 @@ from typing import Any
 from training.cli import run
 from training.evaluation.evaluate import label
 from training.evaluation.statistics import Estimate
+from training.reporting.markdown import markdown_table
 from training.reporting.published import filled, numbered
-from training.reporting.report import markdown_table
 from training.tiers import table as tiers_table
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -216,7 +216,7 @@ def trained_objective(config: TrainConfig, scenario: Scenario, record: Callable[
         keep=lambda _: None,
         show=lambda _: None,
     )
-    model.learn(whole_steps(config), callback=[CriticFirst(config.critic_updates), boundaries])
+    model.learn(whole_steps(config), callback=[CriticFirst(config.critic_first), boundaries])
     return best()
 
 

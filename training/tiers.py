@@ -22,8 +22,9 @@ from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_se
 from training.files.provenance import write_config
 from training.files.staging import staged
 from training.limits import Limits, check_limits
+from training.reporting.markdown import markdown_table
 from training.reporting.measures import MET, STOOD, cells
-from training.reporting.report import markdown_table, number, print_tables, write_json
+from training.reporting.report import number, print_tables, write_json
 from training.sharing import RayWorkers
 
 FILES = ("tiers.json", "tiers.md", "config.json")

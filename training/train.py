@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -52,17 +52,19 @@ from training.learning.domain_randomisation import DomainVecEnv, variants
 from training.learning.kinds import KINDS, help_text, kind_of, rows_of
 from training.learning.outcome import write_outcome
 from training.learning.paired_vec_env import PairedVecEnv
+from training.learning.parallel_ppo import Adam, ParallelPPO
 from training.learning.recent_returns import RecentReturns
 from training.learning.sb3_vec_env import BatchVecEnv
 from training.learning.selection import Selection, baseline_objectives, validation_objective
 from training.learning.trained_network import NETWORKS
 from training.limits import Limits, check_limits
-from training.reporting.event_files import add_hparams
-from training.reporting.report import markdown_table
+from training.reporting.hparams import add_hparams
+from training.reporting.markdown import markdown_table
 from training.sharing import RayWorkers
 
 VALIDATION = "1 J in validation (lower is better)"
 GENERATION = "3 J less J at first, by generation (lower is better)"
+CRITIC_FIRST = 3
 AllocatorName = Annotated[str, tyro.conf.arg(metavar="|".join(KINDS), help=help_text())]
 
 
@@ -122,8 +124,15 @@ class TrainConfig(Overrides, RayWorkers):
     """Episodes that each candidate of a generation plays, of each scenario."""
     generation_std: Annotated[float, Limits(0, 10, open_low=True)] = evolution.STD
     """Standard deviation of the weights in the first generation."""
-    critic_updates: Annotated[int, Limits(0)] = 3
-    """Updates at the start that train the value function alone."""
+    shards: Annotated[int, Limits(1, 64)] = 2
+    """Parts of each gradient step's transitions, each with a process of its own where there are as many
+    cores. The results depend on the number of parts alone."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the gradient steps are computed, on one GPU with `cuda`; auto: there if there is one. All else is
+    on the CPU."""
+    critic_updates: Annotated[int | None, Limits(0)] = None
+    """Updates at the start that train the value function alone; default: 3 where the policy can do something
+    at first, which a value function that knows nothing would spoil, and 0 where it cannot either."""
     initial_std: Annotated[float | None, Limits(0, 10, open_low=True)] = None
     """Of the exploration; default: the allocator's."""
     hidden: Annotated[tuple[int, ...] | None, Limits(1, 4096)] = None
@@ -138,6 +147,14 @@ class TrainConfig(Overrides, RayWorkers):
     """Validations without a gain after which training stops; 0 for never."""
     progress: bool = True
     """Show a progress bar."""
+
+    @property
+    def critic_first(self) -> int:
+        """Updates that train the value function alone."""
+        if self.critic_updates is not None:
+            return self.critic_updates
+        knows = kind_of(self.allocator).initial_gain == 0 or self.start_from is not None
+        return CRITIC_FIRST if knows or self.teacher or self.lessons or self.generations else 0
 
 
 def main(config: TrainConfig) -> None:
@@ -186,7 +203,8 @@ def train_alone(scenario: Scenario, levels: Mapping[str, float], config: TrainCo
         claimed(config.out, asdict(config)),
         progress_bars(status_console(), shown=False) as progress,
     ):
-        train(config, scenario, levels, progress, progress.add_task("", total=whole_steps(config)))
+        task = progress.add_task("", total=whole_steps(config))
+        train(config, scenario, levels, progress, task, helpers=False)
 
 
 def say_where(run: TrainConfig) -> None:
@@ -238,14 +256,22 @@ def whole_steps(config: TrainConfig) -> int:
 
 
 def train(
-    config: TrainConfig, scenario: Scenario, levels: Mapping[str, float], progress: Progress, task: Any
+    config: TrainConfig,
+    scenario: Scenario,
+    levels: Mapping[str, float],
+    progress: Progress,
+    task: Any,
+    helpers: bool = True,
 ) -> None:
-    """Train one run, then write the allocator and what it was chosen by, beside J of baselines."""
+    """Train one run, then write the allocator and what it was chosen by, beside J of baselines.
+
+    Other cores help, unless `helpers` says that they have runs of their own.
+    """
     if (config.out / RESULT).exists():
         progress.update(task, completed=whole_steps(config))
         print(f"The run in {config.out} is complete; nothing to do")
         return
-    model, transform = make_learner(config, scenario)
+    model, transform = make_learner(config, scenario, helpers)
     if config.start_from is not None:
         take_weights(model, config.start_from)
     contents = load(config.out / CHECKPOINT)
@@ -282,13 +308,10 @@ def train(
     )
     progress.update(task, completed=step)
     # The counters are the run's own, so that `learn` is told what is left, not what was asked for.
-    callbacks = [EpisodeLog(), CriticFirst(config.critic_updates), boundaries]
+    callbacks = [EpisodeLog(), CriticFirst(config.critic_first), boundaries]
     model.learn(whole_steps(config) - step, callback=callbacks, reset_num_timesteps=False)
     if selection.best is not None:
-        tag = f"{curves.group}/2 best J in validation (lower is better)"
-        curves.writer.add_scalar(tag, selection.best[1], selection.best[0])
-        row = {"policy": curves.directory.name, "scenario": scenario.name, **settings_of(asdict(config))}
-        add_hparams(curves.writer, row, {tag: selection.best[1]})
+        record_best(curves, *selection.best, {"scenario": scenario.name, **settings_of(asdict(config))})
     curves.close()
     write_outcome(config.out, model, transform, selection, baselines=levels, stopped_early=boundaries.stopped)
 
@@ -361,6 +384,13 @@ def describe(config: TrainConfig, curves: Curves, levels: Mapping[str, float]) -
     curves.writer.add_text(f"{curves.group} configuration", markdown_table(rows))
 
 
+def record_best(curves: Curves, step: int, objective: float, settings: Mapping[str, Any]) -> None:
+    """Add the best J in validation to the curves, and to the HParams table beside the settings."""
+    tag = f"{curves.group}/2 best J in validation (lower is better)"
+    curves.writer.add_scalar(tag, objective, step)
+    add_hparams(curves.writer, {"policy": curves.directory.name, **settings}, {tag: objective})
+
+
 def take_weights(model: PPO, run: Path) -> None:
     """Start from the weights of a run's model, which is unpickled: give only runs that you trust.
 
@@ -374,12 +404,14 @@ def take_weights(model: PPO, run: Path) -> None:
         raise ValueError(f"{run} holds another network; give its --allocator and --hidden too") from None
 
 
-def make_learner(config: TrainConfig, scenario: Scenario) -> tuple[PPO, Transform]:
+def make_learner(
+    config: TrainConfig, scenario: Scenario, helpers: bool = True
+) -> tuple[ParallelPPO, Transform]:
     """A fresh learner in its environments, and what makes shares of its actions."""
     transform = make_transform(config, scenario)
     env = make_environments(config, scenario, transform)
     assert config.gamma is not None
-    model = make_ppo(config, RecentReturns(env, norm_obs=False, gamma=config.gamma))
+    model = make_ppo(config, RecentReturns(env, norm_obs=False, gamma=config.gamma), helpers)
     env.seed(first_seed_of_run(config.seed))  # PPO has seeded the environments with its own
     return model, transform
 
@@ -453,14 +485,15 @@ def make_transform(config: TrainConfig, scenario: Scenario) -> Transform:
     return kind_of(config.allocator).transform(rows_of(scenario), scenario.key)
 
 
-def make_ppo(config: TrainConfig, env: RecentReturns) -> PPO:
+def make_ppo(config: TrainConfig, env: RecentReturns, helpers: bool = True) -> ParallelPPO:
     """A fresh learner; the configuration has all its settings."""
     highest, kind = config.learning_rate, kind_of(config.allocator)
     assert highest is not None and config.rollout_steps is not None and config.batch_size is not None
     assert config.epochs is not None and config.gamma is not None and config.gae_lambda is not None
     # An update comes at the end of its rollout, the last one where nothing is left: half a rollout's part.
     least = 0.5 * rollout_size(config) / max(1, whole_steps(config))
-    return PPO(
+    on_gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    return ParallelPPO(
         AllocatorPolicy,
         env,
         learning_rate=lambda remaining: highest * max(remaining, least),
@@ -474,9 +507,13 @@ def make_ppo(config: TrainConfig, env: RecentReturns) -> PPO:
             "hidden": config.hidden,
             "initial_std": config.initial_std,
             "initial_gain": kind.initial_gain,
+            "optimizer_class": Adam,
+            "optimizer_kwargs": {"eps": 1e-5},  # as stable-baselines3's own
         },
         seed=config.seed,
-        device="cpu",
+        shards=config.shards,
+        update_device="cuda" if on_gpu else "cpu",
+        helpers=helpers,
     )
 
 
@@ -501,6 +538,8 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
         raise ValueError("hidden needs the units of at least one layer; leave it out for the allocator's own")
     if not (config.total_steps or config.generations or config.teacher or config.lessons):
         raise ValueError("total_steps of 0 leaves nothing to learn; give generations or a teacher with it")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' needs an NVIDIA GPU and a PyTorch built for it; give --device cpu")
     if config.patience and not config.validate_every:
         raise ValueError("patience counts validations; give a validate_every above 0 with it")
     if config.seeds > 1 and (config.out / CONFIG).exists():
@@ -519,6 +558,8 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
             f"batch_size must divide num_envs × rollout_steps = {rollout_size(config)}, "
             f"got {config.batch_size}"
         )
+    if config.shards > config.batch_size:
+        raise ValueError(f"shards must be at most batch_size = {config.batch_size}, got {config.shards}")
     # float32 twice: as played, and shuffled for the updates.
     needed = 8 * rollout_size(config) * rows_of(scenario) * len(OBSERVATION_FEATURES)
     memory = physical_memory()

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 from gpualloc_env.simulation.state import Array
 
@@ -76,7 +76,7 @@ def interval(
     if varies:
         below, above = _reach(by_episode, level, unseen)
     if len(seeds) > 1:
-        among = float(t.ppf((1 + level) / 2, len(seeds) - 1) * seeds.std(ddof=1) / np.sqrt(len(seeds)))
+        among = float(stdtrit(len(seeds) - 1, (1 + level) / 2) * seeds.std(ddof=1) / np.sqrt(len(seeds)))
         below, above = float(np.hypot(below, among)), float(np.hypot(above, among))
     return Estimate(mean, mean - below, mean + above)
 
@@ -100,7 +100,7 @@ def _reach(values: Array, level: float, unseen: bool) -> tuple[float, float]:
 
 def _one_side(n: int, deviation: float, skewness: float, level: float, farthest: float | None) -> float:
     """How far the interval reaches towards one side; `skewness` is positive where the long tail is there."""
-    quantile = float(t.ppf((1 + level) / 2, n - 1))
+    quantile = float(stdtrit(n - 1, (1 + level) / 2))
     quantile += max(0.0, skewness) * (1 + 2 * quantile**2) / (6 * np.sqrt(n))
     if farthest is None:
         return quantile * deviation / np.sqrt(n)
@@ -141,7 +141,7 @@ def episodes_needed(differences: Array, effect: float, comparisons: int) -> floa
         typical = toward_zero[toward_zero >= lowest]
         deviation = float(typical.std(ddof=1))
         reach = _one_side(n, deviation, skewness, level, float(highest))
-        return abs(effect) - float(typical.mean()) >= reach + float(norm.ppf(POWER)) * deviation / np.sqrt(n)
+        return abs(effect) - float(typical.mean()) >= reach + float(ndtri(POWER)) * deviation / np.sqrt(n)
 
     low, high = 1, 2
     while not enough(high):

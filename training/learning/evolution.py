@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from cmaes import CMA
 from stable_baselines3 import PPO
 from torch import Tensor, nn
 
@@ -92,6 +91,8 @@ def evolve(
         kept: file in which the search is kept after each generation, and from which it goes on. It is
             unpickled: give only one that you trust.
     """
+    from cmaes import CMA  # takes half a second, which only those who evolve should wait
+
     layer = LastLayer(model, *_units(model, transform, scenarios[0], first_seed))
     start, gains = np.zeros(layer.size), list[float]()
     search = CMA(mean=start, sigma=std, population_size=population)

@@ -23,6 +23,7 @@ from gpualloc_env.simulation.state import Array
 from training.evaluation.evaluate import rollout
 from training.learning.action_transform import ActionTransform, Transform
 from training.learning.allocator_policy import AllocatorPolicy
+from training.learning.parallel_ppo import Adam
 from training.learning.trained_network import decider_of, learned_policy
 
 ROUNDS, EPISODES, PASSES = 9, 64, 4
@@ -73,7 +74,7 @@ def imitate(
     check_imitation(transform)
     policy = cast(AllocatorPolicy, model.policy)
     parameters = [each for each in policy.actor_parameters if each is not policy.log_std]
-    optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE)
+    optimiser = Adam(parameters, lr=LEARNING_RATE)
     rate = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.05, rounds * PASSES)
     shuffle = torch.Generator().manual_seed(first_seed)
     lessons: dict[int, list[Lesson]] = {len(scenario.agents): [] for scenario, _ in lessons_of}

@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 
 from baselines import algorithm_1_of
 from gpualloc_env.metrics import mean_metrics
@@ -26,6 +25,7 @@ from gpualloc_env.simulation.state import Array
 from training.artifacts.training_record import TrainingRecord
 from training.evaluation.evaluate import Evaluation
 from training.reporting.figures import measures_card, result_card
+from training.reporting.hparams import add_hparams
 from training.reporting.measures import Measure, measures
 from training.reporting.report import objective, page, ranked, references
 
@@ -223,34 +223,6 @@ def _by_importance(scenario: Scenario) -> list[Measure]:
     first = [each for each in measures(scenario) if each.metric in HEADLINES]
     others = [each for each in measures(scenario) if each not in first and not each.metric.endswith(MEAN)]
     return [*first, *others]
-
-
-def add_hparams(
-    writer: SummaryWriter,
-    row: Mapping[str, Any],
-    metrics: Mapping[str, float],
-    columns: Mapping[str, Any] | None = None,
-) -> None:
-    """Add a row to the HParams table.
-
-    `SummaryWriter.add_hparams` would open a run of its own below this one, and with it a second row.
-
-    Args:
-        writer: of the run.
-        row: its cells.
-        metrics: tags of its scalars that are columns, too.
-        columns: cells of all columns that any row has; by default those of this one. TensorBoard takes
-            them from the first run that it reads.
-    """
-    kept = (bool, int, float)
-    cells, every = (
-        {name: value if isinstance(value, kept) else str(value) for name, value in each.items()}
-        for each in (row, row if columns is None else columns)
-    )
-    head, *_ = hparams(every, dict(metrics))
-    _, *rest = hparams(cells, dict(metrics))
-    for summary in (head, *rest):
-        _add(writer, summary)
 
 
 def _layout(order: Sequence[Evaluation], running: Iterable[str]) -> dict[str, dict[str, list[Any]]]:

@@ -18,6 +18,7 @@ from training.evaluation.evaluate import Evaluation
 from training.evaluation.held_out import episodes_called
 from training.evaluation.statistics import Estimate, defined, interval
 from training.evaluation.verdicts import difference
+from training.reporting.markdown import markdown_table
 from training.reporting.measures import MET, STOOD, UNDEFINED, cells, measures
 
 Summary = dict[str, Any]
@@ -263,22 +264,6 @@ def _rich_table(title: str, headers: Sequence[str], rows: Sequence[Mapping[str, 
     for row in rows:
         table.add_row(*(Text(row[header]) for header in headers), style="bold" if row.get("#") == "1" else "")
     return table
-
-
-def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """A table in Markdown."""
-    header = [name.replace("\n", " ") for name in rows[0]]
-    rule = [
-        "---" if name in ("policy", "scenario") or (not k and name != "#") else "---:"
-        for k, name in enumerate(header)
-    ]
-    lines = [header, rule, *(_marked(row) for row in rows)]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
-
-
-def _marked(row: Mapping[str, str]) -> list[str]:
-    """The cells of a row, its name in bold where it is the best."""
-    return [f"**{cell}**" if name == "policy" and row.get("#") == "1" else cell for name, cell in row.items()]
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, str]]) -> None:

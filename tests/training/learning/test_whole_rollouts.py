@@ -13,13 +13,13 @@ SHORT |= {"allocator": "ppo", "progress": False, "learning_rate": 0.01, "epochs"
 def rates(monkeypatch, config):
     """The learning rate of every update of a run."""
     seen = []
-    real = training.train.PPO.train
+    real = training.train.ParallelPPO.train
 
     def train(model):
         real(model)
         seen.append(model.policy.optimizer.param_groups[0]["lr"])
 
-    monkeypatch.setattr(training.train.PPO, "train", train)
+    monkeypatch.setattr(training.train.ParallelPPO, "train", train)
     main(config)
     return seen
 

@@ -1,0 +1,140 @@
+"""Gradient steps shared by processes: the same weights as in one process, and nothing that is left behind."""
+
+import multiprocessing
+import os
+import signal
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO
+
+from gpualloc_env import load_scenario
+from training.learning import parallel_ppo
+from training.learning.parallel_ppo import Adam, ParallelPPO
+from training.train import TrainConfig, make_learner, rollout_size, with_defaults
+
+KINDS = [("serverless", "ppo"), ("serverless", "ppo-shared"), ("cluster-small", "ppo-cluster")]
+SMALL = {"num_envs": 4, "rollout_steps": 16, "batch_size": 32, "epochs": 2, "hidden": (8, 8)}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As `training.train` has it: on two, torch waits for the other core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def learner(scenario="serverless", allocator="ppo", *, helpers=True, **settings):
+    loaded = load_scenario(scenario, steps=20)
+    config = with_defaults(TrainConfig(allocator=allocator, **(SMALL | settings)), loaded.key)
+    model, _ = make_learner(config, loaded, helpers)
+    model.lr_schedule = lambda _: 0.01
+    return model, rollout_size(config)
+
+
+def weights(model):
+    return np.concatenate([each.detach().numpy().ravel() for each in model.policy.parameters()])
+
+
+def trained(*arguments, rollouts=3, **settings):
+    model, size = learner(*arguments, **settings)
+    model.learn(rollouts * size)
+    return weights(model)
+
+
+@pytest.mark.parametrize(("scenario", "allocator"), KINDS)
+def test_weights_do_not_depend_on_who_computes_the_shards(scenario, allocator, monkeypatch):
+    monkeypatch.setattr(parallel_ppo, "_cores", lambda: 2)
+    shared = trained(scenario, allocator, shards=2)
+    alone = trained(scenario, allocator, shards=2, helpers=False)
+    assert (shared == alone).all()
+    monkeypatch.setattr(parallel_ppo, "_cores", lambda: 1)
+    assert (trained(scenario, allocator, shards=2) == alone).all()
+
+
+def test_shards_change_nothing_but_rounding():
+    one, three = trained(shards=1), trained(shards=3)
+    assert (one != three).any()
+    assert three == pytest.approx(one, abs=1e-4)
+
+
+@pytest.mark.parametrize("actor_learns", [True, False])
+def test_an_update_is_that_of_stable_baselines3(actor_learns, monkeypatch):
+    # All transitions in one minibatch, so that their order does not matter.
+    model, size = learner(shards=2, batch_size=64, epochs=3)
+    for parameter in model.policy.actor_parameters:
+        parameter.requires_grad_(actor_learns)
+    compared = []
+
+    def both():
+        start = deepcopy(model.policy.state_dict())
+        ParallelPPO.train(model)
+        ours = weights(model)
+        model.policy.load_state_dict(start)
+        model.policy.optimizer = torch.optim.Adam(model.policy.parameters(), eps=1e-5)
+        model.policy.optimizer.zero_grad()
+        PPO.train(model)
+        compared.append((ours, weights(model)))
+
+    monkeypatch.setattr(model, "train", both)
+    before = weights(model)
+    model.learn(size)
+    ((ours, theirs),) = compared
+    assert np.abs(ours - before).max() > 1e-3
+    assert ours == pytest.approx(theirs, abs=2e-6)
+
+
+def test_no_helper_outlives_the_learning():
+    before = multiprocessing.active_children()
+    trained(shards=2)
+    assert multiprocessing.active_children() == before
+
+
+def test_the_death_of_a_helper_ends_the_learning(monkeypatch):
+    monkeypatch.setattr(parallel_ppo, "_cores", lambda: 2)
+    model, size = learner(shards=2)
+    others = multiprocessing.active_children()
+
+    class Deadly(parallel_ppo.Team):
+        def shuffle(self):
+            super().shuffle()
+            for child in multiprocessing.active_children():
+                if child not in others:
+                    os.kill(child.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(parallel_ppo, "Team", Deadly)
+    with pytest.raises(ChildProcessError, match="a helper of the gradient steps has ended"):
+        model.learn(size)
+
+
+def test_losses_that_are_no_numbers_end_the_learning():
+    model, size = learner()
+    with torch.no_grad():
+        model.policy.value_net.bias.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="training diverged: after 64 steps"):
+        model.learn(size)
+
+
+def test_the_optimiser_is_torchs():
+    one, other = (torch.nn.Linear(3, 2) for _ in range(2))
+    other.load_state_dict(one.state_dict())
+    pairs = [(one, Adam(one.parameters(), lr=0.1)), (other, torch.optim.Adam(other.parameters(), lr=0.1))]
+    for layer, optimiser in pairs:
+        for k in range(5):
+            optimiser.zero_grad()
+            layer(torch.full((4, 3), float(k))).square().sum().backward()
+            optimiser.step()
+    assert one.weight.detach().numpy() == pytest.approx(other.weight.detach().numpy(), abs=1e-6)
+    loaded = Adam(one.parameters(), lr=0.1)
+    loaded.load_state_dict(pairs[1][1].state_dict())
+
+
+def test_a_model_is_read_back_by_stable_baselines3(tmp_path):
+    model, size = learner(shards=2)
+    model.learn(size)
+    model.save(tmp_path / "model.zip")
+    assert (weights(PPO.load(tmp_path / "model.zip", device="cpu")) == weights(model)).all()
