@@ -311,7 +311,7 @@ def train(
     callbacks = [EpisodeLog(), CriticFirst(config.critic_first), boundaries]
     model.learn(whole_steps(config) - step, callback=callbacks, reset_num_timesteps=False)
     if selection.best is not None:
-        record_best(curves, *selection.best, {"scenario": scenario.name, **settings_of(asdict(config))})
+        record_best(curves, selection.best, {"scenario": scenario.name, **settings_of(asdict(config))})
     curves.close()
     write_outcome(config.out, model, transform, selection, baselines=levels, stopped_early=boundaries.stopped)
 
@@ -384,11 +384,11 @@ def describe(config: TrainConfig, curves: Curves, levels: Mapping[str, float]) -
     curves.writer.add_text(f"{curves.group} configuration", markdown_table(rows))
 
 
-def record_best(curves: Curves, step: int, objective: float, settings: Mapping[str, Any]) -> None:
+def record_best(curves: Curves, best: tuple[int, float], settings: Mapping[str, Any]) -> None:
     """Add the best J in validation to the curves, and to the HParams table beside the settings."""
     tag = f"{curves.group}/2 best J in validation (lower is better)"
-    curves.writer.add_scalar(tag, objective, step)
-    add_hparams(curves.writer, {"policy": curves.directory.name, **settings}, {tag: objective})
+    curves.writer.add_scalar(tag, best[1], best[0])
+    add_hparams(curves.writer, {"policy": curves.directory.name, **settings}, {tag: best[1]})
 
 
 def take_weights(model: PPO, run: Path) -> None:

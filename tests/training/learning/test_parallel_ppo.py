@@ -138,3 +138,12 @@ def test_a_model_is_read_back_by_stable_baselines3(tmp_path):
     model.learn(size)
     model.save(tmp_path / "model.zip")
     assert (weights(PPO.load(tmp_path / "model.zip", device="cpu")) == weights(model)).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("scenario", "allocator"), KINDS)
+def test_a_gpu_finds_the_same_weights_but_for_rounding(scenario, allocator):
+    here = trained(scenario, allocator, device="cpu", shards=1)
+    there = trained(scenario, allocator, device="cuda")
+    assert (here != there).any()
+    assert there == pytest.approx(here, abs=2e-3)
