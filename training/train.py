@@ -128,8 +128,8 @@ class TrainConfig(Overrides, RayWorkers):
     """Parts of each gradient step's transitions, each with a process of its own where there are as many
     cores. The results depend on the number of parts alone."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the gradient steps are computed, on one GPU with `cuda`; auto: there if there is one. All else is
-    on the CPU."""
+    """Where the gradient steps are computed, on one GPU with `cuda`; all else is on the CPU. `auto`: on a GPU
+    if there is one, but for a plain perceptron, which is too small to gain by it."""
     critic_updates: Annotated[int | None, Limits(0)] = None
     """Updates at the start that train the value function alone; default: 3 where the policy can do something
     at first, which a value function that knows nothing would spoil, and 0 where it cannot either."""
@@ -492,7 +492,6 @@ def make_ppo(config: TrainConfig, env: RecentReturns, helpers: bool = True) -> P
     assert config.epochs is not None and config.gamma is not None and config.gae_lambda is not None
     # An update comes at the end of its rollout, the last one where nothing is left: half a rollout's part.
     least = 0.5 * rollout_size(config) / max(1, whole_steps(config))
-    on_gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
     return ParallelPPO(
         AllocatorPolicy,
         env,
@@ -512,9 +511,17 @@ def make_ppo(config: TrainConfig, env: RecentReturns, helpers: bool = True) -> P
         },
         seed=config.seed,
         shards=config.shards,
-        update_device="cuda" if on_gpu else "cpu",
+        update_device=update_device(config),
         helpers=helpers,
     )
+
+
+def update_device(config: TrainConfig) -> str:
+    """Where the gradient steps of a run are computed."""
+    if config.device != "auto":
+        return config.device
+    small = kind_of(config.allocator).network == "mlp"
+    return "cuda" if torch.cuda.is_available() and not small else "cpu"
 
 
 def check_kind(config: TrainConfig, scenario: Scenario) -> None:

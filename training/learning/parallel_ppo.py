@@ -131,7 +131,8 @@ class Team:
     """Those who compute the gradients of shards: this process, and a helper for every shard but the first.
 
     Weights, transitions and gradients are in memory that all share; only orders are sent. Without a core
-    for each shard, or without `fork`, this process computes one shard after another. A GPU does all at once.
+    for each shard, without `fork`, or where torch has a GPU, this process computes one shard after another. On
+    a GPU there is one shard.
     """
 
     def __init__(self, learner: ParallelPPO) -> None:
@@ -267,7 +268,7 @@ def _shared(tensor: Tensor) -> Tensor:
 
 
 def _cores() -> int:
-    """Cores for helpers; one where the system cannot fork."""
-    if "fork" not in multiprocessing.get_all_start_methods():
+    """Cores for helpers; one where nothing can be forked, or torch cannot differentiate in what is."""
+    if "fork" not in multiprocessing.get_all_start_methods() or torch.accelerator.is_available():
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

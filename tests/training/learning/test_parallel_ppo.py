@@ -16,7 +16,8 @@ from training.learning.parallel_ppo import Adam, ParallelPPO
 from training.train import TrainConfig, make_learner, rollout_size, with_defaults
 
 KINDS = [("serverless", "ppo"), ("serverless", "ppo-shared"), ("cluster-small", "ppo-cluster")]
-SMALL = {"num_envs": 4, "rollout_steps": 16, "batch_size": 32, "epochs": 2, "hidden": (8, 8)}
+SMALL = {"num_envs": 4, "rollout_steps": 16, "batch_size": 32, "epochs": 2, "hidden": (8, 8), "device": "cpu"}
+FORKS = pytest.mark.skipif(torch.accelerator.is_available(), reason="torch cannot differentiate in a fork")
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +47,7 @@ def trained(*arguments, rollouts=3, **settings):
     return weights(model)
 
 
+@FORKS
 @pytest.mark.parametrize(("scenario", "allocator"), KINDS)
 def test_weights_do_not_depend_on_who_computes_the_shards(scenario, allocator, monkeypatch):
     monkeypatch.setattr(parallel_ppo, "_cores", lambda: 2)
@@ -94,6 +96,7 @@ def test_no_helper_outlives_the_learning():
     assert multiprocessing.active_children() == before
 
 
+@FORKS
 def test_the_death_of_a_helper_ends_the_learning(monkeypatch):
     monkeypatch.setattr(parallel_ppo, "_cores", lambda: 2)
     model, size = learner(shards=2)
