@@ -131,8 +131,8 @@ class Team:
     """Those who compute the gradients of shards: this process, and a helper for every shard but the first.
 
     Weights, transitions and gradients are in memory that all share; only orders are sent. Without a core
-    for each shard, without `fork`, or where torch has a GPU, this process computes one shard after another. On
-    a GPU there is one shard.
+    for each shard, without `fork`, or where torch knows a GPU, this process computes one shard after another.
+    On a GPU there is one shard.
     """
 
     def __init__(self, learner: ParallelPPO) -> None:
