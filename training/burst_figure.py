@@ -11,7 +11,6 @@ from typing import Annotated
 import numpy as np
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
-from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from gpualloc_env.scenario.overrides import Overrides
@@ -23,7 +22,7 @@ from training.evaluation.evaluate import rollout
 from training.evaluation.held_out import count_episodes, held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.limits import Limits, check_limits
-from training.reporting.figure_style import AGENT_COLOURS, STYLE, save
+from training.reporting.figure_style import AGENT_COLOURS, STYLE, check_figure, save
 
 NAMED = 10
 """Agents that the legend has room for."""
@@ -53,7 +52,7 @@ def main(config: BurstFigureConfig) -> None:
     check_limits(config)
     check_evaluation_seeds(config.seed, config.episodes)
     scenario = held_out_scenario(config.scenario, config)
-    check_out(config.out)
+    check_figure(config.out)
     episodes = count_episodes(config.episodes, scenario, policies=len(config.policies))
     made = {
         name: policy_of(given, scenario, episodes, config.seed)
@@ -73,17 +72,6 @@ def main(config: BurstFigureConfig) -> None:
     if gain <= 0:
         print(f"{names[-1]} gains nowhere on {names[0]}: this is where it loses least")
     print(f"{config.out}: seed {config.seed + episode}, {first:g} s to {first + steps * scenario.dt:g} s")
-
-
-def check_out(out: Path) -> None:
-    """Refuse a figure that could not be written, before anything is played."""
-    known = FigureCanvasBase.get_supported_filetypes()
-    if out.suffix[1:].lower() not in known:
-        raise ValueError(
-            f"--out {out} must be a figure's name, such as burst.png; its end one of {', '.join(known)}"
-        )
-    if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}; make it first")
 
 
 def window(first: Array, last: Array, steps: int) -> tuple[int, int, float]:

@@ -1,9 +1,11 @@
-"""Frames per second of PPO with 64 environments, beside stable-baselines3's own vector environment.
+"""How fast PPO learns, beside stable-baselines3 over its own vector environment.
 
 A benchmark measures; nothing here fails because a machine is slow.
 """
 
-from time import perf_counter
+import subprocess
+import sys
+from time import perf_counter, time
 
 import gymnasium as gym
 import numpy as np
@@ -12,13 +14,19 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from support.stepping import Loop, Reference
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gpualloc_env import load_scenario
+from gpualloc_env.simulation.observation import observe
+from training.learning.parallel_ppo import Adam, ParallelPPO, Team
 from training.learning.sb3_vec_env import BatchVecEnv
-from training.train import TrainConfig, with_defaults
+from training.learning.selection import baseline_objectives, mean_objective
+from training.train import VALIDATION, TrainConfig, with_defaults
 
 CONFIG = with_defaults(TrainConfig(allocator="ppo", num_envs=64), "serverless")
 FRAMES = CONFIG.num_envs * CONFIG.rollout_steps  # of an iteration
+EVERY = 12 * TrainConfig.num_envs * CONFIG.rollout_steps  # steps between two validations
+MOST_STEPS = 8 * EVERY  # after which stable-baselines3 is given up
 
 
 @pytest.fixture
@@ -29,9 +37,9 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def learner(env):
+def learner(make, env, **policy):
     """PPO with the hyper-parameters of `training.train`, on the environments alone."""
-    return PPO(
+    return make(
         "MlpPolicy",
         VecNormalize(env, norm_obs=False, gamma=CONFIG.gamma),
         learning_rate=CONFIG.learning_rate,
@@ -40,15 +48,29 @@ def learner(env):
         n_epochs=CONFIG.epochs,
         gamma=CONFIG.gamma,
         gae_lambda=CONFIG.gae_lambda,
-        policy_kwargs={"net_arch": list(CONFIG.hidden)},
+        policy_kwargs={"net_arch": list(CONFIG.hidden), **policy},
         seed=0,
-        device="cpu",
+    )
+
+
+def theirs(num_envs):
+    """stable-baselines3 over its own vector environment."""
+    env = DummyVecEnv([lambda: gym.make("GPUAlloc-v0")] * num_envs)
+    return learner(lambda *given, **settings: PPO(*given, **settings, device="cpu"), env)
+
+
+def ours():
+    """The same on the batch, each gradient step shared by two processes."""
+    env = BatchVecEnv(load_scenario("serverless"), CONFIG.num_envs, 0)
+    same = {"optimizer_class": Adam, "optimizer_kwargs": {"eps": 1e-5}}
+    return learner(
+        lambda *given, **settings: ParallelPPO(*given, **settings, shards=CONFIG.shards), env, **same
     )
 
 
 def iteration(model):
-    """One rollout and its update."""
-    return Loop(FRAMES, lambda: model.learn(FRAMES, reset_num_timesteps=False), model.env)
+    """One rollout and its update, without the start of helpers, which a run has once."""
+    return Loop(FRAMES, lambda: PPO.learn(model, FRAMES, reset_num_timesteps=False), model.env)
 
 
 def timed(function, spent):
@@ -64,14 +86,14 @@ def timed(function, spent):
 
 
 def test_ppo(benchmark, between, record, one_thread):
-    ours = learner(BatchVecEnv(load_scenario("serverless"), CONFIG.num_envs, 0))
-    theirs = learner(DummyVecEnv([lambda: gym.make("GPUAlloc-v0")] * CONFIG.num_envs))
+    model = ours()
     parts = {"environment": [], "policy": [], "update": []}
-    ours.env.step = timed(ours.env.step, parts["environment"])
-    ours.policy.forward = timed(ours.policy.forward, parts["policy"])
-    ours.train = timed(ours.train, parts["update"])
-    reference = Reference(iteration(theirs))
-    faster = between(iteration(ours), reference, rounds=8)
+    model.env.step = timed(model.env.step, parts["environment"])
+    model.policy.forward = timed(model.policy.forward, parts["policy"])
+    model.train = timed(model.train, parts["update"])
+    reference = Reference(iteration(theirs(CONFIG.num_envs)))
+    with Team(model) as model._team:
+        faster = between(iteration(model), reference, rounds=8)
     seconds = benchmark.stats.stats.data
     # The first iteration was not measured.
     shares = {
@@ -88,4 +110,65 @@ def test_ppo(benchmark, between, record, one_thread):
         f"{middle:.2f} ({low:.2f} to {high:.2f}) times stable-baselines3 over its DummyVecEnv, "
         f"{np.median(reference.rates):,.0f} frames/s; "
         + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()),
+    )
+
+
+def curve(directory):
+    """J in validation of a run: steps, J and the time of the clock of each."""
+    events = EventAccumulator(str(directory / "tensorboard" / directory.name))
+    events.Reload()
+    (tag,) = (each for each in events.Tags()["scalars"] if each.endswith(VALIDATION))
+    return [(event.step, event.value, event.wall_time) for event in events.Scalars(tag)]
+
+
+@pytest.mark.parametrize(
+    ("allocator", "passed", "name"),
+    [("ppo", "adaptive", "Algorithm 1"), ("ppo-residual", "receding-horizon", "receding-horizon")],
+)
+def test_seconds_until_a_baseline_is_passed(benchmark, record, tmp_path, allocator, passed, name):
+    level = baseline_objectives([load_scenario("serverless")], TrainConfig.validation_episodes)[passed]
+    run, starts = tmp_path / "run", []
+    command = [sys.executable, "-m", "training.train", "--scenario", "serverless", "--allocator", allocator]
+    command += ["--total-steps", str(4 * EVERY), "--validate-every", str(EVERY), "--no-progress"]
+
+    def train():
+        starts.append(time())
+        subprocess.run([*command, "--out", str(run)], check=True, stdout=subprocess.DEVNULL)
+
+    benchmark.pedantic(train, rounds=1)
+    measured = curve(run)
+    step, _, passed_at = next(point for point in measured[1:] if point[1] < level)
+    record(
+        "Training",
+        f"`{allocator}` passes {name} on the validation episodes of `serverless`",
+        passed_at - starts[0],
+        "s",
+        f"after the start of the command, {measured[0][2] - starts[0]:.1f} s of it before the first step; at "
+        f"step {step:,}, validated every {EVERY:,}",
+    )
+
+
+def test_seconds_until_stable_baselines3_passes_algorithm_1(benchmark, record, one_thread):
+    scenario = load_scenario("serverless")
+    level = baseline_objectives([scenario], TrainConfig.validation_episodes)["adaptive"]
+    model, steps, objective = theirs(TrainConfig.num_envs), 0, np.inf
+
+    def policy(view):
+        return np.clip(model.predict(observe(view), deterministic=True)[0], 0.0, 1.0).astype(np.float64)
+
+    def learn():
+        nonlocal steps, objective
+        while steps < MOST_STEPS and objective > level:
+            model.learn(EVERY, reset_num_timesteps=False)
+            steps += EVERY
+            objective = mean_objective(policy, [scenario], TrainConfig.validation_episodes)
+
+    benchmark.pedantic(learn, rounds=1)
+    record(
+        "Training",
+        "stable-baselines3 over its DummyVecEnv, the same settings",
+        benchmark.stats.stats.data[0],
+        "s",
+        f"until J = {objective:.2f} at step {steps:,}"
+        + (", and Algorithm 1 is passed" if objective < level else f"; Algorithm 1 has {level:.2f}"),
     )

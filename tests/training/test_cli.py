@@ -64,7 +64,7 @@ def refused(capsys, command, *arguments):
         (
             "burst_figure",
             ["--policies", "static", "--out", "burst.xyz"],
-            "--out burst.xyz must be a figure's name, such as burst.png",
+            "--out burst.xyz must be a figure's name, such as figure.png",
         ),
         (
             "burst_figure",
@@ -81,6 +81,8 @@ def refused(capsys, command, *arguments):
         ),
         ("train", ["--hidden", "32", "0"], "hidden must be at least 1, got 0"),
         ("train", ["--batch-size", "1"], "batch_size must be at least 2, got 1"),
+        ("train", ["--batch-size", "4", "--shards", "5"], "shards must be at most batch_size = 4, got 5"),
+        ("train", ["--shards", "0"], "shards must be at least 1, got 0"),
         ("train", ["--seed", "4294967296"], "seed must be at most 16777214, got 4294967296"),
         ("train", ["--gamma", "1.5"], "gamma must be at most 1, got 1.5"),
         ("train", ["--gae-lambda", "-3"], "gae_lambda must be at least 0, got -3.0"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -40,6 +41,17 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 PIXELS_PER_INCH = 160
+
+
+def check_figure(out: Path) -> None:
+    """Refuse a figure that could not be written, before anything is played."""
+    known = FigureCanvasBase.get_supported_filetypes()
+    if out.suffix[1:].lower() not in known:
+        raise ValueError(
+            f"--out {out} must be a figure's name, such as figure.png; its end one of {', '.join(known)}"
+        )
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}; make it first")
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -13,7 +13,7 @@ from stable_baselines3 import PPO
 from gpualloc_env import load_scenario
 from training.learning import parallel_ppo
 from training.learning.parallel_ppo import Adam, ParallelPPO
-from training.train import TrainConfig, make_learner, rollout_size, with_defaults
+from training.train import TrainConfig, check, make_learner, rollout_size, update_device, with_defaults
 
 KINDS = [("serverless", "ppo"), ("serverless", "ppo-shared"), ("cluster-small", "ppo-cluster")]
 SMALL = {"num_envs": 4, "rollout_steps": 16, "batch_size": 32, "epochs": 2, "hidden": (8, 8), "device": "cpu"}
@@ -150,3 +150,19 @@ def test_a_gpu_finds_the_same_weights_but_for_rounding(scenario, allocator):
     there = trained(scenario, allocator, device="cuda")
     assert (here != there).any()
     assert there == pytest.approx(here, abs=2e-3)
+
+
+def test_a_gpu_is_asked_for_and_taken_by_itself_where_it_pays(monkeypatch):
+    config, scenario = with_defaults(TrainConfig(device="cuda"), "serverless"), load_scenario("serverless")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device 'cuda' needs an NVIDIA GPU"):
+        check(config, scenario)
+    found = {}
+    for there in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        for allocator in ("ppo", "ppo-residual", "linear-residual"):
+            found[allocator, there] = update_device(TrainConfig(allocator=allocator))
+    assert [where for where, device in found.items() if device == "cuda"] == [
+        ("ppo-residual", True),
+        ("linear-residual", True),
+    ]
