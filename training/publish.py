@@ -52,6 +52,7 @@ MADE: dict[str, dict[str, str]] = {
     "runs/validate": figure("validation"),
     "runs/transfer": {f"transfer.{form}": f"fluid-and-calls.{form}" for form in ("json", "md")},
     "burst.png": figure("burst"),
+    "learning-curves.png": {"learning-curves.json": "learning-curves.json", **figure("learning-curves")},
 }
 """Files of `training/results/` by those that a command writes, by the command's `--out`."""
 STUDIES = "study-*.csv"

@@ -482,7 +482,7 @@ def lessons_of(config: TrainConfig, scenarios: Sequence[Scenario]) -> list[tuple
 
 def make_transform(config: TrainConfig, scenario: Scenario) -> Transform:
     """From the allocator's actions to shares."""
-    return kind_of(config.allocator).transform(rows_of(scenario), scenario.key)
+    return kind_of(config.allocator).transform(scenario)
 
 
 def make_ppo(config: TrainConfig, env: RecentReturns, helpers: bool = True) -> ParallelPPO:

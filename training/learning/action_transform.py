@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from baselines import CLUSTER_POLICIES, Policy, constants_of, policy_for, with_constants
+from baselines import constants_of, policy_for
 from baselines.cluster import Demand
 from baselines.online.receding_horizon import RecedingHorizon
 from baselines.tuned import tuned
 from gpualloc_env.action_transform import ActionTransform, hysteresis, simplex
 from gpualloc_env.allocator.cluster import OUTPUTS, PlacedCorrections
+from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.placement import ClusterView
 from gpualloc_env.simulation.state import AnyArray, Array
 
@@ -28,17 +29,16 @@ __all__ = [
 ]
 
 
-def corrections(
-    num_agents: int, scenario: str, controllers: Sequence[str] = ("receding-horizon",)
-) -> ActionTransform:
-    """Bounded corrections of receding-horizon control with its constants for a scenario, given by its key.
+def corrections(scenario: Scenario, controllers: Sequence[str] = ("receding-horizon",)) -> ActionTransform:
+    """Bounded corrections of receding-horizon control with its constants for a scenario.
 
     Each assumption can be multiplied by up to e² and divided by as much. Of several controllers it is the
     first one that was tuned for the scenario, or else the last one.
     """
-    known = tuned().get(scenario, {})
-    base = policy_for(next((each for each in controllers if each in known), controllers[-1]), scenario)
-    return ActionTransform(num_agents, {"kind": "corrections", "bound": 2.0, "base": _constants(base)})
+    known = tuned().get(scenario.key, {})
+    name = next((each for each in controllers if each in known), controllers[-1])
+    base = constants_of(policy_for(name, scenario))
+    return ActionTransform(len(scenario.agents), {"kind": "corrections", "bound": 2.0, "base": base})
 
 
 @dataclass(frozen=True)
@@ -80,19 +80,16 @@ class ClusterTransform:
 Transform = ActionTransform | ClusterTransform
 
 
-def placed_corrections(instances: int, scenario: str, period_s: float) -> ClusterTransform:
-    """Bounded corrections of the baseline `demand` with its constants for a scenario, given by its key.
+def placed_corrections(scenario: Scenario, period_s: float) -> ClusterTransform:
+    """Bounded corrections of the baseline `demand` with its constants for a scenario.
 
     They hold for `period_s`, as its placement does. Each assumption can be multiplied by up to e² and divided
     by as much.
     """
-    base = with_constants(CLUSTER_POLICIES["demand"], tuned().get(scenario, {}).get("demand", {}))
-    assert isinstance(base, Demand)
+    base = policy_for("demand", scenario)
+    assert isinstance(base, Demand) and isinstance(base.lower, RecedingHorizon)
     settings = {"kind": "placed-corrections", "bound": 2.0, "period_s": period_s}
-    placement = base.weights._asdict()
-    return ClusterTransform(instances, {**settings, "placement": placement, "base": _constants(base.lower)})
-
-
-def _constants(base: Policy | None) -> dict[str, float]:
-    assert isinstance(base, RecedingHorizon)
-    return constants_of(base)
+    placement, lower = base.weights._asdict(), constants_of(base.lower)
+    return ClusterTransform(
+        len(scenario.agents) * scenario.num_gpus, {**settings, "placement": placement, "base": lower}
+    )

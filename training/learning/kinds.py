@@ -24,9 +24,8 @@ class Kind:
     """What it is, as `--help` says it."""
     network: str
     """A key of `NETWORKS`, which says how its weights are exported."""
-    transform: Callable[[int, str], Transform]
-    """From the number of agents, in a cluster of instances, and the name of the scenario to what makes
-    shares of its actions."""
+    transform: Callable[[Scenario], Transform]
+    """From the scenario to what makes shares of its actions."""
     initial_gain: float
     """Of the actor's last layer; with 0 its most likely actions are zero at first."""
     table: str
@@ -55,7 +54,7 @@ _OURS = (
         "ppo",
         "a multilayer perceptron over the whole observation, actions on the simplex",
         network="mlp",
-        transform=lambda agents, _: simplex(agents),
+        transform=lambda scenario: simplex(len(scenario.agents)),
         initial_gain=0.01,
         table="ppo",
     ),
@@ -64,7 +63,7 @@ _OURS = (
         "one network for every agent, so that it serves any number of them; its shares follow those on the "
         "simplex with hysteresis",
         network="shared",
-        transform=lambda agents, _: hysteresis(agents),
+        transform=lambda scenario: hysteresis(len(scenario.agents)),
         initial_gain=0.01,
         table="ppo-shared",
     ),
@@ -92,7 +91,7 @@ _OURS = (
         "for clusters: one network over all instances, and its actions correct where the baseline `demand` "
         "places agents and what receding-horizon control assumes on each GPU, in every step",
         network="exchangeable",
-        transform=lambda instances, key: placed_corrections(instances, key, period_s=1e-9),
+        transform=partial(placed_corrections, period_s=1e-9),
         initial_gain=0.0,
         table="ppo-cluster",
     ),
@@ -100,7 +99,7 @@ _OURS = (
         "ppo-cluster-hierarchical",
         "the same every 5 s, which count as one of its steps; below, each GPU is split in every step",
         network="exchangeable",
-        transform=lambda instances, key: placed_corrections(instances, key, period_s=5.0),
+        transform=partial(placed_corrections, period_s=5.0),
         initial_gain=0.0,
         table="ppo-cluster",
     ),
@@ -109,7 +108,7 @@ _OURS = (
         "the corrections of `ppo-cluster`, linear in what is seen of the instance; for evolution "
         "(`--generations`)",
         network="exchangeable",
-        transform=lambda instances, key: placed_corrections(instances, key, period_s=1e-9),
+        transform=partial(placed_corrections, period_s=1e-9),
         initial_gain=0.0,
         table="linear-cluster",
         linear=True,

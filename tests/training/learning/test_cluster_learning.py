@@ -63,7 +63,7 @@ def weights(seed=0):
     return {
         "layers": list(widths),
         "activation": "tanh",
-        "actions": placed_corrections(32, "cluster-small", 3.0).settings,
+        "actions": placed_corrections(load_scenario("cluster-small"), 3.0).settings,
     }, arrays
 
 

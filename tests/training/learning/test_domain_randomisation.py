@@ -44,7 +44,7 @@ def test_a_log_is_stretched(azure_log):
 
 def test_each_domain_is_what_it_would_be_alone():
     made = variants(load_scenario("serverless", steps=9), 3, seed=4)
-    reference, transform = POLICIES["receding-horizon"], corrections(4, "serverless")
+    reference, transform = POLICIES["receding-horizon"], corrections(load_scenario("serverless"))
 
     def environments():
         return [PairedVecEnv(BatchVecEnv(each, 2, 0, transform), reference) for each in made]

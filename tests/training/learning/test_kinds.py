@@ -13,7 +13,7 @@ from training.learning.kinds import KINDS, Kind, help_text, kind_of, register
 from training.train import TrainConfig, main
 
 TIMID = Kind(
-    "timid", "a perceptron that starts with equal shares", "mlp", lambda n, _: simplex(n), 0.0, table="ppo"
+    "timid", "a perceptron that starts with equal shares", "mlp", lambda _: simplex(4), 0.0, table="ppo"
 )
 
 
@@ -30,7 +30,7 @@ def test_a_known_name_is_refused():
 
 def test_a_network_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="unknown network 'transformer'; give one of mlp, shared"):
-        register(Kind("new", "", "transformer", lambda n, _: simplex(n), 0.0, table="ppo"))
+        register(Kind("new", "", "transformer", lambda _: simplex(4), 0.0, table="ppo"))
 
 
 def test_an_unknown_allocator_is_named_with_the_nearest_one():

@@ -253,13 +253,13 @@ def test_reluctance_keeps_what_is_held():
 
 def test_rewards_are_the_gain_on_the_reference_and_nothing_before_anything_is_learned():
     scenario, reference = load_scenario("serverless", steps=30), POLICIES["receding-horizon"]
-    env = PairedVecEnv(BatchVecEnv(scenario, 6, 2**41, corrections(4, "serverless")), reference)
+    env = PairedVecEnv(BatchVecEnv(scenario, 6, 2**41, corrections(scenario)), reference)
     seen = env.reset()
     assert env.observation_space.contains(seen[0]) and seen.shape == (6, 4, 35)
     for _ in range(65):
         seen, rewards, _, _ = env.step(np.zeros((6, 16), dtype=np.float32))
         assert (rewards == 0).all()
-    env = PairedVecEnv(BatchVecEnv(scenario, 6, 2**41, corrections(4, "serverless")), reference)
+    env = PairedVecEnv(BatchVecEnv(scenario, 6, 2**41, corrections(scenario)), reference)
     env.reset()
     rng, total = np.random.default_rng(0), np.zeros(6)
     for _ in range(30):
@@ -274,7 +274,7 @@ def test_rewards_are_the_gain_on_the_reference_and_nothing_before_anything_is_le
 
 def test_the_critic_sees_the_arrivals_to_come():
     scenario = load_scenario("serverless", steps=12)
-    env = PairedVecEnv(BatchVecEnv(scenario, 3, 9, corrections(4, "serverless")), POLICIES["static"])
+    env = PairedVecEnv(BatchVecEnv(scenario, 3, 9, corrections(scenario)), POLICIES["static"])
     seen = env.reset()
     throughput = np.array([agent.throughput_rps for agent in scenario.agents])
     for t in range(3):
