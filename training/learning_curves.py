@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gpualloc_env.simulation.state import Array
@@ -23,6 +24,7 @@ from training.files.run_directory import CONFIG, TENSORBOARD
 from training.reporting.figure_style import STYLE, check_figure, policy_style, save, spans_decades, spread
 from training.train import VALIDATION
 
+EVENTS = "events.out.tfevents.*"
 LABEL_GAP = 0.055
 """Between the names of neighbouring lines, as a part of the height."""
 
@@ -104,14 +106,13 @@ def read_curve(runs: Sequence[Path]) -> Curve:
 
 def wall_times(run: Path) -> Array | None:
     """When each validation of a run was, by the clock [s]; None where it was interrupted."""
-    for directory in sorted((run / TENSORBOARD).glob("*/")):
-        if len(list(directory.glob("events.out.tfevents.*"))) != 1:
-            continue
+    for directory in sorted({path.parent for path in (run / TENSORBOARD).rglob(EVENTS)}):
         events = EventAccumulator(str(directory)).Reload()
         tags = [tag for tag in events.Tags()["scalars"] if tag.endswith(VALIDATION)]
-        # A baseline's level has two points.
+        # The level of a baseline has nothing else.
         if tags and len(events.Tags()["scalars"]) > 1:
-            return np.array([event.wall_time for event in events.Scalars(tags[0])])
+            segments = len(list(directory.glob(EVENTS)))
+            return np.array([each.wall_time for each in events.Scalars(tags[0])]) if segments == 1 else None
     return None
 
 
@@ -139,6 +140,8 @@ def draw(path: Path, scenario: str, curves: Mapping[str, Curve], levels: Mapping
                 panel.axhline(level, color="#777777", linewidth=0.8, linestyle="--")
         if values.min() > 0 and spans_decades(values):
             axes[0].set_yscale("log")
+            for of_axis in (axes[0].yaxis.set_major_formatter, axes[0].yaxis.set_minor_formatter):
+                of_axis(FormatStrFormatter("%g"))
         axes[0].set_ylabel("J, lower is better")
         for rank, curve in enumerate(curves.values()):
             colour, marker = policy_style(rank)

@@ -62,7 +62,7 @@ README_SCENARIOS = ("paper", "serverless", "team")
 PAPER_SCENARIOS = ("paper", "paper-overload", "paper-dominance", "paper-spike")
 PAPER = {"static": "static", "round-robin": "round-robin", "adaptive": "adaptive (Algorithm 1)"}
 """The paper's allocators, and how the README calls them."""
-GAINS = ("serverless", "bursty", "diurnal", "workflow", "fleet")
+GAINS = ("serverless", "bursty", "diurnal", "workflow", "steady", "fleet")
 CALLS = ("llm", "team", "magentic")
 
 

@@ -567,8 +567,8 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
         )
     if config.shards > config.batch_size:
         raise ValueError(f"shards must be at most batch_size = {config.batch_size}, got {config.shards}")
-    # float32 twice: as played, and shuffled for the updates.
-    needed = 8 * rollout_size(config) * rows_of(scenario) * len(OBSERVATION_FEATURES)
+    # float32 three times: as played, shuffled for the updates, and shared among processes.
+    needed = 12 * rollout_size(config) * rows_of(scenario) * len(OBSERVATION_FEATURES)
     memory = physical_memory()
     if memory is not None and needed > memory:
         raise ValueError(
