@@ -1,6 +1,7 @@
 """TensorBoard's curves of a run that may be continued: one event file for each segment."""
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ class Curves(TensorBoardOutputFormat):
                 os.truncate(path, min(written[path.name], path.stat().st_size))
             else:
                 path.unlink()
+        # TensorBoard reads files in the order of their names, which begin with the second of their creation.
+        while any(path.name.split(".")[3] == str(int(time.time())) for path in self._files):
+            time.sleep(0.05)
         # A TensorBoard that is open meanwhile has read the dropped events; this tells it to forget them.
         self.writer = SummaryWriter(str(directory), purge_step=step + 1 if step else None)
         self._is_closed = False
