@@ -18,11 +18,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gpualloc_env.simulation.state import Array
 from training.artifacts.policies import named, seed_runs
-from training.artifacts.training_record import read_record
+from training.artifacts.training_record import VALIDATION, TrainingRecord, read_record
 from training.cli import run
 from training.files.run_directory import CONFIG, TENSORBOARD
 from training.reporting.figure_style import STYLE, check_figure, policy_style, save, spans_decades, spread
-from training.train import VALIDATION
+from training.reporting.report import write_json
 
 EVENTS = "events.out.tfevents.*"
 LABEL_GAP = 0.055
@@ -61,10 +61,10 @@ def main(config: LearningCurvesConfig) -> None:
         name: read_curve(seed_runs(Path(given)) or [Path(given)])
         for name, given in named(list(scenarios)).items()
     }
-    levels = (read_record(config.runs[0]) or no_run(config.runs[0])).levels
+    levels = record_of(config.runs[0]).levels
     draw(config.out, next(iter(scenarios.values())), curves, levels)
     content = {"baselines": levels, "curves": {name: as_lists(curve) for name, curve in curves.items()}}
-    config.out.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(config.out.with_suffix(".json"), content)
     print(f"{config.out}: {', '.join(curves)}")
 
 
@@ -74,15 +74,21 @@ def scenario_of(run: Path) -> str:
     Raises:
         ValueError: there is no finished run.
     """
-    if read_record(run) is None:
-        no_run(run)
+    record_of(run)
     config = next(iter(seed_runs(run)), run) / CONFIG
     return json.loads(config.read_text(encoding="utf-8"))["config"]["scenario"]
 
 
-def no_run(run: Path) -> Any:
-    """Refuse a place without a finished run."""
-    raise ValueError(f"{run} holds no finished training run; give one that `training.train` has written")
+def record_of(run: Path) -> TrainingRecord:
+    """What a run says of itself.
+
+    Raises:
+        ValueError: there is no finished run.
+    """
+    record = read_record(run)
+    if record is None:
+        raise ValueError(f"{run} holds no finished training run; give one that `training.train` has written")
+    return record
 
 
 def read_curve(runs: Sequence[Path]) -> Curve:
@@ -91,7 +97,7 @@ def read_curve(runs: Sequence[Path]) -> Curve:
     Raises:
         ValueError: a run is unfinished, was never validated, or was validated at other steps.
     """
-    points = [np.array((read_record(each) or no_run(each)).curve, dtype=np.float64) for each in runs]
+    points = [np.array(record_of(each).curve, dtype=np.float64) for each in runs]
     count = min(map(len, points))
     if not count or any((each[:count, 0] != points[0][:count, 0]).any() for each in points):
         raise ValueError(

@@ -26,7 +26,7 @@ from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from training.artifacts.policies import load_policy, named
-from training.artifacts.training_record import settings_of
+from training.artifacts.training_record import VALIDATION, settings_of
 from training.cli import options, progress_bars, run, status_console
 from training.evaluation.seeds import FIRST_TRAINING_SEED, LAST_RUN_SEED, check_run_seeds, first_seed_of_run
 from training.files.provenance import git_commit
@@ -62,7 +62,6 @@ from training.reporting.hparams import add_hparams
 from training.reporting.markdown import markdown_table
 from training.sharing import RayWorkers
 
-VALIDATION = "1 J in validation (lower is better)"
 GENERATION = "3 J less J at first, by generation (lower is better)"
 CRITIC_FIRST = 3
 AllocatorName = Annotated[str, tyro.conf.arg(metavar="|".join(KINDS), help=help_text())]

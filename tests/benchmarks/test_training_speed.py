@@ -14,14 +14,15 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from support.stepping import Loop, Reference
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gpualloc_env import load_scenario
 from gpualloc_env.simulation.observation import observe
+from training.artifacts.training_record import read_record
 from training.learning.parallel_ppo import Adam, ParallelPPO, Team
 from training.learning.sb3_vec_env import BatchVecEnv
 from training.learning.selection import baseline_objectives, mean_objective
-from training.train import VALIDATION, TrainConfig, with_defaults
+from training.learning_curves import wall_times
+from training.train import TrainConfig, with_defaults
 
 CONFIG = with_defaults(TrainConfig(allocator="ppo", num_envs=64), "serverless")
 FRAMES = CONFIG.num_envs * CONFIG.rollout_steps  # of an iteration
@@ -113,14 +114,6 @@ def test_ppo(benchmark, between, record, one_thread):
     )
 
 
-def curve(directory):
-    """J in validation of a run: steps, J and the time of the clock of each."""
-    events = EventAccumulator(str(directory / "tensorboard" / directory.name))
-    events.Reload()
-    (tag,) = (each for each in events.Tags()["scalars"] if each.endswith(VALIDATION))
-    return [(event.step, event.value, event.wall_time) for event in events.Scalars(tag)]
-
-
 @pytest.mark.parametrize(
     ("allocator", "passed", "name"),
     [("ppo", "adaptive", "Algorithm 1"), ("ppo-residual", "receding-horizon", "receding-horizon")],
@@ -136,14 +129,16 @@ def test_seconds_until_a_baseline_is_passed(benchmark, record, tmp_path, allocat
         subprocess.run([*command, "--out", str(run)], check=True, stdout=subprocess.DEVNULL)
 
     benchmark.pedantic(train, rounds=1)
-    measured = curve(run)
-    step, _, passed_at = next(point for point in measured[1:] if point[1] < level)
+    times, points = wall_times(run), read_record(run).curve
+    passed_at, (step, _) = next(
+        validated for validated in zip(times[1:], points[1:], strict=True) if validated[1][1] < level
+    )
     record(
         "Training",
         f"`{allocator}` passes {name} on the validation episodes of `serverless`",
         passed_at - starts[0],
         "s",
-        f"after the start of the command, {measured[0][2] - starts[0]:.1f} s of it before the first step; at "
+        f"after the start of the command, {times[0] - starts[0]:.1f} s of it before the first step; at "
         f"step {step:,} of {2 * EVERY:,}",
     )
 

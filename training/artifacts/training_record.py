@@ -8,6 +8,8 @@ from typing import Any
 
 from training.files.run_directory import CONFIG, RESULT
 
+VALIDATION = "1 J in validation (lower is better)"
+"""What the validation curve is called in TensorBoard, after the group of the run."""
 SETTINGS = (
     *("allocator", "total_steps", "seed", "num_envs", "rollout_steps", "batch_size", "epochs"),
     *("learning_rate", "gamma", "gae_lambda", "hidden", "initial_std"),

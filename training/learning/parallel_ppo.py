@@ -189,7 +189,8 @@ class Team:
         try:
             for helper in self._helpers:
                 helper.send((start, stop, clip, learning))
-            for shard in range(1 if self._helpers else len(self._gradients)):
+            # The first one last, whose gradients the parameters keep.
+            for shard in reversed(range(1 if self._helpers else len(self._gradients))):
                 self._differentiate(shard, start, stop, clip)
             for helper in self._helpers:
                 helper.recv_bytes()
@@ -200,7 +201,6 @@ class Team:
             ) from None
         for other in self._gradients[1:]:
             self.gradient.add_(other)
-        self._point(0)
         return self._losses.sum(dim=0)
 
     def _differentiate(self, shard: int, start: int, stop: int, clip: float) -> None:
