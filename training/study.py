@@ -17,7 +17,7 @@ import optuna
 import torch
 from rich.progress import Progress
 
-from baselines.processes import in_processes
+from baselines.processes import Workers, in_processes
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
@@ -57,6 +57,9 @@ class StudyConfig(Overrides, RayWorkers):
     """A registered scenario, or the path of a .toml file."""
     trials: Annotated[int, Limits(1)] = 40
     """Settings to try, the present defaults first, then those of the other allocators."""
+    trials_at_once: Annotated[int, Limits(1, 1000)] = 1
+    """Trials proposed together, from what was found before them, and trained side by side, each on a core of
+    this machine or with `--ray` of a cluster. What is found depends on this number, not on the cores."""
     total_steps: Annotated[int, Limits(1)] = 300_000
     """Steps of experience of each run of a trial."""
     seeds: Annotated[int, Limits(1, 1000)] = 2
@@ -85,6 +88,11 @@ class StudyConfig(Overrides, RayWorkers):
     """Folder for the table of all trials of a study that is adopted."""
     progress: bool = True
     """Show progress bars."""
+
+    @property
+    def workers(self) -> Workers:
+        """Who trains."""
+        return self.ray or (None if self.trials_at_once > 1 else 1)
 
 
 def main(config: StudyConfig) -> None:
@@ -148,7 +156,7 @@ def asked(config: StudyConfig) -> dict[str, Any]:
 
 
 def search(config: StudyConfig, scenario: Scenario, journal: TrialJournal, progress: Progress) -> list[Trial]:
-    """Play the trials that are missing; each is proposed from nothing but those before it."""
+    """Play the trials that are missing; those of a batch are proposed from nothing but those before it."""
     known: list[dict[str, Any]] = []
     others = (name for name, kind in KINDS.items() if name != config.allocator and kind.studied)
     for allocator in (config.allocator, *others):
@@ -157,20 +165,27 @@ def search(config: StudyConfig, scenario: Scenario, journal: TrialJournal, progr
     done = journal.frozen
     bar = progress.add_task("trials", total=config.trials, completed=len(done))
     while len(done) < config.trials:
-        # A study of its own for each proposal, so that nothing depends on where the search was continued.
-        study = make_study(config.seed + len(done))
-        study.add_trials(done)
-        if len(done) < len(known):
-            study.enqueue_trial(known[len(done)])
-        journal.add(played(study.ask(distributions(SPACE)), config, scenario))
+        # A study of its own for each batch, so that nothing depends on where the search was continued.
+        first = len(done) - len(done) % config.trials_at_once
+        study = make_study(config.seed + first)
+        study.add_trials(done[:first])
+        batch = range(first, min(config.trials, first + config.trials_at_once))
+        for settings in known[batch.start : batch.stop]:
+            study.enqueue_trial(settings)
+        proposed = [study.ask(distributions(SPACE)) for _ in batch][len(done) - first :]
+        progress.update(bar, completed=len(done))
+        for trial in in_processes(
+            partial(played, config, scenario), proposed, config.workers, lambda _: progress.advance(bar)
+        ):
+            journal.add(trial)
         write_trials(config.out / TRIALS, journal.finished)
         done = journal.frozen
-        progress.update(bar, completed=len(done))
     return journal.finished
 
 
-def played(trial: optuna.Trial, config: StudyConfig, scenario: Scenario) -> Trial:
+def played(config: StudyConfig, scenario: Scenario, trial: optuna.Trial) -> Trial:
     """Train with the settings of a trial, one seed after another, or until it is given up."""
+    torch.set_num_threads(1)
     started, settings = perf_counter(), rounded(trial.params)
     objectives: list[float] = []
     curve: list[float] = []
@@ -185,21 +200,24 @@ def played(trial: optuna.Trial, config: StudyConfig, scenario: Scenario) -> Tria
     try:
         for seed in range(config.seed, config.seed + config.seeds):
             each = training(config, settings, seed, config.total_steps)
-            objectives.append(trained_objective(each, scenario, record))
+            objectives.append(trained_objective(each, scenario, record, helpers=config.workers == 1))
     except optuna.TrialPruned:
         given_up = True
     return Trial(settings, tuple(curve), given_up, perf_counter() - started)
 
 
-def trained_objective(config: TrainConfig, scenario: Scenario, record: Callable[[float], None]) -> float:
+def trained_objective(
+    config: TrainConfig, scenario: Scenario, record: Callable[[float], None], helpers: bool
+) -> float:
     """Train once and keep nothing but J of the policy that would be kept.
 
     Args:
         config: what to train, with all its settings.
         scenario: on what.
         record: told that J so far, after each validation but the one of the untrained policy.
+        helpers: whether other cores may help.
     """
-    model, transform = make_learner(config, scenario)
+    model, transform = make_learner(config, scenario, helpers)
     selection = Selection()
 
     def best() -> float:
@@ -231,7 +249,7 @@ def confirmed(
         )
         for seed in range(config.confirm_seed, config.confirm_seed + config.confirm_seeds)
     ]
-    if config.ray is None:
+    if config.workers == 1:
         for run in runs:
             bar = progress.add_task(f"trial {number}, fresh seed {run.seed}", total=whole_steps(run))
             with claimed(run.out, asdict(run)):
@@ -239,7 +257,7 @@ def confirmed(
     else:
         bar = progress.add_task(f"trial {number}, fresh seeds", total=len(runs))
         there = partial(train_alone, scenario, {})
-        in_processes(there, runs, config.ray, lambda done: progress.update(bar, completed=done))
+        in_processes(there, runs, config.workers, lambda done: progress.update(bar, completed=done))
     return tuple(best_objective(run) for run in runs)
 
 

@@ -88,11 +88,11 @@ def studied(tmp_path_factory, scenario):
 def worse_defaults(real):
     """Trains as it should, and finds the present defaults worse than they are."""
 
-    def objective(config, scenario, record):
+    def objective(config, scenario, record, helpers):
         present = default_settings("ppo", "short")
         tried = as_searched({name: getattr(config, name) for name in present})
         penalty = 1.0 if tried == as_searched(present) else 0.0
-        return real(config, scenario, lambda best: record(best + penalty)) + penalty
+        return real(config, scenario, lambda best: record(best + penalty), helpers) + penalty
 
     return objective
 
@@ -133,7 +133,10 @@ def test_the_file_holds_a_trial_under_the_command_and_what_it_found(studied):
     (((_, allocator), (remark, settings)),) = tables.items()
     assert allocator == "ppo"
     assert remark.startswith("# python -m training.study --scenario ") and " --allocator ppo " in remark
-    assert " --trials 4 --total-steps 16384 --seeds 1 --seed 1000 --validate-every 4096 " in remark
+    assert (
+        " --trials 4 --trials-at-once 1 --total-steps 16384 --seeds 1 --seed 1000 --validate-every 4096 "
+        in remark
+    )
     assert f"J {trials[0].objective:.4f} -> " in remark
     assert settings in [as_trained(trial.settings) for trial in trials]
     # Nobody has asked for more.
@@ -163,6 +166,30 @@ def test_a_study_goes_on_as_if_it_had_not_been_interrupted(studied, scenario, tm
     assert timeless(again) == timeless(whole)
     settings = [(place / "study" / "settings.toml").read_bytes() for place in (tmp_path, folder)]
     assert settings[0] == settings[1]
+
+
+@pytest.mark.slow
+def test_trials_side_by_side_do_not_depend_on_processes_or_interruptions(scenario, tmp_path, monkeypatch):
+    few = {"trials": 5, "trials_at_once": 2, "total_steps": 8192, "confirm_steps": 4096}
+    main(quick(tmp_path / "processes", scenario, **few))
+    monkeypatch.setattr(StudyConfig, "workers", 1)
+    real = TrialJournal.add
+
+    def add(journal, trial):
+        real(journal, trial)
+        if len(journal.finished) == 3:  # in the middle of the second pair
+            raise Interruption
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialJournal, "add", add)
+        with pytest.raises(Interruption):
+            main(quick(tmp_path / "here", scenario, **few))
+    main(quick(tmp_path / "here", scenario, **few))
+    places = [tmp_path / place / "study" for place in ("processes", "here")]
+    shared, alone = (timeless(read_trials(place / "trials.csv")) for place in places)
+    assert shared == alone and len({str(trial.settings) for trial in shared}) == 5
+    settings = [(place / "settings.toml").read_bytes() for place in places]
+    assert settings[0] == settings[1] and b"--trials-at-once 2" in settings[0]
 
 
 def searched(table):
@@ -220,7 +247,7 @@ def test_where_the_defaults_are_best_nothing_else_is_trained(scenario, tmp_path,
 def test_a_trial_worse_than_the_others_is_given_up(scenario, tmp_path, monkeypatch):
     played = []
 
-    def objective(config, scenario, record):
+    def objective(config, scenario, record, helpers):
         played.append(config)
         level = 1.0 if len(played) <= 5 else 2.0
         for _ in range(4):

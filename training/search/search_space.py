@@ -63,9 +63,9 @@ def make_study(seed: int) -> optuna.Study:
     """An empty study that minimises; the same seed leads to the same proposals.
 
     A trial is given up where it is worse than the median of the others after as many validations,
-    the first one excepted.
+    the first one excepted. One that is proposed while others are being played keeps away from them.
     """
     return optuna.create_study(
-        sampler=optuna.samplers.TPESampler(seed=seed % 2**32, multivariate=True),
+        sampler=optuna.samplers.TPESampler(seed=seed % 2**32, multivariate=True, constant_liar=True),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),
     )
