@@ -27,6 +27,7 @@ from training.files.run_directory import RESULT, check_claim, claimed
 from training.learning.callbacks import Boundaries, CriticFirst
 from training.learning.defaults import DEFAULTS, default_settings
 from training.learning.kinds import KINDS, kind_of
+from training.learning.learner import AllocatorName, make_learner, whole_steps
 from training.learning.selection import Selection, validation_objective
 from training.limits import Limits, check_limits
 from training.reporting.report import UNDEFINED, print_tables
@@ -35,7 +36,7 @@ from training.search.trial_journal import TrialJournal
 from training.search.trial_table import Trial, write_trials
 from training.search.tuned_file import Table, read_tables, refuse_changed, write_tables
 from training.sharing import RayWorkers
-from training.train import AllocatorName, TrainConfig, make_learner, train, train_alone, whole_steps
+from training.train import TrainConfig, train, train_alone
 
 HEADER = """\
 # What PPO is trained with, by scenario and allocator, found by training.study on training and validation

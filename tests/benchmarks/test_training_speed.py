@@ -18,11 +18,12 @@ from support.stepping import Loop, Reference
 from gpualloc_env import load_scenario
 from gpualloc_env.simulation.observation import observe
 from training.artifacts.training_record import read_record
+from training.learning.learner import with_defaults
 from training.learning.parallel_ppo import Adam, ParallelPPO, Team
 from training.learning.sb3_vec_env import BatchVecEnv
 from training.learning.selection import baseline_objectives, mean_objective
 from training.learning_curves import wall_times
-from training.train import TrainConfig, with_defaults
+from training.train import TrainConfig
 
 CONFIG = with_defaults(TrainConfig(allocator="ppo", num_envs=64), "serverless")
 FRAMES = CONFIG.num_envs * CONFIG.rollout_steps  # of an iteration

@@ -13,12 +13,13 @@ from training.evaluation.seeds import FIRST_TRAINING_SEED, FIRST_VALIDATION_SEED
 from training.files.run_directory import CONFIG
 from training.learning.defaults import DEFAULTS, default_settings
 from training.learning.kinds import KINDS
+from training.learning.learner import with_defaults
 from training.search.search_space import SPACE, Choices
 from training.search.trial_journal import TrialJournal
 from training.search.trial_table import Trial, read_trials, write_trials
 from training.search.tuned_file import read_tables
 from training.study import StudyConfig, as_searched, as_trained, main
-from training.train import TrainConfig, with_defaults
+from training.train import TrainConfig
 
 ALLOCATORS = ("ppo", "ppo-shared", "ppo-residual")
 STUDIED = ("ppo", "ppo-residual")

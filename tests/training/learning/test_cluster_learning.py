@@ -19,7 +19,8 @@ from training.export import ExportConfig
 from training.export import main as export
 from training.learning.action_transform import placed_corrections
 from training.learning.allocator_policy import CommonNoise
-from training.train import TrainConfig, check, make_learner, with_defaults
+from training.learning.learner import make_learner, with_defaults
+from training.train import TrainConfig, check
 from training.train import main as train
 
 SHORT = {**TRAINED, "scenario": "cluster-small", "allocator": "ppo-cluster-hierarchical", "num_envs": 4}

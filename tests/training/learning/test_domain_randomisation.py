@@ -11,10 +11,11 @@ from training.evaluation.seeds import FIRST_TRAINING_SEED
 from training.learning.action_transform import corrections
 from training.learning.checkpoint import load
 from training.learning.domain_randomisation import SEEDS_PER_DOMAIN, DomainVecEnv, variants
+from training.learning.learner import make_learner, played, with_defaults
 from training.learning.paired_vec_env import PairedVecEnv
 from training.learning.sb3_vec_env import BatchVecEnv
 from training.learning.selection import baseline_objectives
-from training.train import TrainConfig, main, make_learner, played, with_defaults
+from training.train import TrainConfig, main
 
 
 @pytest.mark.parametrize("name", [name for name, each in SCENARIOS.items() if each.trace is None])

@@ -14,8 +14,9 @@ from training.evaluation.seeds import FIRST_TRAINING_SEED
 from training.files.atomic import write_atomically
 from training.learning import evolution
 from training.learning.evolution import evolve
+from training.learning.learner import make_learner, with_defaults
 from training.learning.selection import validation_objective
-from training.train import TrainConfig, main, make_learner, with_defaults
+from training.train import TrainConfig, main
 
 SEARCH = {"generations": 6, "population": 12, "episodes": 8}
 

@@ -12,8 +12,9 @@ from stable_baselines3 import PPO
 
 from gpualloc_env import load_scenario
 from training.learning import parallel_ppo
+from training.learning.learner import make_learner, rollout_size, update_device, with_defaults
 from training.learning.parallel_ppo import Adam, ParallelPPO
-from training.train import TrainConfig, check, make_learner, rollout_size, update_device, with_defaults
+from training.train import TrainConfig, check
 
 KINDS = [("serverless", "ppo"), ("serverless", "ppo-shared"), ("cluster-small", "ppo-cluster")]
 SMALL = {"num_envs": 4, "rollout_steps": 16, "batch_size": 32, "epochs": 2, "hidden": (8, 8), "device": "cpu"}

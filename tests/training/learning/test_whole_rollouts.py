@@ -2,9 +2,10 @@
 
 import pytest
 
-import training.train
+import training.learning.learner
 from training.learning.checkpoint import load
-from training.train import TrainConfig, main, make_learner, whole_steps, with_defaults
+from training.learning.learner import make_learner, whole_steps, with_defaults
+from training.train import TrainConfig, main
 
 SHORT = {"steps": 5, "num_envs": 4, "rollout_steps": 16, "batch_size": 32, "validation_episodes": 2}
 SHORT |= {"allocator": "ppo", "progress": False, "learning_rate": 0.01, "epochs": 1}
@@ -13,13 +14,13 @@ SHORT |= {"allocator": "ppo", "progress": False, "learning_rate": 0.01, "epochs"
 def rates(monkeypatch, config):
     """The learning rate of every update of a run."""
     seen = []
-    real = training.train.ParallelPPO.train
+    real = training.learning.learner.ParallelPPO.train
 
     def train(model):
         real(model)
         seen.append(model.policy.optimizer.param_groups[0]["lr"])
 
-    monkeypatch.setattr(training.train.ParallelPPO, "train", train)
+    monkeypatch.setattr(training.learning.learner.ParallelPPO, "train", train)
     main(config)
     return seen
 
