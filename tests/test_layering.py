@@ -136,7 +136,7 @@ def test_the_folders_of_training_form_layers():
         folders = {other for other in others if (ROOT / "training" / other).is_dir()}
         if folder is not None:
             graph.setdefault(folder, set()).update(folders - {folder})
-            # What every command says when it ends with an error and how it declares options is all that is shared.
+            # Only what every command says at an error, and how it declares its options, is shared.
             commands = others - folders - {"cli", "limits"}
             assert not commands, f"{path} imports {commands}, which stand above it"
     assert set(graph) == {
