@@ -31,6 +31,7 @@ ROUNDS, EPISODES, PASSES = 9, 64, 4
 BATCH, MOST_UPDATES, LEARNING_RATE = 2048, 250, 3e-3
 """States in an update, fewer with more agents; updates in a pass at most, on a part of the data."""
 _TEMPERATURE_GPU = 0.02  # a threshold is fitted to within it
+_SHARES, _STAYS = 10.0, 4.0  # weights in the loss: of a state's shares, of agents that stay or move
 
 
 class Lesson(NamedTuple):
@@ -152,11 +153,12 @@ def _loss(policy: AllocatorPolicy, settings: dict[str, Any], lesson: Lesson) -> 
     logarithms = torch.log_softmax(torch.cat([each[..., 0], idle], dim=1), dim=1)
     said = lesson.shares / lesson.gpus
     said = torch.cat([said, (1.0 - said.sum(dim=1, keepdim=True)).clamp(min=0.0)], dim=1)
-    loss = 10.0 * functional.kl_div(logarithms, said, reduction="batchmean")
+    loss = _SHARES * functional.kl_div(logarithms, said, reduction="batchmean")
     if settings["kind"] == "hysteresis":
         change = (logarithms[:, :-1].detach().exp() * lesson.gpus - lesson.held).abs()
         thresholds = settings["widest"] * torch.sigmoid(each[..., 1] + settings["threshold_bias"])
         stays = ((lesson.shares - lesson.held).abs() <= lesson.free + 1e-6).float()
         margin = (thresholds - change) / _TEMPERATURE_GPU
-        loss = loss + functional.binary_cross_entropy_with_logits(margin, stays, reduction="sum") / len(stays)
+        # A mean over agents: a sum would drown the shares where agents are many.
+        loss = loss + _STAYS * functional.binary_cross_entropy_with_logits(margin, stays)
     return loss
