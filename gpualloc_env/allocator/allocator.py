@@ -334,12 +334,13 @@ class Allocator:
     def _doubt(self, packed: Packed) -> None:
         """Warn once of ages that hardly fit the queues, as they are where they come in milliseconds.
 
-        First come, first served: what arrived after the oldest request waits behind it.
+        First come, first served: what arrived after the oldest request waits behind it. Not so where calls run
+        side by side: a long one lets later ones pass.
         """
         state, dt = packed.state, packed.settings["dt"][0]
         hardly_any = state["queue"] <= 2.0 * (state["inflow"] + state["rate"] * dt)
-        slo = packed.agents["slo"]
-        old = (slo > 0.0) & (state["oldest_age"] > 50.0 * slo)
+        slo, fluid = packed.agents["slo"], packed.agents["iteration"] == 0.0
+        old = fluid & (slo > 0.0) & (state["oldest_age"] > 50.0 * slo)
         if (hardly_any & old).any():
             self._implausible = True
             b, i = np.argwhere(hardly_any & old)[0]

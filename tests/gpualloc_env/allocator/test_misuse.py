@@ -96,6 +96,13 @@ def test_old_requests_in_a_long_queue_are_not_doubted(allocator, caplog):
     assert not caplog.records
 
 
+def test_calls_that_run_for_long_are_not_doubted(allocator, caplog):
+    allocator.decide({**RAW, "oldest_age": [100, 3000], "iteration": [0.02, 0.02]})
+    assert not caplog.records
+    allocator.decide({**RAW, "oldest_age": [100, 3000], "iteration": [0, 0.02]})
+    assert "oldest_age of router is 100 s" in caplog.text
+
+
 @pytest.mark.parametrize("agents", ["router", [], ["a", "a"], 3, ["a", 1]])
 def test_names_that_are_no_list_of_different_ones_are_refused(agents):
     with pytest.raises(AllocatorError, match="agents must be"):
