@@ -36,10 +36,10 @@ from training.evaluation.held_out import count_episodes, held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.files.atomic import UNFINISHED
 from training.files.run_directory import CONFIG, MODEL, TRANSFORM
-from training.learning.action_transform import ActionTransform, ClusterTransform, Transform
-from training.learning.allocator_policy import AllocatorPolicy
-from training.learning.kinds import rows_of
-from training.learning.trained_network import NETWORKS, network_of
+from training.learning.allocators.action_transform import ActionTransform, ClusterTransform, Transform
+from training.learning.allocators.allocator_policy import AllocatorPolicy
+from training.learning.allocators.kinds import rows_of
+from training.learning.allocators.trained_network import NETWORKS, network_of
 from training.limits import Limits, check_limits
 
 Shares = Callable[[AnyArray], Array]

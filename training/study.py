@@ -24,9 +24,9 @@ from gpualloc_env.scenario.scenario import Scenario
 from training.cli import options, progress_bars, results_console, run, status_console
 from training.evaluation.seeds import LAST_RUN_SEED, check_run_seeds
 from training.files.run_directory import RESULT, check_claim, claimed
+from training.learning.allocators.kinds import KINDS, kind_of
 from training.learning.callbacks import Boundaries, CriticFirst
 from training.learning.defaults import DEFAULTS, default_settings
-from training.learning.kinds import KINDS, kind_of
 from training.learning.learner import AllocatorName, make_learner, whole_steps
 from training.learning.selection import Selection, validation_objective
 from training.limits import Limits, check_limits

@@ -35,11 +35,12 @@ from training.files.run_directory import (
     claimed,
 )
 from training.learning import evolution, imitation
-from training.learning.action_transform import ActionTransform, Transform
+from training.learning.allocators.action_transform import ActionTransform, Transform
+from training.learning.allocators.kinds import kind_of
+from training.learning.allocators.trained_network import NETWORKS
 from training.learning.callbacks import Boundaries, CriticFirst, EpisodeLog
 from training.learning.checkpoint import load, restore, save
 from training.learning.curves import Curves
-from training.learning.kinds import kind_of
 from training.learning.learner import (
     LearnerConfig,
     check_learner,
@@ -53,7 +54,6 @@ from training.learning.learner import (
 )
 from training.learning.outcome import write_outcome
 from training.learning.selection import Selection, baseline_objectives, validation_objective
-from training.learning.trained_network import NETWORKS
 from training.limits import Limits, check_limits
 from training.reporting.hparams import add_hparams
 from training.reporting.markdown import markdown_table

@@ -334,8 +334,8 @@ class Allocator:
     def _doubt(self, packed: Packed) -> None:
         """Warn once of ages that hardly fit the queues, as they are where they come in milliseconds.
 
-        First come, first served: what arrived after the oldest request waits behind it. Not so where calls run
-        side by side: a long one lets later ones pass.
+        First come, first served: what arrived after the oldest request waits behind it. Not so where calls
+        run side by side: a long one lets later ones pass.
         """
         state, dt = packed.state, packed.settings["dt"][0]
         hardly_any = state["queue"] <= 2.0 * (state["inflow"] + state["rate"] * dt)

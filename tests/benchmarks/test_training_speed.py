@@ -18,9 +18,9 @@ from support.stepping import Loop, Reference
 from gpualloc_env import load_scenario
 from gpualloc_env.simulation.observation import observe
 from training.artifacts.training_record import read_record
+from training.learning.environments.sb3_vec_env import BatchVecEnv
 from training.learning.learner import with_defaults
 from training.learning.parallel_ppo import Adam, ParallelPPO, Team
-from training.learning.sb3_vec_env import BatchVecEnv
 from training.learning.selection import baseline_objectives, mean_objective
 from training.learning_curves import wall_times
 from training.train import TrainConfig

@@ -13,7 +13,7 @@ from stable_baselines3.common.monitor import Monitor
 from gpualloc_env import command, sb3_vec_env
 from gpualloc_env.doors import needed
 from gpualloc_env.wrappers import SimplexAction
-from training.learning.action_transform import simplex
+from training.learning.allocators.action_transform import simplex
 
 
 def logits_of(calls, *shape):

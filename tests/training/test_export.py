@@ -23,7 +23,7 @@ from training.compare import CompareConfig
 from training.compare import main as compare
 from training.evaluation.evaluate import evaluate
 from training.export import ExportConfig, main
-from training.learning.sb3_vec_env import BatchVecEnv
+from training.learning.environments.sb3_vec_env import BatchVecEnv
 
 FORMS = ("npz", "onnx")
 AGENTS = ("coordinator", "nlp", "vision", "reasoning")

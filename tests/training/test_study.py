@@ -11,8 +11,8 @@ from training.cli import call
 from training.cli import run as run_command
 from training.evaluation.seeds import FIRST_TRAINING_SEED, FIRST_VALIDATION_SEED
 from training.files.run_directory import CONFIG
+from training.learning.allocators.kinds import KINDS
 from training.learning.defaults import DEFAULTS, default_settings
-from training.learning.kinds import KINDS
 from training.learning.learner import with_defaults
 from training.search.search_space import SPACE, Choices
 from training.search.trial_journal import TrialJournal

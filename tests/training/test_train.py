@@ -12,9 +12,9 @@ from training.artifacts.policies import load_policy
 from training.cli import call
 from training.evaluation.evaluate import evaluate
 from training.evaluation.seeds import FIRST_TRAINING_SEED, FIRST_VALIDATION_SEED
-from training.learning.action_transform import simplex
+from training.learning.allocators.action_transform import simplex
 from training.learning.checkpoint import load
-from training.learning.sb3_vec_env import BatchVecEnv
+from training.learning.environments.sb3_vec_env import BatchVecEnv
 from training.learning.selection import BASELINES
 from training.train import TrainConfig, main
 

@@ -19,7 +19,7 @@ from training.artifacts.own_policy import is_own, own_policy
 from training.evaluation.evaluate import Kind
 from training.files import PRETRAINED
 from training.files.run_directory import CONFIG, MODEL, TRANSFORM
-from training.learning.action_transform import ActionTransform, ClusterTransform, Transform
+from training.learning.allocators.action_transform import ActionTransform, ClusterTransform, Transform
 
 
 class AgentsError(ValueError):
@@ -71,7 +71,7 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
             raise ValueError(f"{directory} holds no finished training run: {file} is missing; train it first")
     from stable_baselines3 import PPO
 
-    from training.learning import trained_network
+    from training.learning.allocators import trained_network
 
     transform = read_transform(directory)
     _check_kind(name, isinstance(transform, ClusterTransform), scenario)

@@ -1,4 +1,6 @@
-"""PPO on the native batch: kinds of learned allocators, networks, actions, environments, checkpoints.
+"""PPO on the native batch: the learner, imitation, evolution, selection, curves and checkpoints.
+
+`allocators` holds what is learned, `environments` where.
 
 It imports `files` and `evaluation`.
 """

@@ -8,7 +8,7 @@ import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
-from training.learning.allocator_policy import AllocatorPolicy
+from training.learning.allocators.allocator_policy import AllocatorPolicy
 from training.learning.selection import Selection
 
 UNITS = {

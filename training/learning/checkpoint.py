@@ -10,7 +10,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
 from training.files.atomic import write_atomically
-from training.learning.domain_randomisation import DomainVecEnv
+from training.learning.environments.domain_randomisation import DomainVecEnv
 from training.learning.selection import Selection
 
 LEARNER = (

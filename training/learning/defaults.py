@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines.tuned import read_tuned
-from training.learning.kinds import kind_of
+from training.learning.allocators.kinds import kind_of
 
 DEFAULTS = Path(__file__).with_name("defaults.toml")
 USUAL = ("serverless", "cluster-small")

@@ -22,9 +22,9 @@ from gpualloc_env.simulation.observation import View, observe
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.evaluation.evaluate import rollout
 from training.files.atomic import write_atomically
-from training.learning.action_transform import Transform
+from training.learning.allocators.action_transform import Transform
+from training.learning.allocators.trained_network import policy_of
 from training.learning.selection import mean_objective
-from training.learning.trained_network import policy_of
 
 POPULATION, EPISODES, STD = 16, 60, 0.1
 """Candidates of a generation; episodes that each plays; standard deviation of their weights at first."""

@@ -21,10 +21,10 @@ from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import View, observe
 from gpualloc_env.simulation.state import Array
 from training.evaluation.evaluate import rollout
-from training.learning.action_transform import ActionTransform, Transform
-from training.learning.allocator_policy import AllocatorPolicy
+from training.learning.allocators.action_transform import ActionTransform, Transform
+from training.learning.allocators.allocator_policy import AllocatorPolicy
+from training.learning.allocators.trained_network import decider_of, learned_policy
 from training.learning.parallel_ppo import Adam
-from training.learning.trained_network import decider_of, learned_policy
 
 ROUNDS, EPISODES, PASSES = 9, 64, 4
 """Rounds of playing and fitting; episodes that are played in each; passes over the data in each."""

@@ -17,16 +17,16 @@ from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from training.evaluation.seeds import FIRST_TRAINING_SEED, LAST_RUN_SEED, first_seed_of_run
 from training.files.run_directory import MODEL
-from training.learning.action_transform import ActionTransform, Transform
-from training.learning.allocator_policy import AllocatorPolicy
-from training.learning.cluster_vec_env import ClusterVecEnv
+from training.learning.allocators.action_transform import ActionTransform, Transform
+from training.learning.allocators.allocator_policy import AllocatorPolicy
+from training.learning.allocators.kinds import KINDS, help_text, kind_of, rows_of
 from training.learning.defaults import default_settings
-from training.learning.domain_randomisation import DomainVecEnv, variants
-from training.learning.kinds import KINDS, help_text, kind_of, rows_of
-from training.learning.paired_vec_env import PairedVecEnv
+from training.learning.environments.cluster_vec_env import ClusterVecEnv
+from training.learning.environments.domain_randomisation import DomainVecEnv, variants
+from training.learning.environments.paired_vec_env import PairedVecEnv
+from training.learning.environments.recent_returns import RecentReturns
+from training.learning.environments.sb3_vec_env import BatchVecEnv
 from training.learning.parallel_ppo import Adam, ParallelPPO
-from training.learning.recent_returns import RecentReturns
-from training.learning.sb3_vec_env import BatchVecEnv
 from training.limits import Limits
 
 AllocatorName = Annotated[str, tyro.conf.arg(metavar="|".join(KINDS), help=help_text())]

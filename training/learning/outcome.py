@@ -12,7 +12,7 @@ from stable_baselines3 import PPO
 from training.evaluation.seeds import FIRST_VALIDATION_SEED
 from training.files.atomic import write_atomically
 from training.files.run_directory import MODEL, RESULT, TRANSFORM
-from training.learning.action_transform import Transform
+from training.learning.allocators.action_transform import Transform
 from training.learning.selection import Selection
 
 

@@ -14,8 +14,8 @@ from gpualloc_env.scenario.scenario import Scenario
 from training.evaluation.evaluate import rollout
 from training.evaluation.held_out import count_episodes
 from training.evaluation.seeds import FIRST_VALIDATION_SEED
-from training.learning.action_transform import Transform
-from training.learning.trained_network import policy_of
+from training.learning.allocators.action_transform import Transform
+from training.learning.allocators.trained_network import policy_of
 
 
 @dataclass

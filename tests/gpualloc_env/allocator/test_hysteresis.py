@@ -6,7 +6,7 @@ import pytest
 from gpualloc_env import Batch, load_scenario
 from gpualloc_env.action_transform import hysteresis, simplex
 from gpualloc_env.simulation.observation import observe
-from training.learning.action_transform import ActionTransform
+from training.learning.allocators.action_transform import ActionTransform
 
 NEVER, ALWAYS = 6.0, -6.0
 """Outputs for a threshold at which an agent does not move, and at which it does for more than .0002 GPU."""

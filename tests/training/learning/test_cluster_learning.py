@@ -17,8 +17,8 @@ from training.artifacts.policies import AgentsError, load_policy
 from training.evaluation.evaluate import evaluate
 from training.export import ExportConfig
 from training.export import main as export
-from training.learning.action_transform import placed_corrections
-from training.learning.allocator_policy import CommonNoise
+from training.learning.allocators.action_transform import placed_corrections
+from training.learning.allocators.allocator_policy import CommonNoise
 from training.learning.learner import make_learner, with_defaults
 from training.train import TrainConfig, check
 from training.train import main as train

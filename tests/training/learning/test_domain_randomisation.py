@@ -8,12 +8,12 @@ from baselines import POLICIES
 from gpualloc_env import SCENARIOS, Scenario, load_scenario
 from training.cli import call
 from training.evaluation.seeds import FIRST_TRAINING_SEED
-from training.learning.action_transform import corrections
+from training.learning.allocators.action_transform import corrections
 from training.learning.checkpoint import load
-from training.learning.domain_randomisation import SEEDS_PER_DOMAIN, DomainVecEnv, variants
+from training.learning.environments.domain_randomisation import SEEDS_PER_DOMAIN, DomainVecEnv, variants
+from training.learning.environments.paired_vec_env import PairedVecEnv
+from training.learning.environments.sb3_vec_env import BatchVecEnv
 from training.learning.learner import make_learner, played, with_defaults
-from training.learning.paired_vec_env import PairedVecEnv
-from training.learning.sb3_vec_env import BatchVecEnv
 from training.learning.selection import baseline_objectives
 from training.train import TrainConfig, main
 

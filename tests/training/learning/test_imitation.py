@@ -12,8 +12,8 @@ from gpualloc_env import Batch, load_scenario
 from training.cli import call
 from training.evaluation.seeds import FIRST_TRAINING_SEED
 from training.learning import imitation
+from training.learning.allocators.trained_network import decider_of, learned_policy
 from training.learning.learner import make_learner, with_defaults
-from training.learning.trained_network import decider_of, learned_policy
 from training.train import TrainConfig
 from training.train import main as train
 

@@ -7,9 +7,9 @@ from gpualloc_env.allocator.allocator import Allocator
 from gpualloc_env.scenario.loading import load_scenario
 from training.artifacts.policies import load_policy
 from training.export import ExportConfig, export
-from training.learning.action_transform import simplex
+from training.learning.allocators.action_transform import simplex
+from training.learning.allocators.kinds import KINDS, Kind, help_text, kind_of, register
 from training.learning.defaults import default_settings
-from training.learning.kinds import KINDS, Kind, help_text, kind_of, register
 from training.train import TrainConfig, main
 
 TIMID = Kind(
@@ -19,7 +19,7 @@ TIMID = Kind(
 
 @pytest.fixture
 def registered(monkeypatch):
-    monkeypatch.setattr("training.learning.kinds.KINDS", dict(KINDS))
+    monkeypatch.setattr("training.learning.allocators.kinds.KINDS", dict(KINDS))
     register(TIMID)
 
 

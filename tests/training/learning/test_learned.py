@@ -29,11 +29,11 @@ from training.cli import call
 from training.evaluation.evaluate import evaluate, rollout
 from training.export import ExportConfig
 from training.export import main as export
-from training.learning.action_transform import corrections
+from training.learning.allocators.action_transform import corrections
+from training.learning.allocators.trained_network import decider_of, learned_policy, network_of
+from training.learning.environments.paired_vec_env import PairedVecEnv
+from training.learning.environments.sb3_vec_env import BatchVecEnv
 from training.learning.learner import make_ppo, make_transform, with_defaults
-from training.learning.paired_vec_env import PairedVecEnv
-from training.learning.sb3_vec_env import BatchVecEnv
-from training.learning.trained_network import decider_of, learned_policy, network_of
 from training.train import TrainConfig
 from training.train import main as train
 

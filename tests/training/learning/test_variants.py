@@ -3,7 +3,7 @@
 import pytest
 
 from gpualloc_env import SCENARIOS, Scenario, load_scenario
-from training.learning.domain_randomisation import variants
+from training.learning.environments.domain_randomisation import variants
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

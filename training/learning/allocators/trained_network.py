@@ -12,8 +12,13 @@ from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS, ClusterDecider
 from gpualloc_env.allocator.networks import LOG_ODDS, Decider, decider
 from gpualloc_env.simulation.observation import View, observed, pack
 from gpualloc_env.simulation.state import AnyArray, Array
-from training.learning.action_transform import ActionTransform, Transform
-from training.learning.allocator_policy import AllocatorPolicy, Equivariant, Exchangeable, SharedHead
+from training.learning.allocators.action_transform import ActionTransform, Transform
+from training.learning.allocators.allocator_policy import (
+    AllocatorPolicy,
+    Equivariant,
+    Exchangeable,
+    SharedHead,
+)
 
 Arrays = dict[str, AnyArray]
 

@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn, VecE
 from baselines import Policy
 from gpualloc_env.batch import Batch
 from gpualloc_env.simulation.state import AnyArray, Array
-from training.learning.sb3_vec_env import BatchVecEnv
+from training.learning.environments.sb3_vec_env import BatchVecEnv
 
 WINDOWS_S = (1.0, 3.0, 10.0, 30.0)
 """Times ahead over which the critic sees the mean of the arrivals to come [s]."""

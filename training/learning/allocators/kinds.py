@@ -10,8 +10,14 @@ from difflib import get_close_matches
 from functools import partial
 
 from gpualloc_env.scenario.scenario import Scenario
-from training.learning.action_transform import Transform, corrections, hysteresis, placed_corrections, simplex
-from training.learning.trained_network import NETWORKS, Network
+from training.learning.allocators.action_transform import (
+    Transform,
+    corrections,
+    hysteresis,
+    placed_corrections,
+    simplex,
+)
+from training.learning.allocators.trained_network import NETWORKS, Network
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from gpualloc_env.cluster_batch import ClusterBatch
 from gpualloc_env.sb3 import JointRows, episode_summary
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import AnyArray, Array
-from training.learning.action_transform import ClusterTransform
-from training.learning.paired_vec_env import AHEAD, LATENCY_FLOOR_S, TIME_LEFT_S, WINDOWS_S
+from training.learning.allocators.action_transform import ClusterTransform
+from training.learning.environments.paired_vec_env import AHEAD, LATENCY_FLOOR_S, TIME_LEFT_S, WINDOWS_S
 
 
 class ClusterVecEnv(JointRows, VecEnv):

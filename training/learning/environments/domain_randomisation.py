@@ -13,8 +13,8 @@ from gpualloc_env.scenario.model import MOST_LOAD, MOST_RPS
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import AnyArray
 from training.evaluation.seeds import SEEDS_PER_DOMAIN
-from training.learning.cluster_vec_env import ClusterVecEnv
-from training.learning.paired_vec_env import PairedVecEnv
+from training.learning.environments.cluster_vec_env import ClusterVecEnv
+from training.learning.environments.paired_vec_env import PairedVecEnv
 
 _LOAD = (0.5, 1.2)  # least and greatest factor
 _RATE = (0.5, 2.0)
