@@ -20,6 +20,7 @@ from training.evaluation.evaluate import label
 from training.evaluation.statistics import Estimate
 from training.reporting.markdown import markdown_table
 from training.reporting.published import filled, numbered
+from training.search.trial_table import best_of, read_trials, spread
 from training.tiers import table as tiers_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -171,6 +172,7 @@ def published(page: Path) -> str:
         "universal": markdown_table(
             [behind(name, "universal", each) for name, each in universal["scenarios"].items()]
         ),
+        "studies": markdown_table([studied(path) for path in sorted(RESULTS.glob(STUDIES))]),
         "paper": markdown_table([trained_there(name, scenarios[name]) for name in PAPER_SCENARIOS]),
     }
     text = filled(page.read_text(encoding="utf-8"), tables)
@@ -306,6 +308,20 @@ def trained_there(scenario: str, board: dict[str, Any]) -> dict[str, str]:
         "best baseline": f"{best} {decimal(j(policies[best]))}",
         "PPO, five training seeds": f"{decimal(own)} (+{100 * (own / j(policies[best]) - 1):.2f} %)",
         "lower bound": decimal(board["bound"]["mean"]),
+    }
+
+
+def studied(table: Path) -> dict[str, str]:
+    """A row: what a study of the settings of PPO has found."""
+    trials = read_trials(table)
+    best = best_of(trials)
+    return {
+        "study": f"`{table.stem.removeprefix('study-')}`",
+        "trials": str(len(trials)),
+        "J of the settings before": f"{trials[0].objective:.4f}",
+        "J of the best trial": f"{trials[best].objective:.4f}",
+        "before, fresh seeds": spread(trials[0].fresh),
+        "the best, fresh seeds": spread(trials[best].fresh),
     }
 
 

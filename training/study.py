@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from time import perf_counter
 from typing import Annotated, Any
 
@@ -33,7 +33,7 @@ from training.limits import Limits, check_limits
 from training.reporting.report import UNDEFINED, print_tables
 from training.search.search_space import SPACE, distributions, make_study, rounded
 from training.search.trial_journal import TrialJournal
-from training.search.trial_table import Trial, write_trials
+from training.search.trial_table import Trial, best_of, spread, write_trials
 from training.search.tuned_file import Table, read_tables, refuse_changed, write_tables
 from training.sharing import RayWorkers
 from training.train import TrainConfig, train, train_alone
@@ -107,9 +107,7 @@ def main(config: StudyConfig) -> None:
     with claimed(config.out, asked(config)), bars as progress:
         journal = TrialJournal(config.out / JOURNAL)
         trials = search(config, scenario, journal, progress)
-        best = min(
-            (k for k, trial in enumerate(trials) if not trial.given_up), key=lambda k: trials[k].objective
-        )
+        best = best_of(trials)
         for number in dict.fromkeys((0, best)) if best else ():
             fresh = confirmed(config, scenario, trials[number], number, progress)
             journal.confirm(number, fresh)
@@ -317,12 +315,6 @@ def adoption(config: StudyConfig, better: int) -> str:
     if config.adopt and better:
         return f"defaults in {config.file}, all trials in {config.results}"
     return f"{config.file} is as it was" + (", --adopt would change it" if better else "")
-
-
-def spread(objectives: tuple[float, ...]) -> str:
-    """Mean and standard deviation over training seeds."""
-    deviation = f" ± {stdev(objectives):.4f}" if len(objectives) > 1 else ""
-    return f"{fmean(objectives):.4f}{deviation}"
 
 
 def row(trials: list[Trial], number: int) -> dict[str, str]:

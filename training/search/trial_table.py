@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import NamedTuple
 
 from training.files.atomic import write_atomically
@@ -31,6 +32,17 @@ class Trial(NamedTuple):
     def objective(self) -> float:
         """J of the policies that its runs would keep, averaged; so far, where it was given up."""
         return self.curve[-1]
+
+
+def best_of(trials: Sequence[Trial]) -> int:
+    """Number of the trial with the lowest J among those that were trained to the end."""
+    return min((k for k, trial in enumerate(trials) if not trial.given_up), key=lambda k: trials[k].objective)
+
+
+def spread(objectives: Sequence[float]) -> str:
+    """Mean and standard deviation over training seeds."""
+    deviation = f" ± {stdev(objectives):.4f}" if len(objectives) > 1 else ""
+    return f"{fmean(objectives):.4f}{deviation}"
 
 
 def write_trials(path: Path, trials: Sequence[Trial]) -> None:
