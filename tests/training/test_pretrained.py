@@ -43,7 +43,8 @@ def test_the_manifest_says_where_the_file_comes_from(path):
     assert command.startswith(f"python -m training.train --scenario {config['scenario']} ")
     scenario = config["scenario"]
     assert universal == bool(config.get("lessons"))
-    assert universal or path.parent.name == f"{config['allocator']}-{scenario}"
+    warm = "-warm" if config.get("teacher") else ""
+    assert universal or path.parent.name == f"{config['allocator']}{warm}-{scenario}"
     assert f"seed-{config['seed']}" == path.stem and not manifest.training["git_commit"].endswith("-dirty")
     validation = manifest.validation
     assert validation.scenario == scenario and validation.episodes >= 1
