@@ -79,6 +79,8 @@ def test_the_file_repeats_what_its_manifest_says(path):
         ("paper", "cmu", 1.005),
         ("paper-spike", "cmu", 1.001),
         ("workflow", "receding-horizon", 1.002),
+        ("serverless", "receding-horizon", 1.005),
+        ("llm", "receding-horizon-batch", 1.01),
         ("team", "receding-horizon-batch", 1.01),
         ("fleet", "cmu", 1.0),
     ],
