@@ -84,7 +84,7 @@ def test_a_study_is_adopted_only_where_it_is_asked_for(adopt, tmp_path, monkeypa
     default = as_searched(default_settings("ppo", "serverless"))
     objectives = iter([2.0, 1.5])
 
-    def objective(config, scenario, record):
+    def objective(config, scenario, record, helpers):
         each = next(objectives)
         record(each)
         return each
