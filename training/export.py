@@ -39,7 +39,7 @@ from training.files.run_directory import CONFIG, MODEL, TRANSFORM
 from training.learning.allocators.action_transform import ActionTransform, ClusterTransform, Transform
 from training.learning.allocators.allocator_policy import AllocatorPolicy
 from training.learning.allocators.kinds import rows_of
-from training.learning.allocators.trained_network import NETWORKS, network_of
+from training.learning.allocators.trained_network import NETWORKS, load_model, network_of
 from training.limits import Limits, check_limits
 
 Shares = Callable[[AnyArray], Array]
@@ -94,7 +94,7 @@ def export(config: ExportConfig) -> Manifest:
     trained = record["config"]
     asked = {name: trained.get(name) for name in NAMES if name != "split"}
     scenario = held_out_scenario(trained["scenario"], **asked)
-    model = PPO.load(config.run / MODEL, device="cpu")
+    model = load_model(config.run)
     transform = read_transform(config.run)
     of_clusters = isinstance(transform, ClusterTransform)
     trained_for = transform.instances if of_clusters else transform.num_agents

@@ -23,6 +23,7 @@ from training.compare import CompareConfig
 from training.compare import main as compare
 from training.evaluation.evaluate import evaluate
 from training.export import ExportConfig, main
+from training.learning.allocators.allocator_policy import AllocatorPolicy
 from training.learning.environments.sb3_vec_env import BatchVecEnv
 
 FORMS = ("npz", "onnx")
@@ -83,6 +84,16 @@ def test_logits_are_clipped_as_in_training(trained_run, tmp_path, form):
     with torch.no_grad():
         assert (model.policy.most_likely(torch.as_tensor(seen)).abs() > 6).float().mean() > 0.5
     assert np.abs(shares_of(tmp_path / f"steep.{form}", seen) - torch_shares(run, seen)).max() <= 1e-6
+
+
+def test_a_run_of_another_version_is_refused_with_the_remedy(trained_run, tmp_path, monkeypatch, capsys):
+    # As after a move: what the model names is no longer there.
+    monkeypatch.setitem(sys.modules, AllocatorPolicy.__module__, None)
+    with pytest.raises(SystemExit):
+        call(main, ExportConfig(trained_run, tmp_path / "a.npz"))
+    error = capsys.readouterr().err
+    assert "was trained by another version of this package" in error and "export it with that" in error
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_manifest_says_what_the_file_is(exported, trained_run):

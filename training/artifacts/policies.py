@@ -69,13 +69,11 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
     for file in (MODEL, TRANSFORM):
         if not (directory / file).is_file():
             raise ValueError(f"{directory} holds no finished training run: {file} is missing; train it first")
-    from stable_baselines3 import PPO
-
     from training.learning.allocators import trained_network
 
     transform = read_transform(directory)
     _check_kind(name, isinstance(transform, ClusterTransform), scenario)
-    model = PPO.load(directory / MODEL, device="cpu")
+    model = trained_network.load_model(directory)
     _LOG.warning(
         "%s: loading a training run can run any code that its author put there; prefer the file that "
         "`python -m training.export %s --out allocator.npz` writes, which cannot",

@@ -20,6 +20,7 @@ from training.files.run_directory import MODEL
 from training.learning.allocators.action_transform import ActionTransform, Transform
 from training.learning.allocators.allocator_policy import AllocatorPolicy
 from training.learning.allocators.kinds import KINDS, help_text, kind_of, rows_of
+from training.learning.allocators.trained_network import load_model
 from training.learning.defaults import default_settings
 from training.learning.environments.cluster_vec_env import ClusterVecEnv
 from training.learning.environments.domain_randomisation import DomainVecEnv, variants
@@ -161,9 +162,9 @@ def take_weights(model: PPO, run: Path) -> None:
     """Start from the weights of a run's model, which is unpickled: give only runs that you trust.
 
     Raises:
-        ValueError: its network is another.
+        ValueError: its network is another, or another version of this package trained it.
     """
-    weights = PPO.load(run / MODEL, device="cpu").policy.state_dict()
+    weights = load_model(run).policy.state_dict()
     try:
         model.policy.load_state_dict(weights)
     except RuntimeError:

@@ -1,6 +1,7 @@
 """The network of a training run as plain arrays, for a file that needs neither torch nor pickle."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS, ClusterDecider
 from gpualloc_env.allocator.networks import LOG_ODDS, Decider, decider
 from gpualloc_env.simulation.observation import View, observed, pack
 from gpualloc_env.simulation.state import AnyArray, Array
+from training.files.run_directory import MODEL
 from training.learning.allocators.action_transform import ActionTransform, Transform
 from training.learning.allocators.allocator_policy import (
     AllocatorPolicy,
@@ -32,6 +34,21 @@ class Network(NamedTuple):
     """Whether it decides for other numbers of agents than it was trained for."""
     precision: torch.dtype
     """In which an exported file adds up; the trained model is compared with it in the same."""
+
+
+def load_model(run: Path) -> PPO:
+    """The model of a finished run, which is unpickled: give only runs that you trust.
+
+    Raises:
+        ValueError: another version of this package trained it.
+    """
+    try:
+        return PPO.load(run / MODEL, device="cpu")
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ValueError(
+            f"{run} was trained by another version of this package ({error}); export it with that version, "
+            "or train it again"
+        ) from None
 
 
 def network_of(model: PPO, transform: Transform) -> tuple[dict[str, Any], Arrays]:
