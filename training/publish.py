@@ -83,8 +83,8 @@ def main(config: PublishConfig) -> None:
         return
     for out in config.only or MADE:
         make(out, commands)
-    for page in pages():
-        page.write_text(published(page), encoding="utf-8")
+    for page, text in published().items():
+        page.write_text(text, encoding="utf-8")
 
 
 def pages() -> list[Path]:
@@ -120,8 +120,8 @@ def misplaced(commands: dict[str, set[tuple[str, ...]]]) -> Iterator[str]:
 
 def differing() -> Iterator[str]:
     """The first line of each page that differs from the results."""
-    for page in pages():
-        there, made = page.read_text(encoding="utf-8").split("\n"), published(page).split("\n")
+    for page, text in published().items():
+        there, made = page.read_text(encoding="utf-8").split("\n"), text.split("\n")
         for number, (old, new) in enumerate(zip(there, made, strict=False), start=1):
             if old != new:
                 place = f"{page.relative_to(ROOT)}, line {number}"
@@ -142,17 +142,27 @@ def make(out: str, commands: dict[str, set[tuple[str, ...]]]) -> None:
         shutil.copyfile((source if source.is_dir() else source.parent) / made, RESULTS / kept)
 
 
-def published(page: Path) -> str:
-    """A page with the tables and numbers of the committed results."""
+def tables() -> dict[str, str]:
+    """The tables of the committed results, by name."""
     results = {
         name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("leaderboard", "calls", "clusters", "universal", "tiers", "tiers-small")
     }
-    tables = tables_of(results, sorted(RESULTS.glob(STUDIES)))
-    for name in ("tiers", "tiers-small"):
-        tables[name] = markdown_table(tiers_table(results[name]["rows"]))
-    text = filled(page.read_text(encoding="utf-8"), tables)
-    return numbered(text, RESULTS, page=str(page.relative_to(ROOT)))
+    made = tables_of(results, sorted(RESULTS.glob(STUDIES)))
+    return made | {
+        name: markdown_table(tiers_table(results[name]["rows"])) for name in ("tiers", "tiers-small")
+    }
+
+
+def published() -> dict[Path, str]:
+    """Every page with the tables and numbers of the committed results."""
+    made = tables()
+    return {
+        page: numbered(
+            filled(page.read_text(encoding="utf-8"), made), RESULTS, page=str(page.relative_to(ROOT))
+        )
+        for page in pages()
+    }
 
 
 if __name__ == "__main__":

@@ -166,13 +166,12 @@ def search(config: StudyConfig, scenario: Scenario, journal: TrialJournal, progr
     while len(done) < config.trials:
         # A study of its own for each batch, so that nothing depends on where the search was continued.
         first = len(done) - len(done) % config.trials_at_once
+        last = min(config.trials, first + config.trials_at_once)
         study = make_study(config.seed + first)
         study.add_trials(done[:first])
-        batch = range(first, min(config.trials, first + config.trials_at_once))
-        for settings in known[batch.start : batch.stop]:
+        for settings in known[first:last]:
             study.enqueue_trial(settings)
-        proposed = [study.ask(distributions(SPACE)) for _ in batch][len(done) - first :]
-        progress.update(bar, completed=len(done))
+        proposed = [study.ask(distributions(SPACE)) for _ in range(first, last)][len(done) - first :]
         for trial in in_processes(
             partial(played, config, scenario), proposed, config.workers, lambda _: progress.advance(bar)
         ):
