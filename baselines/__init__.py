@@ -15,7 +15,9 @@ from baselines.cluster import CLUSTER_POLICIES
 from baselines.online import adaptive, adaptive_smoothed, round_robin, static
 from baselines.tunable import constants_of, with_constants
 from baselines.tuned import tuned
+from gpualloc_env.allocator.receding_horizon import Assumed
 from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.simulation.observation import View
 from gpualloc_env.simulation.state import Array
 
 Policy = Callable[[Any], Array]
@@ -29,6 +31,15 @@ class Stateful(Protocol):
 
     def fresh(self) -> Policy:
         """The same policy, remembering nothing."""
+        ...
+
+
+@runtime_checkable
+class Planner(Protocol):
+    """A policy that may plan as receding-horizon control does, on assumptions that it can tell."""
+
+    def assumed(self, view: View) -> Assumed | None:
+        """What it assumes in deciding on a view; None where it does not plan."""
         ...
 
 
@@ -140,6 +151,7 @@ __all__ = [
     "PRIVILEGED",
     "Bound",
     "Clairvoyant",
+    "Planner",
     "Policy",
     "Schedule",
     "Stateful",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from gpualloc_env.allocator.networks import ACTIONS, Actions
+from gpualloc_env.allocator.actions import ACTIONS, Actions
 from gpualloc_env.simulation.observation import View, pack
 from gpualloc_env.simulation.state import AnyArray, Array
 
@@ -21,7 +21,7 @@ class ActionTransform:
 
     num_agents: int
     settings: dict[str, Any]
-    """`kind`, a key of `gpualloc_env.allocator.networks.ACTIONS`, `bound` and what else that kind needs."""
+    """`kind`, a key of `gpualloc_env.allocator.actions.ACTIONS`, `bound` and what else that kind needs."""
 
     @cached_property
     def _actions(self) -> Actions:

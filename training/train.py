@@ -340,7 +340,7 @@ def lessons_of(config: TrainConfig, scenarios: Sequence[Scenario]) -> list[tuple
         if len(scenario.agents) != len(scenarios[0].agents) and not served:
             raise ValueError(
                 f"lesson {lesson!r} has {len(scenario.agents)} agents, and --allocator {config.allocator} "
-                f"decides for {len(scenarios[0].agents)}; give --allocator ppo-shared"
+                f"decides for {len(scenarios[0].agents)}; give --allocator ppo-shared or ppo-mpc"
             )
         taught.append((scenario, load_policy(teacher, scenario)))
     return taught
@@ -357,8 +357,8 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
         raise ValueError(f"{config.out} holds a single run; give another --out for {config.seeds} seeds")
     check_learner(config, scenario)
     scenarios = played(config, scenario)
-    if lessons_of(config, scenarios):
-        imitation.check_imitation(make_transform(config, scenario))
+    if lessons := lessons_of(config, scenarios):
+        imitation.check_imitation(make_transform(config, scenario), lessons)
     check_run_seeds(config.seed, config.seeds, config.num_envs, config.domains * len(scenarios))
 
 

@@ -5,8 +5,8 @@ from functools import cached_property
 
 import numpy as np
 
-from baselines.tunable import tunable
-from gpualloc_env.allocator.receding_horizon import Constants, plan
+from baselines.tunable import constants_of, tunable
+from gpualloc_env.allocator.receding_horizon import CORRECTIONS, Assumed, Constants, of_each, plan
 from gpualloc_env.simulation.observation import View
 from gpualloc_env.simulation.state import Array
 
@@ -47,11 +47,17 @@ class RecedingHorizon:
     @cached_property
     def constants(self) -> Array:
         """The fields in the order in which the compiled programme reads them."""
-        return np.array([getattr(self, name) for name in Constants._fields])
+        return np.array(Constants(**constants_of(self)))
 
     def __call__(self, view: View) -> Array:
         """Fractions of the platform, shaped as `view.queue`."""
         return plan(view, self.constants)
+
+    def assumed(self, view: View) -> Assumed:
+        """What it assumes in each of B environments: its constants, and no corrections."""
+        batch = view.queue[None] if view.queue.ndim == 1 else view.queue
+        corrections = np.zeros((*batch.shape, len(CORRECTIONS)))
+        return Assumed(of_each(self.constants, len(batch)), corrections)
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,3 @@ class RecedingHorizonBatch(RecedingHorizon):
     """B, calls at which the nominal throughput is reached."""
     decoding: float = tunable(0.7, 0.0, 1.0)
     """δ, the part of its time that a full batch decodes."""
-
-    def __call__(self, view: View) -> Array:
-        """Fractions of the platform, shaped as `view.queue`."""
-        return plan(view, self.constants, batching=(self.full_batch, self.decoding))

@@ -13,6 +13,7 @@ import numpy as np
 
 from gpualloc_env.allocator.algorithm_1 import ALGORITHM_1_COLUMNS, algorithm_1, algorithm_1_of
 from gpualloc_env.allocator.cluster import ClusterDecider
+from gpualloc_env.allocator.decider import Decider
 from gpualloc_env.allocator.file import AllocatorError, Manifest, checked_names, read
 from gpualloc_env.allocator.guardrails import (
     BAD_DECISION,
@@ -23,7 +24,7 @@ from gpualloc_env.allocator.guardrails import (
     encode_checked,
     enforce,
 )
-from gpualloc_env.allocator.networks import Decider
+from gpualloc_env.allocator.receding_horizon import Assumed
 from gpualloc_env.allocator.shadow import Shadow
 from gpualloc_env.doors import beside
 from gpualloc_env.listing import listed
@@ -34,6 +35,8 @@ from gpualloc_env.simulation.observation import (
     STATE_FIELDS,
     Packed,
     View,
+    observed,
+    pack,
     packed_from,
 )
 from gpualloc_env.simulation.state import AnyArray, Array
@@ -241,6 +244,15 @@ class Allocator:
 
         self._recover(shares, problems, fallback, describe, incomplete=bool(missing))
         return shares[0] if single else shares
+
+    def assumed(self, view: View) -> Assumed | None:
+        """What receding-horizon control assumes in deciding; None where it does not decide.
+
+        Args:
+            view: of sound numbers, as of `decide`; nothing is guarded here.
+        """
+        packed = pack(view)
+        return self._decider.assumed(observed(packed))
 
     def shadow(self, path: str | Path) -> Shadow:
         """Run beside a live allocator: log to a file of JSON lines what this one would have done."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpualloc_env.allocator.levels import batched, parts_of, split
 from gpualloc_env.allocator.placement import DemandWeights, by_demand
-from gpualloc_env.allocator.receding_horizon import CORRECTIONS, Constants, plan
+from gpualloc_env.allocator.receding_horizon import CORRECTIONS, constants_from, plan
 from gpualloc_env.allocator.weights import accumulate, joined, number, tanh, widths_of
 from gpualloc_env.compiled import compiled
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, observe
@@ -207,15 +207,12 @@ class PlacedCorrections:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         """Read `bound`, `period_s`, `base` (`Constants`) and, if given, `placement` (`DemandWeights`)."""
         self._bound, period_s = number(settings, "bound"), number(settings, "period_s")
-        base = settings["base"]
-        self._constants = np.array([number(base, name) for name in Constants._fields])
+        self._constants = constants_from(settings["base"])
         placement = settings.get("placement", {})
         self._weights = DemandWeights(**{name: number(placement, name) for name in placement})
-        sound = np.isfinite([*self._constants, *self._weights]).all()
+        sound = np.isfinite(self._weights).all()
         if not (0 < self._bound < math.inf and 0 < period_s < math.inf and sound):
-            raise ValueError(
-                "bound and period_s must be above 0, they and the constants of base and placement finite"
-            )
+            raise ValueError("bound and period_s must be above 0, they and the constants of placement finite")
         self.held: Held[tuple[Array, Array]] = Held(period_s)
 
     def __call__(self, view: ClusterView, outputs: Callable[[], Array]) -> Array:

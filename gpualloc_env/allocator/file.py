@@ -9,8 +9,10 @@ from typing import Any, Literal, cast
 import numpy as np
 from pydantic import ValidationError
 
+from gpualloc_env.allocator.actions import ACTIONS
 from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS, ClusterDecider
-from gpualloc_env.allocator.networks import ACTIONS, KINDS, Decider, decider
+from gpualloc_env.allocator.decider import Decider
+from gpualloc_env.allocator.networks import KINDS
 from gpualloc_env.listing import listed
 from gpualloc_env.scenario.model import Model
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
@@ -120,7 +122,7 @@ def _decider(
     try:
         if manifest.of_clusters:
             return ClusterDecider(manifest.network, arrays, manifest.features)
-        return decider(manifest.network, arrays, count, manifest.features)
+        return Decider(manifest.network, arrays, count, manifest.features)
     except KeyError as error:
         raise _damaged(path, f"its network's settings lack {error}") from None
     except (ValueError, TypeError, OverflowError) as error:
@@ -134,12 +136,12 @@ def _count(path: Path, manifest: Manifest, agents: Sequence[str] | None) -> int:
     if names != manifest.agents and count == len(manifest.agents) and not manifest.serves_any_number:
         raise AllocatorError(
             f"{path} was trained for the agents {listed(manifest.agents)}, in this order, and cannot decide "
-            f"for {listed(names)}; train one for them, or a ppo-shared or ppo-residual one, which can"
+            f"for {listed(names)}; train one for them, or one that can, such as a ppo-mpc"
         )
     if count != len(manifest.agents) and not manifest.serves_any_number:
         raise AllocatorError(
             f"{path} was trained for {len(manifest.agents)} agents, {listed(manifest.agents)}, and "
-            f"cannot decide for {count}; train one for them, or a ppo-shared or ppo-residual one, which can"
+            f"cannot decide for {count}; train one for them, or one that can, such as a ppo-mpc"
         )
     return count
 

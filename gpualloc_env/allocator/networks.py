@@ -1,4 +1,4 @@
-"""Exported allocators from plain arrays: a network's outputs, and what makes shares of them."""
+"""Networks of exported allocators from plain arrays."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -7,43 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from gpualloc_env.allocator.receding_horizon import (
-    CORRECTIONS,
-    NOT_BATCHED,
-    Constants,
-    plan_observed,
-    plan_packed,
-)
 from gpualloc_env.allocator.weights import accumulate, joined, number, tanh, widths_of, within
 from gpualloc_env.compiled import compiled, inlined
-from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, Packed, unbounded
-from gpualloc_env.simulation.state import AnyArray, Array
-
-_SHARE, _GPUS, _DEADBAND = (OBSERVATION_FEATURES.index(name) for name in ("share", "gpus", "deadband"))
-RESOLUTION = 1e-6  # [GPU]
+from gpualloc_env.simulation.state import AnyArray
 
 Network = Callable[[AnyArray], AnyArray]
 """From observations, (B, N, F) float32, to the outputs for each, (B, A)."""
-
-Actions = Callable[[AnyArray, AnyArray, Packed | None], Array]
-"""From observations, (B, N, F), outputs, (B, A), and the view behind the observations, where it is
-known, to fractions of the platform, (B, N). The outputs are overwritten."""
-
-
-def simplex_outputs(agents: int) -> int:
-    """A of `simplex`: one for each agent and one for idle capacity."""
-    return agents + 1
-
-
-def hysteresis_outputs(agents: int) -> int:
-    """A of `hysteresis`: two for each agent, agent by agent, and one for idle capacity."""
-    return 2 * agents + 1
-
-
-def correction_outputs(agents: int) -> int:
-    """A of `corrections`: for each agent one of each kind, agent by agent."""
-    return agents * len(CORRECTIONS)
-
 
 LOG_ODDS = (
     "queue",
@@ -164,95 +133,6 @@ def shared(
     return network
 
 
-def simplex(settings: Mapping[str, Any]) -> Actions:
-    """Shares as a softmax over N + 1 outputs, clipped to ±bound, the last of which is for idle capacity.
-
-    `idle_bias` + log N is added to the last: it is weighed against all agents together.
-
-    Args:
-        settings: `bound` and `idle_bias`.
-    """
-    bound, idle_bias = number(settings, "bound"), number(settings, "idle_bias")
-    if not (bound > 0 and math.isfinite(bound) and math.isfinite(idle_bias)):
-        raise ValueError("bound must be above 0, bound and idle_bias finite")
-
-    def shares(observation: AnyArray, outputs: AnyArray, packed: Packed | None) -> Array:
-        count = observation.shape[1]
-        result = np.empty((len(observation), count))
-        _simplex(outputs, bound, idle_bias + math.log(count), result)
-        return result
-
-    return shares
-
-
-def hysteresis(settings: Mapping[str, Any]) -> Actions:
-    """Shares that follow those of `simplex` with hysteresis: small changes are made only where they are free.
-
-    Agent i has two outputs: its logit, and the logit of a threshold, `widest` · σ(output + `threshold_bias`)
-    [GPU]. Where its share on the simplex differs from the one that it holds by more than the threshold, it
-    moves there. Elsewhere it drifts towards it by no more than the platform's deadband, which costs no
-    reallocation. What drifts upwards has precedence over what moves: those that move are scaled to what is
-    left, and what drifts upwards to what the other drifting agents leave.
-
-    Args:
-        settings: `bound` and `idle_bias` as for `simplex`, `widest` and `threshold_bias`.
-    """
-    names = ("bound", "idle_bias", "widest", "threshold_bias")
-    bound, idle_bias, widest, bias = (number(settings, name) for name in names)
-    if not (bound > 0 and widest > 0 and all(map(math.isfinite, (bound, idle_bias, widest, bias)))):
-        raise ValueError("bound and widest must be above 0, and all of them and the biases finite")
-
-    def shares(observation: AnyArray, outputs: AnyArray, packed: Packed | None) -> Array:
-        count = observation.shape[1]
-        result = np.empty((len(observation), count))
-        logits = np.ascontiguousarray(outputs[:, [*range(0, 2 * count, 2), 2 * count]])
-        _simplex(logits, bound, idle_bias + math.log(count), result)
-        if packed is None:
-            first = observation[:, 0].astype(np.float64)
-            held, gpus = observation[..., _SHARE].astype(np.float64), unbounded(first[:, _GPUS])
-            deadband = first[:, _DEADBAND]
-        else:
-            own = packed.settings[0]
-            held = packed.state["share"] / own["gpus"]
-            gpus, deadband = (np.full(len(held), own[name]) for name in ("gpus", "deadband"))
-        thresholds = np.clip(outputs[:, 1 : 2 * count : 2], -bound, bound) + bias
-        gpus = np.maximum(gpus, RESOLUTION)
-        thresholds = widest / (1.0 + np.exp(-thresholds)) / gpus[:, None]
-        # Less by what float32 leaves of a share.
-        free = np.maximum(deadband - RESOLUTION, 0.0) / gpus
-        _follow(held, thresholds, free, result)
-        return result
-
-    return shares
-
-
-def corrections(settings: Mapping[str, Any]) -> Actions:
-    """Shares as receding-horizon control plans them after bounded corrections of what it assumes.
-
-    The outputs, clipped to ±bound, are the logarithms of `CORRECTIONS`, agent by agent. Outputs of zero
-    make the shares those of the controller itself.
-
-    Args:
-        settings: `bound`, and `base`, the controller's `Constants` by name, and where it plans for servers
-            of calls `full_batch` and `decoding`.
-    """
-    bound, base = number(settings, "bound"), settings["base"]
-    constants = np.array([number(base, name) for name in Constants._fields])
-    full, decoding = (number(base, name) if name in base else 0.0 for name in ("full_batch", "decoding"))
-    batching = (full, decoding) if full > 0 else NOT_BATCHED
-    if not (bound > 0 and math.isfinite(bound) and np.isfinite([*constants, *batching]).all()):
-        raise ValueError("bound must be above 0, bound and the constants of base finite")
-
-    def shares(observation: AnyArray, outputs: AnyArray, packed: Packed | None) -> Array:
-        _clip(outputs, bound)
-        logarithms = outputs.reshape(-1, observation.shape[1], len(CORRECTIONS))
-        if packed is None:
-            return plan_observed(observation, constants, logarithms, batching)
-        return plan_packed(packed, constants, logarithms, batching)
-
-    return shares
-
-
 @compiled
 def _mlp(
     observation: AnyArray,
@@ -357,125 +237,6 @@ def _shared(
             outputs[b, count * width] = total
 
 
-@compiled
-def _clip(outputs: AnyArray, bound: float) -> None:
-    """Hold outputs, (B, A), to ±bound, in place."""
-    for b in range(outputs.shape[0]):
-        for k in range(outputs.shape[1]):
-            outputs[b, k] = within(outputs[b, k], bound)
-
-
-@compiled
-def _simplex(outputs: AnyArray, bound: float, idle_bias: float, shares: AnyArray) -> None:
-    """Write the softmax of N + 1 outputs but for the last one, (B, N)."""
-    count = shares.shape[1]
-    for b in range(shares.shape[0]):
-        row = shares[b]
-        idle = within(outputs[b, count], bound) + idle_bias
-        highest = idle
-        for i in range(count):
-            row[i] = within(outputs[b, i], bound)
-            highest = max(highest, row[i])
-        total = math.exp(idle - highest)
-        for i in range(count):
-            row[i] = math.exp(row[i] - highest)
-            total += row[i]
-        for i in range(count):
-            row[i] /= total
-
-
-@compiled
-def _follow(held: AnyArray, thresholds: AnyArray, free: AnyArray, shares: AnyArray) -> None:
-    """Let fractions of the platform that are held, (B, N), follow shares, (B, N), which become the result.
-
-    A change above its threshold, (B, N), is made; of others no more than what is free, (B,).
-    """
-    count = shares.shape[1]
-    for b in range(shares.shape[0]):
-        kept = rising = asked = 0.0
-        for i in range(count):
-            change = shares[b, i] - held[b, i]
-            if abs(change) > thresholds[b, i]:
-                asked += shares[b, i]
-            else:
-                change = within(change, free[b])
-                kept += held[b, i] + min(change, 0.0)
-                rising += max(change, 0.0)
-        # More than the platform can be held only where its size has changed.
-        fits = 1.0 / kept if kept > 1.0 else 1.0
-        part = min(1.0, max(0.0, 1.0 - kept) / rising) if rising > 0.0 else 1.0
-        left = max(0.0, 1.0 - kept - part * rising)
-        scale = left / asked if asked > left else 1.0
-        for i in range(count):
-            change = shares[b, i] - held[b, i]
-            if abs(change) > thresholds[b, i]:
-                shares[b, i] *= scale
-            else:
-                change = within(change, free[b])
-                shares[b, i] = fits * (held[b, i] + min(change, 0.0)) + part * max(change, 0.0)
-
-
 Maker = Callable[[Mapping[str, Any], Mapping[str, AnyArray], int, Sequence[str]], Network]
 KINDS: dict[str, Maker] = {"mlp": mlp, "shared": shared}
 """From `kind`, its settings in the manifest, its arrays, N and the columns that it reads to the network."""
-
-ACTIONS: dict[str, tuple[Callable[[Mapping[str, Any]], Actions], Callable[[int], int]]] = {
-    "simplex": (simplex, simplex_outputs),
-    "hysteresis": (hysteresis, hysteresis_outputs),
-    "corrections": (corrections, correction_outputs),
-}
-"""From `kind` to what makes the actions of its settings, and the number of outputs for so many agents."""
-
-
-Decider = Callable[[AnyArray, Packed | None], Array]
-"""From observations, (B, N, F) float32, and the view behind them, where it is known, to fractions of
-the platform, (B, N)."""
-
-
-def decider(
-    settings: Mapping[str, Any],
-    arrays: Mapping[str, AnyArray],
-    agents: int,
-    columns: Sequence[str] = OBSERVATION_FEATURES,
-) -> Decider:
-    """What decides by a network and the actions that its outputs stand for.
-
-    Args:
-        settings: of the network, its `kind` a key of `KINDS`, with its `actions`, of a kind in `ACTIONS`.
-        arrays: of the network.
-        agents: N.
-        columns: names of the columns of the observation that the network reads, in its order.
-
-    Raises:
-        KeyError: a setting is missing.
-        ValueError: the parts do not fit each other or the agents.
-    """
-    actions = settings["actions"]
-    make_actions, outputs = ACTIONS[actions["kind"]]
-    network, act = KINDS[settings["kind"]](settings, arrays, agents, columns), make_actions(actions)
-    width = network(np.zeros((1, agents, len(columns)), dtype=np.float32)).shape[1]
-    if width != outputs(agents):
-        raise ValueError(
-            f"{actions['kind']} for {agents} agents needs {outputs(agents)} outputs, got {width}"
-        )
-    chosen = [OBSERVATION_FEATURES.index(name) for name in columns]
-    everything = tuple(columns) == OBSERVATION_FEATURES
-
-    def decide(observation: AnyArray, packed: Packed | None) -> Array:
-        read = observation if everything else np.ascontiguousarray(observation[..., chosen])
-        return act(observation, network(read), packed)
-
-    return _Made(decide, (settings, arrays, agents, columns))
-
-
-class _Made:
-    """A decider that is pickled as what it is made from."""
-
-    def __init__(self, decide: Decider, parts: tuple[Any, ...]) -> None:
-        self._decide, self._parts = decide, parts
-
-    def __call__(self, observation: AnyArray, packed: Packed | None) -> Array:
-        return self._decide(observation, packed)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return decider, self._parts

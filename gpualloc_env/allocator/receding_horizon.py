@@ -3,11 +3,13 @@
 `baselines.online.receding_horizon` plays it as it is; a learned allocator corrects what it assumes.
 """
 
+from collections.abc import Mapping
 from math import exp, floor, nan, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpualloc_env.allocator.weights import number
 from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulation.curves import fit, speedup
 from gpualloc_env.simulation.fluid import serve
@@ -24,6 +26,29 @@ class Constants(NamedTuple):
     terminal: float
     bill: float
     standby: float  # [GPU]
+    full_batch: float = 1.0  # [calls]
+    decoding: float = 0.0  # of a full batch's time; 0: the rate does not depend on the batch
+
+
+def constants_from(base: Mapping[str, Any]) -> Array:
+    """Constants by name, as a file holds them, in the order of `Constants`.
+
+    Raises:
+        KeyError: one is missing.
+        ValueError: one is not a finite number.
+    """
+    given = {**Constants._field_defaults, **base}
+    values = [number(given, name) for name in Constants._fields]
+    if not np.isfinite(values).all():
+        raise ValueError("the constants of base must be finite")
+    return np.array(values)
+
+
+class Assumed(NamedTuple):
+    """What the programme assumes in each of B environments."""
+
+    constants: Array  # (B, C), `Constants`
+    corrections: Array  # (B, N, CORRECTIONS)
 
 
 CORRECTIONS = ("forecast", "decay", "urgency", "reluctance")
@@ -31,9 +56,6 @@ CORRECTIONS = ("forecast", "decay", "urgency", "reluctance")
 rate at which that forecast decays, on its weight, and on the time that a change of its share is thought
 to cost. Zeros leave the programme as it is, bit for bit; reluctance makes an agent keep what it holds."""
 FORECAST, DECAY, URGENCY, RELUCTANCE = range(len(CORRECTIONS))
-
-NOT_BATCHED = (1.0, 0.0)
-"""Batching of servers whose rate does not depend on their queues."""
 
 _STEPS = 24  # that are predicted at most; a longer horizon has longer steps after the first
 _LEVELS = 50  # of a share, evenly from the standby share to all that one agent can hold
@@ -344,9 +366,9 @@ def _plan_row(work: Workspace, constants: AnyArray, corrections: AnyArray, share
 
 
 @inlined
-def _batch(iteration: float, per_call: float, batching: tuple[float, float]) -> tuple[float, float, float]:
+def _batch(iteration: float, per_call: float, constants: AnyArray) -> tuple[float, float, float]:
     """A, C and B of `BATCHING`, of a server whose iteration of b calls takes a + c b [s]."""
-    full, decoding = batching
+    full, decoding = constants[6], constants[7]
     whole = iteration + per_call * full
     alone = full * decoding * iteration / whole if whole > 0.0 else 0.0
     return alone, 1.0 - alone / full if full > 0.0 else 1.0, full
@@ -357,11 +379,10 @@ def _plan_views(
     packed: Packed,
     constants: AnyArray,
     corrections: AnyArray,
-    batching: tuple[float, float],
     work: Workspace,
     fractions: AnyArray,
 ) -> None:
-    """Write the planned fractions, (B, N), of a packed view; `batching` is as `plan` has it."""
+    """Write the planned fractions, (B, N), of a packed view."""
     settings, platform = packed.settings[0], work.platform[0]
     platform.dt, platform.gpus, platform.slice = settings.dt, settings.gpus, settings.slice
     platform.most = min(settings.gpus, settings.max_share)
@@ -372,9 +393,9 @@ def _plan_views(
             own.queue, own.inflow, own.rate = now.queue, now.inflow, now.rate
             own.throughput, own.kappa = agent.throughput, agent.kappa
             own.weight, own.share, own.loading = 1.0 / agent.priority, now.share, now.loading
-            alone, shared, full = _batch(agent.iteration, agent.iteration_per_call, batching)
+            alone, shared, full = _batch(agent.iteration, agent.iteration_per_call, constants[b])
             own.batching.alone, own.batching.shared, own.batching.full = alone, shared, full
-        _plan_row(work, constants, corrections[b], fractions[b])
+        _plan_row(work, constants[b], corrections[b], fractions[b])
 
 
 @compiled
@@ -382,7 +403,6 @@ def _plan_observations(
     observation: AnyArray,
     constants: AnyArray,
     corrections: AnyArray,
-    batching: tuple[float, float],
     work: Workspace,
     fractions: AnyArray,
 ) -> None:
@@ -409,62 +429,55 @@ def _plan_observations(
             own.loading = unbounded(float(row.loading))
             iteration = 0.01 * unbounded(float(row.iteration))
             per_call = iteration * unbounded(float(row.batch_slope)) if row.batch_slope < 1.0 else 0.0
-            alone, shared, full = _batch(iteration, per_call, batching)
+            alone, shared, full = _batch(iteration, per_call, constants[b])
             own.batching.alone, own.batching.shared, own.batching.full = alone, shared, full
             sound = sound and own.throughput > 0.0 and own.weight > 0.0
         if sound:
-            _plan_row(work, constants, corrections[b], shares)
+            _plan_row(work, constants[b], corrections[b], shares)
         else:
             for i in range(observation.shape[1]):
                 shares[i] = nan
 
 
-def plan(
-    view: View,
-    constants: Array,
-    corrections: Array | None = None,
-    batching: tuple[float, float] = NOT_BATCHED,
-) -> Array:
+def plan(view: View, constants: Array, corrections: Array | None = None) -> Array:
     """The planned fractions of the platform, shaped as `view.queue`, (N,) or (B, N).
 
     Args:
         view: what is planned from.
-        constants: `Constants` as an array.
+        constants: `Constants` as an array, (C,), or of each environment, (B, C).
         corrections: logarithms of factors, (B, N, CORRECTIONS), or none.
-        batching: calls in a full batch, at which a server of calls serves at its nominal rate T, and the
-            part of its time that it decodes then; fewer calls are served more slowly.
     """
     packed = pack(view)
     if corrections is None:
         corrections = np.zeros((*packed.state.shape, len(CORRECTIONS)))
-    return plan_packed(packed, constants, corrections, batching).reshape(view.queue.shape)
+    return plan_packed(packed, constants, corrections).reshape(view.queue.shape)
 
 
-def plan_packed(
-    packed: Packed, constants: Array, corrections: Array, batching: tuple[float, float] = NOT_BATCHED
-) -> Array:
+def plan_packed(packed: Packed, constants: Array, corrections: Array) -> Array:
     """What `plan` does, for a packed view: fractions of the platform, (B, N)."""
     fractions = np.empty(packed.state.shape)
     work = _workspace(len(corrections[0]))
-    _plan_views(packed, constants, corrections, batching, work, fractions)
+    _plan_views(packed, of_each(constants, len(fractions)), corrections, work, fractions)
     return fractions
 
 
-def plan_observed(
-    observation: AnyArray, constants: Array, corrections: Array, batching: tuple[float, float] = NOT_BATCHED
-) -> Array:
+def plan_observed(observation: AnyArray, constants: Array, corrections: Array) -> Array:
     """What `plan` would do where only the observation is known, to within the resolution of float32.
 
     Args:
         observation: (B, N, F), each number in [0, 1].
-        constants: `Constants` as an array.
+        constants: as of `plan`.
         corrections: logarithms of factors, (B, N, CORRECTIONS).
-        batching: as of `plan`.
 
     Returns:
         Fractions of the platform, (B, N); not numbers where no environment shows such an observation.
     """
     fractions = np.empty(observation.shape[:2])
     work = _workspace(len(corrections[0]))
-    _plan_observations(observation, constants, corrections, batching, work, fractions)
+    _plan_observations(observation, of_each(constants, len(fractions)), corrections, work, fractions)
     return fractions
+
+
+def of_each(constants: Array, environments: int) -> Array:
+    """Constants of each environment, (B, C), as one contiguous array: another layout is compiled anew."""
+    return np.ascontiguousarray(np.broadcast_to(constants, (environments, len(Constants._fields))))

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
+from gpualloc_env.allocator.actions import RESOLUTION, assumption_outputs, correction_outputs
 from gpualloc_env.allocator.file import MANIFEST, Manifest
-from gpualloc_env.allocator.networks import LOG_ODDS_LEAST, LOG_ODDS_SCALE, RESOLUTION, correction_outputs
+from gpualloc_env.allocator.networks import LOG_ODDS_LEAST, LOG_ODDS_SCALE
 from gpualloc_env.simulation.observation import NEAREST_TO_ONE
 from gpualloc_env.simulation.state import AnyArray
 
@@ -112,7 +113,7 @@ def shared(graph: Graph, settings: Mapping[str, Any], columns: Sequence[str]) ->
 
 
 def simplex(graph: Graph, settings: Mapping[str, Any], outputs: str, columns: Sequence[str]) -> None:
-    """The operators of `gpualloc_env.allocator.networks.simplex`."""
+    """The operators of `gpualloc_env.allocator.actions.simplex`."""
     outputs = _clip(graph, outputs, settings["bound"])
     _softmax(graph, settings, graph.apply("Slice", outputs, [0], [-1], [1]), outputs)
 
@@ -125,7 +126,7 @@ def _softmax(graph: Graph, settings: Mapping[str, Any], logits: str, outputs: st
 
 
 def hysteresis(graph: Graph, settings: Mapping[str, Any], outputs: str, columns: Sequence[str]) -> None:
-    """The operators of `gpualloc_env.allocator.networks.hysteresis`."""
+    """The operators of `gpualloc_env.allocator.actions.hysteresis`."""
 
     def column(name: str) -> str:
         return graph.apply("Squeeze", graph.apply("Gather", INPUT, [columns.index(name)], axis=2), [2])
@@ -165,8 +166,8 @@ def hysteresis(graph: Graph, settings: Mapping[str, Any], outputs: str, columns:
     graph.apply("Where", moves, graph.apply("Mul", target, scale), follows)
 
 
-def corrections(graph: Graph, settings: Mapping[str, Any], outputs: str, columns: Sequence[str]) -> None:
-    """The corrections are what the graph ends with: a plan that can jump is made by the package."""
+def clipped(graph: Graph, settings: Mapping[str, Any], outputs: str, columns: Sequence[str]) -> None:
+    """What is assumed is what the graph ends with: a plan that can jump is made by the package."""
     _clip(graph, outputs, settings["bound"])
 
 
@@ -187,7 +188,8 @@ ACTIONS: dict[
 ] = {
     "simplex": (simplex, "shares", int),
     "hysteresis": (hysteresis, "shares", int),
-    "corrections": (corrections, "corrections", correction_outputs),
+    "corrections": (clipped, "corrections", correction_outputs),
+    "assumptions": (clipped, "assumptions", assumption_outputs),
 }
 """From the kind of actions to what appends theirs to the outputs, and to the name of the graph's output
 and the numbers in it for so many agents."""
@@ -203,7 +205,7 @@ def build(
     """The model of a network and its actions.
 
     Args:
-        settings: of both, as `gpualloc_env.allocator.networks.decider` takes them.
+        settings: of both, as `gpualloc_env.allocator.decider.Decider` takes them.
         arrays: of the network, float32; they are the graph's initializers.
         agents: N; None where any number is served.
         columns: names of the columns of the observation that the network reads.

@@ -5,7 +5,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ from baselines import CLUSTER_POLICIES, DEFAULTS, PRIVILEGED, Policy, baselines_
 from gpualloc_env.allocator.allocator import Allocator
 from gpualloc_env.allocator.cluster_allocator import ClusterAllocator
 from gpualloc_env.allocator.file import read
+from gpualloc_env.allocator.receding_horizon import Assumed
 from gpualloc_env.listing import listed
 from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.simulation.observation import View
+from gpualloc_env.simulation.state import Array
 from training.artifacts.own_policy import is_own, own_policy
 from training.evaluation.evaluate import Kind
 from training.files import PRETRAINED
@@ -29,6 +32,21 @@ class AgentsError(ValueError):
 EXPORTED = (".npz",)
 
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExportedPolicy:
+    """The policy of an exported allocator, within its guardrails."""
+
+    allocator: Allocator
+
+    def __call__(self, view: View) -> Array:
+        """Fractions of the platform, shaped as `view.queue`."""
+        return self.allocator.decide(view)
+
+    def assumed(self, view: View) -> Assumed | None:
+        """What receding-horizon control assumes in deciding; None where it does not decide."""
+        return self.allocator.assumed(view)
 
 
 def load_policy(name: str, scenario: Scenario) -> Policy:
@@ -124,7 +142,7 @@ def _exported(name: str, scenario: Scenario) -> Policy:
             f"{name} was trained for the agents {listed(manifest.agents)}, scenario {scenario.name!r} "
             f"has {listed(scenario.agent_names)}; train one for it"
         )
-    return Allocator.load(name, agents=scenario.agent_names).decide
+    return ExportedPolicy(Allocator.load(name, agents=scenario.agent_names))
 
 
 def policy_of(name: str, scenario: Scenario, episodes: int, seed: int) -> Policy:

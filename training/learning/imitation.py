@@ -16,14 +16,17 @@ from stable_baselines3 import PPO
 from torch import Tensor
 from torch.nn import functional
 
-from baselines import Policy, fresh
+from baselines import Planner, Policy, fresh
+from gpualloc_env.allocator.actions import outputs_of
+from gpualloc_env.allocator.receding_horizon import CORRECTIONS, Assumed
+from gpualloc_env.batch import Batch
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import View, observe
 from gpualloc_env.simulation.state import Array
 from training.evaluation.evaluate import rollout
 from training.learning.allocators.action_transform import ActionTransform, Transform
 from training.learning.allocators.allocator_policy import AllocatorPolicy
-from training.learning.allocators.trained_network import decider_of, learned_policy
+from training.learning.allocators.trained_network import LearnedPolicy, decider_of
 from training.learning.parallel_ppo import Adam
 
 ROUNDS, EPISODES, PASSES = 9, 64, 4
@@ -39,7 +42,7 @@ class Lesson(NamedTuple):
 
     observation: Tensor  # (B, N, F)
     held: Tensor  # (B, N) [GPU]
-    shares: Tensor  # (B, N) [GPU] that the teacher asks for
+    said: Tensor  # (B, N) shares that the teacher asks for [GPU], or (B, N, A) outputs for what it assumes
     gpus: Tensor  # (B, 1) [GPU] of the platform
     free: Tensor  # (B, 1) [GPU] of change that costs nothing
 
@@ -61,7 +64,7 @@ def imitate(
 
     Args:
         model: whose policy is an `AllocatorPolicy`.
-        transform: from its actions to shares, on the simplex or following it with hysteresis.
+        transform: from its actions to shares, or to what receding-horizon control assumes.
         lessons_of: scenarios and who decides in each; with the model's number of agents, or with any
             where its network serves any.
         first_seed: of the first episode; the others follow.
@@ -70,28 +73,29 @@ def imitate(
         progress: called with the number of rounds done after each of them.
 
     Raises:
-        ValueError: the actions are no shares.
+        ValueError: as `check_imitation`.
     """
-    check_imitation(transform)
+    check_imitation(transform, lessons_of)
     policy = cast(AllocatorPolicy, model.policy)
     parameters = [each for each in policy.actor_parameters if each is not policy.log_std]
     optimiser = Adam(parameters, lr=LEARNING_RATE)
     rate = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.05, rounds * PASSES)
     shuffle = torch.Generator().manual_seed(first_seed)
+    loss_of = _LOSSES[transform.settings["kind"]]
     lessons: dict[int, list[Lesson]] = {len(scenario.agents): [] for scenario, _ in lessons_of}
     each = episodes // len(lessons_of)
     for round_ in range(rounds):
         for scenario, teacher in lessons_of:
             count = len(scenario.agents)
             own = replace(transform, num_agents=count)
-            learner = learned_policy(decider_of(model, own)) if round_ else None
+            learner = LearnedPolicy(decider_of(model, own)) if round_ else None
             played = max(1, each * transform.num_agents // count)
-            lessons[count] += _play(scenario, teacher, learner, first_seed, played)
+            lessons[count] += _play(scenario, teacher, learner, transform, first_seed, played)
             first_seed += played
         data = {count: Lesson(*map(torch.cat, zip(*said, strict=True))) for count, said in lessons.items()}
         for _ in range(PASSES):
             for lesson in _minibatches(data, transform.num_agents, shuffle):
-                loss = _loss(policy, transform.settings, lesson)
+                loss = loss_of(policy, transform.settings, lesson)
                 optimiser.zero_grad()
                 loss.backward()  # pyright: ignore[reportUnknownMemberType]
                 optimiser.step()
@@ -113,52 +117,101 @@ def _minibatches(data: dict[int, Lesson], agents: int, shuffle: torch.Generator)
         yield Lesson(*(column[chosen] for column in data[count]))
 
 
-def check_imitation(transform: Transform) -> None:
-    """Refuse a learner that cannot imitate.
+def check_imitation(transform: Transform, lessons_of: Sequence[tuple[Scenario, Policy]]) -> None:
+    """Refuse a learner that cannot imitate, and teachers that it cannot learn from.
 
     Raises:
-        ValueError: its actions are no shares.
+        ValueError: its actions are neither shares nor assumptions, or a teacher assumes nothing.
     """
-    if transform.settings["kind"] not in ("simplex", "hysteresis"):
+    if transform.settings["kind"] not in _LOSSES:
         raise ValueError(
-            "teacher needs an allocator whose actions are shares; give --allocator ppo or ppo-shared"
+            "teacher needs an allocator whose actions are shares or assumptions; give --allocator ppo, "
+            "ppo-shared or ppo-mpc"
         )
+    for scenario, teacher in lessons_of:
+        if transform.settings["kind"] == "assumptions" and _assumed(teacher, Batch(scenario, 1).view) is None:
+            raise ValueError(
+                f"a teacher for {scenario.name!r} does not plan as receding-horizon control does, so that "
+                "there is nothing that it assumes; give receding-horizon, a ppo-residual or a ppo-mpc"
+            )
+
+
+def _assumed(teacher: Policy, view: View) -> Assumed | None:
+    """What a teacher assumes; None where it does not plan."""
+    return teacher.assumed(view) if isinstance(teacher, Planner) else None
 
 
 def _play(
-    scenario: Scenario, teacher: Policy, learner: Policy | None, first_seed: int, episodes: int
+    scenario: Scenario,
+    teacher: Policy,
+    learner: Policy | None,
+    transform: ActionTransform,
+    first_seed: int,
+    episodes: int,
 ) -> list[Lesson]:
     """What is seen and said in episodes in which the learner decides, or without one the teacher."""
     teacher, learner = fresh(teacher), None if learner is None else fresh(learner)
     lessons: list[Lesson] = []
 
     def decide(view: View) -> Array:
-        said = teacher(view)
+        shares = teacher(view)
         gpus, free = (np.full((episodes, 1), each) for each in (view.gpus, view.deadband))
-        seen = (observe(view), view.share, said * gpus, gpus, free)
+        said = shares * gpus
+        if transform.settings["kind"] == "assumptions":
+            assumed = _assumed(teacher, view)
+            assert assumed is not None
+            said = outputs_of(assumed, transform.settings)
+        seen = (observe(view), view.share, said, gpus, free)
         lessons.append(Lesson(*(torch.as_tensor(np.array(part, dtype=np.float32)) for part in seen)))
-        return said if learner is None else learner(view)
+        return shares if learner is None else learner(view)
 
     rollout(decide, scenario, episodes, first_seed, record=False)
     return lessons
 
 
-def _loss(policy: AllocatorPolicy, settings: dict[str, Any], lesson: Lesson) -> Tensor:
-    """Cross-entropy of shares, those that are left idle included, and of whether a share stays."""
+def _loss_of_shares(policy: AllocatorPolicy, settings: dict[str, Any], lesson: Lesson) -> Tensor:
+    """Cross-entropy of shares, those that are left idle included."""
+    return _SHARES * _divergence(_log_shares(policy, settings, lesson)[0], lesson)
+
+
+def _loss_with_hysteresis(policy: AllocatorPolicy, settings: dict[str, Any], lesson: Lesson) -> Tensor:
+    """The same, and cross-entropy of whether a share stays."""
+    logarithms, each = _log_shares(policy, settings, lesson)
+    change = (logarithms[:, :-1].detach().exp() * lesson.gpus - lesson.held).abs()
+    thresholds = settings["widest"] * torch.sigmoid(each[..., 1] + settings["threshold_bias"])
+    stays = ((lesson.said - lesson.held).abs() <= lesson.free + 1e-6).float()
+    margin = (thresholds - change) / _TEMPERATURE_GPU
+    # A mean over agents: a sum would drown the shares where agents are many.
+    staying = functional.binary_cross_entropy_with_logits(margin, stays)
+    return _SHARES * _divergence(logarithms, lesson) + _STAYS * staying
+
+
+def _log_shares(policy: AllocatorPolicy, settings: dict[str, Any], lesson: Lesson) -> tuple[Tensor, Tensor]:
+    """Logarithms of shares of the platform, (B, N + 1), the last one idle; and each agent's outputs."""
     outputs, (_, agents) = policy.most_likely(lesson.observation), lesson.held.shape
-    bound = settings["bound"]
-    outputs = outputs.clamp(-bound, bound)
+    outputs = outputs.clamp(-settings["bound"], settings["bound"])
     each = outputs[:, :-1].unflatten(1, (agents, -1))
     idle = outputs[:, -1:] + settings["idle_bias"] + math.log(agents)
-    logarithms = torch.log_softmax(torch.cat([each[..., 0], idle], dim=1), dim=1)
-    said = lesson.shares / lesson.gpus
+    return torch.log_softmax(torch.cat([each[..., 0], idle], dim=1), dim=1), each
+
+
+def _divergence(logarithms: Tensor, lesson: Lesson) -> Tensor:
+    said = lesson.said / lesson.gpus
     said = torch.cat([said, (1.0 - said.sum(dim=1, keepdim=True)).clamp(min=0.0)], dim=1)
-    loss = _SHARES * functional.kl_div(logarithms, said, reduction="batchmean")
-    if settings["kind"] == "hysteresis":
-        change = (logarithms[:, :-1].detach().exp() * lesson.gpus - lesson.held).abs()
-        thresholds = settings["widest"] * torch.sigmoid(each[..., 1] + settings["threshold_bias"])
-        stays = ((lesson.shares - lesson.held).abs() <= lesson.free + 1e-6).float()
-        margin = (thresholds - change) / _TEMPERATURE_GPU
-        # A mean over agents: a sum would drown the shares where agents are many.
-        loss = loss + _STAYS * functional.binary_cross_entropy_with_logits(margin, stays)
-    return loss
+    return functional.kl_div(logarithms, said, reduction="batchmean")
+
+
+def _loss_of_assumptions(policy: AllocatorPolicy, settings: dict[str, Any], lesson: Lesson) -> Tensor:
+    """Squared errors of an agent's corrections and of the constants of all."""
+    outputs = policy.most_likely(lesson.observation).clamp(-settings["bound"], settings["bound"])
+    errors = outputs.view_as(lesson.said) - lesson.said
+    own, common = errors[..., : len(CORRECTIONS)], errors[..., len(CORRECTIONS) :].mean(dim=1)
+    return own.square().mean() + common.square().mean()
+
+
+_LOSSES = {
+    "simplex": _loss_of_shares,
+    "hysteresis": _loss_with_hysteresis,
+    "assumptions": _loss_of_assumptions,
+}
+"""From the kind of actions to the loss of a lesson."""

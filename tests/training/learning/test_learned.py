@@ -1,5 +1,6 @@
 """The allocators that share a network: of any number of agents, in any order, exported as they are."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,34 +13,36 @@ from support.trained_run import TRAINED, torch_policy, torch_shares
 
 from baselines import POLICIES, policy_for
 from gpualloc_env import OBSERVATION_FEATURES, SCENARIOS, Batch, load_scenario
+from gpualloc_env.allocator.actions import ACTIONS, ASSUMPTIONS, outputs_of
 from gpualloc_env.allocator.allocator import Allocator, AllocatorError
-from gpualloc_env.allocator.networks import decider
+from gpualloc_env.allocator.decider import Decider
 from gpualloc_env.allocator.receding_horizon import (
     CORRECTIONS,
-    NOT_BATCHED,
+    DECAY,
     RELUCTANCE,
+    Assumed,
     Constants,
     plan,
     plan_observed,
 )
 from gpualloc_env.metrics import objectives
-from gpualloc_env.simulation.observation import pack
+from gpualloc_env.simulation.observation import observe, pack
 from training.artifacts.policies import load_policy
 from training.cli import call
 from training.evaluation.evaluate import evaluate, rollout
 from training.export import ExportConfig
 from training.export import main as export
-from training.learning.allocators.action_transform import corrections
-from training.learning.allocators.trained_network import decider_of, learned_policy, network_of
+from training.learning.allocators.action_transform import assumptions, corrections
+from training.learning.allocators.trained_network import LearnedPolicy, decider_of, network_of
 from training.learning.environments.paired_vec_env import PairedVecEnv
 from training.learning.environments.sb3_vec_env import BatchVecEnv
 from training.learning.learner import make_ppo, make_transform, with_defaults
 from training.train import TrainConfig
 from training.train import main as train
 
-KINDS = ("ppo-shared", "ppo-residual")
+KINDS = ("ppo-shared", "ppo-residual", "ppo-mpc")
 FORMS = ("npz", "onnx")
-BASE = np.array([getattr(POLICIES["receding-horizon"], name) for name in Constants._fields])
+BASE = POLICIES["receding-horizon"].constants
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +99,64 @@ def test_an_untrained_correction_is_its_base_bit_for_bit(scenario):
     model, transform = fresh("ppo-residual", scenario)
     short = load_scenario(scenario, steps=60)
     base = rollout(policy_for("receding-horizon", scenario), short, 10, 3, record=True)
-    own = rollout(learned_policy(decider_of(model, transform)), short, 10, 3, record=True)
+    own = rollout(LearnedPolicy(decider_of(model, transform)), short, 10, 3, record=True)
     assert (own.history == base.history).all()
+
+
+def test_untrained_assumptions_are_those_of_its_base():
+    model, transform = fresh("ppo-mpc", "bursty")
+    view = played("bursty").view
+    own = LearnedPolicy(decider_of(model, transform)).assumed(view)
+    base = policy_for("receding-horizon", "bursty").assumed(view)
+    # Of batches, which the fluid does not know, it assumes something.
+    assert own.constants[:, :-2] == pytest.approx(base.constants[:, :-2], rel=1e-12)
+    assert (own.corrections == 0).all() and (own.constants[:, -1] > 0).all()
+
+
+@pytest.mark.parametrize("scenario", ["serverless", "bursty", "workflow", "paper", "llm", "team"])
+@pytest.mark.parametrize("name", ["receding-horizon", "receding-horizon-batch", "residual"])
+def test_outputs_for_what_another_assumes_lead_to_its_shares(scenario, name):
+    own = load_scenario(scenario)
+    residual = "linear-residual-team" if own.service == "requests" else "ppo-residual-diurnal"
+    file = f"training/pretrained/{residual}/seed-0.npz"
+    policy = load_policy(file if name == "residual" else name, own)
+    settings = assumptions(load_scenario("serverless")).settings
+    view = played(scenario).view
+    assumed = policy.assumed(view)
+    outputs = outputs_of(assumed, settings)
+    again = ACTIONS["assumptions"][0](settings)(observe(view), outputs, pack(view))
+    # Without batching, batches of almost no effect can turn a choice between two neighbouring shares.
+    level = 0.01 if own.service == "requests" else 0.001
+    assert np.abs(again - plan(view, *assumed)).max() <= level
+    assert np.abs(outputs).max() <= settings["bound"] and np.abs(outputs).max() > 0.1
+
+
+def test_what_cannot_be_assumed_is_brought_as_near_as_it_can():
+    settings = assumptions(load_scenario("serverless")).settings
+    far = Constants(horizon_s=1e9, inflow_weight=0.0, persistence=1.0, terminal=0.0, bill=0.0, standby=0.0)
+    outputs = outputs_of(Assumed(np.array([far]), np.zeros((1, 3, len(CORRECTIONS)))), settings)
+    constants, corrections = ASSUMPTIONS["assumptions"](settings)(outputs)
+    reached = Constants(*constants[0])
+    assert reached.horizon_s == pytest.approx(settings["base"]["horizon_s"] * np.exp(4))
+    assert reached.inflow_weight < 0.05 and reached.terminal < 0.01 and reached.decoding < 0.05
+    # Persistence is that of the base, and the decay is corrected by as much as can be.
+    assert reached.persistence == settings["base"]["persistence"]
+    assert corrections[0, :, DECAY] == pytest.approx(-4.0)
+
+
+@pytest.mark.parametrize("base", [{"bill": 0.0}, {"inflow_weight": 1.0}, {"horizon_s": math.nan}])
+def test_assumptions_that_no_factor_can_change_are_refused(base):
+    settings = assumptions(load_scenario("serverless")).settings
+    with pytest.raises(ValueError, match=r"must be (above 0|finite)"):
+        ASSUMPTIONS["assumptions"](settings | {"base": settings["base"] | base})
+
+
+def test_an_allocator_says_what_it_assumes(files):
+    view = played("serverless").view
+    assert Allocator.load(files["ppo-shared", "npz"]).assumed(view) is None
+    for kind in ("ppo-residual", "ppo-mpc"):
+        allocator = Allocator.load(files[kind, "npz"])
+        assert plan(view, *allocator.assumed(view)) == pytest.approx(allocator.decide(view), abs=1e-12)
 
 
 @pytest.mark.parametrize("allocator", KINDS)
@@ -230,14 +289,15 @@ def test_extreme_views_are_decided_too(files, allocator):
 
 @pytest.mark.parametrize(
     ("scenario", "batching"),
-    [(name, NOT_BATCHED) for name in ("serverless", "steady", "paper", "fleet", "team")]
+    [(name, (1.0, 0.0)) for name in ("serverless", "steady", "paper", "fleet", "team")]
     + [("team", (13.54, 0.83)), ("llm", (10.0, 0.5))],
 )
 def test_a_plan_from_the_observation_is_the_plan_from_the_view(scenario, batching):
     batch = played(scenario, episodes=50 if scenario != "fleet" else 4)
     logarithms = np.random.default_rng(0).uniform(-1, 1, (*batch.view.queue.shape, len(CORRECTIONS)))
-    exact = plan(batch.view, BASE, logarithms, batching)
-    seen = plan_observed(batch.observation, BASE, logarithms, batching)
+    constants = np.array([*BASE[:-2], *batching])
+    exact = plan(batch.view, constants, logarithms)
+    seen = plan_observed(batch.observation, constants, logarithms)
     # Rounding to float32 can turn a choice between two nearly equal shares.
     assert np.quantile(np.abs(seen - exact), 0.9) < 1e-4
     assert np.abs(seen.sum(axis=1) - exact.sum(axis=1)).max() < 0.05
@@ -309,7 +369,7 @@ def test_the_actor_sees_none_of_it():
 def test_parts_that_do_not_fit_are_refused(changes, words):
     settings, arrays = network_of(*fresh("ppo-residual"))
     with pytest.raises(ValueError, match=words):
-        decider(settings | changes, arrays, 4)
+        Decider(settings | changes, arrays, 4)
 
 
 def test_a_run_can_start_from_the_weights_of_another_one_on_other_agents(runs, tmp_path, capsys):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from baselines import constants_of, policy_for
+from baselines import DEFAULTS, constants_of, policy_for
 from baselines.cluster import Demand
 from baselines.online.receding_horizon import RecedingHorizon
 from baselines.tuned import tuned
@@ -22,6 +22,7 @@ __all__ = [
     "ActionTransform",
     "ClusterTransform",
     "Transform",
+    "assumptions",
     "corrections",
     "hysteresis",
     "placed_corrections",
@@ -39,6 +40,18 @@ def corrections(scenario: Scenario, controllers: Sequence[str] = ("receding-hori
     name = next((each for each in controllers if each in known), controllers[-1])
     base = constants_of(policy_for(name, scenario))
     return ActionTransform(len(scenario.agents), {"kind": "corrections", "bound": 2.0, "base": base})
+
+
+def assumptions(scenario: Scenario) -> ActionTransform:
+    """All that receding-horizon control assumes, which starts from its constants for a scenario.
+
+    Each constant can be multiplied by up to e⁴ and divided by as much.
+    """
+    known = tuned().get(scenario.key, {})
+    name = "receding-horizon-batch" if "receding-horizon-batch" in known else "receding-horizon"
+    # What is said of batches matters to servers of calls alone.
+    base = constants_of(DEFAULTS["receding-horizon-batch"]) | constants_of(policy_for(name, scenario))
+    return ActionTransform(len(scenario.agents), {"kind": "assumptions", "bound": 4.0, "base": base})
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The kinds of learned allocators: everything that tells one from another, in one place.
 
 To add one, register a `Kind` and give its settings a table in `defaults.toml`; its network and its
-actions are those of `NETWORKS` and `gpualloc_env.allocator.networks.ACTIONS`, or are added there.
+actions are those of `NETWORKS` and `gpualloc_env.allocator.actions.ACTIONS`, or are added there.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from functools import partial
 from gpualloc_env.scenario.scenario import Scenario
 from training.learning.allocators.action_transform import (
     Transform,
+    assumptions,
     corrections,
     hysteresis,
     placed_corrections,
@@ -79,6 +80,15 @@ _OURS = (
         "whose decisions it starts",
         network="shared",
         transform=corrections,
+        initial_gain=0.0,
+        table="ppo-residual",
+    ),
+    Kind(
+        "ppo-mpc",
+        "one network for every agent, and its actions are all that receding-horizon control assumes, its "
+        "constants too",
+        network="shared",
+        transform=assumptions,
         initial_gain=0.0,
         table="ppo-residual",
     ),

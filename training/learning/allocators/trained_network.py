@@ -1,6 +1,7 @@
 """The network of a training run as plain arrays, for a file that needs neither torch nor pickle."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,9 @@ from stable_baselines3 import PPO
 
 from baselines import Policy
 from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS, ClusterDecider
-from gpualloc_env.allocator.networks import LOG_ODDS, Decider, decider
+from gpualloc_env.allocator.decider import Decider
+from gpualloc_env.allocator.networks import LOG_ODDS
+from gpualloc_env.allocator.receding_horizon import Assumed
 from gpualloc_env.simulation.observation import View, observed, pack
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.files.run_directory import MODEL
@@ -29,7 +32,7 @@ class Network(NamedTuple):
     """How a network of `AllocatorPolicy` leaves training."""
 
     arrays: Callable[[AllocatorPolicy], tuple[dict[str, Any], Arrays]]
-    """Its settings and arrays, as `gpualloc_env.allocator.networks.decider` takes them."""
+    """Its settings and arrays, as `gpualloc_env.allocator.decider.Decider` takes them."""
     serves_any_number: bool
     """Whether it decides for other numbers of agents than it was trained for."""
     precision: torch.dtype
@@ -52,7 +55,7 @@ def load_model(run: Path) -> PPO:
 
 
 def network_of(model: PPO, transform: Transform) -> tuple[dict[str, Any], Arrays]:
-    """Settings and arrays of `gpualloc_env.allocator.networks.decider` for a model of stable-baselines3.
+    """Settings and arrays of `gpualloc_env.allocator.decider.Decider` for a model of stable-baselines3.
 
     Args:
         model: what PPO has trained.
@@ -71,24 +74,30 @@ def network_of(model: PPO, transform: Transform) -> tuple[dict[str, Any], Arrays
 def decider_of(model: PPO, transform: ActionTransform) -> Decider:
     """What decides as a file that is exported from the model would."""
     settings, arrays = network_of(model, transform)
-    return decider(settings, arrays, transform.num_agents)
+    return Decider(settings, arrays, transform.num_agents)
 
 
 def policy_of(model: PPO, transform: Transform) -> Policy:
     """The same as a policy, of a pool of GPUs or of a cluster."""
     if isinstance(transform, ActionTransform):
-        return learned_policy(decider_of(model, transform))
+        return LearnedPolicy(decider_of(model, transform))
     return ClusterDecider(*network_of(model, transform), CLUSTER_COLUMNS)
 
 
-def learned_policy(decider: Decider) -> Policy:
+@dataclass(frozen=True)
+class LearnedPolicy:
     """The policy of a network: its most likely action, as in training made shares."""
 
-    def policy(view: View) -> Array:
-        packed = pack(view)
-        return decider(observed(packed), packed).reshape(view.queue.shape)
+    decider: Decider
 
-    return policy
+    def __call__(self, view: View) -> Array:
+        """Fractions of the platform, shaped as `view.queue`."""
+        packed = pack(view)
+        return self.decider(observed(packed), packed).reshape(view.queue.shape)
+
+    def assumed(self, view: View) -> Assumed | None:
+        """What receding-horizon control assumes in deciding; None where it does not decide."""
+        return self.decider.assumed(observed(pack(view)))
 
 
 def _mlp(policy: AllocatorPolicy) -> tuple[dict[str, Any], Arrays]:
