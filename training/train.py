@@ -76,8 +76,8 @@ class TrainConfig(LearnerConfig, RayWorkers):
     teacher: str | None = None
     """Whom the policy learns to imitate before PPO: a baseline or another policy, as `compare` names them."""
     lessons: tuple[str, ...] = ()
-    """More to imitate before PPO, as SCENARIO=POLICY or SCENARIO:AGENTS=POLICY: whom in another scenario, or
-    with another number of agents."""
+    """More to imitate before PPO, as SCENARIO=POLICY: whom in another scenario. SCENARIO:AGENTS is one with
+    another number of agents, SCENARIO@LOAD and SCENARIO:AGENTS@LOAD one with another load."""
     lesson_rounds: Annotated[int, Limits(1)] = imitation.ROUNDS
     """Rounds of imitation: the policy plays, the teachers say what they would do, the policy is fitted."""
     lesson_episodes: Annotated[int, Limits(1)] = imitation.EPISODES
@@ -331,11 +331,16 @@ def lessons_of(config: TrainConfig, scenarios: Sequence[Scenario]) -> list[tuple
         [] if config.teacher is None else [(each, load_policy(config.teacher, each)) for each in scenarios]
     )
     for lesson in config.lessons:
-        form = re.fullmatch(r"(.+?)(?::(\d+))?=(.+)", lesson)
+        form = re.fullmatch(r"(.+?)(?::(\d+))?(?:@(\d*\.?\d+))?=(.+)", lesson)
         if form is None:
-            raise ValueError(f"lesson {lesson!r} must be SCENARIO=POLICY or SCENARIO:AGENTS=POLICY")
-        name, agents, teacher = form.groups()
-        scenario = load_scenario(name, agents=int(agents)) if agents else load_scenario(name)
+            raise ValueError(
+                f"lesson {lesson!r} must be SCENARIO=POLICY, with :AGENTS and @LOAD behind the scenario "
+                "where they are others"
+            )
+        name, agents, load, teacher = form.groups()
+        scenario = load_scenario(
+            name, agents=int(agents) if agents else None, load=float(load) if load else None
+        )
         served = NETWORKS[kind_of(config.allocator).network].serves_any_number
         if len(scenario.agents) != len(scenarios[0].agents) and not served:
             raise ValueError(

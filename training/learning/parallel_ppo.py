@@ -211,7 +211,7 @@ class Team:
         advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         advantages, rows = (each.tensor_split(len(self._gradients))[shard] for each in (advantages, rows))
         values, log_prob, entropy = self._policy.evaluate_actions(
-            self._data.observations[rows], self._data.actions[rows]
+            self._data.observations.index_select(0, rows), self._data.actions.index_select(0, rows)
         )
         log_ratio = log_prob - self._data.old_log_prob[rows]
         ratio = log_ratio.exp()

@@ -15,7 +15,7 @@ from training.evaluation.seeds import FIRST_TRAINING_SEED
 from training.learning import imitation
 from training.learning.allocators.trained_network import LearnedPolicy, decider_of
 from training.learning.learner import make_learner, with_defaults
-from training.train import TrainConfig
+from training.train import TrainConfig, lessons_of
 from training.train import main as train
 
 QUICK = {"PASSES": 16, "BATCH": 128}
@@ -99,7 +99,9 @@ def test_assumptions_come_close_to_those_of_teachers_in_two_scenarios(monkeypatc
             {"teacher": "training/pretrained/ppo-shared-serverless/seed-0.npz", "allocator": "ppo-mpc"},
             "a teacher for 'serverless' does not plan",
         ),
-        ({"lessons": ("steady",)}, "lesson 'steady' must be SCENARIO=POLICY or SCENARIO:AGENTS=POLICY"),
+        ({"lessons": ("steady",)}, "lesson 'steady' must be SCENARIO=POLICY, with :AGENTS"),
+        ({"lessons": ("steady@much=cmu",)}, "unknown scenario 'steady@much'"),
+        ({"lessons": ("steady@11=cmu",)}, "load"),
         ({"lessons": ("steady=cmv",)}, "unknown policy 'cmv'"),
         ({"lessons": ("staedy=cmu",)}, "staedy"),
         (
@@ -112,3 +114,15 @@ def test_a_lesson_that_cannot_be_given_is_refused_before_anything_is_made(tmp_pa
     with pytest.raises(SystemExit):
         call(train, TrainConfig(**TRAINED | changes, out=tmp_path / "run"))
     assert re.search(words, capsys.readouterr().err) and not (tmp_path / "run").exists()
+
+
+def test_a_lesson_has_the_agents_and_the_load_that_it_says():
+    config = TrainConfig(
+        allocator="ppo-shared", lessons=("bursty=cmu", "serverless:8@1.25=cmu", "llm@.5=cmu")
+    )
+    taught = [scenario for scenario, _ in lessons_of(config, [load_scenario("serverless")])]
+    assert taught == [
+        load_scenario("bursty"),
+        load_scenario("serverless", agents=8, load=1.25),
+        load_scenario("llm", load=0.5),
+    ]
