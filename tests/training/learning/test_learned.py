@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from support.graph_runs import graph_outputs
 from support.trained_run import TRAINED, torch_policy, torch_shares
 
-from baselines import POLICIES, policy_for
+from baselines import DEFAULTS, POLICIES, policy_for
 from gpualloc_env import OBSERVATION_FEATURES, SCENARIOS, Batch, load_scenario
 from gpualloc_env.allocator.actions import ACTIONS, ASSUMPTIONS, outputs_of
 from gpualloc_env.allocator.allocator import Allocator, AllocatorError
@@ -104,13 +104,12 @@ def test_an_untrained_correction_is_its_base_bit_for_bit(scenario):
 
 
 def test_untrained_assumptions_are_those_of_its_base():
-    model, transform = fresh("ppo-mpc", "bursty")
     view = played("bursty").view
-    own = LearnedPolicy(decider_of(model, transform)).assumed(view)
-    base = policy_for("receding-horizon", "bursty").assumed(view)
-    # Of batches, which the fluid does not know, it assumes something.
-    assert own.constants[:, :-2] == pytest.approx(base.constants[:, :-2], rel=1e-12)
-    assert (own.corrections == 0).all() and (own.constants[:, -1] > 0).all()
+    base = DEFAULTS["receding-horizon-batch"].assumed(view)
+    for trained_for in ("bursty", "team"):
+        own = LearnedPolicy(decider_of(*fresh("ppo-mpc", trained_for))).assumed(view)
+        assert own.constants == pytest.approx(base.constants, rel=1e-12)
+        assert (own.corrections == 0).all()
 
 
 @pytest.mark.parametrize("scenario", ["serverless", "bursty", "workflow", "paper", "llm", "team"])
@@ -128,7 +127,9 @@ def test_outputs_for_what_another_assumes_lead_to_its_shares(scenario, name):
     # Without batching, batches of almost no effect can turn a choice between two neighbouring shares.
     level = 0.01 if own.service == "requests" else 0.001
     assert np.abs(again - plan(view, *assumed)).max() <= level
-    assert np.abs(outputs).max() <= settings["bound"] and np.abs(outputs).max() > 0.1
+    # Of a controller that was not tuned for the scenario they are zero.
+    untuned = name == "receding-horizon-batch" and scenario not in ("llm", "team")
+    assert np.abs(outputs).max() <= settings["bound"] and outputs.any() != untuned
 
 
 def test_what_cannot_be_assumed_is_brought_as_near_as_it_can():

@@ -43,14 +43,12 @@ def corrections(scenario: Scenario, controllers: Sequence[str] = ("receding-hori
 
 
 def assumptions(scenario: Scenario) -> ActionTransform:
-    """All that receding-horizon control assumes, which starts from its constants for a scenario.
+    """All that receding-horizon control assumes, which starts from the constants that it declares.
 
-    Each constant can be multiplied by up to e⁴ and divided by as much.
+    They are the same for all scenarios, so that a network means the same in each. Each can be multiplied by
+    up to e⁴ and divided by as much.
     """
-    known = tuned().get(scenario.key, {})
-    name = "receding-horizon-batch" if "receding-horizon-batch" in known else "receding-horizon"
-    # What is said of batches matters to servers of calls alone.
-    base = constants_of(DEFAULTS["receding-horizon-batch"]) | constants_of(policy_for(name, scenario))
+    base = constants_of(DEFAULTS["receding-horizon-batch"])
     return ActionTransform(len(scenario.agents), {"kind": "assumptions", "bound": 4.0, "base": base})
 
 

@@ -86,7 +86,7 @@ _OURS = (
     Kind(
         "ppo-mpc",
         "one network for every agent, and its actions are all that receding-horizon control assumes, its "
-        "constants too",
+        "constants too, which are the same for all scenarios at first",
         network="shared",
         transform=assumptions,
         initial_gain=0.0,
