@@ -15,7 +15,7 @@ from pathlib import Path
 
 from training.cli import run
 from training.reporting.markdown import markdown_table
-from training.reporting.page_tables import tables_of
+from training.reporting.page_tables import AGENTS, tables_of
 from training.reporting.published import filled, numbered
 from training.tiers import table as tiers_table
 
@@ -40,6 +40,7 @@ MADE: dict[str, dict[str, str]] = {
     },
     "runs/calls": {f"leaderboard.{form}": f"calls.{form}" for form in ("json", "md")},
     "runs/universal": {"summary.json": "universal.json"},
+    **{f"runs/agents-{count}": {"summary.json": f"agents-{count}.json"} for count in AGENTS},
     "runs/clusters": {f"leaderboard.{form}": f"clusters.{form}" for form in ("json", "md")},
     "runs/tiers": {"tiers.json": "tiers.json"},
     "runs/tiers-small": {"tiers.json": "tiers-small.json"},
@@ -146,7 +147,10 @@ def tables() -> dict[str, str]:
     """The tables of the committed results, by name."""
     results = {
         name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("leaderboard", "calls", "clusters", "universal", "tiers", "tiers-small")
+        for name in (
+            *("leaderboard", "calls", "clusters", "universal", "tiers", "tiers-small"),
+            *(f"agents-{count}" for count in AGENTS),
+        )
     }
     made = tables_of(results, sorted(RESULTS.glob(STUDIES)))
     return made | {

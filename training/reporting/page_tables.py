@@ -16,13 +16,16 @@ PAPER = {"static": "static", "round-robin": "round-robin", "adaptive": "adaptive
 """The paper's allocators, and how the README calls them."""
 GAINS = ("serverless", "bursty", "diurnal", "workflow", "steady", "fleet")
 CALLS = ("llm", "team", "magentic")
+AGENTS = (2, 8, 16, 64)
+"""How many of the agents of `serverless` are compared besides its own four."""
 
 
 def tables_of(results: dict[str, Any], studies: list[Path]) -> dict[str, str]:
     """Every table by its name.
 
     Args:
-        results: `leaderboard`, `calls`, `clusters` and `universal`, as their files have them.
+        results: `leaderboard`, `calls`, `clusters`, `universal` and for so many `AGENTS` `agents-2`, …, as
+            their files have them.
         studies: tables of the trials of studies.
     """
     # Where agents serve calls, the board of what has learned there.
@@ -36,6 +39,7 @@ def tables_of(results: dict[str, Any], studies: list[Path]) -> dict[str, str]:
         "gains": [gain(name, scenarios[name]) for name in GAINS],
         "calls": [evolved(name, scenarios[name]) for name in CALLS],
         "universal": [behind(name, "universal", each) for name, each in universal.items()],
+        "agents": [of_so_many(count, results[f"agents-{count}"]) for count in AGENTS],
         "studies": [studied(path) for path in studies],
         "paper": [trained_there(name, scenarios[name]) for name in PAPER_SCENARIOS],
     }
@@ -144,6 +148,12 @@ def evolved(scenario: str, board: dict[str, Any]) -> dict[str, str]:
         "in per cent": decimal(-100 * apart["mean"] / abs(j(policies[best])), 1),
         "lower bound": decimal(board["bound"]["mean"]),
     }
+
+
+def of_so_many(count: int, played: dict[str, Any]) -> dict[str, str]:
+    """A row: J of every policy of a comparison among so many agents."""
+    means = {name: policy["objective"]["mean"] for name, policy in played["policies"].items()}
+    return {"agents": str(count)} | {f"`{name}`": decimal(mean) for name, mean in means.items()}
 
 
 def behind(scenario: str, allocator: str, played: dict[str, Any]) -> dict[str, str]:
