@@ -21,7 +21,7 @@ def main(algorithm: str, steps: int, episodes: int, seed: int) -> None:
         learning_rate=1e-3,
         learning_starts=5_000,
         train_freq=1,
-        gradient_steps=4,
+        gradient_steps=-1,  # one for each environment step
         gamma=0.95,
         policy_kwargs={"net_arch": [64, 64]},
         seed=seed,

@@ -47,6 +47,8 @@ def test_a_number_from_nowhere_is_an_error(results):
 def test_tables_stand_between_their_marks():
     page = "a\n<!-- t -->\n\nold\n| x |\n\n<!-- end of t -->\nb\n"
     assert filled(page, {"t": "| new |\n", "u": "| absent |"}) == page.replace("old\n| x |", "| new |")
+    empty = "<!-- t -->\n<!-- end of t -->\n"
+    assert filled(empty, {"t": "| new |\n"}) == "<!-- t -->\n| new |\n<!-- end of t -->\n"
 
 
 def test_the_pages_agree_with_the_committed_results(capsys):

@@ -24,8 +24,11 @@ def filled(text: str, tables: Mapping[str, str]) -> str:
     """A page with the tables between their marks; those that it has no marks for are left out."""
     for name, table in tables.items():
         mark = re.escape(name)
-        between = re.compile(rf"(<!-- {mark} -->\n\n?)(.*?)(\n\n?<!-- end of {mark} -->)", re.DOTALL)
-        text = between.sub(lambda found: found[1] + table.strip() + found[3], text)  # noqa: B023
+        between = re.compile(rf"(<!-- {mark} -->)(\n+)(?:\S.*?\S)?(\n*)(<!-- end of {mark} -->)", re.DOTALL)
+        text = between.sub(
+            lambda found: found[1] + found[2] + table.strip() + (found[3] or found[2]) + found[4],  # noqa: B023
+            text,
+        )
     return text
 
 
