@@ -36,7 +36,6 @@ from gpualloc_env.simulation.observation import (
     Packed,
     View,
     observed,
-    pack,
     packed_from,
 )
 from gpualloc_env.simulation.state import AnyArray, Array
@@ -245,13 +244,22 @@ class Allocator:
         self._recover(shares, problems, fallback, describe, incomplete=bool(missing))
         return shares[0] if single else shares
 
-    def assumed(self, view: View) -> Assumed | None:
+    def assumed(self, view: View | Mapping[str, Any]) -> Assumed | None:
         """What receding-horizon control assumes in deciding; None where it does not decide.
 
         Args:
-            view: of sound numbers, as of `decide`; nothing is guarded here.
+            view: as of `decide`, with all its fields; nothing is guarded here.
+
+        Returns:
+            `Constants`, (B, C), and the logarithms of `CORRECTIONS`, (B, N, 4), of
+            `gpualloc_env.allocator.receding_horizon`; B is 1 where the view has no batch.
+
+        Raises:
+            ValueError: a field is missing or unknown, or does not fit the agents.
         """
-        packed = pack(view)
+        _, packed, missing = self._packed(view)
+        if missing:
+            raise ValueError(f"the view lacks {', '.join(missing)}; give all fields of a View")
         return self._decider.assumed(observed(packed))
 
     def shadow(self, path: str | Path) -> Shadow:

@@ -158,6 +158,12 @@ def test_an_allocator_says_what_it_assumes(files):
     for kind in ("ppo-residual", "ppo-mpc"):
         allocator = Allocator.load(files[kind, "npz"])
         assert plan(view, *allocator.assumed(view)) == pytest.approx(allocator.decide(view), abs=1e-12)
+        fields = {name: value[0] if np.ndim(value) else value for name, value in view._asdict().items()}
+        alone = allocator.assumed(fields)
+        assert [each.shape[0] for each in alone] == [1, 1]
+        assert alone.corrections[0] == pytest.approx(allocator.assumed(view).corrections[0], abs=1e-12)
+        with pytest.raises(ValueError, match="the view lacks queue"):
+            allocator.assumed(fields | {"queue": None})
 
 
 @pytest.mark.parametrize("allocator", KINDS)
