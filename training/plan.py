@@ -36,7 +36,7 @@ FILES = ("plan.html", "plan.json", SCENARIO, ALLOCATOR, "config.json")
 DEFAULT_POLICIES = (
     *("static", "adaptive", "adaptive-smoothed", "proportional-fair", "autoscaler", "knative"),
     *("receding-horizon", "training/pretrained/ppo-residual-serverless/seed-0.npz"),
-    *("training/pretrained/universal", "training/pretrained/linear-residual-llm/seed-0.npz"),
+    *("training/pretrained/universal/seed-0.npz", "training/pretrained/linear-residual-llm/seed-0.npz"),
 )
 DEFAULT_CLUSTER_POLICIES = (
     *("lru", "autoscaler", "popularity", "hierarchical", "demand"),
