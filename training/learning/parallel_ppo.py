@@ -249,11 +249,12 @@ class Team:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for other in (*self._helpers, ours):
             other.close()
+        _close_all_but(orders.fileno())
         torch.set_num_threads(1)
         while True:
             try:
                 *order, learning = orders.recv()
-            except EOFError:
+            except (EOFError, OSError):
                 return
             for parameter, learns in zip(self._parameters, learning, strict=True):
                 parameter.requires_grad_(learns)
@@ -265,6 +266,12 @@ def _shared(tensor: Tensor) -> Tensor:
     """A copy in memory that processes forked later share; unlike torch's own not bounded by /dev/shm."""
     memory = mmap.mmap(-1, tensor.numel() * tensor.element_size())
     return torch.frombuffer(memory, dtype=tensor.dtype).view(tensor.shape).copy_(tensor)
+
+
+def _close_all_but(descriptor: int) -> None:
+    """Close the files that were open at the fork: a lock among them would outlive whoever held it."""
+    os.closerange(3, descriptor)
+    os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 def _cores() -> int:

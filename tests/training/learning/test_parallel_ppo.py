@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,6 +96,26 @@ def test_no_helper_outlives_the_learning():
     before = multiprocessing.active_children()
     trained(shards=2)
     assert multiprocessing.active_children() == before
+
+
+@FORKS
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells which files are open")
+def test_a_helper_holds_no_file_of_the_run_and_so_no_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel_ppo, "_cores", lambda: 2)
+    model, size = learner(shards=2)
+    held, open_there, others = tmp_path / "config.json", [], multiprocessing.active_children()
+
+    class Watched(parallel_ppo.Team):
+        def shuffle(self):
+            super().shuffle()
+            (helper,) = (each for each in multiprocessing.active_children() if each not in others)
+            open_there.append([os.path.realpath(each) for each in Path(f"/proc/{helper.pid}/fd").iterdir()])
+
+    monkeypatch.setattr(parallel_ppo, "Team", Watched)
+    with held.open("w"):
+        model.learn(size)
+    # The first time the helper may not have got so far.
+    assert len(open_there) == model.n_epochs and str(held) not in open_there[-1]
 
 
 @FORKS
