@@ -3,6 +3,7 @@
 import argparse
 
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
 from baselines import adaptive
@@ -26,14 +27,18 @@ def main(steps: int, episodes: int) -> None:
         device="cpu",
     )
     model.learn(steps)
+    judge("PPO", model, episodes)
 
+
+def judge(name: str, model: BaseAlgorithm, episodes: int) -> None:
+    """Print J of a model and of Algorithm 1 on held-out episodes."""
     shares = simplex(4)  # as `SimplexAction` has it
 
     def learned(observation):
         logits, _ = model.predict(observation, deterministic=True)
         return shares(observation[None], logits[None])[0]
 
-    print("PPO", evaluate(learned, "serverless", episodes)["objective"])
+    print(name, evaluate(learned, "serverless", episodes)["objective"])
     print("Algorithm 1", evaluate(adaptive, "serverless", episodes)["objective"])
 
 

@@ -3,11 +3,10 @@
 import argparse
 from importlib import import_module
 
+from sb3_ppo import judge
 from stable_baselines3.common.vec_env import VecNormalize
 
-from baselines import adaptive
-from gpualloc_env import evaluate, sb3_vec_env
-from gpualloc_env.action_transform import simplex
+from gpualloc_env import sb3_vec_env
 
 ALGORITHMS = {"SAC": "stable_baselines3", "TQC": "sb3_contrib"}
 
@@ -28,15 +27,7 @@ def main(algorithm: str, steps: int, episodes: int, seed: int) -> None:
         device="cpu",
     )
     model.learn(steps)
-
-    shares = simplex(4)  # as `SimplexAction` has it
-
-    def learned(observation):
-        logits, _ = model.predict(observation, deterministic=True)
-        return shares(observation[None], logits[None])[0]
-
-    print(algorithm, evaluate(learned, "serverless", episodes)["objective"])
-    print("Algorithm 1", evaluate(adaptive, "serverless", episodes)["objective"])
+    judge(algorithm, model, episodes)
 
 
 if __name__ == "__main__":

@@ -151,19 +151,21 @@ def _play(
 ) -> list[Lesson]:
     """What is seen and said in episodes in which the learner decides, or without one the teacher."""
     teacher, learner = fresh(teacher), None if learner is None else fresh(learner)
-    lessons: list[Lesson] = []
+    lessons, plans = list[Lesson](), transform.settings["kind"] == "assumptions"
 
     def decide(view: View) -> Array:
-        shares = teacher(view)
+        shares = teacher(view) if learner is None else learner(view)
         gpus, free = (np.full((episodes, 1), each) for each in (view.gpus, view.deadband))
-        said = shares * gpus
-        if transform.settings["kind"] == "assumptions":
+        if plans:
+            # What the teacher would decide on its assumptions takes far longer than to tell them.
             assumed = _assumed(teacher, view)
             assert assumed is not None
             said = outputs_of(assumed, transform.settings)
+        else:
+            said = (shares if learner is None else teacher(view)) * gpus
         seen = (observe(view), view.share, said, gpus, free)
         lessons.append(Lesson(*(torch.as_tensor(np.array(part, dtype=np.float32)) for part in seen)))
-        return shares if learner is None else learner(view)
+        return shares
 
     rollout(decide, scenario, episodes, first_seed, record=False)
     return lessons
