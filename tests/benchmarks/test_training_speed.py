@@ -5,6 +5,7 @@ A benchmark measures; nothing here fails because a machine is slow.
 
 import subprocess
 import sys
+from dataclasses import replace
 from time import perf_counter, time
 
 import gymnasium as gym
@@ -19,17 +20,16 @@ from gpualloc_env import load_scenario
 from gpualloc_env.simulation.observation import observe
 from training.artifacts.training_record import read_record
 from training.learning.environments.sb3_vec_env import BatchVecEnv
-from training.learning.learner import with_defaults
-from training.learning.parallel_ppo import Adam, ParallelPPO, Team
+from training.learning.learner import make_ppo, with_defaults
+from training.learning.parallel_ppo import Team
 from training.learning.selection import baseline_objectives, mean_objective
 from training.learning_curves import wall_times
 from training.train import TrainConfig
 
-CONFIG = with_defaults(TrainConfig(allocator="ppo", num_envs=64), "serverless")
+CONFIG = with_defaults(TrainConfig(allocator="ppo"), "serverless")
 FRAMES = CONFIG.num_envs * CONFIG.rollout_steps  # of an iteration
-ROLLOUT = TrainConfig.num_envs * CONFIG.rollout_steps
-EVERY = 5 * ROLLOUT  # steps between two validations
-STEPS = 24 * ROLLOUT  # of a run
+EVERY = 5 * FRAMES  # steps between two validations
+STEPS = 24 * FRAMES  # of a run
 MOST_STEPS = 20 * EVERY  # after which stable-baselines3 is given up
 
 
@@ -41,9 +41,10 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def learner(make, env, **policy):
-    """PPO with the hyper-parameters of `training.train`, on the environments alone."""
-    return make(
+def theirs():
+    """stable-baselines3 over its own vector environment, with the hyper-parameters of `training.train`."""
+    env = DummyVecEnv([lambda: gym.make("GPUAlloc-v0")] * CONFIG.num_envs)
+    return PPO(
         "MlpPolicy",
         VecNormalize(env, norm_obs=False, gamma=CONFIG.gamma),
         learning_rate=CONFIG.learning_rate,
@@ -52,24 +53,16 @@ def learner(make, env, **policy):
         n_epochs=CONFIG.epochs,
         gamma=CONFIG.gamma,
         gae_lambda=CONFIG.gae_lambda,
-        policy_kwargs={"net_arch": list(CONFIG.hidden), **policy},
+        policy_kwargs={"net_arch": list(CONFIG.hidden), "log_std_init": np.log(CONFIG.initial_std)},
         seed=0,
+        device="cpu",
     )
-
-
-def theirs(num_envs):
-    """stable-baselines3 over its own vector environment."""
-    env = DummyVecEnv([lambda: gym.make("GPUAlloc-v0")] * num_envs)
-    return learner(lambda *given, **settings: PPO(*given, **settings, device="cpu"), env)
 
 
 def ours():
-    """The same on the batch, each gradient step shared by two processes."""
+    """The learner of `training.train` on the batch alone; two processes share each gradient step."""
     env = BatchVecEnv(load_scenario("serverless"), CONFIG.num_envs, 0)
-    same = {"optimizer_class": Adam, "optimizer_kwargs": {"eps": 1e-5}}
-    return learner(
-        lambda *given, **settings: ParallelPPO(*given, **settings, shards=CONFIG.shards), env, **same
-    )
+    return make_ppo(replace(CONFIG, device="cpu"), VecNormalize(env, norm_obs=False, gamma=CONFIG.gamma))
 
 
 def iteration(model):
@@ -95,7 +88,7 @@ def test_ppo(benchmark, between, record, one_thread):
     model.env.step = timed(model.env.step, parts["environment"])
     model.policy.forward = timed(model.policy.forward, parts["policy"])
     model.train = timed(model.train, parts["update"])
-    reference = Reference(iteration(theirs(CONFIG.num_envs)))
+    reference = Reference(iteration(theirs()))
     with Team(model) as model._team:
         faster = between(iteration(model), reference, rounds=8)
     seconds = benchmark.stats.stats.data
@@ -149,7 +142,7 @@ def test_seconds_until_a_baseline_is_passed(benchmark, record, tmp_path, allocat
 def test_seconds_until_stable_baselines3_passes_algorithm_1(benchmark, record, one_thread):
     scenario = load_scenario("serverless")
     level = baseline_objectives([scenario], TrainConfig.validation_episodes)["adaptive"]
-    model, steps, objective = theirs(TrainConfig.num_envs), 0, np.inf
+    model, steps, objective = theirs(), 0, np.inf
 
     def policy(view):
         return np.clip(model.predict(observe(view), deterministic=True)[0], 0.0, 1.0).astype(np.float64)

@@ -4,9 +4,12 @@ import inspect
 import mmap
 import multiprocessing
 import os
+import select
 import signal
+import socket
+from collections.abc import Callable
 from contextlib import ExitStack
-from multiprocessing.connection import Connection
+from time import perf_counter
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +21,8 @@ from torch import Tensor
 
 LOSSES = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction")
 """What is logged of the gradient steps, as stable-baselines3 names it."""
+SPIN_S = 1e-3
+"""How long a process asks for the other's answer before it sleeps: longer than a shard takes [s]."""
 _adam_step: Any = inspect.unwrap(torch.optim.Adam.step)
 
 
@@ -69,8 +74,6 @@ class ParallelPPO(PPO):
 
     def learn(self, *arguments: Any, **settings: Any) -> Self:
         """Learn, with helpers until the end."""
-        # Losses are checked after each update; torch would check every distribution.
-        torch.distributions.Distribution.set_default_validate_args(False)
         with Team(self) as self._team:
             return super().learn(*arguments, **settings)
 
@@ -87,17 +90,17 @@ class ParallelPPO(PPO):
         clip = clip_range(self._current_progress_remaining)  # pyright: ignore
         self._move(self.update_device)
         team.take(next(self.rollout_buffer.get()))
-        losses, steps = torch.zeros(len(LOSSES), device=self.update_device), 0
+        starts = range(0, team.count, self.batch_size)
         for _ in range(self.n_epochs):
-            team.shuffle()
-            for start in range(0, team.count, self.batch_size):
-                losses += team.differentiate(start, start + self.batch_size, clip)
+            team.shuffle(self.batch_size)
+            for start in starts:
+                team.differentiate(start, start + self.batch_size, clip)
                 team.gradient.mul_((self.max_grad_norm / (team.gradient.norm() + 1e-6)).clamp(max=1.0))
                 self.policy.optimizer.step()
-                steps += 1
+        losses = team.losses / (self.n_epochs * len(starts))
         self._move("cpu")
         self._n_updates += self.n_epochs
-        means: dict[str, float] = dict(zip(LOSSES, (losses / steps).tolist(), strict=True))
+        means: dict[str, float] = dict(zip(LOSSES, losses.tolist(), strict=True))
         if not np.isfinite([*means.values()]).all():
             raise FloatingPointError(
                 f"training diverged: after {self.num_timesteps} steps {means}; lower the learning rate"
@@ -130,9 +133,9 @@ class ParallelPPO(PPO):
 class Team:
     """Those who compute the gradients of shards: this process, and a helper for every shard but the first.
 
-    Weights, transitions and gradients are in memory that all share; only orders are sent. Without a core
-    for each shard, without `fork`, or where torch knows a GPU, this process computes one shard after another.
-    On a GPU there is one shard.
+    Weights, transitions, orders and gradients are in memory that all share; a byte says that an order stands
+    there, and another that it is done. Without a core for each shard, without `fork`, or where torch knows a
+    GPU, this process computes one shard after another. On a GPU there is one shard.
     """
 
     def __init__(self, learner: ParallelPPO) -> None:
@@ -140,15 +143,26 @@ class Team:
         self._policy: Any = learner.policy
         self._weights = learner.vf_coef, learner.ent_coef
         self._parameters = list(self._policy.parameters())
-        self._sizes = [each.numel() for each in self._parameters]
+        sizes = [each.numel() for each in self._parameters]
         self.count, device = learner.n_steps * learner.n_envs, torch.device(learner.update_device)
         shards = learner.shards if device.type == "cpu" else 1
-        self._gradients = torch.zeros(shards, sum(self._sizes), device=device)
-        self._losses = torch.zeros(shards, len(LOSSES), device=device)
-        self._order = torch.arange(self.count, device=device)
-        self._data: RolloutBufferSamples | None = None
         self._forks = learner.helpers and 1 < shards <= _cores()
-        self._helpers: list[Connection] = []
+        self._place: Callable[[Tensor], Tensor] = _shared if self._forks else lambda each: each.to(device)
+        self._gradients = self._place(torch.zeros(shards, sum(sizes)))
+        self._losses = self._place(torch.zeros(shards, len(LOSSES)))
+        self._order = self._place(torch.arange(self.count))
+        self._advantages = self._place(torch.zeros(self.count))
+        # Of the present minibatch: its first and its last transition, the clip range, and who learns.
+        self._orders = self._place(torch.zeros(3 + len(sizes), dtype=torch.float64))
+        if self._forks:
+            for parameter in self._parameters:
+                parameter.data = _shared(parameter.data)
+        self._parts = [
+            [part.view_as(like) for part, like in zip(each.split(sizes), self._parameters, strict=True)]
+            for each in self._gradients
+        ]
+        self._data: RolloutBufferSamples | None = None
+        self._helpers: list[socket.socket] = []
         self._closing = ExitStack()
 
     def __enter__(self) -> Self:
@@ -162,104 +176,134 @@ class Team:
         """Of the last minibatch, all parameters in one vector, which the parameters' own are views of."""
         return self._gradients[0]
 
+    @property
+    def losses(self) -> Tensor:
+        """Summed over the minibatches since transitions were last taken."""
+        return self._losses.sum(dim=0)
+
     def take(self, data: RolloutBufferSamples) -> None:
         """Take the transitions of an update."""
-        if not self._forks:
-            self._data = RolloutBufferSamples(*(each.to(self._order.device) for each in data))
-        elif self._data is None:
-            self._gradients, self._losses, self._order = map(
-                _shared, (self._gradients, self._losses, self._order)
-            )
-            for parameter in self._parameters:
-                parameter.data = _shared(parameter.data)
-            self._data = RolloutBufferSamples(*map(_shared, data))
-            for shard in range(1, len(self._gradients)):
+        self._losses.zero_()
+        if self._data is None or not self._forks:
+            self._data = RolloutBufferSamples(*map(self._place, data))
+            for shard in range(1, len(self._gradients) if self._forks else 1):
                 self._hire(shard)
         else:
             for mine, new in zip(self._data, data, strict=True):
                 mine.copy_(new)
 
-    def shuffle(self) -> None:
-        """Begin a pass over the transitions, in another order."""
+    def shuffle(self, batch_size: int) -> None:
+        """Begin a pass over the transitions, in another order, their advantages alike in each minibatch."""
+        assert self._data is not None
         self._order.copy_(torch.randperm(self.count))
+        parts = self._data.advantages[self._order].split(batch_size)
+        torch.cat([(each - each.mean()) / (each.std() + 1e-8) for each in parts], out=self._advantages)
 
-    def differentiate(self, start: int, stop: int, clip: float) -> Tensor:
-        """Compute `gradient` on transitions `start` to `stop` in the present order, and give the losses."""
-        learning = [each.requires_grad for each in self._parameters]
+    def differentiate(self, start: int, stop: int, clip: float) -> None:
+        """Compute `gradient` on transitions `start` to `stop` in the present order, and add to `losses`."""
+        order = [start, stop, clip, *(each.requires_grad for each in self._parameters)]
+        self._orders.copy_(torch.tensor(order, dtype=torch.float64))
         try:
             for helper in self._helpers:
-                helper.send((start, stop, clip, learning))
+                helper.send(b".")
             # The first one last, whose gradients the parameters keep.
             for shard in reversed(range(1 if self._helpers else len(self._gradients))):
                 self._differentiate(shard, start, stop, clip)
-            for helper in self._helpers:
-                helper.recv_bytes()
-        except (EOFError, OSError):
+            done = [_received(helper) for helper in self._helpers]
+        except OSError:
+            done = [False]
+        if not all(done):
             raise ChildProcessError(
                 "a helper of the gradient steps has ended, perhaps for want of memory; the same command "
                 "continues from the last checkpoint"
-            ) from None
+            )
         for other in self._gradients[1:]:
             self.gradient.add_(other)
-        return self._losses.sum(dim=0)
 
     def _differentiate(self, shard: int, start: int, stop: int, clip: float) -> None:
-        """Compute the gradient of a shard, and its part of the losses."""
+        """Compute the gradient of a shard, and add to its losses."""
         assert self._data is not None
-        rows = self._order[start:stop]
-        advantages = self._data.advantages[rows]
-        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        advantages, rows = (each.tensor_split(len(self._gradients))[shard] for each in (advantages, rows))
-        values, log_prob, entropy = self._policy.evaluate_actions(
-            self._data.observations.index_select(0, rows), self._data.actions.index_select(0, rows)
+        rows, advantages = (
+            each[start:stop].tensor_split(len(self._gradients))[shard]
+            for each in (self._order, self._advantages)
         )
-        log_ratio = log_prob - self._data.old_log_prob[rows]
-        ratio = log_ratio.exp()
-        surrogate = torch.min(advantages * ratio, advantages * ratio.clamp(1.0 - clip, 1.0 + clip)).sum()
-        error = (self._data.returns[rows] - values.flatten()).square().sum()
+        data = self._data
+        observations, actions, old_log_prob, returns = (
+            each.index_select(0, rows)
+            for each in (data.observations, data.actions, data.old_log_prob, data.returns)
+        )
+        values, log_prob, entropy = self._policy.evaluate_actions(observations, actions)
         value_weight, entropy_weight = self._weights
+        with torch.no_grad():
+            log_ratio = log_prob - old_log_prob
+            ratio = log_ratio.exp()
+            gain, bound = advantages * ratio, advantages * ratio.clamp(1.0 - clip, 1.0 + clip)
+            error = values - returns[:, None]
+            sums = (
+                -torch.min(gain, bound).sum(),
+                error.square().sum(),
+                -entropy.sum(),
+                (ratio - 1.0 - log_ratio).sum(),
+                ((ratio - 1.0).abs() > clip).sum(),
+            )
+            self._losses[shard].add_(torch.stack(sums) / (stop - start))
+            # The derivatives of the loss, by hand: PyTorch's way through it takes as long as a layer.
+            slopes = (
+                (log_prob, -gain.where(gain <= bound, 0.0)),
+                (values, 2.0 * value_weight * error),
+                (entropy, -entropy_weight * torch.ones_like(entropy)),
+            )
         self._point(shard)
         self._gradients[shard].zero_()
-        ((value_weight * error - surrogate - entropy_weight * entropy.sum()) / (stop - start)).backward()
-        with torch.no_grad():
-            divergence = (ratio - 1.0 - log_ratio).sum()
-            clipped = ((ratio - 1.0).abs() > clip).sum()
-            losses = torch.stack([-surrogate, error, -entropy.sum(), divergence, clipped])
-            self._losses[shard] = losses / (stop - start)
+        learns = [(output, slope / (stop - start)) for output, slope in slopes if output.requires_grad]
+        outputs, along = zip(*learns, strict=True)
+        torch.autograd.backward(outputs, along)
 
     def _point(self, shard: int) -> None:
         """Let the parameters' gradients be those of a shard; what does not learn has none."""
-        parts = self._gradients[shard].split(self._sizes)
-        for parameter, part in zip(self._parameters, parts, strict=True):
-            parameter.grad = part.view_as(parameter) if parameter.requires_grad else None
+        for parameter, part in zip(self._parameters, self._parts[shard], strict=True):
+            parameter.grad = part if parameter.requires_grad else None
 
     def _hire(self, shard: int) -> None:
         """Start the helper of a shard."""
+        ours, theirs = socket.socketpair()
         context = multiprocessing.get_context("fork")
-        ours, theirs = context.Pipe()
-        helper = context.Process(target=self._help, args=(shard, ours, theirs), daemon=True)
+        helper = context.Process(target=self._help, args=(shard, theirs), daemon=True)
         helper.start()
         theirs.close()
+        ours.setblocking(False)
         self._closing.callback(helper.join)
         self._closing.callback(ours.close)
         self._helpers.append(ours)
 
-    def _help(self, shard: int, ours: Connection, orders: Connection) -> None:
-        """What a helper does until this process ends or closes its end of the pipe."""
+    def _help(self, shard: int, orders: socket.socket) -> None:
+        """What a helper does until this process ends or closes its end."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for other in (*self._helpers, ours):
-            other.close()
         _close_all_but(orders.fileno())
         torch.set_num_threads(1)
-        while True:
-            try:
-                *order, learning = orders.recv()
-            except (EOFError, OSError):
-                return
-            for parameter, learns in zip(self._parameters, learning, strict=True):
-                parameter.requires_grad_(learns)
-            self._differentiate(shard, *order)
-            orders.send_bytes(b"")
+        orders.setblocking(False)
+        try:
+            while _received(orders):
+                start, stop, clip, *learning = self._orders.tolist()
+                for parameter, learns in zip(self._parameters, learning, strict=True):
+                    parameter.requires_grad_(bool(learns))
+                self._differentiate(shard, int(start), int(stop), clip)
+                orders.send(b".")
+        except OSError:
+            return
+
+
+def _received(other: socket.socket) -> bool:
+    """Wait for a byte; False where the other process has ended."""
+    asleep_at = perf_counter() + SPIN_S
+    while True:
+        try:
+            return bool(other.recv(1))
+        except BlockingIOError:
+            if perf_counter() < asleep_at:
+                os.sched_yield()
+            else:
+                select.select([other], [], [])
 
 
 def _shared(tensor: Tensor) -> Tensor:

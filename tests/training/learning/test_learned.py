@@ -186,9 +186,9 @@ def test_torch_explores_and_values_without_regard_to_order(allocator):
     policy, order = model.policy, torch.tensor([2, 0, 3, 1])
     seen = torch.rand((7, *model.observation_space.shape))
     seen = (seen, seen[:, order])
-    normal = [policy.get_distribution(rows).distribution for rows in seen]
-    each = normal[0].mean.shape[1] // 4
-    for one, two in zip(*((each.mean, each.stddev) for each in normal), strict=True):
+    normal = [(each.mean, each.log_std.expand_as(each.mean)) for each in map(policy.get_distribution, seen)]
+    each = normal[0][0].shape[1] // 4
+    for one, two in zip(*normal, strict=True):
         rows = one[:, : 4 * each].reshape(7, 4, each)[:, order]
         assert torch.allclose(rows, two[:, : 4 * each].reshape(7, 4, each), atol=1e-5)
         assert torch.allclose(one[:, 4 * each :], two[:, 4 * each :], atol=1e-5)
@@ -357,7 +357,7 @@ def test_the_actor_sees_none_of_it():
     seen = torch.rand((5, *model.observation_space.shape))
     other = seen.clone()
     other[:, :, len(OBSERVATION_FEATURES) :] = 0.0
-    means = [model.policy.get_distribution(each).distribution.mean for each in (seen, other)]
+    means = [model.policy.get_distribution(each).mean for each in (seen, other)]
     assert torch.equal(*means)
     assert not torch.equal(model.policy.predict_values(seen), model.policy.predict_values(other))
 

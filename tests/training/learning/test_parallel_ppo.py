@@ -13,6 +13,8 @@ from stable_baselines3 import PPO
 
 from gpualloc_env import load_scenario
 from training.learning import parallel_ppo
+from training.learning.allocators.allocator_policy import tanh
+from training.learning.allocators.exploration import Gaussian
 from training.learning.learner import make_learner, rollout_size, update_device, with_defaults
 from training.learning.parallel_ppo import Adam, ParallelPPO
 from training.train import TrainConfig, check
@@ -106,8 +108,8 @@ def test_a_helper_holds_no_file_of_the_run_and_so_no_lock(tmp_path, monkeypatch)
     held, open_there, others = tmp_path / "config.json", [], multiprocessing.active_children()
 
     class Watched(parallel_ppo.Team):
-        def shuffle(self):
-            super().shuffle()
+        def shuffle(self, batch_size):
+            super().shuffle(batch_size)
             (helper,) = (each for each in multiprocessing.active_children() if each not in others)
             open_there.append([os.path.realpath(each) for each in Path(f"/proc/{helper.pid}/fd").iterdir()])
 
@@ -125,8 +127,8 @@ def test_the_death_of_a_helper_ends_the_learning(monkeypatch):
     others = multiprocessing.active_children()
 
     class Deadly(parallel_ppo.Team):
-        def shuffle(self):
-            super().shuffle()
+        def shuffle(self, batch_size):
+            super().shuffle(batch_size)
             for child in multiprocessing.active_children():
                 if child not in others:
                     os.kill(child.pid, signal.SIGKILL)
@@ -156,6 +158,42 @@ def test_the_optimiser_is_torchs():
     assert one.weight.detach().numpy() == pytest.approx(other.weight.detach().numpy(), abs=1e-6)
     loaded = Adam(one.parameters(), lr=0.1)
     loaded.load_state_dict(pairs[1][1].state_dict())
+
+
+@pytest.mark.parametrize(("scenario", "allocator"), KINDS)
+def test_exploration_is_as_likely_as_pytorch_has_it(scenario, allocator):
+    model, _ = learner(scenario, allocator)
+    seen = torch.as_tensor(model.env.reset())
+    with torch.no_grad():
+        model.policy.log_std.copy_(
+            torch.linspace(-1.0, 0.5, model.policy.log_std.numel()).view_as(model.policy.log_std)
+        )
+        torch.manual_seed(0)
+        actions, values, log_prob = model.policy(seen)
+        again, likely, entropy = model.policy.evaluate_actions(seen, actions)
+    noise = model.policy.get_distribution(seen)
+    normal = torch.distributions.Normal(noise.mean, noise.log_std.exp())
+    turned = getattr(noise, "_turned", lambda each: each)(actions)
+    assert torch.allclose(values, again) and torch.allclose(log_prob, likely)
+    assert torch.allclose(log_prob, normal.log_prob(turned).sum(dim=1), atol=1e-4)
+    assert torch.allclose(entropy, normal.entropy().sum(dim=1), atol=1e-4)
+
+
+def test_the_actions_explored_vary_as_the_noise_says():
+    noise = Gaussian(3).proba_distribution(torch.ones(100_000, 3), torch.tensor([-2.0, 0.0, 1.0]))
+    torch.manual_seed(0)
+    actions = noise.sample()
+    assert actions.mean(dim=0).numpy() == pytest.approx(1.0, abs=0.03)
+    assert actions.std(dim=0).log().numpy() == pytest.approx([-2.0, 0.0, 1.0], abs=0.02)
+    assert torch.equal(noise.mode(), noise.mean)
+
+
+def test_the_hyperbolic_tangent_and_its_slope():
+    values = torch.linspace(-50.0, 50.0, 10_001, requires_grad=True)
+    for_real = torch.tanh(values)
+    assert torch.allclose(tanh(values), for_real, rtol=0.0, atol=3e-7)
+    slopes = [torch.autograd.grad(each.sum(), values)[0] for each in (tanh(values), for_real)]
+    assert torch.allclose(*slopes, rtol=0.0, atol=1e-6)
 
 
 def test_a_model_is_read_back_by_stable_baselines3(tmp_path):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.distributions import DiagGaussianDistribution, Distribution
+from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS
 from gpualloc_env.allocator.networks import LOG_ODDS, LOG_ODDS_LEAST, LOG_ODDS_SCALE
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
+from training.learning.allocators.exploration import CommonNoise, Gaussian
 
 FEATURES = len(OBSERVATION_FEATURES)
 _SHARE, _GPUS = OBSERVATION_FEATURES.index("share"), OBSERVATION_FEATURES.index("gpus")
@@ -22,13 +23,26 @@ _ODDS = [OBSERVATION_FEATURES.index(name) for name in LOG_ODDS]
 NetworkKind = Literal["mlp", "shared", "exchangeable"]
 
 
+def tanh(values: Tensor) -> Tensor:
+    """The hyperbolic tangent as 2 σ(2x) − 1, to 2e-7: on a CPU in a quarter of the time of PyTorch's."""
+    return 2.0 * torch.sigmoid(values + values) - 1.0
+
+
+class Tanh(nn.Module):
+    """`tanh` as a layer."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Of each value."""
+        return tanh(values)
+
+
 class Perceptron(nn.Sequential):
     """tanh layers over all rows at once: (B, N, F) to (B, H)."""
 
     def __init__(self, agents: int, features: int, hidden: tuple[int, ...]) -> None:
         layers: list[nn.Module] = [nn.Flatten()]
         for inputs, outputs in pairwise((agents * features, *hidden)):
-            layers += [nn.Linear(inputs, outputs), nn.Tanh()]
+            layers += [nn.Linear(inputs, outputs), Tanh()]
         super().__init__(*layers)
         self.width = (agents * features, *hidden)[-1]
         self.linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
@@ -60,10 +74,10 @@ class Equivariant(nn.Module):
         odds = (values + LOG_ODDS_LEAST) / (1.0 + LOG_ODDS_LEAST - values)
         units = torch.cat([rows, LOG_ODDS_SCALE * odds.log()], dim=-1)
         for own in self.own[:1]:
-            units = torch.tanh(own(units))
+            units = tanh(own(units))
         for own, mean, most in zip(self.own[1:], self.mean, self.max, strict=True):  # pyright: ignore
             context = mean(units.mean(dim=1)) + most(units.amax(dim=1))
-            units = torch.tanh(own(units) + context.unsqueeze(1))
+            units = tanh(own(units) + context.unsqueeze(1))
         return units
 
 
@@ -82,10 +96,10 @@ class Exchangeable(nn.Module):
         """Hidden units of every instance, in the context of its agent's and of its GPU's."""
         units = rows
         for own in self.own[:1]:
-            units = torch.tanh(own(units))
+            units = tanh(own(units))
         for own, agent, gpu in zip(self.own[1:], self.agent, self.gpu, strict=True):  # pyright: ignore
             context = agent(units.amax(dim=2, keepdim=True)) + gpu(units.amax(dim=1, keepdim=True))
-            units = torch.tanh(own(units) + context)
+            units = tanh(own(units) + context)
         return units
 
 
@@ -138,57 +152,6 @@ class SharedHead(nn.Module):
         if self.idle is None:
             return outputs
         return torch.cat([outputs, self.idle(units.mean(dim=1))], dim=1)
-
-
-class CommonNoise(DiagGaussianDistribution):
-    """Gaussian actions of instances whose noise is in parts common to all, to an agent's and to a GPU's.
-
-    With noise of each instance's own alone, what all outputs of a kind gain together is lost among N K of
-    them. In the basis of differences between agents, times that of differences between GPUs, the noise is
-    independent: a mean over all, N − 1 of agents, K − 1 of GPUs, and what is left. These four are the rows
-    of `log_std`, (4, A).
-    """
-
-    def __init__(self, agents: int, gpus: int, each: int) -> None:
-        super().__init__(agents * gpus * each)
-        self.agents, self.gpus = _differences(agents), _differences(gpus)
-        rows, columns = (torch.arange(count).clamp(max=1) for count in (agents, gpus))
-        self.parts = rows[:, None] + 2 * columns
-        """Which of the four parts each coordinate belongs to, (N, K)."""
-
-    def initial_log_std(self, std: float, each: int) -> Tensor:
-        """(4, A): of what is common to all `std`, of what is finer half as much each."""
-        sizes = torch.bincount(self.parts.flatten(), minlength=4).clamp(min=1)
-        stds = std * torch.tensor([1.0, 0.5, 0.5, 0.25]) * (self.parts.numel() / sizes).sqrt()
-        return stds.log()[:, None].repeat(1, each)
-
-    def proba_distribution(self, mean_actions: Tensor, log_std: Tensor) -> "CommonNoise":
-        """That of means, (B, N K A), and logarithms of standard deviations, (4, A)."""
-        super().proba_distribution(self._turned(mean_actions), log_std[self.parts].flatten())
-        return self
-
-    def log_prob(self, actions: Tensor) -> Tensor:
-        """Of actions, (B, N K A): (B,)."""
-        return super().log_prob(self._turned(actions))
-
-    def sample(self) -> Tensor:
-        """Actions at random, (B, N K A)."""
-        return self._turned(super().sample(), back=True)
-
-    def mode(self) -> Tensor:
-        """The most likely actions, (B, N K A)."""
-        return self._turned(super().mode(), back=True)
-
-    def _turned(self, actions: Tensor, back: bool = False) -> Tensor:
-        rows, columns = (self.agents.T, self.gpus.T) if back else (self.agents, self.gpus)
-        values = actions.view(len(actions), len(rows), len(columns), -1)
-        return torch.einsum("ni,km,bima->bnka", rows.to(values), columns.to(values), values).flatten(1)
-
-
-def _differences(count: int) -> Tensor:
-    """An orthonormal basis, (count, count), whose first row is the mean."""
-    basis = torch.cat([torch.ones(count, 1), torch.eye(count)[:, 1:]], dim=1)
-    return torch.linalg.qr(basis.double()).Q.T
 
 
 class AllocatorPolicy(ActorCriticPolicy):
@@ -249,6 +212,7 @@ class AllocatorPolicy(ActorCriticPolicy):
         if self.network == "shared":
             self.mlp_extractor.actor.ignore_platform()
         # One for each kind of output, so that exploration does not depend on the order of agents either.
+        self.action_dist = Gaussian(size)
         start = torch.full((explored,), float(self.initial_std)).log()
         if self.network == "exchangeable":
             agents, gpus, _ = self.observation_space.shape
@@ -259,7 +223,7 @@ class AllocatorPolicy(ActorCriticPolicy):
         self.optimizer = make_optimiser(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
-        assert isinstance(self.action_dist, DiagGaussianDistribution)
+        assert isinstance(self.action_dist, Gaussian)
         means, log_std = self.action_net(latent_pi), self.log_std
         if self.network == "shared":
             rows = self.mlp_extractor.rows
