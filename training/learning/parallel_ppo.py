@@ -111,6 +111,8 @@ class ParallelPPO(PPO):
         """Move the policy, and what its optimiser remembers."""
         if self.update_device == "cpu":
             return
+        # What is moved with the policy would no longer be a view of the team's gradients.
+        self.policy.zero_grad()
         self.policy.to(device)
         for memory in self.policy.optimizer.state.values():
             memory.update({name: value.to(device) for name, value in memory.items()})
