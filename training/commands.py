@@ -10,7 +10,7 @@ from pathlib import Path
 from training.cli import MISTAKE, run
 
 COMMANDS = (
-    *("train", "compare", "plan", "leaderboard", "export", "tune", "study"),
+    *("train", "compare", "plan", "leaderboard", "export", "ensemble", "tune", "study"),
     *("cluster", "fit", "validate", "record"),
 )
 

@@ -7,10 +7,10 @@ import json
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -64,14 +64,37 @@ class ExportConfig:
     """Seed of the first of them; the others follow it."""
 
 
+class Asked(Protocol):
+    """The file to write, and the episodes on which it is validated."""
+
+    @property
+    def out(self) -> Path:
+        """Its name says which kind it is."""
+        ...
+
+    @property
+    def episodes(self) -> int:
+        """How many."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of the first of them."""
+        ...
+
+
 def main(config: ExportConfig) -> None:
     """Read the run, write the file, hold what it decides against the trained model, and validate it."""
-    manifest = export(config)
+    report(config, export(config))
+
+
+def report(config: Asked, manifest: Manifest) -> None:
+    """Say what was written."""
     result = manifest.validation
     assert result is not None
     print(f"{config.out}: {config.out.stat().st_size / 1024:.0f} KiB, for {listed(manifest.agents)}")
     print(
-        f"Within {result.largest_difference:.0e} of the trained allocator on {result.compared_observations} "
+        f"Within {result.largest_difference:.0e} of what was trained on {result.compared_observations} "
         f"observations; J = {result.objective:.4g} on {result.scenario}, {result.episodes} held-out "
         f"episodes, seeds {result.first_seed} to {result.last_seed}"
     )
@@ -113,6 +136,34 @@ def export(config: ExportConfig) -> Manifest:
         network=settings,
         training={"command": command(trained), **record},
     )
+    return write_validated(
+        config, manifest, arrays, scenario, lambda file: compared(file, model, transform, config.seed)
+    )
+
+
+def write_validated(
+    config: Asked,
+    manifest: Manifest,
+    arrays: Mapping[str, AnyArray],
+    scenario: Scenario,
+    compare: Callable[[Path], tuple[Policy, "Differences"]],
+) -> Manifest:
+    """Write a file, compared with what it was made from and validated, all at once or not at all.
+
+    Args:
+        config: the file, and the episodes of its validation.
+        manifest: of the file, but for the validation.
+        arrays: of its network.
+        scenario: that it was trained for.
+        compare: the policy of an .npz, and its differences from what it was made from.
+
+    Returns:
+        The manifest with the validation.
+
+    Raises:
+        ValueError: the file decides otherwise.
+        OSError: it cannot be written.
+    """
     try:
         staging = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=config.out.parent))
     except OSError as error:
@@ -121,8 +172,9 @@ def export(config: ExportConfig) -> Manifest:
         # What decides is the .npz; an .onnx is the same arrays for other runtimes.
         own = staging / "allocator.npz"
         write_npz(own, manifest, arrays)
-        policy, differences = compared(own, model, transform, config.seed)
-        validation = validated(config, trained["scenario"], scenario, policy, differences)
+        policy, differences = compare(own)
+        name = manifest.training["config"]["scenario"]
+        validation = validated(config, name, scenario, policy, differences)
         manifest = manifest.model_copy(update={"validation": validation})
         unfinished = staging / config.out.name
         WRITERS[config.out.suffix](unfinished, manifest, arrays)
@@ -205,7 +257,7 @@ def compared(file: Path, model: PPO, transform: Transform, seed: int) -> tuple[P
 
 
 def validated(
-    config: ExportConfig, name: str, scenario: Scenario, policy: Policy, differences: Differences
+    config: Asked, name: str, scenario: Scenario, policy: Policy, differences: Differences
 ) -> Validation:
     """Play the file's held-out episodes, and look at its differences from the trained model.
 
@@ -232,12 +284,7 @@ def validated(
 def check(config: ExportConfig) -> None:
     """Refuse what cannot be read or written before anything is done."""
     check_limits(config)
-    if config.out.suffix not in WRITERS:
-        raise ValueError(f"--out {config.out} must end in {' or '.join(WRITERS)}")
-    if config.out.is_dir():
-        raise IsADirectoryError(f"--out {config.out} is a directory; give the name of a file")
-    if not config.out.parent.is_dir():
-        raise FileNotFoundError(f"--out {config.out}: there is no folder {config.out.parent}; make it first")
+    check_out(config)
     if not config.run.is_dir():
         raise NotADirectoryError(f"{config.run} is not the directory of a training run")
     seeds = seed_runs(config.run)
@@ -245,10 +292,20 @@ def check(config: ExportConfig) -> None:
         raise ValueError(
             f"{config.run} holds several training seeds; export them one by one: {', '.join(map(str, seeds))}"
         )
-    check_evaluation_seeds(config.seed, config.episodes)
     for name in (MODEL, TRANSFORM, CONFIG):
         if not (config.run / name).is_file():
             raise FileNotFoundError(f"{config.run} holds no finished training run: {name} is missing")
+
+
+def check_out(config: Asked) -> None:
+    """Refuse a file that cannot be written, and episodes that are not held out."""
+    if config.out.suffix not in WRITERS:
+        raise ValueError(f"--out {config.out} must end in {' or '.join(WRITERS)}")
+    if config.out.is_dir():
+        raise IsADirectoryError(f"--out {config.out} is a directory; give the name of a file")
+    if not config.out.parent.is_dir():
+        raise FileNotFoundError(f"--out {config.out}: there is no folder {config.out.parent}; make it first")
+    check_evaluation_seeds(config.seed, config.episodes)
 
 
 def command(trained: dict[str, Any]) -> str:

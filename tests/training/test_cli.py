@@ -13,6 +13,8 @@ from training.burst_figure import main as burst_figure
 from training.cli import call, run, status_console, track
 from training.compare import CompareConfig
 from training.compare import main as compare
+from training.ensemble import EnsembleConfig
+from training.ensemble import main as ensemble
 from training.export import ExportConfig
 from training.export import main as export
 from training.fit import FitConfig
@@ -37,6 +39,7 @@ COMMANDS = {
     "compare": (compare, CompareConfig),
     "leaderboard": (leaderboard, LeaderboardConfig),
     "export": (export, ExportConfig),
+    "ensemble": (ensemble, EnsembleConfig),
     "tune": (tune, TuneConfig),
     "study": (study, StudyConfig),
     "fit": (fit, FitConfig),
@@ -99,6 +102,8 @@ def refused(capsys, command, *arguments):
         ("burst_figure", ["--policies", "static", "--seed", str(2**39)], "seed must be below 2**39"),
         ("burst_figure", ["--policies", "static", "--seconds", "0"], "seconds must be above 0"),
         ("export", ["run", "--out", "a.npz", "--seed", str(2**40)], "seed must be below 2**39"),
+        ("ensemble", ["a.npz", "b.npz", "--out", "c.txt"], "--out c.txt must end in .npz or .onnx"),
+        ("ensemble", ["a.npz", "b.npz", "--out", "c.npz"], "a.npz"),
         ("tune", ["--trials", "0"], "trials must be at least 1, got 0"),
         ("study", ["--confirm-seeds", "0"], "confirm_seeds must be at least 1, got 0"),
         ("fit", ["log.csv", "--out", "a.toml", "--draws", "1"], "draws must be at least 2, got 1"),
@@ -120,7 +125,8 @@ def test_the_help_says_the_limits(command, capsys):
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert stopped.value.code == 0
     assert ("at least 0, below 2**39" in shown) == (
-        command in {"compare", "leaderboard", "export", "fit", "tiers", "transfer", "burst_figure"}
+        command
+        in {"compare", "leaderboard", "export", "ensemble", "fit", "tiers", "transfer", "burst_figure"}
     )
     if command == "train":
         assert "(above 0, at most 1; default: None)" in shown

@@ -37,11 +37,13 @@ EVERY_FILE = [
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_the_manifest_says_where_the_file_comes_from(path):
     manifest, _ = read(path)
-    config, command = manifest.training["config"], manifest.training["command"]
+    config, members = manifest.training["config"], manifest.training.get("members", [manifest.training])
     universal = path.parent.name == "universal"
-    assert path.stat().st_size < (240_000 if universal else 60_000)
-    assert command.startswith(f"python -m training.train --scenario {config['scenario']} ")
+    assert path.stat().st_size < (240_000 if universal else 60_000 * len(members))
     scenario = config["scenario"]
+    for member in members:
+        assert member["command"].startswith(f"python -m training.train --scenario {scenario} ")
+        assert not member["git_commit"].endswith("-dirty")
     assert universal == bool(config.get("lessons"))
     warm = "-warm" if config.get("teacher") else ""
     assert universal or path.parent.name == f"{config['allocator']}{warm}-{scenario}"

@@ -16,14 +16,18 @@ PACKAGES = ("numpy", "gymnasium", "numba", "stable-baselines3", "torch")
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
     """Write what a run was asked to do, and the versions and the commit that did it, as JSON."""
+    text = json.dumps(provenance(config), indent=2, ensure_ascii=False, default=str) + "\n"
+    write_atomically(path, text.encode())
+
+
+def provenance(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for as `config`, and the `versions` and the `git_commit` that do it."""
     versions = {
         "gpualloc_env": gpualloc_env.__version__,
         **{package: version(package) for package in PACKAGES},
         "python": platform.python_version(),
     }
-    data = {"config": dict(config), "versions": versions, "git_commit": git_commit()}
-    text = json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n"
-    write_atomically(path, text.encode())
+    return {"config": dict(config), "versions": versions, "git_commit": git_commit()}
 
 
 def git_commit() -> str | None:
