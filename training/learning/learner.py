@@ -176,6 +176,19 @@ def make_transform(config: LearnerConfig, scenario: Scenario) -> Transform:
     return kind_of(config.allocator).transform(scenario)
 
 
+@dataclass(frozen=True)
+class FallingRate:
+    """A learning rate that falls linearly; a lambda would tie a saved model to one version of Python."""
+
+    highest: float
+    least: float
+    """The smallest part of it."""
+
+    def __call__(self, remaining: float) -> float:
+        """Of the part of the training that is left."""
+        return self.highest * max(remaining, self.least)
+
+
 def make_ppo(config: LearnerConfig, env: RecentReturns, helpers: bool = True) -> ParallelPPO:
     """A fresh learner; the configuration has all its settings."""
     highest, kind = config.learning_rate, kind_of(config.allocator)
@@ -186,7 +199,7 @@ def make_ppo(config: LearnerConfig, env: RecentReturns, helpers: bool = True) ->
     return ParallelPPO(
         AllocatorPolicy,
         env,
-        learning_rate=lambda remaining: highest * max(remaining, least),
+        learning_rate=FallingRate(highest, least),
         n_steps=config.rollout_steps,
         batch_size=config.batch_size,
         n_epochs=config.epochs,

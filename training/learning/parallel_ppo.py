@@ -316,8 +316,9 @@ def _shared(tensor: Tensor) -> Tensor:
 
 def _close_all_but(descriptor: int) -> None:
     """Close the files that were open at the fork: a lock among them would outlive whoever held it."""
+    most = os.sysconf("SC_OPEN_MAX")
     os.closerange(3, descriptor)
-    os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(descriptor + 1, most if most > 0 else 2**16)  # -1: any number
 
 
 def _cores() -> int:

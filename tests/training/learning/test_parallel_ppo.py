@@ -1,8 +1,12 @@
 """Gradient steps shared by processes: the same weights as in one process, and nothing that is left behind."""
 
+import base64
+import json
 import multiprocessing
 import os
+import pickletools
 import signal
+import zipfile
 from copy import deepcopy
 from pathlib import Path
 
@@ -194,6 +198,24 @@ def test_the_hyperbolic_tangent_and_its_slope():
     assert torch.allclose(tanh(values), for_real, rtol=0.0, atol=3e-7)
     slopes = [torch.autograd.grad(each.sum(), values)[0] for each in (tanh(values), for_real)]
     assert torch.allclose(*slopes, rtol=0.0, atol=1e-6)
+
+
+def test_a_saved_model_holds_no_bytecode_and_so_is_not_tied_to_one_python(tmp_path):
+    model, size = learner()
+    model.learn(size)
+    del model.lr_schedule  # of the test alone
+    model.save(tmp_path / "model.zip")
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        data = json.loads(archive.read("data"))
+    pickles = {
+        name: each[":serialized:"]
+        for name, each in data.items()
+        if isinstance(each, dict) and ":serialized:" in each
+    }
+    assert "learning_rate" in pickles
+    for name, text in pickles.items():
+        opcodes = {str(argument) for _, argument, _ in pickletools.genops(base64.b64decode(text))}
+        assert not any("_make_function" in each or "CodeType" in each for each in opcodes), name
 
 
 def test_a_model_is_read_back_by_stable_baselines3(tmp_path):
