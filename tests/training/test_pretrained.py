@@ -105,10 +105,11 @@ def test_an_allocator_that_does_not_come_with_the_package_is_refused():
     assert Allocator.pretrained("ppo-residual-bursty/seed-1", agents=["a", "b"]).agents == ("a", "b")
 
 
-def test_those_for_serverless_beat_the_best_baseline():
+@pytest.mark.parametrize("name", ["ppo-residual-serverless", "ppo-shared-warm-serverless"])
+def test_those_for_serverless_beat_the_best_baseline(name):
     scenario = held_out_scenario("serverless")
     base = evaluate("base", policy_for("receding-horizon", "serverless"), scenario, 60, FIRST_VALIDATION_SEED)
-    policies = load_policies(str(SERVERLESS), scenario)
+    policies = load_policies(str(PRETRAINED / name), scenario)
     assert len(policies) == 5
     for policy in policies:
         own = evaluate("own", policy, scenario, 60, FIRST_VALIDATION_SEED)
