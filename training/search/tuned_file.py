@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import tomlkit
 from tomlkit.container import Container
-from tomlkit.items import Comment
+from tomlkit.items import Comment, Null
 from tomlkit.items import Table as TomlTable
 
 from baselines.tuned import read_tuned
@@ -55,8 +55,16 @@ class Place(NamedTuple):
     """Where a table stands in the parsed file."""
 
     table: TomlTable
-    remark: tuple[Container, int] | None
-    """The container that holds the comment above the table, and its position in there."""
+    remark: tuple[Container, range] | None
+    """The container that holds the comment above the table, and the positions of its lines in there."""
+
+    @property
+    def text(self) -> str:
+        """The comment as one line."""
+        assert self.remark is not None
+        container, lines = self.remark
+        words = [container.body[line][1].as_string().strip().removeprefix("#").strip() for line in lines]
+        return f"# {' '.join(words)}"
 
 
 def write_tables(path: Path, found: Mapping[tuple[str, str], Table], header: str) -> None:
@@ -84,8 +92,11 @@ def write_tables(path: Path, found: Mapping[tuple[str, str], Table], header: str
             added += f"\n{_text(scenario, policy, table)}"
             continue
         assert place.remark is not None  # `read_tables` refuses a table without one
-        container, position = place.remark
-        container.body[position] = (None, tomlkit.comment(table.remark.removeprefix("#").strip()))
+        if table.remark != place.text:
+            container, lines = place.remark
+            for line in lines:
+                container.body[line] = (None, Null())
+            container.body[lines[0]] = (None, tomlkit.comment(table.remark.removeprefix("#").strip()))
         _set_all(place.table, table.constants)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (tomlkit.dumps(document) + added).encode())
@@ -106,21 +117,25 @@ def read_tables(path: Path) -> dict[tuple[str, str], Table]:
             raise ValueError(
                 f"{path}: the table {'.'.join(key)} has no comment above it; add one, or give another file"
             )
-        container, position = place.remark
         scenario, policy = key
-        tables[key] = Table(container.body[position][1].as_string().strip(), constants[scenario][policy])
+        tables[key] = Table(place.text, constants[scenario][policy])
     return tables
 
 
 def _places(document: Container) -> dict[tuple[str, str], Place]:
     """Where each table stands, by scenario and policy."""
     places: dict[tuple[str, str], Place] = {}
-    above: tuple[Container, int] | None = None
+    above: tuple[Container, range] | None = None
     for keys, container, position in _items(document, ()):
         item = container.body[position][1]
         if isinstance(item, TomlTable) and len(keys) == 2:
             places[keys[0], keys[1]] = Place(item, above)
-        above = (container, position) if isinstance(item, Comment) else None
+        if not isinstance(item, Comment):
+            above = None
+        elif above is not None and above[0] is container and above[1].stop == position:
+            above = (container, range(above[1].start, position + 1))
+        else:
+            above = (container, range(position, position + 1))
     return places
 
 

@@ -44,6 +44,13 @@ def test_a_table_between_others_keeps_the_remark_of_the_next(path):
     assert "# a note inside" in path.read_text()
 
 
+def test_a_remark_of_several_lines_is_replaced_as_a_whole(path):
+    path.write_text(FILE.replace("# found by hand", "# set by hand, as\n# other values\n# were worse"))
+    assert read_tables(path)["steady", "cmu"].remark == "# set by hand, as other values were worse"
+    write_tables(path, {("steady", "cmu"): Table("# found by hand", {"a": 1.5, "b": [1, 2]})}, "# header\n")
+    assert path.read_text() == FILE.replace("1.50", "1.5").replace("[ 1, 2 ]", "[1, 2]")
+
+
 def test_a_new_table_stands_at_the_end_under_its_remark(path):
     write_tables(path, {("my.own scenario", "cmu"): Table("# mine", {"hidden": [3, 4]})}, "# header\n")
     assert path.read_text() == FILE + '\n# mine\n["my.own scenario".cmu]\nhidden = [3, 4]\n'
