@@ -83,7 +83,8 @@ class TrainConfig(LearnerConfig, RayWorkers):
     lesson_episodes: Annotated[int, Limits(1)] = imitation.EPISODES
     """Episodes of a round, shared evenly by the scenarios."""
     generations: Annotated[int, Limits(0)] = 0
-    """Generations of CMA-ES in the weights of the last layer before PPO, and after imitation."""
+    """Generations of CMA-ES in the weights of the last layer before PPO, and after imitation; with `beside`
+    each scenario counts by its J relative to that at first."""
     population: Annotated[int, Limits(4)] = evolution.POPULATION
     """Candidates of a generation, which play the same episodes."""
     generation_episodes: Annotated[int, Limits(1)] = evolution.EPISODES

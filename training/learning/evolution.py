@@ -30,6 +30,7 @@ POPULATION, EPISODES, STD = 16, 60, 0.1
 """Candidates of a generation; episodes that each plays; standard deviation of their weights at first."""
 _WATCHED = 4  # episodes from which the scale of what the layer reads is known
 _LEAST_STD = 1e-2  # of what counts as varying
+_LEAST_SCALE = 1e-3  # of J
 
 
 class LastLayer:
@@ -80,7 +81,7 @@ def evolve(
     Args:
         model: whose policy is an `AllocatorPolicy`.
         transform: from its actions to shares.
-        scenarios: what is played; J is the mean over them.
+        scenarios: what is played; of several, J is the mean over them, each relative to its own at first.
         first_seed: of the first episode, which all scenarios share; the others follow.
         generations: of candidates.
         population: candidates of a generation.
@@ -100,9 +101,16 @@ def evolve(
     if kept is not None and kept.exists():
         search, gains = pickle.loads(kept.read_bytes())
 
-    def objective(candidate: Array, seed: int) -> float:
+    def objectives(candidate: Array, seed: int) -> Array:
         layer.put(candidate)
-        return mean_objective(policy_of(model, transform), scenarios, episodes, seed)
+        policy = policy_of(model, transform)
+        return np.array([mean_objective(policy, [each], episodes, seed) for each in scenarios])
+
+    # Otherwise the scenarios with the largest J would decide alone.
+    scale = np.maximum(abs(objectives(start, first_seed)), _LEAST_SCALE) if len(scenarios) > 1 else 1.0
+
+    def objective(candidate: Array, seed: int) -> float:
+        return float((objectives(candidate, seed) / scale).mean())
 
     say = progress or (lambda *_: None)
     for known in enumerate(gains):

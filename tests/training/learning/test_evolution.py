@@ -70,6 +70,18 @@ def test_a_seed_leads_to_the_same_weights_and_another_to_others():
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
+def test_scenarios_count_alike_however_large_their_objectives_are():
+    own = load_scenario("diurnal", steps=10)
+    weights = {name: 100 * value for name, value in own.objective.model_dump().items() if value}
+    found = []
+    for beside in (own, load_scenario("diurnal", steps=10, objective=weights)):
+        model, transform = learner(own, "ppo-shared")
+        scenarios = [load_scenario("serverless", steps=10), beside]
+        evolve(model, transform, scenarios, FIRST_TRAINING_SEED, generations=2, episodes=2)
+        found.append(torch.cat([each.flatten() for each in model.policy.action_net.parameters()]))
+    assert torch.equal(*found)
+
+
 EVOLVED = TRAINED | {"total_steps": 0, "generations": 4, "population": 4, "generation_episodes": 2}
 
 
