@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,8 @@ MADE: dict[str, dict[str, str]] = {
 """Files of `training/results/` by those that a command writes, by the command's `--out`."""
 STUDIES = "study-*.csv"
 """Written by `python -m training.study --adopt` itself."""
+READ = re.compile(r"runs/.*|.*\.(csv|jsonl|toml)")
+"""Words of a command that name what it reads, or its `--out`."""
 COMMAND = re.compile(r"^python -m training\.(?:[^\n\\]|\\\n)*", re.MULTILINE)
 
 
@@ -65,24 +67,27 @@ class PublishConfig:
     check: bool = False
     """Run nothing: fail where a page differs from the committed results, or a result has no command."""
     only: tuple[str, ...] = ()
-    """The commands to run, by their `--out` as the pages have it; default: all. Those that replay a log
-    need it in the working directory."""
+    """The results to make, by the `--out` that the pages have; default: all. What their commands read is made
+    first where it is not there; a log that they replay must be in the working directory."""
 
 
 def main(config: PublishConfig) -> None:
     """Run the commands and keep their results, then write tables and numbers into the pages; or check."""
-    commands = commands_by_out(pages())
+    shown = commands_by_out(pages())
     unknown = sorted(set(config.only) - set(MADE))
     if unknown:
         raise ValueError(f"no results are made by --out {unknown[0]}; give some of {', '.join(MADE)}")
     if config.check:
-        problems = [*misplaced(commands), *differing()]
+        problems = [*misplaced(shown), *differing()]
         if problems:
             print(*(f"error: {problem}" for problem in problems), sep="\n", file=sys.stderr)
             sys.exit(1)
         print(f"{len(pages())} pages agree with the results in {RESULTS.relative_to(ROOT)}")
         return
-    for out in config.only or MADE:
+    commands = {out: min(each) for out, each in shown.items() if len(each) == 1}
+    outs = in_order(config.only or list(MADE), commands)
+    for number, out in enumerate(outs, start=1):
+        print(f"{number} of {len(outs)}: {shlex.join(commands[out])}", flush=True)
         make(out, commands)
     for page, text in published().items():
         page.write_text(text, encoding="utf-8")
@@ -130,16 +135,47 @@ def differing() -> Iterator[str]:
                 break
 
 
-def make(out: str, commands: dict[str, set[tuple[str, ...]]]) -> None:
+def in_order(outs: Sequence[str], commands: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """The commands to run, by their `--out`: before each those that make what it reads and is not there yet.
+
+    Args:
+        outs: whose results are asked for.
+        commands: the one command for each `--out`, as words.
+
+    Raises:
+        ValueError: the pages do not show one command for an `--out`, or something is not there to be read.
+    """
+    ordered: list[str] = []
+
+    def add(out: str, awaited: tuple[str, ...] = ()) -> None:
+        if out not in commands:
+            raise ValueError(
+                f"the pages do not show one command with --out {out}; show the one that is meant"
+            )
+        if out in awaited:
+            raise ValueError(f"the command with --out {out} reads what cannot be made before it has run")
+        for path in commands[out]:
+            if path == out or not READ.fullmatch(path) or Path(path).exists():
+                continue
+            makers = [each for each in commands if f"{path}/".startswith(f"{each}/")]
+            if not makers:
+                raise ValueError(
+                    f"{path}, which the command with --out {out} reads, is not there; copy it there"
+                )
+            add(max(makers, key=len), (*awaited, out))
+        if out not in ordered:
+            ordered.append(out)
+
+    for out in outs:
+        add(out)
+    return ordered
+
+
+def make(out: str, commands: Mapping[str, tuple[str, ...]]) -> None:
     """Run the command of an `--out` and keep its results."""
-    problems = [problem for problem in misplaced(commands) if f"--out {out};" in problem]
-    if problems:
-        raise ValueError(problems[0])
-    (words,) = commands[out]
-    print(shlex.join(words), flush=True)
-    subprocess.run([sys.executable, *words[1:]], check=True)
+    subprocess.run([sys.executable, *commands[out][1:]], check=True)
     source = Path(out)
-    for made, kept in MADE[out].items():
+    for made, kept in MADE.get(out, {}).items():
         shutil.copyfile((source if source.is_dir() else source.parent) / made, RESULTS / kept)
 
 

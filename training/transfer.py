@@ -59,6 +59,10 @@ def main(config: TransferConfig) -> None:
     check_evaluation_seeds(config.seed, config.episodes)
     calls = load_scenario(config.scenario, config)
     policies = named(with_all(config.policies, calls))
+    if len(policies) < 2:
+        raise ValueError(
+            f"policies has {', '.join(policies)} alone, and an order takes two; give another one"
+        )
     # Constants are kept for the scenario as it is, whatever it is changed to.
     twin = fluid_twin(calls).with_key_of(fluid_twin(load_scenario(config.scenario)))
     contests = [

@@ -96,5 +96,48 @@ def test_results_are_made_by_the_command_of_the_page(tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "MADE", {"runs": {"x.json": "kept.json"}})
     monkeypatch.setattr(publish, "RESULTS", tmp_path)
     monkeypatch.setattr(publish, "ROOT", tmp_path)
-    publish.make("runs", {"runs": {(sys.executable, "-c", program)}})
+    publish.make("runs", {"runs": (sys.executable, "-c", program)})
     assert (tmp_path / "kept.json").read_text() == "1"
+
+
+COMMANDS = {
+    "runs/board": ("python", "runs/tuned", "runs/twin/x.toml", "--out", "runs/board"),
+    "runs/tuned": ("python", "runs/twin/x.toml", "--out", "runs/tuned"),
+    "runs/twin": ("python", "--out", "runs/twin"),
+    "runs/replay": ("python", "--trace", "log.csv", "--out", "runs/replay"),
+    "runs/a": ("python", "runs/b", "--out", "runs/a"),
+    "runs/b": ("python", "runs/a/x.toml", "--out", "runs/b"),
+}
+
+
+def test_what_a_command_reads_is_made_before_it_where_it_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert publish.in_order(["runs/board"], COMMANDS) == ["runs/twin", "runs/tuned", "runs/board"]
+    (tmp_path / "runs" / "tuned").mkdir(parents=True)
+    assert publish.in_order(["runs/board"], COMMANDS) == ["runs/twin", "runs/board"]
+    assert publish.in_order(["runs/twin", "runs/board"], COMMANDS) == ["runs/twin", "runs/board"]
+    (tmp_path / "log.csv").touch()
+    assert publish.in_order(["runs/replay"], COMMANDS) == ["runs/replay"]
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("runs/replay", r"log\.csv, which the command with --out runs/replay reads, is not there"),
+        ("runs/a", "--out runs/a reads what cannot be made before it has run"),
+        ("runs/unknown", "do not show one command with --out runs/unknown"),
+    ],
+)
+def test_nothing_is_run_where_something_cannot_be(tmp_path, monkeypatch, out, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        publish.in_order(["runs/twin", out], COMMANDS)
+
+
+def test_the_pages_say_how_to_make_all_that_publish_reads(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "AzureLLMInferenceTrace_code.csv").touch()
+    commands = {out: min(each) for out, each in publish.commands_by_out(publish.pages()).items()}
+    ordered = publish.in_order(list(publish.MADE), commands)
+    assert set(publish.MADE) < set(ordered)
+    assert ordered.index("runs/twin") < ordered.index("runs/ppo-residual-team-fluid")

@@ -73,3 +73,9 @@ def test_the_command_plays_what_suits_the_fluid_call_by_call(tmp_path, capsys):
     assert staffing["calls, own constants"]["mean"] != staffing["calls"]["mean"]
     assert cmu["calls, own constants"] == cmu["calls"]
     assert "Kendall's τ" in capsys.readouterr().out
+
+
+def test_one_policy_is_refused_before_anything_is_played(tmp_path):
+    with pytest.raises(ValueError, match="policies has static alone, and an order takes two"):
+        main(TransferConfig(policies=("static",), out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
