@@ -65,7 +65,8 @@ class LearnerConfig(Overrides):
     gae_lambda: Annotated[float | None, Limits(0, 1)] = None
     """λ of generalised advantage estimation; default: the allocator's."""
     start_from: Path | None = None
-    """A finished run whose weights to start from; its network must fit, its scenario may be another."""
+    """A finished run whose weights to start from, its exploration among them, whatever `initial_std` is; its
+    network must fit, its scenario may be another."""
     shards: Annotated[int, Limits(1, 64)] = 2
     """Parts of each gradient step's transitions, each with a process of its own where there are as many
     cores. The results depend on the number of parts alone."""
