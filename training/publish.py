@@ -10,10 +10,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Annotated
 
 from training.cli import run
+from training.limits import Limits, check_limits
 from training.reporting.markdown import markdown_table
 from training.reporting.page_tables import AGENTS, tables_of
 from training.reporting.published import filled, numbered
@@ -69,10 +73,14 @@ class PublishConfig:
     only: tuple[str, ...] = ()
     """The results to make, by the `--out` that the pages have; default: all. What their commands read is made
     first where it is not there; a log that they replay must be in the working directory."""
+    jobs: Annotated[int, Limits(1)] = 1
+    """Commands that run side by side. The results are the same, but for the seconds of learning curves, whose
+    trainings should run alone."""
 
 
 def main(config: PublishConfig) -> None:
     """Run the commands and keep their results, then write tables and numbers into the pages; or check."""
+    check_limits(config)
     shown = commands_by_out(pages())
     unknown = sorted(set(config.only) - set(MADE))
     if unknown:
@@ -85,10 +93,7 @@ def main(config: PublishConfig) -> None:
         print(f"{len(pages())} pages agree with the results in {RESULTS.relative_to(ROOT)}")
         return
     commands = {out: min(each) for out, each in shown.items() if len(each) == 1}
-    outs = in_order(config.only or list(MADE), commands)
-    for number, out in enumerate(outs, start=1):
-        print(f"{number} of {len(outs)}: {shlex.join(commands[out])}", flush=True)
-        make(out, commands)
+    make_all(needs(config.only or list(MADE), commands), commands, config.jobs)
     for page, text in published().items():
         page.write_text(text, encoding="utf-8")
 
@@ -135,8 +140,8 @@ def differing() -> Iterator[str]:
                 break
 
 
-def in_order(outs: Sequence[str], commands: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """The commands to run, by their `--out`: before each those that make what it reads and is not there yet.
+def needs(outs: Sequence[str], commands: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    """By the `--out` of each command to run, those of the commands that make what it reads and is not there.
 
     Args:
         outs: whose results are asked for.
@@ -145,15 +150,17 @@ def in_order(outs: Sequence[str], commands: Mapping[str, tuple[str, ...]]) -> li
     Raises:
         ValueError: the pages do not show one command for an `--out`, or something is not there to be read.
     """
-    ordered: list[str] = []
-
-    def add(out: str, awaited: tuple[str, ...] = ()) -> None:
+    found: dict[str, list[str]] = {}
+    waiting = list(reversed(outs))
+    while waiting:
+        out = waiting.pop()
+        if out in found:
+            continue
         if out not in commands:
             raise ValueError(
                 f"the pages do not show one command with --out {out}; show the one that is meant"
             )
-        if out in awaited:
-            raise ValueError(f"the command with --out {out} reads what cannot be made before it has run")
+        found[out] = []
         for path in commands[out]:
             if path == out or not READ.fullmatch(path) or Path(path).exists():
                 continue
@@ -162,13 +169,33 @@ def in_order(outs: Sequence[str], commands: Mapping[str, tuple[str, ...]]) -> li
                 raise ValueError(
                     f"{path}, which the command with --out {out} reads, is not there; copy it there"
                 )
-            add(max(makers, key=len), (*awaited, out))
-        if out not in ordered:
-            ordered.append(out)
+            found[out].append(max(makers, key=len))
+        waiting += found[out]
+    return found
 
-    for out in outs:
-        add(out)
-    return ordered
+
+def make_all(needed: Mapping[str, Sequence[str]], commands: Mapping[str, tuple[str, ...]], jobs: int) -> None:
+    """Run commands, so many at a time, each after those that it needs.
+
+    Raises:
+        CycleError: one needs itself.
+        CalledProcessError: one fails; those that run beside it come to their end.
+    """
+    order = TopologicalSorter(needed)
+    order.prepare()
+    running: dict[Future[None], str] = {}
+    begun = 0
+    with ThreadPoolExecutor(jobs) as pool:
+        ready: list[str] = []
+        while order.is_active():
+            ready += order.get_ready()
+            while ready and len(running) < jobs:
+                out, begun = ready.pop(0), begun + 1
+                print(f"{begun} of {len(needed)}: {shlex.join(commands[out])}", flush=True)
+                running[pool.submit(make, out, commands)] = out
+            for each in wait(running, return_when=FIRST_COMPLETED).done:
+                each.result()
+                order.done(running.pop(each))
 
 
 def make(out: str, commands: Mapping[str, tuple[str, ...]]) -> None:

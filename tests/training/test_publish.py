@@ -1,7 +1,10 @@
 """Pages agree with the committed results, and a number that does not is found."""
 
 import json
+import subprocess
 import sys
+import threading
+from graphlib import TopologicalSorter
 
 import pytest
 
@@ -105,39 +108,74 @@ COMMANDS = {
     "runs/tuned": ("python", "runs/twin/x.toml", "--out", "runs/tuned"),
     "runs/twin": ("python", "--out", "runs/twin"),
     "runs/replay": ("python", "--trace", "log.csv", "--out", "runs/replay"),
-    "runs/a": ("python", "runs/b", "--out", "runs/a"),
-    "runs/b": ("python", "runs/a/x.toml", "--out", "runs/b"),
 }
 
 
-def test_what_a_command_reads_is_made_before_it_where_it_is_not_there(tmp_path, monkeypatch):
+def test_what_a_command_reads_is_made_first_where_it_is_not_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert publish.in_order(["runs/board"], COMMANDS) == ["runs/twin", "runs/tuned", "runs/board"]
+    needed = publish.needs(["runs/board"], COMMANDS)
+    assert needed == {
+        "runs/board": ["runs/tuned", "runs/twin"],
+        "runs/twin": [],
+        "runs/tuned": ["runs/twin"],
+    }
     (tmp_path / "runs" / "tuned").mkdir(parents=True)
-    assert publish.in_order(["runs/board"], COMMANDS) == ["runs/twin", "runs/board"]
-    assert publish.in_order(["runs/twin", "runs/board"], COMMANDS) == ["runs/twin", "runs/board"]
+    assert publish.needs(["runs/board"], COMMANDS) == {"runs/board": ["runs/twin"], "runs/twin": []}
     (tmp_path / "log.csv").touch()
-    assert publish.in_order(["runs/replay"], COMMANDS) == ["runs/replay"]
+    assert publish.needs(["runs/replay"], COMMANDS) == {"runs/replay": []}
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 9])
+def test_commands_run_after_those_that_they_need(tmp_path, monkeypatch, capsys, jobs):
+    monkeypatch.chdir(tmp_path)
+    events, made = [], publish.make
+    running = threading.Semaphore(jobs)
+
+    def make(out, commands):
+        assert running.acquire(blocking=False), "more at a time than asked for"
+        made(out, commands)
+        events.append(out)
+        running.release()
+
+    monkeypatch.setattr(publish, "make", make)
+    monkeypatch.setattr(publish, "MADE", {})
+    commands = {out: (*words[:1], "-c", "", *words[1:]) for out, words in COMMANDS.items()}
+    publish.make_all(publish.needs(["runs/board", "runs/twin"], commands), commands, jobs)
+    assert events == ["runs/twin", "runs/tuned", "runs/board"]
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        f"{number} of 3" for number in (1, 2, 3)
+    ]
+
+
+def test_one_that_fails_ends_all(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    commands = {
+        "runs/twin": ("python", "-c", "raise SystemExit(3)"),
+        "runs/x": ("python", "-c", "", "runs/twin"),
+    }
+    with pytest.raises(subprocess.CalledProcessError):
+        publish.make_all(publish.needs(["runs/x"], commands), commands, 2)
 
 
 @pytest.mark.parametrize(
     ("out", "message"),
     [
         ("runs/replay", r"log\.csv, which the command with --out runs/replay reads, is not there"),
-        ("runs/a", "--out runs/a reads what cannot be made before it has run"),
         ("runs/unknown", "do not show one command with --out runs/unknown"),
     ],
 )
-def test_nothing_is_run_where_something_cannot_be(tmp_path, monkeypatch, out, message):
+def test_nothing_is_run_where_something_is_missing(tmp_path, monkeypatch, out, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):
-        publish.in_order(["runs/twin", out], COMMANDS)
+        publish.needs(["runs/twin", out], COMMANDS)
 
 
 def test_the_pages_say_how_to_make_all_that_publish_reads(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "AzureLLMInferenceTrace_code.csv").touch()
     commands = {out: min(each) for out, each in publish.commands_by_out(publish.pages()).items()}
-    ordered = publish.in_order(list(publish.MADE), commands)
-    assert set(publish.MADE) < set(ordered)
+    needed = publish.needs(list(publish.MADE), commands)
+    assert set(publish.MADE) < set(needed)
+    ordered = list(TopologicalSorter(needed).static_order())
     assert ordered.index("runs/twin") < ordered.index("runs/ppo-residual-team-fluid")
+    assert ordered.index("runs/ppo-residual-team-fluid-fine-tuned") < ordered.index("runs/transfer")
