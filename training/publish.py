@@ -57,6 +57,8 @@ MADE: dict[str, dict[str, str]] = {
     "learning-curves.png": {"learning-curves.json": "learning-curves.json", **figure("learning-curves")},
 }
 """Files of `training/results/` by those that a command writes, by the command's `--out`."""
+TIMED = "runs/curves/"
+"""How the `--out` of commands begins whose results tell how long they took."""
 STUDIES = "study-*.csv"
 """Written by `python -m training.study --adopt` itself."""
 READ = re.compile(r"runs/.*|.*\.(csv|jsonl|toml)")
@@ -74,8 +76,7 @@ class PublishConfig:
     """The results to make, by the `--out` that the pages have; default: all. What their commands read is made
     first where it is not there; a log that they replay must be in the working directory."""
     jobs: Annotated[int, Limits(1)] = 1
-    """Commands that run side by side. The results are the same, but for the seconds of learning curves, whose
-    trainings should run alone."""
+    """Commands that run side by side; those that are timed run alone."""
 
 
 def main(config: PublishConfig) -> None:
@@ -175,7 +176,7 @@ def needs(outs: Sequence[str], commands: Mapping[str, tuple[str, ...]]) -> dict[
 
 
 def make_all(needed: Mapping[str, Sequence[str]], commands: Mapping[str, tuple[str, ...]], jobs: int) -> None:
-    """Run commands, so many at a time, each after those that it needs.
+    """Run commands, so many at a time, each after those that it needs, and alone if it is timed.
 
     Raises:
         CycleError: one needs itself.
@@ -190,6 +191,8 @@ def make_all(needed: Mapping[str, Sequence[str]], commands: Mapping[str, tuple[s
         while order.is_active():
             ready += order.get_ready()
             while ready and len(running) < jobs:
+                if running and any(each.startswith(TIMED) for each in (ready[0], *running.values())):
+                    break
                 out, begun = ready.pop(0), begun + 1
                 print(f"{begun} of {len(needed)}: {shlex.join(commands[out])}", flush=True)
                 running[pool.submit(make, out, commands)] = out

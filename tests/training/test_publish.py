@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from graphlib import TopologicalSorter
 
 import pytest
@@ -145,6 +146,23 @@ def test_commands_run_after_those_that_they_need(tmp_path, monkeypatch, capsys, 
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
         f"{number} of 3" for number in (1, 2, 3)
     ]
+
+
+def test_what_is_timed_runs_alone(tmp_path, monkeypatch):
+    beside, running = {}, []
+
+    def make(out, commands):
+        running.append(out)
+        time.sleep(0.2)
+        beside[out] = len(running)
+        running.remove(out)
+
+    monkeypatch.setattr(publish, "make", make)
+    outs = ["runs/a", "runs/b", "runs/curves/c", "runs/curves/d", "runs/e", "runs/f"]
+    commands = {out: ("python",) for out in outs}
+    publish.make_all(publish.needs(outs, commands), commands, 2)
+    assert beside["runs/curves/c"] == beside["runs/curves/d"] == 1
+    assert max(beside["runs/a"], beside["runs/b"]) == max(beside["runs/e"], beside["runs/f"]) == 2
 
 
 def test_one_that_fails_ends_all(tmp_path, monkeypatch):
