@@ -19,7 +19,7 @@ from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import Array
 from training.artifacts.contestants import Contestant, evaluations_of
-from training.artifacts.policies import AgentsError, named
+from training.artifacts.policies import AgentsError, named, with_all
 from training.artifacts.training_record import read_record
 from training.cli import progress_bars, results_console, run, status_console
 from training.evaluation.evaluate import Evaluation
@@ -63,10 +63,10 @@ class CompareConfig(Overrides, RayWorkers):
     scenario: str = "serverless"
     """A registered scenario, the path of a .toml file, or `all` registered scenarios one after another."""
     policies: tuple[str, ...] = ("static", "round-robin", "adaptive")
-    """Names of baselines, of a cluster `spread`, `packed` and so on, with another policy below as
-    `lru+proportional-fair`; exported allocators (.npz), directories of training runs, and functions of your
-    own as `module:name`; a directory that holds several seeds, runs or exported, is one policy with the
-    mean over them.
+    """Names of baselines, `all` for every one of the scenario's, of a cluster `spread`, `packed` and so on,
+    with another policy below as `lru+proportional-fair`; exported allocators (.npz), directories of training
+    runs, and functions of your own as `module:name`; a directory that holds several seeds, runs or exported,
+    is one policy with the mean over them.
 
     `clairvoyant` searches a good schedule for every episode with its arrivals known, which takes
     seconds an episode; it shows what could be attained and is labelled as knowing the future.
@@ -140,11 +140,12 @@ class Contest:
         """
         scenario = make_scenario(config, name)
         contestants: list[Contestant] = []
-        if config.reference is not None and config.reference not in config.policies:
+        policies = with_all(config.policies, scenario)
+        if config.reference is not None and config.reference not in policies:
             raise ValueError(
-                f"reference {config.reference!r} does not play; give one of {', '.join(config.policies)}"
+                f"reference {config.reference!r} does not play; give one of {', '.join(policies)}"
             )
-        asked = named(config.policies, "" if config.scenario == ALL else scenario.key)
+        asked = named(policies, "" if config.scenario == ALL else scenario.key)
         for label, given in asked.items():
             try:
                 contestants.append(Contestant.of(label, given, scenario))

@@ -162,6 +162,14 @@ def test_a_second_comparison_replaces_the_first_and_leaves_other_files(tmp_path)
     assert {path.name for path in (out / "tensorboard").iterdir()} == {"1 round-robin", "comparison"}
 
 
+def test_all_stands_for_every_baseline(tmp_path):
+    run = tmp_path / "run"
+    pretrained = PRETRAINED / "ppo-mpc-magentic"
+    compare(run, "--steps", "3", "--episodes", "2", "--bound", "never", "--policies", "all", str(pretrained))
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    assert set(summary["policies"]) == {*POLICIES, "ppo-mpc-magentic"}
+
+
 def test_metrics_without_requests_are_left_out_of_the_mean():
     assert mean_metrics([{"latency": 2.0}, {"latency": float("nan")}]) == {"latency": 2.0}
     assert np.isnan(mean_metrics([{"latency": float("nan")}])["latency"])
