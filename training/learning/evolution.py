@@ -101,17 +101,7 @@ def evolve(
     if kept is not None and kept.exists():
         search, gains = pickle.loads(kept.read_bytes())
 
-    def objectives(candidate: Array, seed: int) -> Array:
-        layer.put(candidate)
-        policy = policy_of(model, transform)
-        return np.array([mean_objective(policy, [each], episodes, seed) for each in scenarios])
-
-    # Otherwise the scenarios with the largest J would decide alone.
-    scale = np.maximum(abs(objectives(start, first_seed)), _LEAST_SCALE) if len(scenarios) > 1 else 1.0
-
-    def objective(candidate: Array, seed: int) -> float:
-        return float((objectives(candidate, seed) / scale).mean())
-
+    objective = _objective(layer, model, transform, scenarios, episodes, first_seed)
     say = progress or (lambda *_: None)
     for known in enumerate(gains):
         say(*known)
@@ -128,6 +118,30 @@ def evolve(
         # A search that is read again is rounded; this one goes on as it would.
         search, gains = pickle.loads(content)
     layer.put(search.mean)
+
+
+def _objective(
+    layer: LastLayer,
+    model: PPO,
+    transform: Transform,
+    scenarios: Sequence[Scenario],
+    episodes: int,
+    first_seed: int,
+) -> Callable[[Array, int], float]:
+    """What is minimised: from changes of the layer and the seed of the first episode to the mean of J.
+
+    Of several scenarios each J is relative to that of no changes on the episodes from `first_seed` on.
+    Otherwise the scenarios with the largest J would decide alone.
+    """
+
+    def each(candidate: Array, seed: int) -> Array:
+        layer.put(candidate)
+        policy = policy_of(model, transform)
+        return np.array([mean_objective(policy, [scenario], episodes, seed) for scenario in scenarios])
+
+    several = len(scenarios) > 1
+    scale = np.maximum(abs(each(np.zeros(layer.size), first_seed)), _LEAST_SCALE) if several else 1.0
+    return lambda candidate, seed: float((each(candidate, seed) / scale).mean())
 
 
 def _units(model: PPO, transform: Transform, scenario: Scenario, first_seed: int) -> tuple[Tensor, Tensor]:
