@@ -17,7 +17,8 @@ from gpualloc_env.traces.log import Log
 from training.artifacts import contestants
 from training.artifacts.policies import PRETRAINED, AgentsError
 from training.cli import run as run_command
-from training.compare import ENTRIES, CompareConfig, main, named
+from training.cli import status_console
+from training.compare import ENTRIES, CompareConfig, Contest, main, named
 from training.evaluation.evaluate import rollout
 from training.evaluation.statistics import interval
 from training.files.provenance import PACKAGES
@@ -162,12 +163,10 @@ def test_a_second_comparison_replaces_the_first_and_leaves_other_files(tmp_path)
     assert {path.name for path in (out / "tensorboard").iterdir()} == {"1 round-robin", "comparison"}
 
 
-def test_all_stands_for_every_baseline(tmp_path):
-    run = tmp_path / "run"
-    pretrained = PRETRAINED / "ppo-mpc-magentic"
-    compare(run, "--steps", "3", "--episodes", "2", "--bound", "never", "--policies", "all", str(pretrained))
-    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    assert set(summary["policies"]) == {*POLICIES, "ppo-mpc-magentic"}
+def test_all_stands_for_every_baseline():
+    config = CompareConfig(policies=("all", str(PRETRAINED / "ppo-mpc-magentic")), reference="cmu")
+    contest = Contest.of(config, "serverless", status_console(), skip_misfits=False)
+    assert [each.name for each in contest.contestants] == [*POLICIES, "ppo-mpc-magentic"]
 
 
 def test_metrics_without_requests_are_left_out_of_the_mean():
