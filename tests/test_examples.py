@@ -1,7 +1,6 @@
 """The scripts in `examples/` run as they are."""
 
-import runpy
-
+from support.examples import main_of
 from support.places import ROOT
 
 from gpualloc_env import load_scenario
@@ -10,7 +9,7 @@ from gpualloc_env.batch import Batch
 
 def test_the_allocator_in_a_control_loop(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    main = runpy.run_path(str(ROOT / "examples" / "deploy.py"))["main"]
+    main = main_of("deploy.py")
     main.__globals__["serve_metrics"] = lambda *_: None
     main(str(ROOT / "training/pretrained/ppo-residual-serverless/seed-0.npz"), "serverless", shadow_steps=5)
     assert "300 steps, 0 fallbacks, 0 errors in the shadow" in capsys.readouterr().out
@@ -18,7 +17,7 @@ def test_the_allocator_in_a_control_loop(tmp_path, monkeypatch, capsys):
 
 
 def test_made_up_sessions_play_in_their_scenarios(tmp_path, capsys):
-    main = runpy.run_path(str(ROOT / "examples" / "made_up_sessions.py"))["main"]
+    main = main_of("made_up_sessions.py")
     for out, first in (("a", 3), ("b", 3), ("c", 4)):
         main(tmp_path / out, teams=2, sessions=5, first_seed=first, scenario="magentic")
     assert "2 logs of 5 sessions" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Running the scripts of `examples/` for a few iterations."""
 
 import os
+import runpy
 import subprocess
 import sys
 
@@ -14,3 +15,8 @@ def example(name, *arguments, **environment):
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def main_of(name):
+    """The `main` of a script, to be called in this process."""
+    return runpy.run_path(str(ROOT / "examples" / name))["main"]

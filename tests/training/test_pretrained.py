@@ -1,11 +1,11 @@
 """The allocators that the repository brings along load, say how to repeat them, and do what they say."""
 
-import runpy
 import shutil
 
 import numpy as np
 import pytest
-from support.places import PRETRAINED, ROOT
+from support.examples import main_of
+from support.places import PRETRAINED
 
 from baselines import policy_for
 from gpualloc_env import SCENARIOS, Batch, ScenarioError
@@ -100,9 +100,8 @@ def test_the_universal_one_is_close_to_the_best_baseline_everywhere(name, agents
 
 
 @pytest.mark.parametrize("name", ["universal", "ppo-mpc-magentic"])
-def test_sessions_of_a_team_that_they_never_saw_are_served_better_than_by_baselines(name, tmp_path, capsys):
-    make_up = runpy.run_path(str(ROOT / "examples" / "made_up_sessions.py"))["main"]
-    make_up(tmp_path, teams=1, sessions=40, first_seed=2000, scenario="magentic")
+def test_sessions_of_a_team_that_they_never_saw_are_served_better_than_by_baselines(name, tmp_path):
+    main_of("made_up_sessions.py")(tmp_path, teams=1, sessions=40, first_seed=2000, scenario="magentic")
     scenario = held_out_scenario("magentic", trace=tmp_path / "2000.csv")
     policies = (
         load_policy(f"{PRETRAINED / name}/seed-0.npz", scenario),
