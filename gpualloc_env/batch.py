@@ -27,7 +27,6 @@ from gpualloc_env.simulation.shares import (
 from gpualloc_env.simulation.state import (
     AGENT,
     EPISODE,
-    INFO,
     OUTCOME,
     SETTINGS,
     STATE,
@@ -39,6 +38,8 @@ from gpualloc_env.simulation.state import (
 )
 from gpualloc_env.simulation.tasks import TaskLaw, draw_episode, new_scratch
 from gpualloc_env.simulation.threads import Threads
+
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 class Batch:
@@ -91,7 +92,6 @@ class Batch:
             # One row serves all environments where no episode draws agents of its own.
             agents=np.tile(self._nominal, (num_envs if scenario.agent_spread > 0 else 1, 1)),
             state=np.zeros((num_envs, count), STATE),
-            outcome=np.zeros((num_envs, count), OUTCOME),
             worth=np.zeros(num_envs, WORTH),
             episode=np.zeros(num_envs, EPISODE),
             history=np.zeros((num_envs, steps if record else 0, count), OUTCOME),
@@ -104,9 +104,9 @@ class Batch:
         )
         encode_agents(self.world.agents, self.world.settings)
         self.world.episode["clock"] = steps
-        self._shapes = (len(INFO), num_envs, count), (num_envs, count, len(OBSERVATION_FEATURES))
+        self._shapes = (num_envs, count, len(names_of(OUTCOME))), (num_envs, count, len(OBSERVATION_FEATURES))
         self.info = np.zeros(self._shapes[0])
-        """The first columns of `outcome` as arrays that last, (columns of INFO, B, N)."""
+        """What the step just taken did, (B, N, columns of OUTCOME), of which callers see the first."""
         self.observation = np.zeros(self._shapes[1], dtype=np.float32)
         """What the policies see now, (B, N, F) float32."""
         self.view: View = view_of(self.state, self.agents, self.world.settings)
@@ -158,7 +158,7 @@ class Batch:
             self._service = Service._make(np.repeat(each, self.num_envs, axis=0) for each in one._service)
         for mine, theirs in zip(self.world, one.world, strict=True):
             mine[...] = theirs
-        self.info = np.repeat(one.info, self.num_envs, axis=1)
+        self.info = np.repeat(one.info, self.num_envs, axis=0)
         self.observation = np.repeat(one.observation, self.num_envs, axis=0)
 
     @property
@@ -201,8 +201,8 @@ class Batch:
 
     @property
     def outcome(self) -> AnyArray:
-        """What the step just taken did, (B, N) of OUTCOME; live, as `state` is."""
-        return self.world.outcome
+        """What the step just taken did, (B, N) of OUTCOME: the columns of `info` by name."""
+        return self.info.view(OUTCOME)[..., 0]
 
     @property
     def worth(self) -> AnyArray:
@@ -274,8 +274,13 @@ class Batch:
                 fluid.reset(first, last, mask, source, self._nominal, self.world, tables, observation)
 
             self._drawers.run(draw)
-        self.outcome[mask] = 0.0
+        self._forget(mask)
         self.observation = observation
+
+    def _forget(self, mask: AnyArray) -> None:
+        """Start the episodes of a (B,) bool mask with no step; callers may keep what the last one did."""
+        self.info = self.info.copy()
+        self.info[mask] = 0.0
 
     def _draw_tasks(self, law: TaskLaw, mask: AnyArray, observation: AnyArray) -> None:
         """Draw the tasks of new episodes, and make room where there are more than before.
@@ -342,13 +347,13 @@ class Batch:
 
     def advance(self, requested: Array, active: AnyArray | None = None) -> None:
         """`step` for shares that are known to be a C-ordered array of float64, (B, N) or (B, N K)."""
-        if active is None:
-            active = self._all
-        else:
-            active = self.checked_mask(active)
-            self.worth[~active] = 0.0
         # New arrays: callers may keep what earlier steps have shown them.
-        shown = self._new_arrays()
+        if active is None:
+            active, info = self._all, np.empty(self._shapes[0])
+        else:
+            active, info = self.checked_mask(active), self.info.copy()
+            self.worth[~active] = 0.0
+        shown = self._new_arrays(info)
         served = () if self._service is None else (self._service,)
         arguments: tuple[Any, ...] = (requested, active, self.world, *served, *shown)
         step = self._step
@@ -370,9 +375,9 @@ class Batch:
         """The step of all that this batch is."""
         return fluid.step if self._service is None else requests.step
 
-    def _new_arrays(self) -> tuple[Any, ...]:
-        """What a step takes last: arrays in which it shows what callers see."""
-        return np.empty(self._shapes[0]), np.empty(self._shapes[1], np.float32)
+    def _new_arrays(self, info: Array) -> tuple[Any, ...]:
+        """What a step takes last: arrays in which it shows what callers see, `info` the first of them."""
+        return info, np.empty(self._shapes[1], FLOAT32)
 
     def _show(self, info: Array, observation: AnyArray) -> None:
         self.info, self.observation = info, observation

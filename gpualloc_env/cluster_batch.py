@@ -21,7 +21,7 @@ from gpualloc_env.simulation.placement import (
 )
 from gpualloc_env.simulation.residency import COUNTS, EVENTS, GPU, HOST, INSTANCE, MEMORY, RULES, Cluster
 from gpualloc_env.simulation.shares import NOT_A_NUMBER
-from gpualloc_env.simulation.state import INFO, AnyArray, Array, names_of
+from gpualloc_env.simulation.state import AnyArray, Array, names_of
 from gpualloc_env.simulation.tasks import TaskLaw
 
 MB_PER_TOKEN = 4e-6  # of a prompt on its way to another node
@@ -55,7 +55,7 @@ class ClusterBatch(Batch):
             totals=np.zeros(num_envs, COUNTS),
         )
         self._see()
-        _, shown = self._new_arrays()
+        _, shown = self._new_arrays(self.info)
         self._show(self.cluster, Shown._make(np.zeros_like(array) for array in shown))
 
     @property
@@ -104,20 +104,20 @@ class ClusterBatch(Batch):
     def _contents(self) -> tuple[AnyArray, ...]:
         return (*self.world, *self.cluster, *self.shown, *self.service)
 
-    def _new_arrays(self) -> tuple[Any, ...]:
+    def _new_arrays(self, info: Array) -> tuple[Any, ...]:
         one = self.num_envs, self.num_agents, self.num_gpus
         shown = Shown(
             agents=np.empty((*one[:2], len(AGENT_FEATURES)), np.float32),
             instances=np.empty((*one, len(INSTANCE_FEATURES)), np.float32),
             gpus=np.empty((one[0], one[2], len(GPU_FEATURES)), np.float32),
-            info=np.empty((len(INFO), *one[:2])),
+            outcome=info,
             share=np.empty(one),
             resident=np.empty(one, np.bool_),
         )
         return self.cluster, shown
 
     def _show(self, cluster: Cluster, shown: Shown) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self.shown, self.info = shown, shown.info
+        self.shown, self.info = shown, shown.outcome
         self.observation: Any = {"agents": shown.agents, "instances": shown.instances, "gpus": shown.gpus}
 
     @property
@@ -128,8 +128,8 @@ class ClusterBatch(Batch):
         """Start the next episode in all environments, or in those of a (B,) bool mask."""
         mask = self._all if mask is None else self.checked_mask(mask)
         self._draw_tasks(self._law, mask, np.empty(self._shapes[1], np.float32))
-        self.outcome[mask] = 0.0
-        arrays = self._new_arrays()
+        self._forget(mask)
+        arrays = self._new_arrays(self.info)
         warm = self.scenario.warm
 
         def place(first: int, last: int) -> None:

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy import ndarray
 
-from gpualloc_env.batch import Batch, real_numbers
+from gpualloc_env.batch import FLOAT32, FLOAT64, Batch, real_numbers
 from gpualloc_env.listing import listed
 from gpualloc_env.metrics import episode_metrics
 from gpualloc_env.rendering.canvas import Canvas, close_window, drawing
@@ -23,10 +23,9 @@ from gpualloc_env.simulation.calls import Tasks
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, view_of
 from gpualloc_env.simulation.state import INFO, TERMS, AnyArray, plain
 
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 # The numbers of `info` are NumPy's floats: TorchRL asks each for its dtype. Unpacking takes twice as long.
-_FLOAT, _TERMS_OF = np.float64, itemgetter(*range(len(TERMS)))
-ZERO = _FLOAT(0.0)
+_TERMS_OF = itemgetter(*range(len(TERMS)))
+ZERO = np.float64(0.0)
 
 
 def single_spaces(num_agents: int) -> tuple[spaces.Box, spaces.Box]:
@@ -108,7 +107,7 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
         self._action = self._requested[0].reshape(batch.share_shape)
         self._view = view_of(batch.state[0], batch.agents[0], batch.world.settings)
         self._clock, self._worth = batch.clock, plain(batch.worth)[0]
-        self._total = batch.totals["reward"]
+        self._objective = batch.world.episode["objective"]
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         """Restore a copy or a pickle: its views must look at its own arrays."""
@@ -167,9 +166,9 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
                 f"action must have shape {self._action.shape}, {batch.shares_are} "
                 f"({listed(self.scenario.agent_names)}), got shape {action.shape}"
             )
-        self._action[:] = action
+        self._action[...] = action  # faster than [:]
         batch.advance(self._requested)
-        rows = batch.info[:, 0]
+        rows = batch.info[0].T
         clock = self._clock.item(0)
         latency, cost, throughput, slo, shortfall, task = _TERMS_OF(self._worth)
         info: dict[str, Any] = {
@@ -186,7 +185,7 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
             "slo": slo,
             "shortfall": shortfall,
             "task": task,
-            "objective": _FLOAT((0.0 - self._total.item(0)) / clock),
+            "objective": self._objective[0],
         }
         truncated = clock >= self._steps
         if truncated and self._reports:

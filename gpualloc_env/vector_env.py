@@ -199,9 +199,9 @@ class GPUAllocVectorEnv(Horizon, VectorEnv[Any, AnyArray, AnyArray]):  # pyright
 
     def _columns(self) -> dict[str, AnyArray]:
         """What `info` shows of the step just taken, by name, (B, …)."""
-        numbers = plain(self._batch.worth).T.copy()
-        numbers[-1] = objectives(self._batch)  # in the place of the reward
-        return dict(zip(_NAMES, (*self._batch.info, *numbers), strict=True))
+        batch = self._batch
+        outcome, terms = batch.info.transpose(2, 0, 1)[: len(INFO)], plain(batch.worth).copy().T[: len(TERMS)]
+        return dict(zip(_NAMES, (*outcome, *terms, objectives(batch)), strict=True))
 
     def _clear(self, columns: dict[str, AnyArray], mask: AnyArray) -> None:
         """Let the columns show environments of a (B,) bool mask as they are at the start of an episode."""

@@ -45,7 +45,7 @@ from gpualloc_env.simulation.shares import (
     grant,
     scale_to_fit,
 )
-from gpualloc_env.simulation.state import AnyArray
+from gpualloc_env.simulation.state import OUTCOME, AnyArray
 
 
 @inlined
@@ -241,10 +241,10 @@ def prepare(place: Place, world: World, requested: AnyArray, t: int) -> None:
 
 
 @called
-def write_agent(place: Place, world: World, b: int, i: int, t: int) -> None:
+def write_agent(place: Place, world: World, did: Any, b: int, i: int, t: int) -> None:
     """Write what an agent's instances have done in a step, all of whose events are played."""
     gpus, agent, settings = place.gpus.shape[0], place.agents[i], world.settings[0]
-    did, counts = world.outcome[b, i], place.counts[0]
+    counts = place.counts[0]
     did.share = did.capacity = did.reallocated = did.cold_start = 0.0
     did.delay = settings.dt
     for k in range(gpus):
@@ -257,7 +257,7 @@ def write_agent(place: Place, world: World, b: int, i: int, t: int) -> None:
             did.reallocated += instance.reallocated
             did.cold_start += instance.cold_start
             counts.usd += instance.share * place.gpus[k].usd_per_hour * settings.dt / 3600.0
-    account(place, world, b, i, t)
+    account(place, world, did, b, i, t)
 
 
 @called
@@ -365,7 +365,7 @@ def step(
     problem = check(first, last, requested, active, world)
     if problem != OK:
         return problem
-    dt = world.settings[0].dt
+    dt, outcome = world.settings[0].dt, shown.outcome.view(OUTCOME)[:, :, 0]
     for b in range(first, last):
         own, t = b if world.agents.shape[0] > 1 else 0, world.episode[b].clock
         place = place_of(service, cluster, world.agents[own], b, t * dt, (t + 1) * dt)
@@ -373,9 +373,9 @@ def step(
             prepare(place, world, requested[b], t)
             play(place, begin)
             for i in range(place.agents.shape[0]):
-                write_agent(place, world, b, i, t)
+                write_agent(place, world, outcome[b, i], b, i, t)
             age_instances(place, dt, t + 1)
-            conclude(place, world, b, own, t)
+            conclude(place, world, outcome, b, own, t)
             survey_memory(place)
             add(cluster.counts[b], cluster.totals[b])
             for i in range(place.agents.shape[0]):

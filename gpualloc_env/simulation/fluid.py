@@ -22,10 +22,9 @@ from gpualloc_env.simulation.shares import (
     grant,
     price_step,
     scale_to_fit,
-    show,
     split_reward,
 )
-from gpualloc_env.simulation.state import OBSERVATION, AnyArray
+from gpualloc_env.simulation.state import OBSERVATION, OUTCOME, AnyArray
 
 
 @inlined
@@ -64,7 +63,7 @@ def step(
         requested: fractions of the platform, (B, N).
         active: environments to advance, (B,) bool.
         world: what they live in.
-        info: the first columns of the outcome once more, to be shown, (columns of INFO, B, N).
+        info: what the step does, (B, N, columns of OUTCOME); left as it is where nothing is advanced.
         observation: what the policy sees next, (B, N, columns of OBSERVATION) float32.
 
     Returns:
@@ -75,19 +74,19 @@ def step(
         return problem
     settings, routing = world.settings[0], world.routing
     dt, per_dt, gpus = settings.dt, settings.per_dt, settings.gpus
-    shown = observation.view(OBSERVATION)
+    outcome, rows = info.view(OUTCOME)[:, :, 0], observation.view(OBSERVATION)[:, :, 0]
     for b in range(first, last):
         own = b if world.agents.shape[0] > 1 else 0
         episode, t = world.episode[b], world.episode[b].clock
         if not active[b]:
             for i in range(requested.shape[1]):
-                show(world, b, own, i, info, shown[b, i, 0])
+                encode(world.state[b, i], world.agents[own, i], settings, rows, b, i)
             continue
         # Allocate: what is asked for is scaled where it exceeds the platform.
         scale = scale_to_fit(requested[b])
         backlog = late = held = done = missing = guaranteed = 0.0
         for i in range(requested.shape[1]):
-            agent, now, did = world.agents[own, i], world.state[b, i], world.outcome[b, i]
+            agent, now, did = world.agents[own, i], world.state[b, i], outcome[b, i]
             share = grant(clip(requested[b, i]) * scale, gpus, settings.max_share, settings.slice)
             # Serve: a change of share and a model that loads delay service, they do not slow it.
             charge(now, did, agent, settings, share, t)
@@ -117,19 +116,19 @@ def step(
         # Record: the terms, and the reward that they make.
         sums = Sums(backlog, late, held, done, missing, guaranteed, 0.0)
         price_step(sums, world.worth[b], episode, settings)
-        split_reward(world, b, own, sums)
+        split_reward(world, outcome, b, own, sums)
         if world.history.shape[1] > 0:
             for i in range(requested.shape[1]):
-                world.history[b, t, i] = world.outcome[b, i]
+                world.history[b, t, i] = outcome[b, i]
         # Arrive: the next step's requests, from outside and from what other agents have finished.
         t += 1
         episode.clock = t
         for i in range(requested.shape[1]):
-            now, did = world.state[b, i], world.outcome[b, i]
+            now, did = world.state[b, i], outcome[b, i]
             inflow = world.arrivals[t, b, i]
             if routing.shape[0] > 0:
                 for j in range(requested.shape[1]):
-                    inflow += routing[j, i] * world.outcome[b, j].served
+                    inflow += routing[j, i] * outcome[b, j].served
                 world.inflows[t, b, i] = inflow
             now.inflow = inflow
             now.queue = did.queue + inflow
@@ -143,7 +142,7 @@ def step(
                 now.oldest += 1
                 now.oldest_left += world.inflows[now.oldest, b, i]
             now.oldest_age = (t - now.oldest) * dt
-            show(world, b, own, i, info, shown[b, i, 0])
+            encode(now, world.agents[own, i], settings, rows, b, i)
     return OK
 
 
@@ -164,7 +163,7 @@ def reset(
     the scenario says so; `tables` is room for the draws, (2, TABULATED). All else is as `step`
     describes it.
     """
-    settings, shown = world.settings[0], observation.view(OBSERVATION)
+    settings, rows = world.settings[0], observation.view(OBSERVATION)[:, :, 0]
     for b in range(first, last):
         own = b if world.agents.shape[0] > 1 else 0
         agents, state, episode = world.agents[own], world.state[b], world.episode[b]
@@ -192,4 +191,4 @@ def reset(
                 weighted_rate += agents[i].weight * now.mean_rate
             begin(episode, total_rate, weighted_rate, 0.0)
         for i in range(state.shape[0]):
-            encode(state[i], agents[i], settings, shown[b, i, 0])
+            encode(state[i], agents[i], settings, rows, b, i)

@@ -108,8 +108,13 @@ def encode_agent(agent: Any, settings: Any) -> None:
 
 
 @inlined
-def encode(now: Any, agent: Any, settings: Any, row: Any) -> None:
-    """Write an agent's row of the observation from STATE, AGENT, whose row is ready, and SETTINGS."""
+def encode(now: Any, agent: Any, settings: Any, rows: AnyArray, b: int, i: int) -> None:
+    """Write an agent's row of the observation, rows[b, i], from STATE, AGENT and SETTINGS.
+
+    What lasts is ready in AGENT. The columns of servers of calls are zeros there; `encode_calls` writes them.
+    """
+    rows[b, i] = agent.observed
+    row = rows[b, i]
     row.queue = squash(now.queue, agent.throughput)
     row.inflow = squash(now.inflow, agent.throughput * settings.dt)
     row.rate = squash(now.rate, agent.throughput)
@@ -117,25 +122,15 @@ def encode(now: Any, agent: Any, settings: Any, row: Any) -> None:
     row.idle = min(1.0, now.idle * settings.per_keep_alive)
     row.loading = squash(now.loading, 1.0)
     row.oldest_age = squash(now.oldest_age, agent.slo)
-    row.throughput = agent.observed.throughput
-    row.kappa = agent.observed.kappa
-    row.min_share = agent.observed.min_share
-    row.priority = agent.observed.priority
-    row.cold_start = agent.observed.cold_start
-    row.slo = agent.observed.slo
-    row.gpus = agent.observed.gpus
-    row.dt = agent.observed.dt
-    row.reallocation = agent.observed.reallocation
-    row.deadband = agent.observed.deadband
-    row.max_share = agent.observed.max_share
-    row.slice = agent.observed.slice
+
+
+@inlined
+def encode_calls(now: Any, row: Any) -> None:
+    """Write what a row of the observation has of servers of calls besides."""
     row.running = now.running
     row.waiting = squash(now.waiting, 1.0)
     row.prefill = squash(now.prefill, 1.0)
     row.kv_used = now.kv_used
-    row.iteration = agent.observed.iteration
-    row.batch_slope = agent.observed.batch_slope
-    row.prefill_per_token = agent.observed.prefill_per_token
 
 
 @compiled
@@ -211,12 +206,13 @@ def derive(settings: AnyArray) -> None:
 @compiled
 def encode_packed(packed: Packed, observation: AnyArray) -> None:
     """Write the observations, (B, N, F), of a packed view."""
-    rows = observation.view(OBSERVATION)
+    rows = observation.view(OBSERVATION)[:, :, 0]
     derive(packed.settings)
     encode_agents(packed.agents, packed.settings)
     for b in range(observation.shape[0]):
         for i in range(observation.shape[1]):
-            encode(packed.state[b, i], packed.agents[b, i], packed.settings[0], rows[b, i, 0])
+            encode(packed.state[b, i], packed.agents[b, i], packed.settings[0], rows, b, i)
+            encode_calls(packed.state[b, i], rows[b, i])
 
 
 def observed(packed: Packed) -> AnyArray:

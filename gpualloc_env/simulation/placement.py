@@ -6,9 +6,9 @@ import numpy as np
 
 from gpualloc_env.compiled import called, inlined
 from gpualloc_env.simulation.calls import Service
-from gpualloc_env.simulation.observation import View, squash, view_of
+from gpualloc_env.simulation.observation import View, encode, encode_calls, squash, view_of
 from gpualloc_env.simulation.residency import Cluster, Place
-from gpualloc_env.simulation.shares import World, show
+from gpualloc_env.simulation.shares import World
 from gpualloc_env.simulation.state import OBSERVATION, AnyArray, Array, names_of
 
 AGENT_ROW = np.dtype(
@@ -52,7 +52,7 @@ class Shown(NamedTuple):
     agents: AnyArray  # (B, N, columns of AGENT_ROW) float32
     instances: AnyArray  # (B, N, K, columns of INSTANCE_ROW) float32
     gpus: AnyArray  # (B, K, columns of GPU_ROW) float32
-    info: Array  # (columns of INFO, B, N)
+    outcome: Array  # (B, N, columns of OUTCOME)
     share: Array  # (B, N, K) [GPU]
     resident: AnyArray  # (B, N, K) bool
 
@@ -107,14 +107,15 @@ def encode_instance(instance: Any, per_patience: float, row: Any) -> None:
 
 @called
 def show_cluster(place: Place, world: World, b: int, own: int, shown: Shown) -> None:
-    """Write what callers see of an environment: its observation and the arrays of `info`."""
+    """Write what callers see of an environment: its observation and what it holds."""
     gpus, settings, rules = place.gpus.shape[0], world.settings[0], place.rules[0]
     per_patience = 1.0 / max(rules.sleep_after_s, settings.dt)
     agents, instances = shown.agents.view(AGENT_ROW), shown.instances.view(INSTANCE_ROW)
-    rows = shown.gpus.view(GPU_ROW)
+    rows, calls = shown.gpus.view(GPU_ROW), agents["calls"][:, :, 0]
     for i in range(place.agents.shape[0]):
         row = agents[b, i, 0]
-        show(world, b, own, i, shown.info, row.calls)
+        encode(world.state[b, i], world.agents[own, i], settings, calls, b, i)
+        encode_calls(world.state[b, i], calls[b, i])
         row.held = squash(float(place.ledgers[i].held), place.agents[i].throughput)
         for k in range(gpus):
             instance = place.instances[i * gpus + k]

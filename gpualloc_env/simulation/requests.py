@@ -13,6 +13,7 @@ the calls that passed their service objective within the step before they were f
 from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulation.calls import Service
 from gpualloc_env.simulation.curves import speedup
+from gpualloc_env.simulation.observation import encode, encode_calls
 from gpualloc_env.simulation.servers import (
     Here,
     account,
@@ -25,8 +26,8 @@ from gpualloc_env.simulation.servers import (
     watch,
     work_until,
 )
-from gpualloc_env.simulation.shares import OK, World, age, charge, check, clip, grant, scale_to_fit, show
-from gpualloc_env.simulation.state import OBSERVATION, AnyArray
+from gpualloc_env.simulation.shares import OK, World, age, charge, check, clip, grant, scale_to_fit
+from gpualloc_env.simulation.state import OBSERVATION, OUTCOME, AnyArray
 
 
 @inlined
@@ -55,12 +56,12 @@ def issue(here: Here, c: int, time: float) -> None:
 
 
 @inlined
-def allot(here: Here, world: World, b: int, requested: AnyArray, t: int) -> None:
+def allot(here: Here, world: World, outcome: AnyArray, b: int, requested: AnyArray, t: int) -> None:
     """Grant the shares of a step, and set the servers to them."""
     settings, scale, run = world.settings[0], scale_to_fit(requested), here.run[0]
     run.integral = run.present * settings.dt
     for i in range(requested.shape[0]):
-        server, agent, did = here.servers[i], here.agents[i], world.outcome[b, i]
+        server, agent, did = here.servers[i], here.agents[i], outcome[b, i]
         share = grant(clip(requested[i]) * scale, settings.gpus, settings.max_share, settings.slice)
         charge(world.state[b, i], did, agent, settings, share, t)
         server.last = min(t * settings.dt + did.delay, here.end)
@@ -89,31 +90,33 @@ def step(
     problem = check(first, last, requested, active, world)
     if problem != OK:
         return problem
-    settings, shown = world.settings[0], observation.view(OBSERVATION)
+    settings = world.settings[0]
+    outcome, rows = info.view(OUTCOME)[:, :, 0], observation.view(OBSERVATION)[:, :, 0]
     for b in range(first, last):
         own = b if world.agents.shape[0] > 1 else 0
         t = world.episode[b].clock
         if active[b]:
             here = here_of(service, world.agents[own], b, (t + 1) * settings.dt)
-            allot(here, world, b, requested[b], t)
+            allot(here, world, outcome, b, requested[b], t)
             play(here, issue)
             for i in range(requested.shape[1]):
                 agent, now, did, server = (
                     here.agents[i],
                     world.state[b, i],
-                    world.outcome[b, i],
+                    outcome[b, i],
                     here.servers[i],
                 )
                 work_until(server, agent, here.end)
                 did.capacity = agent.throughput * server.decode_speed * (settings.dt - did.delay)
-                account(here, world, b, i, t)
+                account(here, world, did, b, i, t)
                 age(now, agent, settings, did.share)
-            conclude(here, world, b, own, t)
+            conclude(here, world, outcome, b, own, t)
             for i in range(requested.shape[1]):
                 server, agent, now = here.servers[i], here.agents[i], world.state[b, i]
                 look(here, world, b, i, t)
                 now.running = server.running / agent.max_batch
                 now.kv_used = server.room / agent.kv_tokens
         for i in range(requested.shape[1]):
-            show(world, b, own, i, info, shown[b, i, 0])
+            encode(world.state[b, i], world.agents[own, i], settings, rows, b, i)
+            encode_calls(world.state[b, i], rows[b, i])
     return OK

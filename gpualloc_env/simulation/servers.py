@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from gpualloc_env.compiled import inlined
 from gpualloc_env.simulation.calls import NONE, pop, push
 from gpualloc_env.simulation.shares import CLOCK_TOLERANCE, Sums, World, price_step, split_reward
-from gpualloc_env.simulation.state import Array, Records
+from gpualloc_env.simulation.state import AnyArray, Array, Records
 
 # Clocks of tokens are sums of many parts: calls that are this close to their ends have come to it together.
 TOKEN_TOLERANCE = 1e-9
@@ -263,10 +263,9 @@ def open_step(here: Any, i: int, dt: float) -> None:
 
 
 @inlined
-def account(here: Any, world: World, b: int, i: int, t: int) -> None:
+def account(here: Any, world: World, did: Any, b: int, i: int, t: int) -> None:
     """Write what an agent's calls have come to in a step, all of whose events are played."""
     ledger, agent, settings = here.ledgers[i], here.agents[i], world.settings[0]
-    did = world.outcome[b, i]
     late = 0
     while ledger.due != NONE and here.calls[ledger.due].issued + agent.slo <= here.end:
         call = here.calls[ledger.due]
@@ -284,12 +283,12 @@ def account(here: Any, world: World, b: int, i: int, t: int) -> None:
 
 
 @inlined
-def conclude(here: Any, world: World, b: int, own: int, t: int) -> None:
+def conclude(here: Any, world: World, outcome: AnyArray, b: int, own: int, t: int) -> None:
     """Price a step whose outcome is written, record it, and let the clock go on."""
     settings, episode = world.settings[0], world.episode[b]
     backlog = late = held = done = missing = guaranteed = 0.0
     for i in range(here.agents.shape[0]):
-        agent, did = here.agents[i], world.outcome[b, i]
+        agent, did = here.agents[i], outcome[b, i]
         # Those that had work when it was decided.
         promised = agent.min_share if world.state[b, i].queue > 0.0 else 0.0
         backlog += agent.weight * did.backlog
@@ -301,10 +300,10 @@ def conclude(here: Any, world: World, b: int, own: int, t: int) -> None:
     tasks = here.run[0].integral * settings.per_dt
     sums = Sums(backlog, late, held, done, missing, guaranteed, tasks)
     price_step(sums, world.worth[b], episode, settings)
-    split_reward(world, b, own, sums)
+    split_reward(world, outcome, b, own, sums)
     if world.history.shape[1] > 0:
         for i in range(here.agents.shape[0]):
-            world.history[b, t, i] = world.outcome[b, i]
+            world.history[b, t, i] = outcome[b, i]
     episode.clock = t + 1
 
 

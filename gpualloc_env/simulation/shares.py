@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpualloc_env.compiled import compiled, inlined
-from gpualloc_env.simulation.observation import encode
 from gpualloc_env.simulation.state import AnyArray, Array
 
 RATE_TIME_CONSTANT_S = 10.0
@@ -27,7 +26,6 @@ class World(NamedTuple):
     settings: AnyArray  # (1,) of SETTINGS
     agents: AnyArray  # (B, N) of AGENT, or (1, N) where all episodes have the same
     state: AnyArray  # (B, N) of STATE
-    outcome: AnyArray  # (B, N) of OUTCOME, what the last step has done
     worth: AnyArray  # (B,) of WORTH, what it was worth
     episode: AnyArray  # (B,) of EPISODE
     history: AnyArray  # (B, T, N) of OUTCOME, or T = 0 to record none
@@ -129,15 +127,16 @@ def price_step(sums: Sums, value: Any, episode: Any, settings: Any) -> None:
     total.shortfall += value.shortfall
     total.task += value.task
     total.reward += value.reward
+    episode.objective = (0.0 - total.reward) / (episode.clock + 1)
 
 
 @inlined
-def split_reward(world: World, b: int, own: int, sums: Sums) -> None:
+def split_reward(world: World, outcome: AnyArray, b: int, own: int, sums: Sums) -> None:
     """Write each agent's part of the reward: what it adds to the sums that the terms are made of.
 
     Tasks are laid to agents in proportion to the calls that they hold; to all alike while none holds any.
     """
-    settings, episode, count = world.settings[0], world.episode[b], world.outcome.shape[1]
+    settings, episode, count = world.settings[0], world.episode[b], outcome.shape[1]
     price = settings.price
     backlog = price.latency * episode.per_weighted_rate
     late = price.slo * settings.per_dt * episode.per_weighted_rate
@@ -146,9 +145,9 @@ def split_reward(world: World, b: int, own: int, sums: Sums) -> None:
     tasks, calls = price.task * sums.tasks * episode.per_task_rate, 0.0
     if tasks != 0.0:
         for i in range(count):
-            calls += world.outcome[b, i].backlog
+            calls += outcome[b, i].backlog
     for i in range(count):
-        agent, did = world.agents[own, i], world.outcome[b, i]
+        agent, did = world.agents[own, i], outcome[b, i]
         promised = agent.min_share if world.state[b, i].queue > 0.0 else 0.0
         did.agent_reward = -(
             agent.weight * (backlog * did.backlog + late * did.late)
@@ -168,17 +167,7 @@ def begin(episode: Any, total_rate: float, weighted_rate: float, task_rate: floa
     episode.per_task_rate = 1.0 / task_rate if task_rate > 0.0 else 0.0
     total = episode.total
     total.latency = total.cost = total.throughput = total.slo = total.shortfall = total.task = 0.0
-    total.reward = 0.0
-
-
-@inlined
-def show(world: World, b: int, own: int, i: int, info: AnyArray, row: Any) -> None:
-    """Write what callers see of an agent: its row of the observation, and the columns of `info`."""
-    encode(world.state[b, i], world.agents[own, i], world.settings[0], row)
-    did = world.outcome[b, i]
-    info[0, b, i], info[1, b, i], info[2, b, i] = did.arrivals, did.queue, did.share
-    info[3, b, i], info[4, b, i], info[5, b, i] = did.served, did.capacity, did.backlog
-    info[6, b, i] = did.agent_reward
+    total.reward = episode.objective = 0.0
 
 
 @compiled

@@ -139,6 +139,7 @@ EPISODE = np.dtype(
         ("per_total_rate", np.float64),  # [s/request] 1 / Σ λ̄; 0 where nothing is offered
         ("per_task_rate", np.float64),  # [s/task] 1 / λ̄_task; 0 where there are none
         ("total", WORTH),  # sums over the steps taken
+        ("objective", np.float64),  # J so far: the mean of −reward over the steps taken; 0 before the first
     ]
 )
 

@@ -37,7 +37,7 @@ from gpualloc_env.simulation.calls import (
     start_ledger,
     start_server,
 )
-from gpualloc_env.simulation.observation import encode, encode_agent
+from gpualloc_env.simulation.observation import encode, encode_agent, encode_calls
 from gpualloc_env.simulation.random import exponential, random_bits, seed_generator, uniform
 from gpualloc_env.simulation.shares import World, begin
 from gpualloc_env.simulation.state import OBSERVATION, AnyArray, Array, Records
@@ -355,7 +355,7 @@ def draw_episode(
     `service.run` has then the numbers of tasks and calls. An environment that has more than there is room
     for has no episode yet: make room, and draw for it again.
     """
-    settings, shown = world.settings[0], observation.view(OBSERVATION)
+    settings, rows = world.settings[0], observation.view(OBSERVATION)[:, :, 0]
     for b in range(first, last):
         own = b if world.agents.shape[0] > 1 else 0
         state, tasks, calls, run = world.state[b], service.tasks[b], service.calls[b], service.run[b]
@@ -390,4 +390,5 @@ def draw_episode(
                     for i in range(state.shape[0]):
                         world.arrivals[t, b, i] = world.inflows[t, b, i] = 0.0
         for i in range(state.shape[0]):
-            encode(state[i], world.agents[own, i], settings, shown[b, i, 0])
+            encode(state[i], world.agents[own, i], settings, rows, b, i)
+            encode_calls(state[i], rows[b, i])

@@ -165,7 +165,7 @@ def test_environments_left_out_of_a_step_do_not_change():
 
     def second():
         arrays = (batch.state, batch.outcome, batch.totals, batch.clock, batch.observation)
-        return [array[1].tobytes() for array in (*arrays, batch.info.swapaxes(0, 1))]
+        return [array[1].tobytes() for array in (*arrays, batch.info)]
 
     before = second()
     batch.step(np.ones((3, 4)), np.array([True, False, True]))
@@ -373,7 +373,10 @@ def test_what_is_shown_bears_the_names_of_the_records():
     assert rows.shape == (2, 4) and (rows["min_share"] == np.float32(batch.view.min_share)).all()
     # `info` is the first columns of the outcome, and the terms of the objective are what a step is worth.
     assert INFO == OUTCOME.names[: len(INFO)]
-    assert all((row == batch.outcome[name]).all() for name, row in zip(INFO, batch.info, strict=True))
+    columns = batch.info.transpose(2, 0, 1)
+    assert all(
+        (column == batch.outcome[name]).all() for name, column in zip(OUTCOME.names, columns, strict=True)
+    )
     assert WORTH.names == (*TERMS, "reward") and SETTINGS["price"].names == TERMS
     assert tuple(Objective.model_fields) == TERMS
     env = GPUAllocEnv("serverless", steps=2)
