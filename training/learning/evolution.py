@@ -73,6 +73,7 @@ def evolve(
     population: int = POPULATION,
     episodes: int = EPISODES,
     std: float = STD,
+    decay: float = 0.0,
     progress: Callable[[int, float], None] | None = None,
     kept: Path | None = None,
 ) -> None:
@@ -87,6 +88,8 @@ def evolve(
         population: candidates of a generation.
         episodes: of each scenario that every candidate of a generation plays.
         std: of the weights in the first generation.
+        decay: what a squared unit of change costs, as a fraction of J at first: what hardly matters for J
+            then stays where it was.
         progress: called before each generation with how many are done, and the difference in J between the
             mean of the candidates to come and the weights at first, on the episodes to come.
         kept: file in which the search is kept after each generation, and from which it goes on. It is
@@ -94,14 +97,14 @@ def evolve(
     """
     from cmaes import CMA  # takes half a second, which only those who evolve should wait
 
-    layer = LastLayer(model, *_units(model, transform, scenarios[0], first_seed))
+    layer = LastLayer(model, *_units(model, transform, scenarios, first_seed))
     start, gains = np.zeros(layer.size), list[float]()
     search = CMA(mean=start, sigma=std, population_size=population)
     first_seed += _WATCHED
     if kept is not None and kept.exists():
         search, gains = pickle.loads(kept.read_bytes())
 
-    objective = _objective(layer, model, transform, scenarios, episodes, first_seed)
+    objective = _objective(layer, model, transform, scenarios, episodes, first_seed, decay)
     say = progress or (lambda *_: None)
     for known in enumerate(gains):
         say(*known)
@@ -127,11 +130,12 @@ def _objective(
     scenarios: Sequence[Scenario],
     episodes: int,
     first_seed: int,
+    decay: float,
 ) -> Callable[[Array, int], float]:
     """What is minimised: from changes of the layer and the seed of the first episode to the mean of J.
 
     Of several scenarios each J is relative to that of no changes on the episodes from `first_seed` on.
-    Otherwise the scenarios with the largest J would decide alone.
+    Otherwise the scenarios with the largest J would decide alone. What changes cost is added.
     """
 
     def each(candidate: Array, seed: int) -> Array:
@@ -139,13 +143,29 @@ def _objective(
         policy = policy_of(model, transform)
         return np.array([mean_objective(policy, [scenario], episodes, seed) for scenario in scenarios])
 
-    several = len(scenarios) > 1
-    scale = np.maximum(abs(each(np.zeros(layer.size), first_seed)), _LEAST_SCALE) if several else 1.0
-    return lambda candidate, seed: float((each(candidate, seed) / scale).mean())
+    scale, price = np.ones(len(scenarios)), decay
+    if len(scenarios) > 1 or decay > 0:
+        first = np.maximum(abs(each(np.zeros(layer.size), first_seed)), _LEAST_SCALE)
+        scale, price = (first, decay) if len(scenarios) > 1 else (scale, decay * float(first[0]))
+
+    def objective(candidate: Array, seed: int) -> float:
+        return float((each(candidate, seed) / scale).mean() + price * (candidate @ candidate))
+
+    return objective
 
 
-def _units(model: PPO, transform: Transform, scenario: Scenario, first_seed: int) -> tuple[Tensor, Tensor]:
+def _units(
+    model: PPO, transform: Transform, scenarios: Sequence[Scenario], first_seed: int
+) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of what the last layer reads, (H,), where the model decides."""
+    units = torch.cat([_read(model, transform, scenario, first_seed) for scenario in scenarios])
+    std = units.std(dim=0)
+    # What does not vary here must not matter where it does.
+    return units.mean(dim=0), std.where(std > _LEAST_STD, torch.inf)
+
+
+def _read(model: PPO, transform: Transform, scenario: Scenario, first_seed: int) -> Tensor:
+    """What the last layer reads in some episodes of a scenario, (decisions, H)."""
     policy, seen = fresh(policy_of(model, transform)), list[AnyArray]()
 
     def decide(view: View) -> Array:
@@ -155,7 +175,4 @@ def _units(model: PPO, transform: Transform, scenario: Scenario, first_seed: int
     rollout(decide, scenario, _WATCHED, first_seed, record=False)
     actor: Any = model.policy.mlp_extractor.actor
     with torch.no_grad():
-        units = actor(torch.as_tensor(np.concatenate(seen), dtype=torch.float32)).flatten(0, -2)
-    std = units.std(dim=0)
-    # What does not vary here must not matter where it does.
-    return units.mean(dim=0), std.where(std > _LEAST_STD, torch.inf)
+        return actor(torch.as_tensor(np.concatenate(seen), dtype=torch.float32)).flatten(0, -2)

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gpualloc_env import load_scenario
 from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS
+from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from training.evaluation.seeds import FIRST_TRAINING_SEED
 from training.files.atomic import write_atomically
 from training.learning import evolution
@@ -58,6 +59,30 @@ def test_what_does_not_vary_gets_no_weight():
     weight = model.policy.action_net.own.weight.detach().numpy()
     speed, queue = (CLUSTER_COLUMNS.index(name) for name in ("gpu.speed", "agent.queue"))
     assert (weight[:, speed] == 0).all() and (weight[:, queue] != 0).all()
+
+
+def test_what_varies_in_any_of_the_scenarios_gets_weight():
+    slow, quick = (load_scenario("paper", steps=10, dt=dt) for dt in (1.0, 0.1))
+    weights = []
+    for scenarios in ([slow], [slow, quick]):
+        model, transform = learner(slow, "linear-residual")
+        evolve(model, transform, scenarios, FIRST_TRAINING_SEED, generations=2, episodes=2)
+        weights.append(
+            model.policy.action_net.own.weight.detach().numpy()[:, OBSERVATION_FEATURES.index("dt")]
+        )
+    assert (weights[0] == 0).all() and (weights[1] != 0).all()
+
+
+def test_decay_keeps_the_weights_near_those_at_first():
+    scenario = load_scenario("serverless", steps=10)
+    moved = []
+    for decay in (0.0, 1.0):
+        model, transform = learner(scenario, "ppo-shared")
+        before = torch.cat([each.detach().flatten() for each in model.policy.action_net.parameters()]).clone()
+        evolve(model, transform, [scenario], FIRST_TRAINING_SEED, **SEARCH, decay=decay)
+        after = torch.cat([each.detach().flatten() for each in model.policy.action_net.parameters()])
+        moved.append(float((after - before).square().sum()))
+    assert moved[1] < 0.5 * moved[0]
 
 
 def test_a_seed_leads_to_the_same_weights_and_another_to_others():
