@@ -351,11 +351,22 @@ class Batch:
         if active is None:
             active, info = self._all, np.empty(self._shapes[0])
         else:
-            active, info = self.checked_mask(active), self.info.copy()
-            self.worth[~active] = 0.0
-        shown = self._new_arrays(info)
-        served = () if self._service is None else (self._service,)
-        arguments: tuple[Any, ...] = (requested, active, self.world, *served, *shown)
+            active, info = self._some(active)
+        observation, service = np.empty(self._shapes[1], FLOAT32), self._service
+        if service is None:
+            self._run((requested, active, self.world, info, observation))
+        else:
+            self._run((requested, active, self.world, service, info, observation))
+        self.info, self.observation = info, observation
+
+    def _some(self, active: AnyArray) -> tuple[AnyArray, Array]:
+        """A (B,) bool mask of those to be advanced, checked, and what the others did in their last step."""
+        active = self.checked_mask(active)
+        self.worth[~active] = 0.0
+        return active, self.info.copy()
+
+    def _run(self, arguments: tuple[Any, ...]) -> None:
+        """Call the compiled step for all environments: what is asked for, for which, of which world, …."""
         step = self._step
         if step is None:
             step = self._step = resolved(self._compiled, 0, self.num_envs, *arguments)
@@ -363,24 +374,16 @@ class Batch:
             problem = step(0, self.num_envs, *arguments)
         else:
             # No range may advance before all of them are known to be sound.
-            problem = check(0, self.num_envs, requested, active, self.world)
+            problem = check(0, self.num_envs, *arguments[:3])
             if problem == OK:
                 self._steppers.run(lambda first, last: step(first, last, *arguments))
         if problem != OK:
-            self._refuse(problem, requested)
-        self._show(*shown)
+            self._refuse(problem, arguments[0])
 
     @property
     def _compiled(self) -> Callable[..., int]:
         """The step of all that this batch is."""
         return fluid.step if self._service is None else requests.step
-
-    def _new_arrays(self, info: Array) -> tuple[Any, ...]:
-        """What a step takes last: arrays in which it shows what callers see, `info` the first of them."""
-        return info, np.empty(self._shapes[1], FLOAT32)
-
-    def _show(self, info: Array, observation: AnyArray) -> None:
-        self.info, self.observation = info, observation
 
     def _refuse(self, problem: int, requested: Array) -> None:
         if problem == NOT_A_NUMBER:

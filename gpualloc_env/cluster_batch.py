@@ -55,8 +55,7 @@ class ClusterBatch(Batch):
             totals=np.zeros(num_envs, COUNTS),
         )
         self._see()
-        _, shown = self._new_arrays(self.info)
-        self._show(self.cluster, Shown._make(np.zeros_like(array) for array in shown))
+        self._show(Shown._make(np.zeros_like(array) for array in self._new_arrays(self.info)))
 
     @property
     def share_shape(self) -> tuple[int, ...]:
@@ -104,9 +103,17 @@ class ClusterBatch(Batch):
     def _contents(self) -> tuple[AnyArray, ...]:
         return (*self.world, *self.cluster, *self.shown, *self.service)
 
-    def _new_arrays(self, info: Array) -> tuple[Any, ...]:
+    def advance(self, requested: Array, active: AnyArray | None = None) -> None:
+        """As that of a batch of pools; shares are (B, N K)."""
+        active, info = (self._all, np.empty(self._shapes[0])) if active is None else self._some(active)
+        shown = self._new_arrays(info)
+        self._run((requested, active, self.world, self.service, self.cluster, shown))
+        self._show(shown)
+
+    def _new_arrays(self, info: Array) -> Shown:
+        """Arrays in which a step shows what callers see, `info` among them."""
         one = self.num_envs, self.num_agents, self.num_gpus
-        shown = Shown(
+        return Shown(
             agents=np.empty((*one[:2], len(AGENT_FEATURES)), np.float32),
             instances=np.empty((*one, len(INSTANCE_FEATURES)), np.float32),
             gpus=np.empty((one[0], one[2], len(GPU_FEATURES)), np.float32),
@@ -114,9 +121,8 @@ class ClusterBatch(Batch):
             share=np.empty(one),
             resident=np.empty(one, np.bool_),
         )
-        return self.cluster, shown
 
-    def _show(self, cluster: Cluster, shown: Shown) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def _show(self, shown: Shown) -> None:
         self.shown, self.info = shown, shown.outcome
         self.observation: Any = {"agents": shown.agents, "instances": shown.instances, "gpus": shown.gpus}
 
@@ -129,14 +135,14 @@ class ClusterBatch(Batch):
         mask = self._all if mask is None else self.checked_mask(mask)
         self._draw_tasks(self._law, mask, np.empty(self._shapes[1], np.float32))
         self._forget(mask)
-        arrays = self._new_arrays(self.info)
+        shown = self._new_arrays(self.info)
         warm = self.scenario.warm
 
         def place(first: int, last: int) -> None:
-            cluster.start(first, last, mask, warm, self.world, self.service, *arrays)
+            cluster.start(first, last, mask, warm, self.world, self.service, self.cluster, shown)
 
         self._drawers.run(place)
-        self._show(*arrays)
+        self._show(shown)
 
     def _refuse(self, problem: int, requested: Array) -> None:
         if problem == NOT_A_NUMBER:

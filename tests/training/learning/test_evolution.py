@@ -5,12 +5,16 @@ import json
 import pytest
 import torch
 from stable_baselines3 import PPO
+from support.examples import main_of
 from support.trained_run import TRAINED, Interruption
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gpualloc_env import load_scenario
 from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
+from training.artifacts.policies import load_policy
+from training.evaluation.evaluate import evaluate
+from training.evaluation.held_out import held_out_scenario
 from training.evaluation.seeds import FIRST_TRAINING_SEED
 from training.files.atomic import write_atomically
 from training.learning import evolution
@@ -137,3 +141,22 @@ def test_a_run_of_evolution_alone_that_is_interrupted_goes_on_to_the_same_weight
     one, other = (PPO.load(run.out / "model.zip").policy.state_dict() for run in (whole, cut))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert gains(whole.out) == gains(cut.out) and [step for step, _ in gains(cut.out)] == [0, 1, 2, 3]
+
+
+@pytest.mark.slow
+def test_on_a_log_of_sessions_it_leaves_the_best_baseline_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main_of("made_up_sessions.py")(tmp_path, teams=1, sessions=40, first_seed=2010, scenario="magentic")
+    search = {"generations": 24, "population": 12, "generation_episodes": 8, "generation_std": 1.0}
+    config = {"scenario": "magentic", "trace": str(tmp_path / "2010.csv"), "allocator": "ppo-mpc"}
+    main(
+        TrainConfig(
+            **config, **search, hidden=(1,), total_steps=0, validation_episodes=8, out=tmp_path / "run"
+        )
+    )
+    scenario = held_out_scenario("magentic", trace=tmp_path / "2010.csv")
+    own, best = (
+        evaluate("own", load_policy(name, scenario), scenario, 30, 10000).objective.mean()
+        for name in (str(tmp_path / "run"), "knative")
+    )
+    assert own < 0.998 * best
