@@ -146,17 +146,17 @@ def test_a_run_of_evolution_alone_that_is_interrupted_goes_on_to_the_same_weight
 @pytest.mark.slow
 def test_on_a_log_of_sessions_it_leaves_the_best_baseline_behind(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    main_of("made_up_sessions.py")(tmp_path, teams=1, sessions=40, first_seed=2010, scenario="magentic")
-    search = {"generations": 24, "population": 12, "generation_episodes": 8, "generation_std": 1.0}
-    config = {"scenario": "magentic", "trace": str(tmp_path / "2010.csv"), "allocator": "ppo-mpc"}
+    main_of("made_up_sessions.py")(tmp_path, teams=1, sessions=40, first_seed=2000, scenario="magentic")
+    search = {"generations": 16, "population": 12, "generation_episodes": 8, "generation_std": 0.7}
+    config = {"scenario": "magentic", "trace": str(tmp_path / "2000.csv"), "allocator": "ppo-mpc"}
     main(
         TrainConfig(
             **config, **search, hidden=(1,), total_steps=0, validation_episodes=8, out=tmp_path / "run"
         )
     )
-    scenario = held_out_scenario("magentic", trace=tmp_path / "2010.csv")
+    scenario = held_out_scenario("magentic", trace=tmp_path / "2000.csv")
     own, best = (
         evaluate("own", load_policy(name, scenario), scenario, 30, 10000).objective.mean()
-        for name in (str(tmp_path / "run"), "knative")
+        for name in (str(tmp_path / "run"), "receding-horizon")
     )
-    assert own < 0.998 * best
+    assert own < 0.99 * best
