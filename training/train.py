@@ -91,8 +91,6 @@ class TrainConfig(LearnerConfig, RayWorkers):
     """Episodes that each candidate of a generation plays, of each scenario."""
     generation_std: Annotated[float, Limits(0, 10, open_low=True)] = evolution.STD
     """Standard deviation of the weights in the first generation."""
-    generation_decay: Annotated[float, Limits(0, 1)] = 0.0
-    """What a squared change of a weight costs, as a fraction of J at first."""
     checkpoint_every: Annotated[int, Limits(1)] = 100_000
     """Steps between two checkpoints, of which the last is kept."""
     validate_every: Annotated[int, Limits(0)] = 100_000
@@ -298,7 +296,6 @@ def evolve(
         population=config.population,
         episodes=config.generation_episodes,
         std=config.generation_std,
-        decay=config.generation_decay,
         progress=record,
         kept=config.out / EVOLUTION,
     )

@@ -73,7 +73,6 @@ def evolve(
     population: int = POPULATION,
     episodes: int = EPISODES,
     std: float = STD,
-    decay: float = 0.0,
     progress: Callable[[int, float], None] | None = None,
     kept: Path | None = None,
 ) -> None:
@@ -88,8 +87,6 @@ def evolve(
         population: candidates of a generation.
         episodes: of each scenario that every candidate of a generation plays.
         std: of the weights in the first generation.
-        decay: what a squared unit of change costs, as a fraction of J at first: what hardly matters for J
-            then stays where it was.
         progress: called before each generation with how many are done, and the difference in J between the
             mean of the candidates to come and the weights at first, on the episodes to come.
         kept: file in which the search is kept after each generation, and from which it goes on. It is
@@ -104,7 +101,7 @@ def evolve(
     if kept is not None and kept.exists():
         search, gains = pickle.loads(kept.read_bytes())
 
-    objective = _objective(layer, model, transform, scenarios, episodes, first_seed, decay)
+    objective = _objective(layer, model, transform, scenarios, episodes, first_seed)
     say = progress or (lambda *_: None)
     for known in enumerate(gains):
         say(*known)
@@ -130,12 +127,11 @@ def _objective(
     scenarios: Sequence[Scenario],
     episodes: int,
     first_seed: int,
-    decay: float,
 ) -> Callable[[Array, int], float]:
     """What is minimised: from changes of the layer and the seed of the first episode to the mean of J.
 
     Of several scenarios each J is relative to that of no changes on the episodes from `first_seed` on.
-    Otherwise the scenarios with the largest J would decide alone. What changes cost is added.
+    Otherwise the scenarios with the largest J would decide alone.
     """
 
     def each(candidate: Array, seed: int) -> Array:
@@ -143,15 +139,9 @@ def _objective(
         policy = policy_of(model, transform)
         return np.array([mean_objective(policy, [scenario], episodes, seed) for scenario in scenarios])
 
-    scale, price = np.ones(len(scenarios)), decay
-    if len(scenarios) > 1 or decay > 0:
-        first = np.maximum(abs(each(np.zeros(layer.size), first_seed)), _LEAST_SCALE)
-        scale, price = (first, decay) if len(scenarios) > 1 else (scale, decay * float(first[0]))
-
-    def objective(candidate: Array, seed: int) -> float:
-        return float((each(candidate, seed) / scale).mean() + price * (candidate @ candidate))
-
-    return objective
+    several = len(scenarios) > 1
+    scale = np.maximum(abs(each(np.zeros(layer.size), first_seed)), _LEAST_SCALE) if several else 1.0
+    return lambda candidate, seed: float((each(candidate, seed) / scale).mean())
 
 
 def _units(
