@@ -361,9 +361,7 @@ class Batch:
 
     def _some(self, active: AnyArray) -> tuple[AnyArray, Array]:
         """A (B,) bool mask of those to be advanced, checked, and what the others did in their last step."""
-        active = self.checked_mask(active)
-        self.worth[~active] = 0.0
-        return active, self.info.copy()
+        return self.checked_mask(active), self.info.copy()
 
     def _run(self, arguments: tuple[Any, ...]) -> None:
         """Call the compiled step for all environments: what is asked for, for which, of which world, …."""
@@ -379,6 +377,9 @@ class Batch:
                 self._steppers.run(lambda first, last: step(first, last, *arguments))
         if problem != OK:
             self._refuse(problem, arguments[0])
+        active = arguments[1]
+        if active is not self._all:
+            self.worth[~active] = 0.0
 
     @property
     def _compiled(self) -> Callable[..., int]:

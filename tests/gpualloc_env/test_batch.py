@@ -159,6 +159,15 @@ def test_copies_need_one_environment_of_the_same_scenario():
             Batch(BUSY, 3).become(wrong)
 
 
+def test_a_refused_step_of_some_environments_changes_nothing():
+    batch = started(BUSY, 3)
+    batch.step(np.full((3, 4), 0.2))
+    before = batch.reward, batch.info.copy()
+    with pytest.raises(ValueError, match="is NaN in environment 0"):
+        batch.step(np.full((3, 4), np.nan), np.array([True, False, True]))
+    assert (batch.reward == before[0]).all() and before[0].all() and (batch.info == before[1]).all()
+
+
 def test_environments_left_out_of_a_step_do_not_change():
     batch = started(BUSY, 3)
     batch.step(np.full((3, 4), 0.2))
