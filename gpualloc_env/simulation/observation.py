@@ -125,8 +125,10 @@ def encode(now: Any, agent: Any, settings: Any, rows: AnyArray, b: int, i: int) 
 
 
 @inlined
-def encode_calls(now: Any, row: Any) -> None:
-    """Write what a row of the observation has of servers of calls besides."""
+def encode_calls(now: Any, agent: Any, settings: Any, rows: AnyArray, b: int, i: int) -> None:
+    """`encode`, and the columns that servers of calls alone have."""
+    encode(now, agent, settings, rows, b, i)
+    row = rows[b, i]
     row.running = now.running
     row.waiting = squash(now.waiting, 1.0)
     row.prefill = squash(now.prefill, 1.0)
@@ -211,8 +213,7 @@ def encode_packed(packed: Packed, observation: AnyArray) -> None:
     encode_agents(packed.agents, packed.settings)
     for b in range(observation.shape[0]):
         for i in range(observation.shape[1]):
-            encode(packed.state[b, i], packed.agents[b, i], packed.settings[0], rows, b, i)
-            encode_calls(packed.state[b, i], rows[b, i])
+            encode_calls(packed.state[b, i], packed.agents[b, i], packed.settings[0], rows, b, i)
 
 
 def observed(packed: Packed) -> AnyArray:

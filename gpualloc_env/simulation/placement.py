@@ -6,7 +6,7 @@ import numpy as np
 
 from gpualloc_env.compiled import called, inlined
 from gpualloc_env.simulation.calls import Service
-from gpualloc_env.simulation.observation import View, encode, encode_calls, squash, view_of
+from gpualloc_env.simulation.observation import View, encode_calls, squash, view_of
 from gpualloc_env.simulation.residency import Cluster, Place
 from gpualloc_env.simulation.shares import World
 from gpualloc_env.simulation.state import OBSERVATION, AnyArray, Array, names_of
@@ -114,8 +114,7 @@ def show_cluster(place: Place, world: World, b: int, own: int, shown: Shown) -> 
     rows, calls = shown.gpus.view(GPU_ROW), agents["calls"][:, :, 0]
     for i in range(place.agents.shape[0]):
         row = agents[b, i, 0]
-        encode(world.state[b, i], world.agents[own, i], settings, calls, b, i)
-        encode_calls(world.state[b, i], calls[b, i])
+        encode_calls(world.state[b, i], world.agents[own, i], settings, calls, b, i)
         row.held = squash(float(place.ledgers[i].held), place.agents[i].throughput)
         for k in range(gpus):
             instance = place.instances[i * gpus + k]

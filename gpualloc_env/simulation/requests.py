@@ -13,7 +13,7 @@ the calls that passed their service objective within the step before they were f
 from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulation.calls import Service
 from gpualloc_env.simulation.curves import speedup
-from gpualloc_env.simulation.observation import encode, encode_calls
+from gpualloc_env.simulation.observation import encode_calls
 from gpualloc_env.simulation.servers import (
     Here,
     account,
@@ -117,6 +117,5 @@ def step(
                 now.running = server.running / agent.max_batch
                 now.kv_used = server.room / agent.kv_tokens
         for i in range(requested.shape[1]):
-            encode(world.state[b, i], world.agents[own, i], settings, rows, b, i)
-            encode_calls(world.state[b, i], rows[b, i])
+            encode_calls(world.state[b, i], world.agents[own, i], settings, rows, b, i)
     return OK

@@ -37,7 +37,7 @@ from gpualloc_env.simulation.calls import (
     start_ledger,
     start_server,
 )
-from gpualloc_env.simulation.observation import encode, encode_agent, encode_calls
+from gpualloc_env.simulation.observation import encode_agent, encode_calls
 from gpualloc_env.simulation.random import exponential, random_bits, seed_generator, uniform
 from gpualloc_env.simulation.shares import World, begin
 from gpualloc_env.simulation.state import OBSERVATION, AnyArray, Array, Records
@@ -390,5 +390,4 @@ def draw_episode(
                     for i in range(state.shape[0]):
                         world.arrivals[t, b, i] = world.inflows[t, b, i] = 0.0
         for i in range(state.shape[0]):
-            encode(state[i], world.agents[own, i], settings, rows, b, i)
-            encode_calls(state[i], rows[b, i])
+            encode_calls(state[i], world.agents[own, i], settings, rows, b, i)
