@@ -1,7 +1,7 @@
 """numba's nopython compiler with an on-disk cache that follows whole packages: `compiled` and its kin.
 
-All that is private to numba stands in this file: three options of its compiler, and the stamp and
-the writer of its cache.
+All that is private to numba stands in this file: three options of its compiler, its lock, and the stamp
+and the writer of its cache.
 """
 
 import logging
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from numba import config, njit, typeof  # pyright: ignore
 from numba.core import event
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import register_jitable
 
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -78,6 +79,11 @@ def resolved(function: Function, *arguments: Any) -> Function:
     signature: tuple[Any, ...] = tuple(typeof(argument) for argument in arguments)  # pyright: ignore
     dispatcher.compile(signature)
     return dispatcher.get_overload(signature)
+
+
+def compiling() -> bool:
+    """Whether this thread is in the compiler: an exception that a signal raises there may be lost."""
+    return bool(global_compiler_lock.is_locked())
 
 
 def _forgiving(save: Callable[..., None]) -> Callable[..., None]:

@@ -83,6 +83,10 @@ class Terminated(BaseException):
     """SIGTERM has come: what is unfinished is removed on the way out."""
 
 
+_STOPS: dict[int, type[BaseException]] = {signal.SIGTERM: Terminated, signal.SIGINT: KeyboardInterrupt}
+_LOOKS_AGAIN_S = 0.05  # after which a signal that found the compiler at work comes once more
+
+
 def fail(error: Exception | str) -> NoReturn:
     """End with the message that names the mistake and its remedy."""
     print(f"error: {error}", file=sys.stderr)
@@ -91,19 +95,33 @@ def fail(error: Exception | str) -> NoReturn:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """End on SIGTERM as on an interruption, so that unfinished files are removed on the way out."""
+    """End on SIGTERM as on an interruption, so that unfinished files are removed on the way out.
+
+    Either waits for the compiler: what is raised while that calls back would be printed and forgotten.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def stop(*_: Any) -> NoReturn:
-        raise Terminated
+    def stop(number: int, _: object) -> None:
+        # What has not imported it compiles nothing.
+        compiler = sys.modules.get("gpualloc_env.compiled")
+        if compiler is None or not compiler.compiling():
+            raise _STOPS[number]
+        # To this thread, which may sleep by then.
+        again = threading.Timer(_LOOKS_AGAIN_S, signal.pthread_kill, (threading.get_ident(), number))
+        again.daemon = True
+        again.start()
 
-    former = signal.signal(signal.SIGTERM, stop)
+    former = {number: signal.getsignal(number) for number in _STOPS}
+    for number, handler in former.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def status_console() -> Console:

@@ -7,10 +7,11 @@ import sys
 import time
 
 import pytest
+from numba.core.compiler_lock import global_compiler_lock
 
 from training.burst_figure import BurstFigureConfig
 from training.burst_figure import main as burst_figure
-from training.cli import call, run, status_console, track
+from training.cli import Terminated, call, run, status_console, terminable, track
 from training.compare import CompareConfig
 from training.compare import main as compare
 from training.ensemble import EnsembleConfig
@@ -139,6 +140,31 @@ def test_an_interruption_ends_with_one_line(capsys):
     with pytest.raises(SystemExit) as stopped:
         call(interrupted, ValidateConfig())
     assert stopped.value.code == 130 and capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "stopped"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_signal_waits_for_the_compiler(number, stopped):
+    # What llvmlite calls back there prints what is raised, and goes on.
+    former, compiled, begin = signal.getsignal(number), False, time.monotonic()
+    with pytest.raises(stopped), terminable():
+        with global_compiler_lock:
+            signal.raise_signal(number)
+            time.sleep(0.2)
+            compiled = True
+        time.sleep(60)
+    assert compiled and time.monotonic() - begin < 30
+    assert signal.getsignal(number) is former
+
+
+def test_an_ignored_interruption_stays_ignored():
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with terminable():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def test_a_terminated_command_removes_what_it_has_not_finished(tmp_path):
