@@ -48,8 +48,8 @@ class GPUClusterVectorEnv(GPUAllocVectorEnv):
     def _observation_of(self, b: int) -> dict[str, AnyArray]:
         return {name: part[b] for name, part in self._batch.observation.items()}
 
-    def _columns(self) -> dict[str, AnyArray]:
-        batch, columns = self._batch, super()._columns()
+    def _columns(self, worth: AnyArray) -> dict[str, AnyArray]:
+        batch, columns = self._batch, super()._columns(worth)
         columns["share"], columns["resident"] = batch.shown.share, batch.shown.resident.copy()
         columns.update({name: batch.cluster.counts[name].copy() for name in EVENTS})
         return columns

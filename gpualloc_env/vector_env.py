@@ -75,6 +75,7 @@ class GPUAllocVectorEnv(Horizon, VectorEnv[Any, AnyArray, AnyArray]):  # pyright
         self._seeded = False
         self._none, self._all = np.zeros(num_envs, dtype=np.bool_), np.ones(num_envs, dtype=np.bool_)
         self._over = self._none
+        self._masks = tuple(f"_{name}" for name in self._columns(self._worth()))
         observation_space, self.single_action_space = self._spaces()
         self.single_observation_space = observation_space
         self.observation_space = batch_space(observation_space, num_envs)
@@ -144,9 +145,9 @@ class GPUAllocVectorEnv(Horizon, VectorEnv[Any, AnyArray, AnyArray]):  # pyright
         self._batch.reset(mask)
         fresh = self._all.copy() if mask is None else mask.copy()
         self._over = self._over & ~fresh
-        columns = self._columns()
+        columns = self._columns(self._worth())
         self._clear(columns, self._all)
-        return self._batch.observation, _named(columns, fresh)
+        return self._batch.observation, self._named(columns, fresh)
 
     def _checked_seeds(self, seeds: Sequence[int | None]) -> list[int | None]:
         """The seeds as a list, one for each environment."""
@@ -184,8 +185,8 @@ class GPUAllocVectorEnv(Horizon, VectorEnv[Any, AnyArray, AnyArray]):  # pyright
                 "options={'reset_mask': mask}, or make the batch with another autoreset_mode"
             )
         batch.step(actions, ~starting if some else None)
-        reward, ended = batch.reward, batch.clock >= self._steps
-        columns = self._columns()
+        worth, ended = self._worth(), batch.clock >= self._steps
+        columns = self._columns(worth)
         if some:
             batch.reset(starting)
             ended &= ~starting
@@ -194,14 +195,17 @@ class GPUAllocVectorEnv(Horizon, VectorEnv[Any, AnyArray, AnyArray]):  # pyright
             info = self._restart(ended, columns)
         else:
             self._over = ended
-            info = self._with_metrics(_named(columns, self._all.copy()), ended)
-        return batch.observation, reward, self._none.copy(), ended.copy(), info
+            info = self._with_metrics(self._named(columns, self._all.copy()), ended)
+        return batch.observation, worth[-1], self._none.copy(), ended.copy(), info
 
-    def _columns(self) -> dict[str, AnyArray]:
+    def _worth(self) -> AnyArray:
+        """What the step just taken was worth, (columns of WORTH, B), of which the last is the reward."""
+        return plain(self._batch.worth).copy().T
+
+    def _columns(self, worth: AnyArray) -> dict[str, AnyArray]:
         """What `info` shows of the step just taken, by name, (B, …)."""
-        batch = self._batch
-        outcome, terms = batch.info.transpose(2, 0, 1)[: len(INFO)], plain(batch.worth).copy().T[: len(TERMS)]
-        return dict(zip(_NAMES, (*outcome, *terms, objectives(batch)), strict=True))
+        outcome = self._batch.info.transpose(2, 0, 1)[: len(INFO)]
+        return dict(zip(_NAMES, (*outcome, *worth[: len(TERMS)], objectives(self._batch)), strict=True))
 
     def _clear(self, columns: dict[str, AnyArray], mask: AnyArray) -> None:
         """Let the columns show environments of a (B,) bool mask as they are at the start of an episode."""
@@ -216,10 +220,10 @@ class GPUAllocVectorEnv(Horizon, VectorEnv[Any, AnyArray, AnyArray]):  # pyright
         last = {name: values.copy() for name, values in columns.items()}
         for values in last.values():
             values[~ended] = 0
-        final = self._with_metrics(_named(last, ended.copy()), ended)
+        final = self._with_metrics(self._named(last, ended.copy()), ended)
         batch.reset(ended)
         self._clear(columns, ended)
-        info = _named(columns, self._all.copy())
+        info = self._named(columns, self._all.copy())
         info["final_obs"], info["_final_obs"] = final_obs, ended.copy()
         info["final_info"], info["_final_info"] = final, ended.copy()
         return info
@@ -230,7 +234,6 @@ class GPUAllocVectorEnv(Horizon, VectorEnv[Any, AnyArray, AnyArray]):  # pyright
                 info = self._add_info(info, {"episode_metrics": episode_metrics(self._batch, b)}, b)
         return info
 
-
-def _named(columns: dict[str, AnyArray], mask: AnyArray) -> dict[str, Any]:
-    """`info` of its columns, with Gymnasium's masks of the environments that they speak of."""
-    return {**columns, **dict.fromkeys((f"_{name}" for name in columns), mask)}
+    def _named(self, columns: dict[str, AnyArray], mask: AnyArray) -> dict[str, Any]:
+        """`info` of its columns, with Gymnasium's masks of the environments that they speak of."""
+        return {**columns, **dict.fromkeys(self._masks, mask)}
