@@ -372,7 +372,8 @@ class Batch:
             problem = step(0, self.num_envs, *arguments)
         else:
             # No range may advance before all of them are known to be sound.
-            problem = check(0, self.num_envs, *arguments[:3])
+            requested, active, world = arguments[:3]
+            problem = check(0, self.num_envs, requested, active, world.episode, self.scenario.steps)
             if problem == OK:
                 self._steppers.run(lambda first, last: step(first, last, *arguments))
         if problem != OK:

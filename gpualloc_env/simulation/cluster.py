@@ -362,7 +362,7 @@ def step(
     Returns:
         OK, NOT_A_NUMBER or EPISODE_OVER; where it is not OK nothing has changed.
     """
-    problem = check(first, last, requested, active, world)
+    problem = check(first, last, requested, active, world.episode, world.arrivals.shape[0] - 1)
     if problem != OK:
         return problem
     dt, outcome = world.settings[0].dt, shown.outcome.view(OUTCOME)[:, :, 0]

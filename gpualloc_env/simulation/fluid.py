@@ -69,7 +69,7 @@ def step(
     Returns:
         OK, or the reason for which nothing at all was changed: NOT_A_NUMBER, EPISODE_OVER.
     """
-    problem = check(first, last, requested, active, world)
+    problem = check(first, last, requested, active, world.episode, world.arrivals.shape[0] - 1)
     if problem != OK:
         return problem
     settings, routing = world.settings[0], world.routing

@@ -87,7 +87,7 @@ def step(
 
     `service` holds the tasks, calls and servers; all else is as `gpualloc_env.simulation.fluid.step` has it.
     """
-    problem = check(first, last, requested, active, world)
+    problem = check(first, last, requested, active, world.episode, world.arrivals.shape[0] - 1)
     if problem != OK:
         return problem
     settings = world.settings[0]

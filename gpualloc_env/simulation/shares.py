@@ -171,11 +171,20 @@ def begin(episode: Any, total_rate: float, weighted_rate: float, task_rate: floa
 
 
 @compiled
-def check(first: int, last: int, requested: AnyArray, active: AnyArray, world: World) -> int:
-    """OK, or why a range of environments must not be stepped: NOT_A_NUMBER, EPISODE_OVER."""
-    steps, over, wrong = world.arrivals.shape[0] - 1, False, False
+def check(first: int, last: int, requested: AnyArray, active: AnyArray, episode: AnyArray, steps: int) -> int:
+    """OK, or why a range of environments must not be stepped: NOT_A_NUMBER, EPISODE_OVER.
+
+    Args:
+        first: the first environment of the range.
+        last: the environment after the last of the range.
+        requested: what is asked for, (B, A).
+        active: environments to advance, (B,) bool.
+        episode: the running episodes, (B,) of EPISODE.
+        steps: T, after which an episode is over.
+    """
+    over = wrong = False
     for b in range(first, last):
-        over |= active[b] and world.episode[b].clock >= steps
+        over |= active[b] and episode[b].clock >= steps
     if over:
         return EPISODE_OVER
     # All numbers in one row, several of which are compared in one vector instruction.
