@@ -92,7 +92,10 @@ def imitate(
             played = max(1, each * transform.num_agents // count)
             lessons[count] += _play(scenario, teacher, learner, transform, first_seed, played)
             first_seed += played
-        data = {count: Lesson(*map(torch.cat, zip(*said, strict=True))) for count, said in lessons.items()}
+        for count, said in lessons.items():
+            # In place of its parts, which would take as much memory again.
+            lessons[count] = [Lesson(*map(torch.cat, zip(*said, strict=True)))]
+        data = {count: said[0] for count, said in lessons.items()}
         for _ in range(PASSES):
             for lesson in _minibatches(data, transform.num_agents, shuffle):
                 loss = loss_of(policy, transform.settings, lesson)
