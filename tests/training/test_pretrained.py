@@ -99,16 +99,20 @@ def test_the_universal_one_is_close_to_the_best_baseline_everywhere(name, agents
     assert own <= most * base
 
 
-@pytest.mark.parametrize("name", ["universal", "ppo-mpc-magentic"])
-def test_sessions_of_a_team_that_they_never_saw_are_served_better_than_by_baselines(name, tmp_path):
-    main_of("made_up_sessions.py")(tmp_path, teams=1, sessions=40, first_seed=2000, scenario="magentic")
-    scenario = held_out_scenario("magentic", trace=tmp_path / "2000.csv")
+# What team 2003 asks for looks like the calls of `llm`, whose objective is another.
+@pytest.mark.parametrize(
+    ("name", "team", "most"),
+    [("universal", 2000, 0.99), ("ppo-mpc-magentic", 2000, 0.99), ("universal", 2003, 1.01)],
+)
+def test_sessions_of_a_team_that_they_never_saw_are_served_well(name, team, most, tmp_path):
+    main_of("made_up_sessions.py")(tmp_path, teams=1, sessions=40, first_seed=team, scenario="magentic")
+    scenario = held_out_scenario("magentic", trace=tmp_path / f"{team}.csv")
     policies = (
         load_policy(f"{PRETRAINED / name}/seed-0.npz", scenario),
         policy_for("receding-horizon", scenario),
     )
     own, base = (evaluate("own", each, scenario, 20, 10000).objective.mean() for each in policies)
-    assert own < 0.99 * base
+    assert own < most * base
 
 
 def test_an_allocator_that_does_not_come_with_the_package_is_refused():
