@@ -146,13 +146,12 @@ def test_an_interruption_ends_with_one_line(capsys):
     ("number", "stopped"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)]
 )
 def test_a_signal_waits_for_the_compiler(number, stopped):
-    # What llvmlite calls back there prints what is raised, and goes on.
-    # Where this runs in the background, interruptions are ignored.
+    # Where the tests run in the background, interruptions are ignored, and would stay so.
     former = signal.signal(number, signal.default_int_handler)
     compiled, begin = False, time.monotonic()
     try:
         with pytest.raises(stopped), terminable():
-            with global_compiler_lock:
+            with global_compiler_lock:  # what llvmlite calls back here prints what is raised, and goes on
                 signal.raise_signal(number)
                 time.sleep(0.2)
                 compiled = True
@@ -167,7 +166,10 @@ def test_an_ignored_interruption_stays_ignored():
     former = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with terminable():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
             signal.raise_signal(signal.SIGINT)
+            went_on = True
+        assert went_on and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, former)
 

@@ -82,7 +82,7 @@ def test_the_file_repeats_what_its_manifest_says(path):
     [
         ("paper", None, "cmu", 1.005),
         ("paper-spike", None, "cmu", 1.005),
-        ("workflow", None, "receding-horizon", 1.005),
+        ("workflow", None, "receding-horizon", 1.003),
         ("serverless", None, "receding-horizon", 1.0),
         ("serverless", 2, "receding-horizon", 1.0),
         ("serverless", 16, "receding-horizon", 1.0),
