@@ -55,7 +55,7 @@ class Source(NamedTuple):
     warm: bool  # whether all models are loaded at reset
 
 
-TABULATED = 64  # counts of a table of Poisson quantiles
+TABULATED = 128  # counts that a table of a Poisson law has at most
 CONSTANT, POISSON, WINDOWS = 0, 1, 2
 OFF, ON = 0, 1  # states of a burst process
 
@@ -141,7 +141,7 @@ def _time_on(process: AnyArray, source: Source, on: bool, remaining: float) -> t
 
 @inlined
 def draw_arrivals(
-    generators: AnyArray, source: Source, state: AnyArray, arrivals: AnyArray, tables: AnyArray
+    generators: AnyArray, source: Source, state: AnyArray, arrivals: AnyArray, tables: Array
 ) -> None:
     """Draw one episode's external arrivals, (T + 1, N) [requests].
 
@@ -155,7 +155,7 @@ def draw_arrivals(
         source: the law.
         state: mean external rates in `rate`, (N,) of STATE.
         arrivals: where to write.
-        tables: room for Poisson quantiles off and on, (2, TABULATED).
+        tables: room for tables of Poisson laws off and on, (2, TABULATED).
     """
     own, counts, process = generators[0], generators[1], generators[2]
     dt, factors, means = source.dt, source.burst_factors, source.burst_means
@@ -170,18 +170,21 @@ def draw_arrivals(
         on = bursty and uniform(process) < means[ON] / (means[OFF] + means[ON])
         remaining = exponential(process, means[ON if on else OFF]) if bursty else inf
         rate, profile = state[i].rate * dt, source.profile[:, i]
+        size_off = size_on = 0
         if tabulated:
-            for level in range(2 if bursty else 1):
-                tabulate_poisson(rate * factors[level] * profile[0], tables[level])
+            size_off = tabulate_poisson(rate * factors[OFF] * profile[0], tables[OFF])
+            if bursty:
+                size_on = tabulate_poisson(rate * factors[ON] * profile[0], tables[ON])
         t = 0
         while t < rows:
             # Steps in which the process does not turn, and the one in which it does.
             turn = t + int(min(remaining / dt, float(rows - t)))
             level = ON if on else OFF
+            table = tables[level, : size_on if on else size_off]
             for step in range(t, turn):
                 mean = rate * factors[level] * profile[step]
                 if tabulated:
-                    mean = tabulated_quantile(uniform(counts), mean, tables[level])
+                    mean = tabulated_quantile(uniform(counts), mean, table)
                 elif source.kind == POISSON:
                     mean = poisson_quantile(uniform(counts), mean)
                 arrivals[step, i] = mean

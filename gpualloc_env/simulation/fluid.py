@@ -24,7 +24,7 @@ from gpualloc_env.simulation.shares import (
     scale_to_fit,
     split_reward,
 )
-from gpualloc_env.simulation.state import OBSERVATION, OUTCOME, AnyArray
+from gpualloc_env.simulation.state import OBSERVATION, OUTCOME, AnyArray, Array
 
 
 @inlined
@@ -154,13 +154,13 @@ def reset(
     source: Source,
     nominal: AnyArray,
     world: World,
-    tables: AnyArray,
+    tables: Array,
     observation: AnyArray,
 ) -> None:
     """Draw a new episode, up to its first decision, for the environments of a range in `mask`, (B,) bool.
 
     `nominal` are the agents' parameters, (1, N) of AGENT, around which an episode's are drawn where
-    the scenario says so; `tables` is room for the draws, (2, TABULATED). All else is as `step`
+    the scenario says so; `tables` is that of `draw_arrivals`, (2, TABULATED). All else is as `step`
     describes it.
     """
     settings, rows = world.settings[0], observation.view(OBSERVATION)[:, :, 0]
