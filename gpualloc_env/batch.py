@@ -368,17 +368,16 @@ class Batch:
         step = self._step
         if step is None:
             step = self._step = resolved(self._compiled, 0, self.num_envs, *arguments)
+        requested, active, world = arguments[:3]
         if self._steppers.count == 1:
             problem = step(0, self.num_envs, *arguments)
         else:
             # No range may advance before all of them are known to be sound.
-            requested, active, world = arguments[:3]
             problem = check(0, self.num_envs, requested, active, world.episode, self.scenario.steps)
             if problem == OK:
                 self._steppers.run(lambda first, last: step(first, last, *arguments))
         if problem != OK:
-            self._refuse(problem, arguments[0])
-        active = arguments[1]
+            self._refuse(problem, np.where(active[:, None], requested, 0.0))
         if active is not self._all:
             self.worth[~active] = 0.0
 
@@ -387,7 +386,8 @@ class Batch:
         """The step of all that this batch is."""
         return fluid.step if self._service is None else requests.step
 
-    def _refuse(self, problem: int, requested: Array) -> None:
+    def _refuse(self, problem: int, requested: Array) -> NoReturn:
+        """Say why a step was refused that asked for these numbers, 0 where nothing was to be advanced."""
         if problem == NOT_A_NUMBER:
             b, i = np.argwhere(np.isnan(requested))[0]
             raise ValueError(

@@ -1,7 +1,7 @@
 """`ClusterBatch`: the arrays of B clusters."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -144,7 +144,8 @@ class ClusterBatch(Batch):
         self._drawers.run(place)
         self._show(shown)
 
-    def _refuse(self, problem: int, requested: Array) -> None:
+    def _refuse(self, problem: int, requested: Array) -> NoReturn:
+        """Say why a step was refused that asked for these numbers, 0 where nothing was to be advanced."""
         if problem == NOT_A_NUMBER:
             b, s = np.argwhere(np.isnan(requested))[0].tolist()
             i, k = divmod(s, self.num_gpus)

@@ -163,8 +163,8 @@ def test_a_refused_step_of_some_environments_changes_nothing():
     batch = started(BUSY, 3)
     batch.step(np.full((3, 4), 0.2))
     before = batch.reward, batch.info.copy()
-    with pytest.raises(ValueError, match="is NaN in environment 0"):
-        batch.step(np.full((3, 4), np.nan), np.array([True, False, True]))
+    with pytest.raises(ValueError, match="is NaN in environment 1"):
+        batch.step(np.full((3, 4), np.nan), np.array([False, True, True]))
     assert (batch.reward == before[0]).all() and before[0].all() and (batch.info == before[1]).all()
 
 
