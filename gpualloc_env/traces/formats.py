@@ -285,13 +285,20 @@ def _recognise(first: Block) -> tuple[Format, list[str]]:
             if header.count(column.name) > 1:
                 raise first.error(0, f": column {column.name!r} stands there twice; rename one of them")
         return form, header
-    nearest = max(candidates, key=lambda form: len(set(form.required) & set(header)))
-    missing = [name for name in nearest.required if name not in header]
-    noun = "column" if layout is CSV else "key"
-    problem = "the format is not known" if missing == nearest.required else f"no {noun} {missing[0]!r}"
-    known = "; ".join(f"{name}: {_described(form)}" for name, form in FORMATS.items())
+    like = {
+        name: form
+        for name, form in FORMATS.items()
+        if form.layout == layout and set(form.required) & set(header)
+    }
+    problem = "the format is not known; the formats of logs are"
+    if like:
+        nearest = max(like.values(), key=lambda form: len(set(form.required) & set(header)))
+        missing = next(name for name in nearest.required if name not in header)
+        noun = "column" if layout is CSV else "key"
+        problem = f"no {noun} {missing!r}; the formats with such names are"
+    known = "; ".join(f"{name}: {_described(form)}" for name, form in (like or FORMATS).items())
     shown = "".join(letter if letter.isprintable() else "�" for letter in _short(", ".join(header), 200))
-    raise first.error(0, f": {problem}; the formats of logs are {known}; this file has {shown}")
+    raise first.error(0, f": {problem} {known}; this file has {shown}")
 
 
 def _described(form: Format) -> str:

@@ -291,13 +291,18 @@ def test_bytes_that_are_not_text_are_named_by_line(tmp_path, form):
         ("time_s,agent,agent", r"column 'agent' stands there twice"),
     ],
 )
-def test_another_format_is_refused_with_those_that_are_known(written, first, message):
-    refused(written(first, "1,2,3"), f"line 1: {message}")
-    if "this file" in message:
-        refused(
-            written(first, "1,2,3"),
-            "Azure: CSV .* BurstGPT: CSV .* Mooncake: .* plain: CSV .* time_s, agent, work .opt",
-        )
+def test_another_format_is_refused_with_those_that_it_can_be(written, first, message):
+    path = written(first, "1,2,3")
+    refused(path, f"line 1: {message}")
+    if "not known" in message:
+        refused(path, "Azure: CSV .* BurstGPT: CSV .* Mooncake: .* plain: CSV .* time_s, agent, work .opt")
+
+
+def test_the_formats_of_other_columns_are_not_listed(written):
+    message = "formats with such names are Azure: CSV with the columns [^:;]*; this file has TIMESTAMP$"
+    refused(written("TIMESTAMP", "1"), message)
+    message = "such names are plain: [^:;]*; plain with tokens: [^:;]*; models: [^:;]*; this file has time_s$"
+    refused(written("time_s", "1"), message)
 
 
 def test_a_missing_file_a_folder_and_an_empty_file_are_told_apart(tmp_path):
