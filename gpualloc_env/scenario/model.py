@@ -19,6 +19,7 @@ MOST_RPS = 1e6
 MOST_LOAD = 10.0
 MOST_TOKENS = 10**9
 LARGEST = 1e9
+SMALLEST = 1e-25  # of those above 0: observations are quotients in single precision
 
 Check = Callable[[Any], Any]
 
@@ -30,12 +31,16 @@ class Model(BaseModel):
 
 
 def _only(kind: type[Integral] | type[Real], usual: type[int] | type[float], wanted: str) -> Check:
-    """A check that refuses texts and truth values, which pydantic would take for numbers."""
+    """A check that refuses what pydantic would take for a number, texts and truth values, and dust."""
 
     def check(value: Any) -> Any:
         # To ask an abstract class takes ten times as long, and fleets have many numbers.
         if type(value) is not usual and (isinstance(value, bool) or not isinstance(value, kind)):
             raise PydanticCustomError("number", f"input should be {wanted}")  # pyright: ignore
+        size: Any = abs(value)
+        if 0.0 < size < SMALLEST:
+            least = f"input should be {SMALLEST:g} or more, or 0 where 0 is allowed"
+            raise PydanticCustomError("number", least)  # pyright: ignore
         return value
 
     return check

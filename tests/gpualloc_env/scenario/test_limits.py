@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from gpualloc_env import Agent, Network, Node, Objective, Platform, Scenario, Trace, Traffic
+from gpualloc_env import Agent, Batch, Network, Node, Objective, Platform, Scenario, Trace, Traffic
+from gpualloc_env.scenario.model import SMALLEST
 from gpualloc_env.scenario.tasks import Sessions, Workflow
 from gpualloc_env.scenario.traffic import Burst, Cycle, Surge
 
@@ -72,6 +73,38 @@ def test_a_slice_is_a_number_or_a_fraction(value):
     with pytest.raises(ValidationError):
         Platform(slice=value)
     assert Platform(slice="1/7").slice == 1 / 7
+
+
+@pytest.mark.parametrize(("model", "name"), [(model, name) for model in NEEDED for name in numbers(model)])
+def test_a_number_too_small_for_single_precision_is_refused(model, name):
+    if name in {"rates_rps", "routing"}:
+        return
+    with pytest.raises(ValidationError):
+        model(**{**NEEDED[model], name: 1e-300})
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        *((name, "agents") for name in ("slo_s", "throughput_rps", "kappa", "model_mb")),
+        *((name, "platform") for name in ("load_mb_per_s", "gpus", "max_share", "reallocation_s")),
+    ],
+)
+def test_the_smallest_numbers_leave_the_observation_within_its_bounds(name, where):
+    agents = {"model_mb": 1e9, "throughput_rps": 5.0, **({name: SMALLEST} if where == "agents" else {})}
+    scenario = Scenario(
+        name="small",
+        agents=[Agent(name=str(k), **agents) for k in range(2)],
+        platform=Platform(**({name: SMALLEST} if where == "platform" else {})),
+        traffic=Traffic(rates_rps=(1, 1)),
+        steps=5,
+    )
+    batch = Batch(scenario, 1)
+    batch.seed(0)
+    batch.reset()
+    for share in (0.5, 0.0, 0.5):
+        batch.step(np.full((1, 2), share))
+        assert (batch.observation >= 0).all() and (batch.observation <= 1).all()
 
 
 def test_a_rate_and_a_weight_of_routing_have_limits():
