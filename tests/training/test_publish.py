@@ -1,6 +1,7 @@
 """Pages agree with the committed results, and a number that does not is found."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import pytest
 
 import training.publish as publish
 from training.cli import run
+from training.reporting.page_tables import behind
 from training.reporting.published import filled, numbered
 
 RESULTS = {
@@ -58,6 +60,15 @@ def test_tables_stand_between_their_marks():
 def test_the_pages_agree_with_the_committed_results(capsys):
     run(publish.main, publish.PublishConfig, ["--check"])
     assert "agree with the results" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/universal.md"])
+def test_a_page_says_how_far_the_file_for_all_traffic_is_behind_at_most(page):
+    boards = json.loads((publish.RESULTS / "universal.json").read_text(encoding="utf-8"))["scenarios"]
+    rows = [behind(name, "universal", board) for name, board in boards.items()]
+    worst = max(float(row["in per cent"].replace("−", "-")) for row in rows)
+    said = re.search(r"at most (\d\.\d) % behind", (publish.ROOT / page).read_text(encoding="utf-8"))
+    assert said is not None and float(said[1]) == worst
 
 
 def test_a_page_whose_number_differs_and_a_file_without_a_command_are_named(tmp_path, monkeypatch, capsys):
