@@ -85,9 +85,7 @@ def label(policy: str, kind: Kind, seeds: int) -> str:
 
 def joined(name: str, played: Iterable[Evaluation]) -> Evaluation:
     """One evaluation of the training seeds of a policy, each on the same episodes."""
-    runs: list[Evaluation] = []
-    for run in played:
-        runs.append(run)
+    runs = list(played)
     if len(runs) == 1:
         return runs[0]
     episodes = range(len(runs[0].metrics))
