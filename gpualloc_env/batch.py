@@ -368,16 +368,17 @@ class Batch:
         step = self._step
         if step is None:
             step = self._step = resolved(self._compiled, 0, self.num_envs, *arguments)
-        requested, active, world = arguments[:3]
         if self._steppers.count == 1:
             problem = step(0, self.num_envs, *arguments)
         else:
             # No range may advance before all of them are known to be sound.
+            requested, active, world = arguments[:3]
             problem = check(0, self.num_envs, requested, active, world.episode, self.scenario.steps)
             if problem == OK:
                 self._steppers.run(lambda first, last: step(first, last, *arguments))
+        active = arguments[1]
         if problem != OK:
-            self._refuse(problem, np.where(active[:, None], requested, 0.0))
+            self._refuse(problem, np.where(active[:, None], arguments[0], 0.0))
         if active is not self._all:
             self.worth[~active] = 0.0
 
