@@ -21,7 +21,7 @@ from baselines import Policy
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
 from training.artifacts.policies import load_policy, named
-from training.artifacts.training_record import VALIDATION, settings_of
+from training.artifacts.training_record import VALIDATION, read_record, settings_of
 from training.cli import options, progress_bars, run, status_console
 from training.evaluation.seeds import check_run_seeds, first_seed_of_run
 from training.files.provenance import git_commit
@@ -144,10 +144,12 @@ def main(config: TrainConfig) -> None:
             for each, bar in zip(runs, bars, strict=True):
                 train(each, scenario, levels, progress, bar)
                 say_where(each)
+            say_best(runs)
             return
     config.share(partial(train_alone, scenario, levels), runs, "Training runs", status_console())
     for each in runs:
         say_where(each)
+    say_best(runs)
 
 
 def train_alone(scenario: Scenario, levels: Mapping[str, float], config: TrainConfig) -> None:
@@ -165,6 +167,15 @@ def say_where(run: TrainConfig) -> None:
     """Print where a finished run stands, and what may be done with it."""
     print(f"Allocator in {run.out}; curves with: tensorboard --logdir {run.out / TENSORBOARD}")
     print(f"Compare it with: {compare_command(run)}")
+
+
+def say_best(runs: Sequence[TrainConfig]) -> None:
+    """Print which of several finished runs has the lowest J in validation, if they were validated."""
+    records = {run.out: read_record(run.out) for run in runs}
+    lowest = {out: record.lowest for out, record in records.items() if record and record.lowest is not None}
+    if len(lowest) > 1:
+        best = min(lowest, key=lowest.__getitem__)
+        print(f"Best in validation, with J = {lowest[best]:.4g}: {best}")
 
 
 def compare_command(run: TrainConfig) -> str:

@@ -180,6 +180,20 @@ def test_the_validation_curve_is_in_tensorboard(worsening):
     assert [scalar.value for scalar in scalars] == pytest.approx(objectives, rel=1e-6)
 
 
+@pytest.mark.parametrize("validate_every", [256, 0])
+def test_of_several_seeds_the_best_in_validation_is_named(tmp_path, capsys, validate_every):
+    out = tmp_path / "runs"
+    main(TrainConfig(**TRAINED, validate_every=validate_every, seeds=3, out=out))
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Best in validation")]
+    if validate_every == 0:
+        assert not said
+        return
+    results = {path.parent: json.loads(path.read_text())["best"] for path in out.glob("seed-*/result.json")}
+    best = min(results, key=lambda run: results[run]["objective"])
+    assert len(results) == 3 and len(said) == 1
+    assert said[0].endswith(f"with J = {results[best]['objective']:.4g}: {best}")
+
+
 def test_without_validation_the_last_policy_is_the_model(tmp_path):
     main(TrainConfig(**TRAINED, validate_every=0, out=tmp_path / "run"))
     result = json.loads((tmp_path / "run" / "result.json").read_text())

@@ -27,6 +27,11 @@ class TrainingRecord:
     """J of baselines on the same episodes."""
 
     @property
+    def lowest(self) -> float | None:
+        """J of the best validation; None where there was none."""
+        return min((objective for _, objective in self.curve), default=None)
+
+    @property
     def best_level(self) -> str | None:
         """The baseline with the lowest J."""
         return min(self.levels, key=self.levels.__getitem__, default=None)
