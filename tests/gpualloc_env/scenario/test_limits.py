@@ -75,10 +75,11 @@ def test_a_slice_is_a_number_or_a_fraction(value):
     assert Platform(slice="1/7").slice == 1 / 7
 
 
-@pytest.mark.parametrize(("model", "name"), [(model, name) for model in NEEDED for name in numbers(model)])
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [(model, name) for model in NEEDED for name in numbers(model) if name not in {"rates_rps", "routing"}],
+)
 def test_a_number_too_small_for_single_precision_is_refused(model, name):
-    if name in {"rates_rps", "routing"}:
-        return
     with pytest.raises(ValidationError):
         model(**{**NEEDED[model], name: 1e-300})
 
