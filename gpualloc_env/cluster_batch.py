@@ -145,7 +145,6 @@ class ClusterBatch(Batch):
         self._show(shown)
 
     def _refuse(self, problem: int, requested: Array) -> NoReturn:
-        """Say why a step was refused that asked for these numbers, 0 where nothing was to be advanced."""
         if problem == NOT_A_NUMBER:
             b, s = np.argwhere(np.isnan(requested))[0].tolist()
             i, k = divmod(s, self.num_gpus)

@@ -31,7 +31,7 @@ class Model(BaseModel):
 
 
 def _only(kind: type[Integral] | type[Real], usual: type[int] | type[float], wanted: str) -> Check:
-    """A check that refuses what pydantic would take for a number, texts and truth values, and dust."""
+    """A check that refuses texts and truth values, which pydantic takes for numbers, and tiny numbers."""
 
     def check(value: Any) -> Any:
         # To ask an abstract class takes ten times as long, and fleets have many numbers.

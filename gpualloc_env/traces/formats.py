@@ -277,19 +277,15 @@ def _recognise(first: Block) -> tuple[Format, list[str]]:
     """The format of a log with this first line, and the names of the columns that it has."""
     layout = JSON_LINES if first.text.lstrip().startswith(b"{") else CSV
     header = layout.header(first)
-    candidates = [form for form in FORMATS.values() if form.layout == layout]
-    fitting = [form for form in candidates if set(form.required) <= set(header)]
+    candidates = {name: form for name, form in FORMATS.items() if form.layout == layout}
+    fitting = [form for form in candidates.values() if set(form.required) <= set(header)]
     if fitting:
         form = max(fitting, key=lambda form: len(form.required))
         for column in form.columns.values():
             if header.count(column.name) > 1:
                 raise first.error(0, f": column {column.name!r} stands there twice; rename one of them")
         return form, header
-    like = {
-        name: form
-        for name, form in FORMATS.items()
-        if form.layout == layout and set(form.required) & set(header)
-    }
+    like = {name: form for name, form in candidates.items() if set(form.required) & set(header)}
     problem = "the format is not known; the formats of logs are"
     if like:
         nearest = max(like.values(), key=lambda form: len(set(form.required) & set(header)))
