@@ -7,6 +7,7 @@ import os
 import pickletools
 import signal
 import zipfile
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 
@@ -104,6 +105,12 @@ def test_no_helper_outlives_the_learning():
     assert multiprocessing.active_children() == before
 
 
+def files_open_in(pid):
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since the folder was listed
+            yield os.readlink(entry)
+
+
 @FORKS
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells which files are open")
 def test_a_helper_holds_no_file_of_the_run_and_so_no_lock(tmp_path, monkeypatch):
@@ -115,7 +122,7 @@ def test_a_helper_holds_no_file_of_the_run_and_so_no_lock(tmp_path, monkeypatch)
         def shuffle(self, batch_size):
             super().shuffle(batch_size)
             (helper,) = (each for each in multiprocessing.active_children() if each not in others)
-            open_there.append([os.path.realpath(each) for each in Path(f"/proc/{helper.pid}/fd").iterdir()])
+            open_there.append(list(files_open_in(helper.pid)))
 
     monkeypatch.setattr(parallel_ppo, "Team", Watched)
     with held.open("w"):
