@@ -101,7 +101,7 @@ def relaxed(
     waiting = weight * base * (objective.latency / weighted if weighted > 0 else 0.0)
     shortfall = objective.shortfall / minima.sum() if minima.any() else 0.0
     # Rounding to whole slices can lift a share by the tolerance of the rounding.
-    room = 1.0 + SLICE_TOLERANCE if platform.slice else 1.0
+    margin = 1.0 + SLICE_TOLERANCE if platform.slice else 1.0
     routing = scenario.routing_matrix
     return Programme(
         arrivals=np.ascontiguousarray(arrivals[:steps] / base),
@@ -113,8 +113,8 @@ def relaxed(
         short=np.where(arrivals[:steps] > 0, shortfall, 0.0),
         routing=np.ascontiguousarray(routing.T * base / base[:, None]) if routing.size else routing,
         price=objective.cost / platform.gpus,
-        gpus=room * platform.gpus,
-        max_share=room * min(platform.max_share, platform.gpus),
+        gpus=margin * platform.gpus,
+        max_share=margin * min(platform.max_share, platform.gpus),
     )
 
 

@@ -59,7 +59,7 @@ class _Mixture(NamedTuple):
     cost: float  # per step
     share: Array  # (T, N) [GPU]
     work: Array  # (T, N) [GPU steps]
-    room: Array  # (T, N) f(g) of its columns, mixed alike [GPU steps]
+    speed: Array  # (T, N) f(g) of its columns, mixed alike [GPU steps]
     value: Array  # (T, N) multipliers of the flow
     price: Array  # (T,) multipliers of the capacity
 
@@ -110,7 +110,7 @@ def _finer(p: Programme, at: _Mixture, spread: float) -> Columns:
     worth = serving_worth(p, at.value)
     wanted = best_shares(p, serving_gain(worth, p.within), at.price)
     share = np.where(at.share > NEGLIGIBLE, at.share, wanted)
-    busy = np.divide(at.work, at.room, out=best_busy(worth, p.within), where=at.work > NEGLIGIBLE)
+    busy = np.divide(at.work, at.speed, out=best_busy(worth, p.within), where=at.work > NEGLIGIBLE)
     along, across = (spread * axis.ravel()[:, None, None] for axis in np.meshgrid(POINTS, POINTS))
     linear = 2 * spread * np.linspace(-1.0, 1.0, len(along))[:, None, None]
     share = np.maximum(share, SMALLEST * p.max_share) * np.exp(along)
@@ -140,8 +140,8 @@ def _mixed(p: Programme, columns: Columns) -> _Mixture | None:
 
     share, busy = columns
     (steps, count), cells = p.arrivals.shape, p.arrivals.size
-    room = speedup(p, share)
-    work = busy * room
+    speed = speedup(p, share)
+    work = busy * speed
     # No share at all, the rest of the weights, costs what being short of all of R costs.
     cost = p.price * share + (0.5 * p.within * busy - p.credit) * work
     cost -= p.short * np.minimum(share, p.min_share)
@@ -182,7 +182,7 @@ def _mixed(p: Programme, columns: Columns) -> _Mixture | None:
         cost=(scale * result.fun + short) / steps,
         share=(weight * share).sum(axis=0),
         work=(weight * work).sum(axis=0),
-        room=(weight * room).sum(axis=0),
+        speed=(weight * speed).sum(axis=0),
         value=scale * result.eqlin.marginals.reshape(p.arrivals.shape),
         price=-scale * result.ineqlin.marginals[:steps],
     )

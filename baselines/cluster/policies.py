@@ -112,7 +112,7 @@ class Replicas(Remembering):
         """Fractions of each GPU, shaped as `view.share`; takes one step of the window."""
         rows, memory = batched(view), self._memory
         queue, gpus = rows.agents.queue, len(rows.speed)
-        ring = memory.room(max(1, round(self.window_s / view.agents.dt)), rows.agents)
+        ring = memory.ring(max(1, round(self.window_s / view.agents.dt)), rows.agents)
         wanted = np.ceil(queue / self.target) if self.target < np.inf else np.sign(queue)
         ring[memory.steps % len(ring)] = wanted.clip(0, gpus)
         memory.steps += 1

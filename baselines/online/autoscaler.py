@@ -69,7 +69,7 @@ class Autoscaler(Remembering):
 
     def __call__(self, view: View) -> Array:
         """Fractions of the platform, shaped as `view.queue`; takes one step of the window."""
-        recommended = self._memory.room(max(1, round(self.window_s / view.dt)), view)
+        recommended = self._memory.ring(max(1, round(self.window_s / view.dt)), view)
         fractions = decide(
             _scale, view, self.target, self.horizon_s, self.standby, recommended, self._memory.steps
         )

@@ -72,7 +72,7 @@ class Knative(Remembering):
 
     def __call__(self, view: View) -> Array:
         """Fractions of the platform, shaped as `view.queue`; takes one step of time."""
-        rows = self._memory.room(max(1, round(self.window_s / view.dt)) + 2, view)
+        rows = self._memory.ring(max(1, round(self.window_s / view.dt)) + 2, view)
         fractions = decide(_scale, view, self.target, self.replica, rows, self._memory.steps)
         self._memory.steps += 1
         return fractions

@@ -75,7 +75,7 @@ class KubernetesHpa(Remembering):
 
     def __call__(self, view: View) -> Array:
         """Fractions of the platform, shaped as `view.queue`; takes one step of time."""
-        rows = self._memory.room(max(1, round(self.window_s / max(SYNC_S, view.dt))) + 1, view)
+        rows = self._memory.ring(max(1, round(self.window_s / max(SYNC_S, view.dt))) + 1, view)
         every = max(1, round(SYNC_S / view.dt))
         look, passed = divmod(self._memory.steps, every)
         self._memory.steps += 1

@@ -37,7 +37,7 @@ class Memory:
     """(R, B, N), as many numbers of each agent as the policy asks for"""
     steps: int = 0
 
-    def room(self, rows: int, view: View) -> Array:
+    def ring(self, rows: int, view: View) -> Array:
         """The rows; zeros, and no steps, where so many were never asked for or the batch is another one."""
         shape = (rows, *np.atleast_2d(view.queue).shape)
         if self.rows.shape != shape:

@@ -65,9 +65,9 @@ class Agent(Model):
     max_batch: Annotated[Whole, Field(ge=1, le=MOST_TOKENS)] = _DEFAULT_BATCH
     """B, calls that run at once at most."""
     kv_tokens: Annotated[Whole, Field(ge=1, le=MOST_TOKENS)] = MOST_TOKENS
-    """K, tokens of prompts and outputs for whose keys and values there is room."""
+    """K, capacity of the KV cache in tokens of prompts and outputs."""
     kv_mb_per_token: Weight = 0.0
-    """Size of a token's keys and values [MB]."""
+    """Size of a token in the KV cache [MB]."""
     prompt_tokens: Annotated[Number, Field(ge=0, le=MOST_TOKENS)] | None = None
     """p̄, mean of a call's prompt."""
     output_tokens: Annotated[Number, Field(gt=0, le=MOST_TOKENS)] | None = None
@@ -185,4 +185,4 @@ LLM_AGENTS = (
     language_agent("reasoning", "internlm-20b", 1500, 700, min_share=0.35, slo_s=15, **_20B),
 )
 """The paper's four as language models on H100s; tokens assumed. Their platform is one pool of two GPUs, so
-keys and values have the memory of both but for the weights."""
+the KV caches have the memory of both but for the weights."""

@@ -22,22 +22,22 @@ TIERS = Platform(
 )
 """Starts as measured: a cold one takes 33.9 s and 1.95 s for each billion parameters, which are 2,000 MB, a
 waking model 0.33 s and 0.085 s."""
-_ROOM = {
+_KV_CACHES = {
     "phi-2": (12_000, 8),
     "llama-2-7b": (16_000, 8),
     "internlm-20b": (13_000, 6),
     "codellama-34b": (40_000, 16),
 }
-"""Tokens whose keys and values an instance keeps room for, by model, and calls for which they are enough in
+"""Capacity of the KV cache of an instance [tokens], by model, and calls for which they are enough in
 the mean; assumed."""
 _BURSTS = Burst(ratio=4, on_s=10, off_s=50)
 
 
 def _agent(name: str, model: str, prompt: float, output: float, **given: Any) -> Agent:
-    """An agent with the room of an instance of its model."""
-    kv_tokens, max_batch = _ROOM[model]
-    room = {"kv_tokens": kv_tokens, "max_batch": max_batch, "min_share": 0.1, "slo_s": 5.0}
-    return language_agent(name, model, prompt, output, **{**room, **given})
+    """An agent with the KV cache and the batch of an instance of its model."""
+    kv_tokens, max_batch = _KV_CACHES[model]
+    own = {"kv_tokens": kv_tokens, "max_batch": max_batch, "min_share": 0.1, "slo_s": 5.0}
+    return language_agent(name, model, prompt, output, **{**own, **given})
 
 
 _SMALL = (

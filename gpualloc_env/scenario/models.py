@@ -3,11 +3,11 @@
 The times of iterations and of prefill, and those of starts, are fitted to published measurements by
 `python -m training.catalogue`, which writes `llm_times.csv` and `llm_starts.csv` into `gpualloc_env/data`.
 The measurements leave attention out, so what a call adds to an iteration is their slope and the time in
-which the GPU's memory reads the keys and values of a call of mean length: its prompt and half its output.
-Weights are two bytes for each parameter, keys and values two bytes for each number.
+which the GPU's memory reads the KV cache (keys and values) of a call of mean length: its prompt and half its
+output. Weights are two bytes for each parameter, keys and values two bytes for each number.
 
-Not measured, but assumed: κ of the throughput curve, and that all of the GPU's memory but the weights has
-room for keys and values.
+Not measured, but assumed: κ of the throughput curve, and that all of the GPU's memory but the weights is
+KV cache.
 """
 
 import csv
@@ -38,7 +38,7 @@ class LanguageModel(NamedTuple):
 
     @property
     def kv_mb_per_token(self) -> float:
-        """Size of a token's keys and values in all layers [MB]."""
+        """Size of a token in the KV cache: keys and values of all layers [MB]."""
         return 2 * BYTES_PER_NUMBER * self.layers * self.kv_heads * self.head_dim / 1e6
 
 
@@ -111,7 +111,7 @@ def measured_starts() -> dict[str, Start]:
 
 
 def tokens_beside(model: str, gpu: str, gpus: int = 1) -> int:
-    """Tokens whose keys and values some GPUs have memory for beside the weights of a model; assumed."""
+    """Capacity of the KV cache that some GPUs have beside the weights of a model [tokens]; assumed."""
     size = MODELS[model]
     return int((gpus * GPUS[gpu].memory_mb - size.model_mb) / size.kv_mb_per_token)
 
@@ -123,7 +123,7 @@ def look_up(model: object, gpu: object, prompt_tokens: Any, output_tokens: Any) 
         model: a name in `MODELS`.
         gpu: a name in `GPUS`.
         prompt_tokens: mean of a call's prompt.
-        output_tokens: mean of its output; with the prompt it sets the keys and values that are read.
+        output_tokens: mean of its output; with the prompt it sets how much of the KV cache is read.
 
     Raises:
         ValueError: the pair was not measured, or the weights do not fit on the GPU.
@@ -135,8 +135,8 @@ def look_up(model: object, gpu: object, prompt_tokens: Any, output_tokens: Any) 
         )
         raise ValueError(f"model = {model!r} on gpu = {gpu!r} is not in the catalogue, which has {known}")
     size, card, time = MODELS[model], GPUS[gpu], times[model, gpu]
-    room = tokens_beside(model, gpu)
-    if room < 1:
+    kv_tokens = tokens_beside(model, gpu)
+    if kv_tokens < 1:
         raise ValueError(
             f"model = {model!r} does not fit on gpu = {gpu!r}: its weights take {size.model_mb:,.0f} MB of "
             f"{card.memory_mb:,.0f} MB; give a smaller model or another gpu"
@@ -155,6 +155,6 @@ def look_up(model: object, gpu: object, prompt_tokens: Any, output_tokens: Any) 
         "iteration_s_per_call": time.iteration_s_per_call + context * read_s,
         "prefill_s_per_token": time.prefill_s_per_token,
         "kappa": ASSUMED_KAPPA[size.billions > 10],
-        "kv_tokens": room,
+        "kv_tokens": kv_tokens,
         "kv_mb_per_token": size.kv_mb_per_token,
     }

@@ -20,7 +20,7 @@ class Node(Model):
     """Their name in the catalogue, which gives the memory and the speed that the table leaves out. Its speed
     is its memory's bandwidth as a multiple of an H100's: reading the weights takes most of an iteration."""
     memory_mb: Annotated[Number, Field(gt=0, le=LARGEST)]
-    """Memory of each GPU for weights, keys and values [MB]."""
+    """Memory of each GPU for weights and KV caches [MB]."""
     speed: Annotated[Number, Field(gt=0, le=1000)]
     """Speed of each GPU, as a multiple of that of the GPU on which the agents' times are measured."""
     host_memory_mb: Weight = 0.0

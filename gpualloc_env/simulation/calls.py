@@ -71,7 +71,7 @@ SERVER = np.dtype(
         ("running", np.int64),  # [calls]
         ("waiting", np.int64),  # [calls] whose prefill has not begun
         ("coming", np.int64),  # [calls] on their way from another node of a cluster
-        ("room", np.int64),  # [tokens] of keys and values, Σ (p + o) of those in prefill and running
+        ("kv_in_use", np.int64),  # [tokens] of the KV cache, Σ (p + o) of those in prefill and running
         ("in_prefill", np.int64),  # the call, or NONE
         ("head", np.int64),  # the first that waits, or NONE
         ("tail", np.int64),  # the last that waits; of no meaning where none does
@@ -223,7 +223,7 @@ def pop(heap: AnyArray, count: int) -> int:
 def start_server(server: Any, heap: int) -> None:
     """Empty a server whose running calls will stand from `heap` on."""
     server.prefill_left = server.clock = 0.0
-    server.running = server.waiting = server.coming = server.room = 0
+    server.running = server.waiting = server.coming = server.kv_in_use = 0
     server.in_prefill = server.head = server.tail = NONE
     server.heap = heap
 

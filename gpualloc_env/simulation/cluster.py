@@ -264,7 +264,7 @@ def write_agent(place: Place, world: World, did: Any, b: int, i: int, t: int) ->
 def survey(place: Place, world: World, b: int, i: int) -> None:
     """Write what a policy sees of an agent's instances."""
     gpus, agent, now, wake = place.gpus.shape[0], place.agents[i], world.state[b, i], wake_time(place, i)
-    running = room = residents = 0
+    running = kv_in_use = residents = 0
     now.share, now.idle, now.loading = 0.0, inf, inf
     for k in range(gpus):
         instance, server = place.instances[i * gpus + k], place.servers[i * gpus + k]
@@ -272,7 +272,7 @@ def survey(place: Place, world: World, b: int, i: int) -> None:
         calls = server.waiting + server.running + server.coming + (1 if server.in_prefill != NONE else 0)
         instance.calls = float(calls)
         instance.running = server.running / agent.max_batch
-        instance.kv_used = server.room / agent.kv_tokens
+        instance.kv_used = server.kv_in_use / agent.kv_tokens
         instance.fits = 1.0
         if instance.resident == 0.0:
             instance.loading = wake if instance.asleep > 0.0 else agent.cold_start
@@ -280,12 +280,12 @@ def survey(place: Place, world: World, b: int, i: int) -> None:
         else:
             residents += 1
         running += server.running
-        room += server.room
+        kv_in_use += server.kv_in_use
         now.share += instance.share
         now.idle = min(now.idle, instance.idle)
         now.loading = min(now.loading, instance.loading)
     now.running = running / (agent.max_batch * max(1, residents))
-    now.kv_used = room / (agent.kv_tokens * max(1, residents))
+    now.kv_used = kv_in_use / (agent.kv_tokens * max(1, residents))
 
 
 @called

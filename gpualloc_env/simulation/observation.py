@@ -34,7 +34,7 @@ class View(NamedTuple):
     running: Array  # fraction of the batch's places in which calls run; 0 in the fluid, as the next three
     waiting: Array  # [calls] whose prefill has not begun
     prefill: Array  # [s] of a whole GPU that their prefill will take
-    kv_used: Array  # fraction of the room for keys and values that is taken
+    kv_used: Array  # fraction of the KV cache that is taken
     throughput: Array  # [requests/s] T on one whole GPU
     kappa: Array  # [GPU] of the saturating curve; 0 where throughput is linear
     min_share: Array  # [GPU] R

@@ -27,7 +27,7 @@ INSTANCE_ROW = np.dtype(
         ("idle", np.float32),  # fraction of the time after which it leaves
         ("calls", np.float32),  # there, or on their way there
         ("running", np.float32),  # fraction of the batch's places in which calls run
-        ("kv_used", np.float32),  # fraction of the room for keys and values that is taken
+        ("kv_used", np.float32),  # fraction of the KV cache that is taken
         ("fits", np.float32),  # 1 where it is resident, or its GPU has the memory free
     ]
 )
@@ -74,7 +74,7 @@ class ClusterView(NamedTuple):
     idle: Array  # (N, K) [s] since it last held a share
     calls: Array  # (N, K) there, or on their way there
     running: Array  # (N, K) fraction of the batch's places
-    kv_used: Array  # (N, K) fraction of the room
+    kv_used: Array  # (N, K) fraction of the KV cache
     free_mb: Array  # (K,) [MB] of each GPU
     host_free_mb: Array  # (K,) [MB] of its node's host
     node: AnyArray  # (K,) index of its node

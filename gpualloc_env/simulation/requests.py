@@ -115,7 +115,7 @@ def step(
                 server, agent, now = here.servers[i], here.agents[i], world.state[b, i]
                 look(here, world, b, i, t)
                 now.running = server.running / agent.max_batch
-                now.kv_used = server.room / agent.kv_tokens
+                now.kv_used = server.kv_in_use / agent.kv_tokens
         for i in range(requested.shape[1]):
             encode_calls(world.state[b, i], world.agents[own, i], settings, rows, b, i)
     return OK

@@ -1,8 +1,8 @@
 """Which model stands where: memory of GPUs and hosts, and the tiers between which models move.
 
 The pair of agent i and GPU k is an instance, number s = i K + k: a server of calls that needs memory for its
-weights and for the keys and values of its calls while it is resident. One that leaves is put to sleep in its
-node's host memory, from which it wakes faster than it starts cold.
+weights and its KV cache while it is resident. One that leaves is put to sleep in its node's host memory, from
+which it wakes faster than it starts cold.
 """
 
 from math import inf
@@ -45,7 +45,7 @@ INSTANCE = np.dtype(
         ("idle", np.float64),  # [s] since it last held a share
         ("calls", np.float64),  # [calls] there, or on their way there
         ("running", np.float64),  # fraction of the batch's places in which calls run
-        ("kv_used", np.float64),  # fraction of the room for keys and values that is taken
+        ("kv_used", np.float64),  # fraction of the KV cache that is taken
         ("fits", np.float64),  # 1 where it is resident, or its GPU has the memory free
         # Of the last step, as in OUTCOME.
         ("delay", np.float64),
@@ -198,7 +198,7 @@ def leave(place: Place, i: int, k: int, step: int) -> None:
         hand_back(place, server.in_prefill)
     for n in range(server.heap, server.heap + server.running):
         hand_back(place, int(place.running[n].call))
-    server.in_prefill, server.running, server.room, server.clock = NONE, 0, 0, 0.0
+    server.in_prefill, server.running, server.kv_in_use, server.clock = NONE, 0, 0, 0.0
     if instance.idle < place.rules[0].keep_alive_s - CLOCK_TOLERANCE:
         put_to_sleep(place, i, k, step, instance.idle)
 

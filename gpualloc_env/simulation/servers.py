@@ -85,7 +85,7 @@ def begin_prefill(here: Any, s: int, time: float) -> None:
     agent, ledger = here.agents[server.agent], here.ledgers[server.agent]
     if server.in_prefill == NONE and server.waiting > 0 and server.running < agent.max_batch:
         call = here.calls[server.head]
-        if server.room + call.prompt + call.output <= agent.kv_tokens:
+        if server.kv_in_use + call.prompt + call.output <= agent.kv_tokens:
             # From here on those that run stand still.
             work_until(server, agent, time)
             server.in_prefill = server.head
@@ -93,7 +93,7 @@ def begin_prefill(here: Any, s: int, time: float) -> None:
             server.waiting -= 1
             ledger.waiting -= 1
             ledger.waiting_prompt -= call.prompt
-            server.room += call.prompt + call.output
+            server.kv_in_use += call.prompt + call.output
             server.prefill_left = agent.prefill_per_token * call.prompt
             watch(here, s)
 
@@ -203,7 +203,7 @@ def complete(here: Any, s: int, time: float, begin: Any) -> None:
             done += 1
     # Those that are done stand behind those that run, the first of them last.
     for k in range(server.running, server.running + done):
-        server.room -= here.calls[heap[k].call].prompt + here.calls[heap[k].call].output
+        server.kv_in_use -= here.calls[heap[k].call].prompt + here.calls[heap[k].call].output
     # A clock that counts from the start of a busy period keeps its digits.
     server.clock = 0.0 if server.running == 0 else server.clock
     server.last = time

@@ -33,7 +33,7 @@ STATE = np.dtype(
         ("running", np.float64),  # fraction of the batch's places in which calls run
         ("waiting", np.float64),  # [calls] whose prefill has not begun
         ("prefill", np.float64),  # [s] of a whole GPU that their prefill will take
-        ("kv_used", np.float64),  # fraction of the room for keys and values that is taken
+        ("kv_used", np.float64),  # fraction of the KV cache that is taken
         # What the next step needs besides; no policy sees it.
         ("oldest", np.int64),  # the step in which the oldest waiting request arrived
         ("oldest_left", np.float64),  # [requests] of those that arrived in that step that still wait
@@ -67,7 +67,7 @@ OBSERVATION = np.dtype(
         ("running", np.float32),  # fraction of the batch's places in which calls run
         ("waiting", np.float32),  # [calls] whose prefill has not begun
         ("prefill", np.float32),  # [s] of a whole GPU that their prefill will take
-        ("kv_used", np.float32),  # fraction of the room for keys and values that is taken
+        ("kv_used", np.float32),  # fraction of the KV cache that is taken
         ("iteration", np.float32),  # a [10 ms]
         ("batch_slope", np.float32),  # c/a, what one more call adds to an iteration
         ("prefill_per_token", np.float32),  # e [0.1 ms]
@@ -91,7 +91,7 @@ AGENT = np.dtype(
         ("max_batch", np.int64),  # B, calls that run at most
         ("kv_tokens", np.int64),  # K, tokens that there is room for
         ("model_mb", np.float64),  # [MB] M, of the weights
-        ("need_mb", np.float64),  # [MB] of these and of K tokens' keys and values
+        ("need_mb", np.float64),  # [MB] of these and of a KV cache of K tokens
         ("slo_lag", np.int64),  # whole steps before a request reaches its objective, ⌈slo/dt⌉ − 1
         ("observed", OBSERVATION),  # its row of the observation, the columns that last for the episode
     ],

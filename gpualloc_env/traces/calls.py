@@ -55,7 +55,7 @@ def cut_calls(
     Args:
         log: the requests.
         agent_names: names of the N agents.
-        kv_tokens: (N,) K of each, the tokens that it has room for.
+        kv_tokens: (N,) capacity of the KV cache of each [tokens].
         gpu_seconds: GPU time that (N,) calls take in all, as a multiple of the platform's capacity per
             second: Σ_i λ_i/T_i / G.
         assignment: the rule by which a request visits agents.
@@ -65,7 +65,7 @@ def cut_calls(
         window_s: length of a window [s].
 
     Raises:
-        TraceError: the log has no tokens, a request that its agent has no room for, or is too short.
+        TraceError: the log has no tokens, a request larger than the KV cache of its agent, or is too short.
     """
     if log.prompt_tokens is None:
         raise TraceError(
@@ -78,7 +78,7 @@ def cut_calls(
     silent = int(np.count_nonzero(made == 0))
     prompt, output = log.prompt_tokens, np.maximum(made, 1)
     for visit in agents.T:
-        check_room(log.path, log.line, visit, prompt + output, agent_names, kv_tokens)
+        check_capacity(log.path, log.line, visit, prompt + output, agent_names, kv_tokens)
     span, why, note = log.span_s, "", " as they stand"
     if load is not None:
         calls = np.bincount(agents.ravel(), minlength=len(agent_names)).astype(np.float64)
@@ -123,11 +123,11 @@ def session_tasks(
     Args:
         log: the sessions.
         agent_names: names of the N agents.
-        kv_tokens: (N,) K of each, the tokens that it has room for.
+        kv_tokens: (N,) capacity of the KV cache of each [tokens].
         alone_s: time of a call on a whole GPU that serves no other [s], by agent, prompt and output.
 
     Raises:
-        TraceError: the log names an unknown agent, or has a call that its agent has no room for.
+        TraceError: the log names an unknown agent, or has a call larger than the KV cache of its agent.
     """
     agent = agents_of(log, agent_names, kv_tokens)
     calls = zip(agent.tolist(), log.prompt.tolist(), log.output.tolist(), strict=True)
@@ -152,10 +152,10 @@ def agents_of(log: SessionLog, agent_names: tuple[str, ...], kv_tokens: AnyArray
     Args:
         log: the calls.
         agent_names: names of the N agents.
-        kv_tokens: (N,) K of each, the tokens that it has room for.
+        kv_tokens: (N,) capacity of the KV cache of each [tokens].
 
     Raises:
-        TraceError: the log names an unknown agent, or has a call that its agent has no room for.
+        TraceError: the log names an unknown agent, or has a call larger than the KV cache of its agent.
     """
     for code, name in enumerate(log.agent_names):
         if name not in agent_names:
@@ -165,14 +165,14 @@ def agents_of(log: SessionLog, agent_names: tuple[str, ...], kv_tokens: AnyArray
                 f"{listed(agent_names)}"
             )
     agent = np.array([agent_names.index(name) for name in log.agent_names], dtype=np.int64)[log.agent]
-    check_room(log.path, log.line, agent, log.prompt + log.output, agent_names, kv_tokens)
+    check_capacity(log.path, log.line, agent, log.prompt + log.output, agent_names, kv_tokens)
     return agent
 
 
-def check_room(
+def check_capacity(
     path: Path, line: AnyArray, agent: AnyArray, tokens: AnyArray, names: tuple[str, ...], kv_tokens: AnyArray
 ) -> None:
-    """Refuse a call, by its line, that its agent has no room for.
+    """Refuse a call, by its line, larger than the KV cache of its agent.
 
     Raises:
         TraceError: naming the call, the agent and what it has.

@@ -190,7 +190,7 @@ def test_the_page_says_what_the_json_says_and_asks_for_nothing(plan):
     assert all(word not in own for word in ("src=", "<link", "@import", "https://cdn"))
     assert f"on {record['choice']['gpus']:g} GPU" in own and "seed-0" in own
     assert all(f"<li>{sentence.split()[0]}" in own for sentence in record["caveats"])
-    assert any("larger than its memory" in sentence for sentence in record["caveats"])
+    assert any("larger than its KV cache" in sentence for sentence in record["caveats"])
     assert any("not on your traffic" in sentence for sentence in record["caveats"])
 
 

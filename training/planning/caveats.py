@@ -125,7 +125,7 @@ def of_calls(subject: Subject) -> Iterator[str]:
     for agent, count in zip(scenario.agents, subject.oversized.tolist(), strict=True):
         if count:
             yield (
-                f"{count} calls of agent {agent.name} are larger than its memory for keys and values. They "
+                f"{count} calls of agent {agent.name} are larger than its KV cache. They "
                 f"are played as if it had room for {agent.kv_tokens:,} tokens; a real server refuses them."
             )
     assert log.output_tokens is not None

@@ -275,7 +275,7 @@ def test_nothing_is_lost_and_no_memory_overflows(case):
         assert (issued == served + outcome["queue"]).all()
         inside = servers["running"] + servers["waiting"] + servers["coming"] + (servers["in_prefill"] >= 0)
         assert (outcome["queue"] == inside.sum(axis=1) + view.held[0]).all()
-        assert (servers["room"] <= kv_tokens[:, None]).all()
+        assert (servers["kv_in_use"] <= kv_tokens[:, None]).all()
         resident = batch.shown.resident[0]
         assert (resident.T @ view.need_mb[0] <= view.memory_mb).all()
         assert (view.asleep[0][:, first_gpu].T @ view.model_mb[0] <= host_mb).all()

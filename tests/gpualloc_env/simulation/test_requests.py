@@ -230,7 +230,7 @@ def test_whatever_the_tasks_nothing_is_lost_and_the_queue_is_first_in_first_out(
         served += outcome["served"]
         waited += outcome["backlog"] * dt
         assert (issued == served + outcome["queue"]).all()
-        assert (servers["room"] <= agents["kv_tokens"]).all() and (servers["room"] >= 0).all()
+        assert (servers["kv_in_use"] <= agents["kv_tokens"]).all() and (servers["kv_in_use"] >= 0).all()
         assert (servers["running"] <= agents["max_batch"]).all()
         in_prefill = servers["in_prefill"] >= 0
         ledgers = batch.service.ledgers[0]
