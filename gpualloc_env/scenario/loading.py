@@ -125,6 +125,11 @@ def _changed(
         data["trace"] = {**(data["trace"] or {}), "path": trace}
     for name, value in (("split", split), ("time_unit", time_unit)):
         if value is not None:
+            if data["sessions"] is not None:
+                raise ScenarioError(
+                    f"{place} draws sessions from a log as a whole, so {name}={value!r} has no meaning; "
+                    "leave it out"
+                )
             if data["trace"] is None:
                 raise ScenarioError(
                     f"{place} draws its traffic, so {name}={value!r} has no meaning; give a trace too"
@@ -143,6 +148,8 @@ def _changed(
 def _resize(data: dict[str, Any], count: int, place: str) -> None:
     """Give a scenario's data so many agents, each with its own rate, and GPUs in proportion."""
     own, traffic = data["agents"], data["traffic"]
+    if count == len(own):
+        return
     bound = data["routing"] is not None or data["tasks"] is not None
     if data["nodes"]:
         raise ScenarioError(
@@ -151,8 +158,8 @@ def _resize(data: dict[str, Any], count: int, place: str) -> None:
         )
     if traffic is None or traffic["surges"] or bound:
         raise ScenarioError(
-            f"{place} has a log, surges or routing for its {len(own)} agents, so agents = {count} has no "
-            "meaning; write a scenario of its own as a .toml file"
+            f"{place} has a log, surges, routing or tasks for its {len(own)} agents, so agents = {count} has "
+            "no meaning; write a scenario of its own as a .toml file"
         )
     order = [k % len(own) for k in range(count)]
     names = _distinct([own[i]["name"] for i in order])
@@ -216,8 +223,11 @@ def validated(data: dict[str, Any], place: str) -> Scenario:
 
 def _refusal(error: ValidationError, place: str) -> ScenarioError:
     """All that is wrong, a line each."""
-    problems = [_explain(dict(problem)) for problem in error.errors()]
-    return ScenarioError("\n".join(f"{place}: {problem}" for problem in problems))
+    problems = error.errors()
+    within = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
+    # Elements that are refused make their list too short.
+    told = [each for each in problems if each["type"] != "too_short" or each["loc"] not in within]
+    return ScenarioError("\n".join(f"{place}: {_explain(dict(problem))}" for problem in told))
 
 
 def _explain(problem: dict[str, Any]) -> str:

@@ -174,19 +174,19 @@ def _add_call(calls: AnyArray, c: int, m: int, stage: int, i: int, after_s: floa
 def _draw_tokens(law: TaskLaw, calls: AnyArray, c: int, generator: AnyArray) -> None:
     """Draw a call's tokens by its agent's law, where there is room for the call.
 
-    Both are lognormal and rounded up, the output at least 1. What is more than the agent has room for is
-    cut: the output at K, then the prompt at what is left.
+    Both are lognormal and rounded up, the output at least 1. What is more than the agent's KV cache holds
+    is cut: the output at K, then the prompt at what is left.
     """
     radius, angle = sqrt(-2.0 * log(uniform(generator))), 2.0 * pi * uniform(generator)
     if c < calls.shape[0]:
         call = calls[c]
         i = call.agent
-        room = float(law.nominal[0, i].kv_tokens)
+        most = float(law.nominal[0, i].kv_tokens)
         output = exp(law.tokens[i, 2] + law.tokens[i, 3] * radius * cos(angle))
         prompt = exp(law.tokens[i, 0] + law.tokens[i, 1] * radius * sin(angle))
         # A logarithm and back must not make 801 of 800.
-        output = min(room, max(1.0, ceil(output * (1.0 - 1e-12)))) if output < room else room
-        prompt = min(room - output, ceil(prompt * (1.0 - 1e-12))) if prompt < room else room - output
+        output = min(most, max(1.0, ceil(output * (1.0 - 1e-12)))) if output < most else most
+        prompt = min(most - output, ceil(prompt * (1.0 - 1e-12))) if prompt < most else most - output
         call.output, call.prompt = int(output), int(prompt)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars
 
 from gpualloc_env.simulation.state import AnyArray
-from gpualloc_env.traces.lines import BLOCK, CSV, JSON_LINES, Block, Layout, block, blocks
+from gpualloc_env.traces.lines import BLOCK, CSV, JSON_LINES, Block, Layout, block, blocks, refuse_repeated
 from gpualloc_env.traces.log import UNITS_S, Log, TimeUnit, TraceError
 from gpualloc_env.traces.reading import forked, in_new_process, opened
 from gpualloc_env.traces.stamps import clock, spread
@@ -231,11 +231,13 @@ def _read(path: Path, file: IO[bytes], time_unit: TimeUnit | None) -> Log:
     rest = blocks(path, file, 2) if form.layout.has_header else blocks(path, file, 1, [start])
     parts: dict[str, list[AnyArray]] = {role: [] for role in columns}
     agents: dict[str, int] = {}
-    latest = None
+    latest, remedy = None, "sort the log by time"
+    if {"session", "call"} <= set(header):
+        remedy += "; one of sessions, each with times of its own, is played by scenario 'magentic'"
     for lines in rest:
         table = form.layout.texts(lines, header, names).with_columns(polars.all().str.strip_chars())
         values = {role: column.values(table[column.name]) for role, column in columns.items()}
-        _check(lines, table, columns, values, latest)
+        _check(lines, table, columns, values, latest, remedy)
         latest = values["time"][-1]
         for role, series in values.items():
             if role == "agent":
@@ -281,9 +283,7 @@ def _recognise(first: Block) -> tuple[Format, list[str]]:
     fitting = [form for form in candidates.values() if set(form.required) <= set(header)]
     if fitting:
         form = max(fitting, key=lambda form: len(form.required))
-        for column in form.columns.values():
-            if header.count(column.name) > 1:
-                raise first.error(0, f": column {column.name!r} stands there twice; rename one of them")
+        refuse_repeated(first, header, (column.name for column in form.columns.values()))
         return form, header
     like = {name: form for name, form in candidates.items() if set(form.required) & set(header)}
     problem = "the format is not known; the formats of logs are"
@@ -312,6 +312,7 @@ def _check(
     columns: dict[str, Column],
     values: dict[str, polars.Series],
     latest: float | None,
+    remedy: str,
 ) -> None:
     """Raise an error for the first line of a block with a bad value, or a time before the one before it."""
     faults: list[tuple[int, str, str]] = []
@@ -325,7 +326,7 @@ def _check(
     if earlier.any():
         row = earlier.arg_max()
         assert row is not None
-        faults.append((row, columns["time"].name, "no earlier than the line before; sort the log by time"))
+        faults.append((row, columns["time"].name, f"no earlier than the line before; {remedy}"))
     if faults:
         row, name, expected = min(faults, key=lambda fault: fault[0])
         text = _short(table[name][row] or "", 80)

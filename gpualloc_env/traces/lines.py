@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -68,6 +68,13 @@ def block(path: Path, first: int, lines: Sequence[bytes]) -> Block:
         row = made.text.count(b"\n", 0, error.start)
         raise made.error(row, ": bytes that are not UTF-8 text; a log is text, plain or gzipped") from None
     return made
+
+
+def refuse_repeated(block: Block, header: list[str], wanted: Iterable[str]) -> None:
+    """Refuse a header in which a column that is read stands twice."""
+    for name in wanted:
+        if header.count(name) > 1:
+            raise block.error(0, f": column {name!r} stands there twice; rename one of them")
 
 
 def _csv_row(block: Block, row: int) -> list[str]:

@@ -133,7 +133,7 @@ def cut_time(log: Log, span: float, window_s: float, eval_fraction: float, split
     first, last = {"train": (0, training), "eval": (training, windows), "all": (0, windows)}[split]
     if last == first:
         raise TraceError(
-            f"{log.path}: {why}the log lasts {span:.1f} s, {windows} windows of "
+            f"{log.path}: {why}the log lasts {span:.6g} s, {windows} windows of "
             f"{window_s:g} s, none of them for split {split!r}; ask for fewer steps"
         )
     return Parts(training, windows, first, last)

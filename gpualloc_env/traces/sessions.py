@@ -8,7 +8,7 @@ import polars
 
 from gpualloc_env.simulation.state import AnyArray
 from gpualloc_env.traces.calls import SessionLog
-from gpualloc_env.traces.lines import BLOCK, CSV, Block, block, blocks
+from gpualloc_env.traces.lines import BLOCK, CSV, Block, block, blocks, refuse_repeated
 from gpualloc_env.traces.log import TraceError
 from gpualloc_env.traces.reading import forked, in_new_process, opened
 
@@ -16,7 +16,7 @@ MOST_TOKENS = 10**9
 LATEST_S = 1e12
 COLUMNS = {
     "session": "the name of a session",
-    "call": "the number of the call in its session, greater than the one before",
+    "call": f"the number of the call in its session, 0 to {MOST_TOKENS:,}, greater than the one before",
     "time_s": f"a time in seconds, 0 to {LATEST_S:g}, no earlier than the call before it in its session",
     "agent": "the name of an agent",
     "prompt_tokens": f"a number of tokens, 0 to {MOST_TOKENS:,}",
@@ -54,6 +54,7 @@ def _read(path: Path, file: IO[bytes]) -> SessionLog:
             f": no column {missing[0]!r}; a log of sessions has {', '.join(COLUMNS)}, this file has "
             f"{', '.join(header):.200}",
         )
+    refuse_repeated(top, header, COLUMNS)
     tables = [_table(lines, header) for lines in blocks(path, file, 2)]
     if not tables:
         raise TraceError(f"{path}: no calls; a log of sessions has one on each line after its header")

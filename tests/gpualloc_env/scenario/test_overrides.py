@@ -111,6 +111,19 @@ def test_a_wrong_change_names_the_place_the_value_and_the_remedy(changes, messag
         gym.make("GPUAlloc-v0", scenario="paper", **changes)
 
 
+@pytest.mark.parametrize("change", [{"split": "eval"}, {"time_unit": "ms"}])
+def test_sessions_have_no_windows_and_no_unit_of_time(change):
+    refused("'magentic' draws sessions from a log as a whole, so .*leave it out", "magentic", **change)
+
+
+@pytest.mark.parametrize("name", ["team", "workflow", "paper-spike", "magentic", "cluster-small"])
+def test_a_scenarios_own_number_of_agents_changes_nothing(name):
+    scenario = load_scenario(name)
+    count = len(scenario.agents)
+    assert load_scenario(name, agents=count) == scenario
+    refused(rf"agents = {count + 1} has no meaning", name, agents=count + 1)
+
+
 def test_a_change_that_no_scenario_knows_is_an_unexpected_argument():
     message = (
         r"scenario 'paper' got an unexpected keyword argument 'stepz'; did you mean 'steps'\? What can be"

@@ -177,7 +177,7 @@ def test_a_log_may_replace_the_traffic_of_another_number_of_agents(azure_log):
 def test_a_number_of_agents_that_a_scenario_cannot_have():
     refused("agents = 0: input should be greater than or equal to 1", "serverless", agents=0)
     for name in ("workflow", "paper-spike", "trace"):
-        refused(f"{name}.*log, surges or routing for its 4 agents, so agents = 8", name, agents=8)
+        refused(f"{name}.*log, surges, routing or tasks for its 4 agents, so agents = 8", name, agents=8)
 
 
 def test_the_papers_load_is_what_the_paper_does_not_say():
@@ -361,6 +361,16 @@ def test_a_load_out_of_range_is_refused(load, limit):
 @pytest.mark.parametrize("dt", [0.0, 0.005, 10.1, float("nan"), -1.0])
 def test_a_step_length_out_of_range_is_refused(dt):
     refused(rf"scenario 'paper': dt = {dt}: ", "paper", dt=dt)
+
+
+def test_a_list_whose_elements_are_all_refused_is_not_called_too_short(written):
+    path = written('[[agents]]\nname = "x"\nmodel_mb = -1\nthroughput_rps = 1\n[traffic]\nrates_rps = [1]\n')
+    with pytest.raises(ScenarioError) as refusal:
+        load_scenario(path)
+    (line,) = str(refusal.value).splitlines()
+    assert "agents.0.model_mb = -1: " in line
+    empty = path.read_text().replace("[[agents]]", "agents = []\n[a]")
+    refused("agents = .*at least 1 item", written(empty))
 
 
 def test_a_misspelt_objective_suggests_the_term():

@@ -251,6 +251,10 @@ def test_a_log_with_tokens_is_played_call_by_call_at_its_own_stamps(tmp_path, st
     [
         ("", r"line 1: no column 'session'"),
         ("session,call,time_s,agent,prompt_tokens\ns,0,0,x,1\n", r"line 1: no column 'output_tokens'"),
+        (
+            "session,call,time_s,agent,prompt_tokens,output_tokens,output_tokens\ns,0,0,x,1,2,9\n",
+            r"line 1: column 'output_tokens' stands there twice",
+        ),
         ("{}s,0,0,x,1\n", r"line 2: 5 fields where the header has 6"),
         ("{}s,0,0,x,,1\n", r"line 2, field prompt_tokens: '' should be a number of tokens"),
         ("{}s,0,0,x,1,1\ns,1,1,x,-3,1\n", r"line 3, field prompt_tokens: '-3' should be"),
@@ -258,6 +262,7 @@ def test_a_log_with_tokens_is_played_call_by_call_at_its_own_stamps(tmp_path, st
         ("{}s,0,0,x,1,many\n", r"line 2, field output_tokens: 'many' should be"),
         ("{}s,0,4,x,1,1\nt,0,0,x,1,1\ns,1,3,x,1,1\n", r"line 4, field time_s: '3.0' should be .* no earlier"),
         ("{}s,1,0,x,1,1\ns,1,3,x,1,1\n", r"line 3, field call: '1' should be"),
+        ("{}s,-1,0,x,1,1\n", r"field call: '-1' should be the number of the call in its session, 0 to 1,0"),
         (
             "{}s,0,0,x,1,1\ns,1,1,z,1,1\n",
             r"line 3, field agent: 'z' is no agent of the scenario; name one of x",

@@ -305,6 +305,12 @@ def test_the_formats_of_other_columns_are_not_listed(written):
     refused(written("time_s", "1"), message)
 
 
+def test_a_log_of_sessions_is_told_who_plays_it(written):
+    path = written("session,call,time_s,agent", "a,0,0,nlp", "a,1,5,nlp", "b,0,0,nlp")
+    refused(path, "line 4, field time_s: .*sort the log by time; one of sessions, .* by scenario 'magentic'$")
+    refused(written("time_s,agent", "5,nlp", "0,nlp"), "sort the log by time$")
+
+
 def test_a_missing_file_a_folder_and_an_empty_file_are_told_apart(tmp_path):
     refused(tmp_path / "gone.csv", r"gone\.csv: no such file")
     refused(tmp_path, "is a folder; give the path of a request log in it")
