@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gpualloc_env.scenario.model import Gpus, Model, PositiveGpus, Seconds, Unbounded, Weight
 from gpualloc_env.scenario.models import BYTES_PER_NUMBER, measured_starts
+from gpualloc_env.simulation.shares import SLICE_TOLERANCE
 
 Preset = Literal["serverless", "vllm", "vllm-sleep", "mig"]
 
@@ -65,6 +66,13 @@ class Platform(Model):
             return float(Fraction(value))
         except (ValueError, ZeroDivisionError):
             raise ValueError(f"give a number of GPUs or a fraction such as '1/7', got {value!r}") from None
+
+    @field_validator("slice")
+    @classmethod
+    def _whole_part(cls, value: float | None) -> float | None:
+        """A decimal that stands for one of so many parts is that part, lest all of them exceed the whole."""
+        parts = round(1.0 / value) if value else 0
+        return 1.0 / parts if parts and value and abs(value * parts - 1.0) < SLICE_TOLERANCE else value
 
     @model_validator(mode="after")
     def _check(self) -> "Platform":

@@ -28,6 +28,7 @@ from gpualloc_env.traces.log import Log, TimeUnit, Windows, among, cut
 
 MOST_NODES = 1024
 MOST_VISITS = 1e6
+MOST_TURNS = 1e7  # some seconds of drawing for each agent
 # Rounding leaves the radius of a stochastic matrix, which is 1, a little below as often as above.
 LARGEST_RADIUS = 1 - 1e-9
 
@@ -160,6 +161,14 @@ class Scenario(Model):
                 f"traffic.rates_rps needs one rate for each of the {len(names)} agents "
                 f"({listed(names)}), got {len(traffic.rates_rps)}"
             )
+        if traffic.burst is not None:
+            turns = 2 * self.steps * self.dt / (traffic.burst.on_s + traffic.burst.off_s)
+            if turns > MOST_TURNS:
+                raise ValueError(
+                    f"traffic.burst would turn on and off {turns:.3g} times in an episode of "
+                    f"{self.steps * self.dt:g} s, more than {MOST_TURNS:g}; raise on_s and off_s, or lower "
+                    "steps"
+                )
         for surge in traffic.surges:
             if surge.agent not in names:
                 raise ValueError(

@@ -18,6 +18,7 @@ from gpualloc_env.scenario.model import (
     Weight,
     Whole,
 )
+from gpualloc_env.simulation.shares import NEGLIGIBLE
 from gpualloc_env.simulation.state import Array
 
 
@@ -109,7 +110,8 @@ class Traffic(Model):
             for i, name in enumerate(names):
                 active = [s.factor for s in self.surges if s.agent == name and s.start_s <= start < s.end_s]
                 profile[:, i] += (prod(active) - 1) * inside
-        return profile
+        # What rounding leaves of a factor of 0 is no traffic, and none that a load could be made of.
+        return np.where(profile < NEGLIGIBLE, 0.0, profile)
 
     def cycle_profile(self, steps: int, dt: float) -> Array:
         """Mean over each step of the cycle's factor on all rates, (steps + 1,)."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpualloc_env.compiled import called, inlined
 from gpualloc_env.simulation.calls import NONE
-from gpualloc_env.simulation.shares import CLOCK_TOLERANCE
+from gpualloc_env.simulation.shares import reached
 from gpualloc_env.simulation.state import AnyArray, Array, Records
 
 GPU = np.dtype(
@@ -199,7 +199,7 @@ def leave(place: Place, i: int, k: int, step: int) -> None:
     for n in range(server.heap, server.heap + server.running):
         hand_back(place, int(place.running[n].call))
     server.in_prefill, server.running, server.kv_in_use, server.clock = NONE, 0, 0, 0.0
-    if instance.idle < place.rules[0].keep_alive_s - CLOCK_TOLERANCE:
+    if not reached(instance.idle, place.rules[0].keep_alive_s):
         put_to_sleep(place, i, k, step, instance.idle)
 
 
@@ -306,7 +306,7 @@ def age_instances(place: Place, dt: float, step: int) -> None:
         copy = place.hosts[n]
         if copy.asleep == 1:
             copy.idle += dt
-            copy.asleep = 0 if copy.idle >= rules.keep_alive_s - CLOCK_TOLERANCE else 1
+            copy.asleep = 0 if reached(copy.idle, rules.keep_alive_s) else 1
     for k in range(gpus):
         for i in range(place.agents.shape[0]):
             instance = place.instances[i * gpus + k]
@@ -315,5 +315,5 @@ def age_instances(place: Place, dt: float, step: int) -> None:
                 instance.loading = max(0.0, instance.loading - dt)
             else:
                 instance.idle += dt
-                if instance.resident > 0.0 and instance.idle >= rules.sleep_after_s - CLOCK_TOLERANCE:
+                if instance.resident > 0.0 and reached(instance.idle, rules.sleep_after_s):
                     leave(place, i, k, step)

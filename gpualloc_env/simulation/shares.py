@@ -13,7 +13,7 @@ from gpualloc_env.simulation.state import AnyArray, Array
 RATE_TIME_CONSTANT_S = 10.0
 # Requests and shares are real numbers: less than this of one is rounding, not work or a change.
 NEGLIGIBLE = 1e-9
-# Clocks are sums of dt: a time this close to its limit has reached it.
+# Clocks are sums of dt: a time this close to its limit, or this part of it, has reached it.
 CLOCK_TOLERANCE = 1e-9
 # Actions are float32: a request within their resolution of a whole slice is that slice.
 SLICE_TOLERANCE = 1e-6
@@ -92,11 +92,17 @@ def charge(now: Any, did: Any, agent: Any, settings: Any, share: float, t: int) 
 
 
 @inlined
+def reached(clock: float, limit: float) -> bool:
+    """Whether a clock, a sum of dt, has reached its limit [s]."""
+    return clock >= limit * (1.0 - CLOCK_TOLERANCE)
+
+
+@inlined
 def age(now: Any, agent: Any, settings: Any, share: float) -> None:
     """Residency: loading goes on while a share is held, long idleness unloads the model."""
     holds = share > 0.0
     idle = now.idle + settings.dt
-    kept = agent.cold_start if idle >= settings.keep_alive_s - CLOCK_TOLERANCE else now.loading
+    kept = agent.cold_start if reached(idle, settings.keep_alive_s) else now.loading
     now.share = share
     now.loading = max(0.0, now.loading - settings.dt) if holds else kept
     now.idle = 0.0 if holds else idle

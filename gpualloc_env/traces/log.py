@@ -9,6 +9,7 @@ import numpy as np
 
 from gpualloc_env.listing import listed
 from gpualloc_env.simulation.arrivals import Replay
+from gpualloc_env.simulation.shares import CLOCK_TOLERANCE
 from gpualloc_env.simulation.state import AnyArray, Array
 
 Split = Literal["train", "eval", "all"]
@@ -128,7 +129,7 @@ def cut_time(log: Log, span: float, window_s: float, eval_fraction: float, split
     Raises:
         TraceError: the split has none.
     """
-    windows = int(span / window_s)
+    windows = int(span / window_s + CLOCK_TOLERANCE)
     training = windows - int(np.ceil(windows * eval_fraction))
     first, last = {"train": (0, training), "eval": (training, windows), "all": (0, windows)}[split]
     if last == first:
@@ -156,7 +157,8 @@ def _positions(log: Log, span: float, load: float, dt: float) -> AnyArray:
             f"{log.path}: at load {load:g} the log lasts {span:g} s, more steps of {dt:g} s than can "
             "be counted; ask for a higher load"
         )
-    return (log.time_s * (span / log.span_s) / dt).astype(np.int64)
+    # Rounding must not put a request at the start of a step into the one before.
+    return (log.time_s * (span / log.span_s) / dt + CLOCK_TOLERANCE).astype(np.int64)
 
 
 def among(log: Log, agent_names: tuple[str, ...]) -> Log:

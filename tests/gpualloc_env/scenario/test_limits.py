@@ -76,6 +76,14 @@ def test_a_slice_is_a_number_or_a_fraction(value):
 
 
 @pytest.mark.parametrize(
+    ("decimal", "parts"), [(0.142857143, 7), (0.3333334, 3), (0.2500001, 4), (1.0000001, 1)]
+)
+def test_a_decimal_of_a_part_is_that_part_so_that_all_parts_fit(decimal, parts):
+    assert Platform(slice=decimal).slice == 1 / parts
+    assert (Platform(slice=0.143).slice, Platform(slice=0.15).slice) == (0.143, 0.15)
+
+
+@pytest.mark.parametrize(
     ("model", "name"),
     [(model, name) for model in NEEDED for name in numbers(model) if name not in {"rates_rps", "routing"}],
 )
@@ -133,6 +141,14 @@ def test_routing_with_endless_visits_is_refused():
     with pytest.raises(ValidationError, match=r"sends a task to one agent up to 1e\+07 times"):
         routed(((1 - 1e-7,),))
     assert routed(((1 - 1e-5,),)).visits == pytest.approx(1e5)
+
+
+def test_bursts_without_end_are_refused():
+    burst, agent = Burst(on_s=1e-8, off_s=1e-8), Agent(name="a", model_mb=1, throughput_rps=5)
+    traffic = Traffic(rates_rps=(1,), burst=burst)
+    message = r"traffic\.burst would turn on and off 1e\+10 times in an episode of 100 s, .* lower steps"
+    with pytest.raises(ValidationError, match=message):
+        Scenario(name="a", agents=[agent], traffic=traffic, steps=100)
 
 
 def test_agents_that_share_a_name_are_named_in_a_short_message():

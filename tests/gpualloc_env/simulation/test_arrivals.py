@@ -12,6 +12,7 @@ from gpualloc_env import (
     Burst,
     Cycle,
     Scenario,
+    ScenarioError,
     Surge,
     Traffic,
     load_scenario,
@@ -277,6 +278,17 @@ def test_a_surge_of_factor_zero_silences_its_agent_alone():
     surge = Surge(agent="agent-1", factor=0, start_s=1, end_s=2)
     arrivals, _ = drawn(Traffic(rates_rps=(50.0, 50.0), surges=(surge,)), steps=3, agents=2)
     assert (arrivals[:, 0] == 0).tolist() == [[False, False], [False, True], [False, False]]
+
+
+@pytest.mark.parametrize(
+    ("dt", "silent"), [(0.1, 1), (0.1, 3), (0.1, 4), (0.1, 7), (0.1, 10), (0.1, 30), (0.3, 3), (0.7, 4)]
+)
+def test_a_silence_leaves_nothing_where_its_edges_are_rounded(dt, silent):
+    surge = Surge(agent="agent-0", factor=0, start_s=0, end_s=silent * dt)
+    arrivals, _ = drawn(Traffic(law="constant", rates_rps=(8.0,), surges=(surge,)), steps=silent + 1, dt=dt)
+    assert arrivals[:, 0, 0].tolist() == [0.0] * silent + [8.0 * dt]
+    with pytest.raises(ScenarioError, match=r"load = 0\.8 cannot be reached"):
+        drawn(Traffic(rates_rps=(8.0,), load=0.8, surges=(surge,)), steps=silent, dt=dt)
 
 
 def test_surges_that_overlap_multiply():

@@ -181,6 +181,14 @@ def test_the_room_of_the_windows_does_not_grow_as_the_steps_shrink(azure_log):
     assert scenario_of(azure_log, dt=0.01, steps=1, load=1e-10).windows.episodes > 1e14
 
 
+def test_a_request_at_the_start_of_a_step_arrives_in_that_step(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("time_s,agent\n" + "".join(f"{k / 10:.1f},nlp\n" for k in range(100)))
+    # One in each tenth of a second at just the load that leaves the log's times as they are.
+    windows = scenario_of(log, dt=0.1, steps=20, load=10 / 50).windows
+    assert windows.episodes == 5 and windows.replay.step.tolist() == list(range(100))
+
+
 def test_more_steps_than_can_be_counted_are_refused(azure_log):
     with pytest.raises(TraceError, match=r"more steps of 0\.01 s than can be counted; ask for a higher load"):
         _ = scenario_of(azure_log, dt=0.01, load=1e-20).windows
