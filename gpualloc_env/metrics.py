@@ -122,7 +122,7 @@ def sojourns(arrived: AnyArray, history: AnyArray, dt: float, segments: AnyArray
 
 @inlined
 def sojourn_quantile(segments: AnyArray, probability: float) -> float:
-    """The time within which a fraction of the requests of some segments left [s]; NaN without requests.
+    """The least time within which a fraction of the requests of some segments left [s]; NaN without requests.
 
     The number that left within a time is a piecewise linear function of it: Newton's method
     finds the piece, and halving the bracket takes over where a step would leave it.
@@ -146,7 +146,7 @@ def sojourn_quantile(segments: AnyArray, probability: float) -> float:
                 density = requests / (last - first)
                 total += density * (time - first)
                 slope += density
-        if total >= target:
+        if total >= target * (1.0 - 1e-13):
             high = time
         else:
             low = time

@@ -164,6 +164,17 @@ def test_what_has_not_left_counts_with_its_age():
     assert metrics["goodput_rps"] == pytest.approx(5 / 4)
 
 
+@pytest.mark.parametrize("steps", [6, 10])
+def test_the_median_of_an_even_number_is_the_earlier_of_the_two_in_the_middle(steps):
+    agent = Agent(name="a", model_mb=0, throughput_rps=10)
+    traffic = Traffic(law="constant", rates_rps=(1.0,))
+    batch = started(Scenario(name="a", agents=(agent,), traffic=traffic, steps=steps, dt=0.05), record=True)
+    for _ in range(steps):
+        batch.step(np.zeros((1, 1)))
+    # Nothing leaves, so that the ages are the multiples of dt.
+    assert episode_metrics(batch, 0)["latency_p50_s"] == pytest.approx(steps / 2 * 0.05)
+
+
 def test_requests_still_within_their_objective_are_no_goodput():
     metrics = single_wave(one_agent(slo_s=30), 10, [0.5, 0, 0, 0])
     assert metrics["slo_attainment"] == 1 and metrics["goodput_rps"] == pytest.approx(5 / 4)
