@@ -1,6 +1,7 @@
 """PPO in one loop, in the style of CleanRL: nothing but PyTorch and the native batch."""
 
 import argparse
+from itertools import pairwise
 
 import gymnasium as gym
 import numpy as np
@@ -12,14 +13,18 @@ from torch.distributions import Normal
 import gpualloc_env
 from gpualloc_env.wrappers import SimplexAction
 
-ENVS, ROLLOUT, EPOCHS, BATCH = 32, 64, 7, 256
+ENVS, ROLLOUT, EPOCHS, BATCH = 32, 32, 7, 256
 GAMMA, LAMBDA, CLIP, ENTROPY, LEARNING_RATE = 0.95, 0.9, 0.2, 0.0, 1.2e-3
 
 
-def network(inputs, outputs):
-    return nn.Sequential(
-        nn.Linear(inputs, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, outputs)
-    )
+def network(inputs, outputs, last):
+    """Two hidden layers, orthogonal at first, as CleanRL has them; `last` is the gain of the last layer."""
+    sizes, gains = (inputs, 64, 64, outputs), (2**0.5, 2**0.5, last)
+    layers = [nn.Linear(*pair) for pair in pairwise(sizes)]
+    for layer, gain in zip(layers, gains, strict=True):
+        nn.init.orthogonal_(layer.weight, gain)
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(layers[0], nn.Tanh(), layers[1], nn.Tanh(), layers[2])
 
 
 def main(steps: int, episodes: int) -> None:
@@ -28,7 +33,8 @@ def main(steps: int, episodes: int) -> None:
     envs = SimplexAction(gym.make_vec("GPUAlloc-v0", ENVS, autoreset_mode=AutoresetMode.SAME_STEP))
     inputs = int(np.prod(envs.single_observation_space.shape))
     outputs = envs.single_action_space.shape[0]
-    actor, critic, spread = network(inputs, outputs), network(inputs, 1), nn.Parameter(torch.zeros(outputs))
+    actor, critic = network(inputs, outputs, last=0.01), network(inputs, 1, last=1.0)
+    spread = nn.Parameter(torch.zeros(outputs))
     optimiser = torch.optim.Adam([*actor.parameters(), *critic.parameters(), spread], LEARNING_RATE)
     seen = torch.from_numpy(envs.reset(seed=0)[0]).flatten(1)
     returns, scale = np.zeros(ENVS), 1.0

@@ -4,6 +4,7 @@ import argparse
 
 import mo_gymnasium
 import numpy as np
+from gymnasium.wrappers import NormalizeReward
 from stable_baselines3 import PPO
 
 from gpualloc_env.simulation.state import TERMS
@@ -17,7 +18,10 @@ def main(steps: int) -> None:
         weights = env.unwrapped.weights.copy()
         weights[TERMS.index("cost")] = cost
         scalar = mo_gymnasium.wrappers.LinearReward(env, weight=weights)
-        model = PPO("MlpPolicy", scalar, n_steps=min(2048, steps), gamma=0.95, seed=0, device="cpu")
+        # Rewards of a network that knows nothing are some thousand times those of one that has learned.
+        scaled = NormalizeReward(scalar, gamma=0.95)
+        settings = {"n_steps": min(1024, steps), "batch_size": 256, "learning_rate": 1.2e-3, "gamma": 0.95}
+        model = PPO("MlpPolicy", scaled, **settings, gae_lambda=0.9, seed=0, device="cpu")
         model.learn(steps)
         observation, _ = env.reset(seed=10000)
         rewards, truncated = [], False

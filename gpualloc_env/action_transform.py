@@ -39,7 +39,16 @@ class ActionTransform:
         return spaces.Box(-bound, bound, (self.size,), np.float32)
 
     def __call__(self, observation: AnyArray, actions: AnyArray, view: View | None = None) -> Array:
-        """Fractions of the platform, (B, N), for observations, (B, N, F), and actions, (B, A)."""
+        """Fractions of the platform, (B, N), for observations, (B, N, F), and actions, (B, A).
+
+        Raises:
+            ValueError: the actions have another shape.
+        """
+        if np.shape(actions) != (len(observation), self.size):
+            raise ValueError(
+                f"actions must have shape {(len(observation), self.size)}, {self.size} numbers for each "
+                f"environment, got shape {np.shape(actions)}"
+            )
         return self._actions(observation, actions, None if view is None else pack(view))
 
 

@@ -22,7 +22,9 @@ def _transform_of(space: spaces.Space[Any]) -> ActionTransform:
     Raises:
         ValueError: actions are not fractions of the platform.
     """
-    if not isinstance(space, spaces.Box) or len(space.shape) != 1:
+    fractions = isinstance(space, spaces.Box) and len(space.shape) == 1
+    # Logits of a wrapper that stands further inside, and actions that another one has rescaled, are none.
+    if not fractions or (space.low != 0).any() or (space.high != 1).any():
         raise ValueError(f"SimplexAction needs actions of N fractions of the platform, got {space}")
     return simplex(space.shape[0])
 

@@ -18,11 +18,10 @@ from gpualloc_env.allocator.receding_horizon import (
 )
 from gpualloc_env.allocator.weights import number, within
 from gpualloc_env.compiled import compiled
-from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, Packed, unbounded
+from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, RESOLUTION, Packed, unbounded
 from gpualloc_env.simulation.state import AnyArray, Array
 
 _SHARE, _GPUS, _DEADBAND = (OBSERVATION_FEATURES.index(name) for name in ("share", "gpus", "deadband"))
-RESOLUTION = 1e-6  # [GPU]
 
 Actions = Callable[[AnyArray, AnyArray, Packed | None], Array]
 """From observations, (B, N, F), outputs, (B, A), and the view behind the observations, where it is

@@ -13,7 +13,7 @@ from gpualloc_env.allocator.weights import number
 from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulation.curves import fit, speedup
 from gpualloc_env.simulation.fluid import serve
-from gpualloc_env.simulation.observation import Packed, View, pack, unbounded
+from gpualloc_env.simulation.observation import RESOLUTION, Packed, View, pack, unbounded
 from gpualloc_env.simulation.state import OBSERVATION, AnyArray, Array
 
 
@@ -415,7 +415,8 @@ def _plan_observations(
         first, shares = rows[b, 0, 0], fractions[b]
         platform.dt, platform.gpus = unbounded(float(first.dt)), unbounded(float(first.gpus))
         platform.most = min(platform.gpus, unbounded(float(first.max_share)))
-        platform.slice, platform.deadband = float(first.slice), float(first.deadband)
+        # Less by what float32 leaves of the share held, so that what is planned to be free is.
+        platform.slice, platform.deadband = float(first.slice), max(0.0, float(first.deadband) - RESOLUTION)
         platform.reallocation_s = float(first.reallocation) * platform.dt
         sound = platform.dt > 0.0 and platform.most > 0.0
         for i in range(observation.shape[1]):

@@ -93,7 +93,9 @@ def last_minute(batch: Batch, view: View) -> tuple[tuple[Column, Column, Column]
     done = batch.history[0, first:clock]
     missing = ((steps - len(done), 0), (0, 0))
     share, queue, capacity = (np.pad(done[name], missing) for name in ("share", "queue", "capacity"))
-    inflow = np.pad(batch.inflows[first : clock + 1, 0], missing)[-steps:] / scenario.dt
+    # Requests of a fluid arrive at the start of a step, calls during one.
+    came = batch.inflows[first : clock + (scenario.service == "fluid"), 0]
+    inflow = np.pad(came, missing)[-steps:] / scenario.dt
     throughput, most = view.throughput[0], view.max_share
     unit = "calls" if scenario.service == "requests" else "requests"
     columns = (

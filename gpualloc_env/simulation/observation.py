@@ -21,7 +21,7 @@ class View(NamedTuple):
     """The state after the arrivals, before the decision, in raw units.
 
     Arrays are (N,) in the single environment and (B, N) in a batch. They are live: the next
-    step overwrites them, so copy what must last.
+    step overwrites them, so copy what must last. They cannot be written to.
     """
 
     queue: Array  # [requests] waiting, this step's arrivals included
@@ -63,8 +63,19 @@ ARRAY_FIELDS = STATE_FIELDS + AGENT_FIELDS
 """Fields of a view that hold a number for each agent; the others are settings of the platform."""
 
 
+def read_only(array: AnyArray) -> AnyArray:
+    """The same numbers, live, in an array that cannot be written to."""
+    seen = array.view()
+    seen.flags.writeable = False
+    return seen
+
+
 def view_of(state: AnyArray, agents: AnyArray, settings: AnyArray) -> View:
-    """View of records, (B, N) for a batch or (N,) for one environment, and of settings, (1,)."""
+    """View of records, (B, N) for a batch or (N,) for one environment, and of settings, (1,).
+
+    Its arrays cannot be written to: a policy that computes in place must not change the environment.
+    """
+    state, agents = read_only(state), read_only(agents)
     return View._make(
         (
             *(state[name] for name in STATE_FIELDS),
@@ -144,6 +155,7 @@ def encode_agents(agents: AnyArray, settings: AnyArray) -> None:
 
 
 NEAREST_TO_ONE = 2.0**-24  # an x too large for float32's x / (1 + x) to tell from infinity
+RESOLUTION = 1e-6  # [GPU] more than float32 leaves unknown of a share held
 
 
 @shared

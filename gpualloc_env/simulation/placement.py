@@ -6,7 +6,7 @@ import numpy as np
 
 from gpualloc_env.compiled import called, inlined
 from gpualloc_env.simulation.calls import Service
-from gpualloc_env.simulation.observation import View, encode_calls, squash, view_of
+from gpualloc_env.simulation.observation import View, encode_calls, read_only, squash, view_of
 from gpualloc_env.simulation.residency import Cluster, Place
 from gpualloc_env.simulation.shares import World
 from gpualloc_env.simulation.state import OBSERVATION, AnyArray, Array, names_of
@@ -131,22 +131,23 @@ def show_cluster(place: Place, world: World, b: int, own: int, shown: Shown) -> 
 
 
 def cluster_view_of(world: World, service: Service, cluster: Cluster) -> ClusterView:
-    """View of the records of B environments, in its arrays."""
+    """View of the records of B environments; it cannot be written to."""
     environments, agents = world.state.shape
     rows = np.broadcast_to(world.agents, (environments, agents))
-    instances = cluster.instances.reshape(environments, agents, -1)
+    instances = read_only(cluster.instances).reshape(environments, agents, -1)
+    memory, gpus = read_only(cluster.memory), read_only(cluster.gpus)
     seen = ("share", "resident", "asleep", "loading", "idle", "calls", "running", "kv_used")
     return ClusterView(
         agents=view_of(world.state, rows, world.settings),
-        held=service.ledgers["held"],
+        held=read_only(service.ledgers)["held"],
         need_mb=rows["need_mb"],
         model_mb=rows["model_mb"],
         **{name: instances[name] for name in seen},
-        free_mb=cluster.memory["free_mb"],
-        host_free_mb=cluster.memory["host_free_mb"],
-        node=cluster.gpus["node"],
-        memory_mb=cluster.gpus["memory_mb"],
-        speed=cluster.gpus["speed"],
+        free_mb=memory["free_mb"],
+        host_free_mb=memory["host_free_mb"],
+        node=gpus["node"],
+        memory_mb=gpus["memory_mb"],
+        speed=gpus["speed"],
         sleep_after_s=float(cluster.rules["sleep_after_s"][0]),
         keep_alive_s=float(cluster.rules["keep_alive_s"][0]),
     )

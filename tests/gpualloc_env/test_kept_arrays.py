@@ -1,4 +1,4 @@
-"""Arrays that a caller keeps from `reset` and `step` never change later."""
+"""Arrays that a caller keeps from `reset` and `step` never change later, and views cannot be written to."""
 
 import gymnasium as gym
 import numpy as np
@@ -31,6 +31,22 @@ class Kept:
 
     def unchanged(self):
         return all(np.array_equal(array, copy, equal_nan=True) for array, copy in self.arrays)
+
+
+@pytest.mark.parametrize("scenario", ["serverless", "team", "cluster-small"])
+def test_a_policy_cannot_write_into_its_view(scenario):
+    cluster = bool(load_scenario(scenario).nodes)
+    env = gym.make("GPUCluster-v0" if cluster else "GPUAlloc-v0", scenario=scenario)
+    env.reset(seed=0)
+    views = [env.unwrapped.view] if cluster else [env.unwrapped.view, started(env.unwrapped.scenario, 2).view]
+    arrays = [value for view in views for value in flattened(view) if isinstance(value, np.ndarray)]
+    assert len(arrays) > 15 and not any(array.flags.writeable for array in arrays)
+
+
+def flattened(view):
+    """The values of a view, those of a view in it included."""
+    for value in view:
+        yield from flattened(value) if isinstance(value, tuple) else (value,)
 
 
 def test_of_the_single_environment():

@@ -11,7 +11,7 @@ from gymnasium.wrappers import RecordVideo
 
 from gpualloc_env import CLUSTERS
 from gpualloc_env.rendering.canvas import HEIGHT, LOADING, PANEL, WIDTH
-from gpualloc_env.rendering.pool import BOTTOM, COLUMN, NAMES, PLOT, SHARE, TOP
+from gpualloc_env.rendering.pool import BOTTOM, COLUMN, NAMES, PLOT, SHARE, TOP, last_minute
 
 pygame = pytest.importorskip("pygame")
 
@@ -45,6 +45,16 @@ def test_a_frame_has_one_size_and_depends_on_the_episode_alone(scenario, options
     assert ours.shape == (4, HEIGHT, WIDTH, 3) and ours.dtype == np.uint8
     assert np.array_equal(ours, frames(made(scenario, **options), 5))
     assert all((before != after).any() for before, after in itertools.pairwise(ours))
+
+
+@pytest.mark.parametrize("scenario", ["serverless", "llm"])
+def test_a_frame_shows_what_arrived_last(scenario):
+    env = made(scenario).unwrapped
+    env.reset(seed=0)
+    for _ in range(20):
+        env.step(np.full(4, 0.25))
+        (arrivals, _, _), _ = last_minute(env._batch, env.view)
+        assert arrivals.now.tolist() == pytest.approx((env.view.inflow / env.scenario.dt).tolist())
 
 
 def share_plot(frame, agent, agents=4):

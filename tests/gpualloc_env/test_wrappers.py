@@ -1,4 +1,5 @@
 import copy
+import re
 import sys
 
 import gymnasium as gym
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import RescaleAction
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
@@ -51,6 +53,20 @@ def test_a_wrong_action_or_environment_is_refused_by_its_shape():
         env.step(np.zeros(4))
     with pytest.raises(ValueError, match=r"fractions of the platform, got Discrete\(2\)"):
         SimplexAction(gym.make("CartPole-v1"))
+    ones = np.ones(4, np.float32)
+    for other in (env, RescaleAction(gym.make("GPUAlloc-v0"), -ones, ones), gym.make("Pendulum-v1")):
+        with pytest.raises(ValueError, match="needs actions of N fractions of the platform, got Box"):
+            SimplexAction(other)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 9), (2, 5), (6, 5), (1, 5), (5,)])
+def test_actions_of_another_shape_are_refused_by_the_batch_for_stable_baselines3(shape):
+    env = sb3_vec_env(3, "paper", seed=0)
+    env.reset()
+    with pytest.raises(
+        ValueError, match=rf"actions must have shape \(3, 5\), .*got shape {re.escape(str(shape))}"
+    ):
+        env.step(np.zeros(shape, np.float32))
 
 
 def test_the_batch_for_stable_baselines3_plays_the_episodes_of_the_batch_in_same_step_mode():

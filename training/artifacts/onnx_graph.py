@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
-from gpualloc_env.allocator.actions import RESOLUTION, assumption_outputs, correction_outputs
+from gpualloc_env.allocator.actions import assumption_outputs, correction_outputs
 from gpualloc_env.allocator.file import MANIFEST, Manifest
 from gpualloc_env.allocator.networks import LOG_ODDS_LEAST, LOG_ODDS_SCALE
-from gpualloc_env.simulation.observation import NEAREST_TO_ONE
+from gpualloc_env.simulation.observation import NEAREST_TO_ONE, RESOLUTION
 from gpualloc_env.simulation.state import AnyArray
 
 # Old enough for every runtime that is still in use.

@@ -13,6 +13,7 @@ from baselines import adaptive
 from gpualloc_env import OBSERVATION_FEATURES, load_scenario
 from gpualloc_env.allocator.allocator import Allocator, Fallback
 from gpualloc_env.allocator.file import Manifest
+from gpualloc_env.metrics import objectives
 
 MINIMUM = [0.1, 0.3, 0.2, 0.0]
 NOT_FINITE, OUT_OF_RANGE = "the input is not finite", "the input is out of range"
@@ -45,6 +46,19 @@ def fuzzed(rng, count):
     kind = rng.integers(5, size=count)
     chance = np.array([0.0, 0.01, 0.1, 0.5, 1.0])[kind][:, None, None]
     return np.where(rng.random(seen.shape) < chance, rng.choice(bad, seen.shape), seen), kind == 0
+
+
+@pytest.mark.parametrize("scenario", ["serverless", "bursty"])
+def test_what_is_planned_to_be_free_is_free_where_only_the_observation_is_known(scenario):
+    planned, costs, moves = Allocator.pretrained(f"ppo-residual-{scenario}"), [], []
+    for observed in (False, True):
+        batch, changed = started(load_scenario(scenario, steps=150), 10, seed=10_000), 0.0
+        while not batch.done.all():
+            batch.step(planned(batch.observation) if observed else planned.decide(batch.view))
+            changed += batch.outcome["reallocated"].sum()
+        costs.append(objectives(batch).mean())
+        moves.append(changed)
+    assert costs[1] == pytest.approx(costs[0], abs=0.02) and moves[1] == pytest.approx(moves[0], rel=0.03)
 
 
 @pytest.mark.parametrize("least", [None, MINIMUM, [0.1, 0.3, 0.25, 0.35]])
