@@ -136,8 +136,13 @@ def register(name: str, policy: Policy) -> None:
     """Add a policy to `DEFAULTS`, and to `POLICIES` with the constants that were tuned for it, if any.
 
     Raises:
-        ValueError: a policy of that name exists.
+        TypeError: it cannot be called.
+        ValueError: a policy of that name exists, or the name would be read as that of a module's function.
     """
+    if not callable(policy):
+        raise TypeError(f"policy {name!r} must be a function of a view, got {policy!r}")
+    if not name or ":" in name:
+        raise ValueError(f"a policy's name must have letters and no colon, got {name!r}")
     if is_baseline(name) or name in PRIVILEGED:
         raise ValueError(f"there is a policy named {name!r} already; choose another name")
     DEFAULTS[name] = policy

@@ -7,6 +7,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from gpualloc_env.doors import needed
+from gpualloc_env.extensions import import_extensions
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -41,7 +42,7 @@ def in_processes(
     from joblib import Parallel, delayed
 
     here = workers == 1 or len(tasks) == 1
-    work = [delayed(function)(task) for task in tasks]
+    work = [delayed(_call)(function, task) for task in tasks]
     pool = Parallel(n_jobs=1 if here else -1 if workers is None else workers, return_as="generator")
     results: list[Result] = []
     with nullcontext() if here else _POOL:
@@ -90,6 +91,8 @@ def _on_ray(
 
 
 def _call(function: Callable[[Task], Result], task: Task) -> Result:
+    # The process may be a new one.
+    import_extensions()
     return function(task)
 
 

@@ -65,8 +65,11 @@ def register(name: str, function: "Callable[[Batch, int], float]") -> None:
             (t, N) of OUTCOME, holds the steps of its episode. NaN where nothing was measured.
 
     Raises:
+        TypeError: it is no function.
         ValueError: the name is taken.
     """
+    if not callable(function):
+        raise TypeError(f"metric {name!r} must be a function of a batch and an index, got {function!r}")
     if name in {*BUILT_IN, *OF_CALLS, *REGISTERED, "per_agent"}:
         raise ValueError(f"metric {name!r} is there already; give it another name")
     REGISTERED[name] = function

@@ -43,6 +43,13 @@ def run(
         # A terminal that has no minus sign or no box drawing gets question marks, not a traceback.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
+    # Only here, so that the list of commands needs nothing of the environment.
+    from gpualloc_env.extensions import import_extensions
+
+    try:
+        import_extensions()
+    except ValueError as error:
+        fail(error)
     call(main, tyro.cli(with_limits_in_help(config), args=args, prog=prog))
 
 

@@ -157,7 +157,7 @@ def register(scenario: Scenario) -> Scenario:
 
     Its name then stands for it in every call and command.
 
-    A command knows it once the module that registers it is imported.
+    A command knows it where `GPUALLOC_EXTENSIONS` names the module that registers it.
 
     Returns:
         What was registered. Constants that are tuned for it are kept under its name.

@@ -62,9 +62,9 @@ def test_a_policy_of_ones_own_is_judged_by_compare_as_by_evaluate(agents, name):
 def test_what_is_no_policy_is_refused_by_its_name(agents):
     scenario = load_scenario("serverless")
     for name, message in {
-        "no_such_module:decide": "there is no module 'no_such_module'",
+        "no_such_module:decide": "cannot import module 'no_such_module'",
         "my_own_agent:other": "there is no 'other' in 'my_own_agent'",
-        "my_own_agent:number": "is no function, got int",
+        "my_own_agent:number": "must be a function, got int",
     }.items():
         with pytest.raises(ValueError, match=f"policy '{name}'.*{message}"):
             load_policy(name, scenario)

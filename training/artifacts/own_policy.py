@@ -1,15 +1,13 @@
 """A policy of one's own, by the module in which it stands: `my_agent:decide`."""
 
-import importlib
-import os
 import re
-import sys
 from collections.abc import Callable
 from copy import deepcopy
 
 import numpy as np
 
 from gpualloc_env.evaluation import OwnPolicy, sees_view
+from gpualloc_env.extensions import module_of_user
 from gpualloc_env.simulation.observation import ARRAY_FIELDS, View, observe
 from gpualloc_env.simulation.placement import ROWS, ClusterView
 from gpualloc_env.simulation.state import Array
@@ -53,14 +51,7 @@ def own_policy(name: str) -> OneByOne:
         ValueError: no such module, nothing of that name in it, or nothing that can be called.
     """
     module_name, _, path = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found: object = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
-            raise
-        raise ValueError(f"policy {name!r}: there is no module {module_name!r} here") from None
+    found: object = module_of_user(module_name, f"policy {name!r}")
     for part in path.split("."):
         if not hasattr(found, part):
             raise ValueError(f"policy {name!r}: there is no {part!r} in {module_name!r}")
@@ -68,5 +59,5 @@ def own_policy(name: str) -> OneByOne:
     if isinstance(found, type):
         found = found()
     if not isinstance(found, Callable):
-        raise ValueError(f"policy {name!r} is no function, got {type(found).__name__}")
+        raise ValueError(f"policy {name!r} must be a function, got {type(found).__name__}")
     return OneByOne(found)

@@ -138,12 +138,18 @@ def register(kind: Kind) -> None:
     """Add a kind, before the command line is read.
 
     Raises:
-        ValueError: its name is taken, or it has no such network.
+        ValueError: its name is taken, or there is no such network or table of settings.
     """
     if kind.name in KINDS:
         raise ValueError(f"there is an allocator {kind.name!r} already; give another name")
     if kind.network not in NETWORKS:
         raise ValueError(f"unknown network {kind.network!r}; give one of {', '.join(NETWORKS)}")
+    tables = dict.fromkeys(known.table for known in KINDS.values())
+    if kind.table not in tables:
+        raise ValueError(
+            f"allocator {kind.name!r}: no settings of {kind.table!r}; give as table one of "
+            f"{', '.join(tables)}"
+        )
     KINDS[kind.name] = kind
 
 
