@@ -73,4 +73,6 @@ def serve_metrics(allocator: Allocator, shadow: Shadow, port: int = 9100) -> Non
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(f"usage: {sys.argv[0]} ALLOCATOR.npz SCENARIO")
     main(*sys.argv[1:3])

@@ -53,12 +53,19 @@ def evaluate(
         seed: of the first.
         changes: the fields of `Overrides` by name.
 
+    Raises:
+        TypeError: the policy cannot be called.
+
     Returns:
         `objective` (J, lower is better) and the other metrics of `episode_metrics`, each the mean over
         the episodes in which it is defined.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
+    if not callable(policy):
+        raise TypeError(
+            f"policy must be a function, got {policy!r}; gpualloc_env.policy makes one of the name of a baseline"
+        )
     made = load_scenario(scenario, **changes)
     env, reads_view = (GPUClusterEnv if made.nodes else GPUAllocEnv)(made), sees_view(policy)
     played: list[Metrics] = []

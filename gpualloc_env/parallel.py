@@ -66,7 +66,20 @@ class GPUAllocParallelEnv(ParallelEnv):
         return self._rows(), self._infos(info)
 
     def step(self, actions: dict[str, AnyArray]) -> tuple[dict[str, Any], ...]:
-        """Hold the shares that all agents ask for during one step; all of them end together."""
+        """Hold the shares that all agents ask for during one step; all of them end together.
+
+        Raises:
+            RuntimeError: the episode is over, or was never started.
+            ValueError: an agent has no action, or one of another size.
+        """
+        if not self.agents:
+            raise RuntimeError("the episode is over, or was never started: call reset()")
+        for agent in self.agents:
+            if agent not in actions or np.size(actions[agent]) != 1:
+                raise ValueError(
+                    f"actions must hold one number for each agent, in an array of shape (1,); agent "
+                    f"{agent!r} has {actions.get(agent)!r}"
+                )
         asked = np.array([np.ravel(actions[agent])[0] for agent in self.agents])
         self._state, reward, _, truncated, info = self._env.step(asked)
         rewards = info["agent_reward"].tolist() if self._own else [reward] * len(self.agents)

@@ -62,8 +62,10 @@ class GPUAllocVectorEnv(Horizon, VectorEnv[Any, AnyArray, AnyArray]):  # pyright
         """
         if render_mode is not None:
             raise ValueError(f"a batch is not rendered; got render_mode={render_mode!r}, make the single env")
+        if max_episode_steps == -1:  # as in `gym.make`
+            max_episode_steps = None
         if max_episode_steps is not None and max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
+            raise ValueError(f"max_episode_steps must be at least 1, or -1 for none, got {max_episode_steps}")
         self.scenario = load_scenario(scenario, **changes)
         self.num_envs = num_envs
         self.render_mode = None
@@ -151,6 +153,8 @@ class GPUAllocVectorEnv(Horizon, VectorEnv[Any, AnyArray, AnyArray]):  # pyright
 
     def _checked_seeds(self, seeds: Sequence[int | None]) -> list[int | None]:
         """The seeds as a list, one for each environment."""
+        if not hasattr(seeds, "__len__"):
+            raise TypeError(f"seed must be an integer or a list of {self.num_envs}, got {seeds!r}")
         if len(seeds) != self.num_envs:
             raise ValueError(f"seed must be one integer or a list of {self.num_envs}, got {len(seeds)} seeds")
         checked = [None if seed is None else index(seed) for seed in seeds]

@@ -11,7 +11,7 @@ from training.cli import MISTAKE, run
 
 COMMANDS = (
     *("train", "compare", "plan", "leaderboard", "export", "ensemble", "tune", "study"),
-    *("cluster", "fit", "validate", "record"),
+    *("transfer", "cluster", "tiers", "fit", "validate", "record"),
 )
 
 

@@ -102,7 +102,8 @@ def report(config: Asked, manifest: Manifest) -> None:
     algorithm_1 = "hierarchical" if manifest.of_clusters else "adaptive"
     asked = {name: trained.get(name) for name in ("scenario", *NAMES) if name != "split"}
     words = options({**asked, "policies": (algorithm_1, config.out)})
-    print(f"Compare it with: {shlex.join(['python', '-m', 'training.compare', *words])}")
+    if config.out.suffix != ".onnx":
+        print(f"Compare it with: {shlex.join(['python', '-m', 'training.compare', *words])}")
 
 
 def export(config: ExportConfig) -> Manifest:

@@ -21,14 +21,14 @@ def is_own(name: str) -> bool:
 class OneByOne:
     """A function of one environment's observation or view as a policy for a batch: a copy for each row."""
 
-    def __init__(self, function: OwnPolicy) -> None:
-        """Take a function that `gpualloc_env.evaluate` takes."""
-        self._function, self.reads_view = function, sees_view(function)
+    def __init__(self, name: str, function: OwnPolicy) -> None:
+        """Take a function that `gpualloc_env.evaluate` takes, and its name for messages."""
+        self._name, self._function, self.reads_view = name, function, sees_view(function)
         self._rows: list[OwnPolicy] = []
 
     def fresh(self) -> "OneByOne":
         """The same policy, remembering nothing."""
-        return OneByOne(self._function)
+        return OneByOne(self._name, self._function)
 
     def __call__(self, view: View | ClusterView) -> Array:
         """Fractions of the platform, or of each GPU of a cluster, shaped as the shares of the view."""
@@ -40,8 +40,21 @@ class OneByOne:
             own = agents._replace(**{name: getattr(agents, name)[row] for name in ARRAY_FIELDS})
             if isinstance(view, ClusterView):
                 own = view._replace(agents=own, **{name: getattr(view, name)[row] for name in ROWS})
-            shares[row] = decide(observe(own) if isinstance(own, View) and not self.reads_view else own)
+            asked = decide(observe(own) if isinstance(own, View) and not self.reads_view else own)
+            if np.shape(asked) != shares[row].shape:
+                raise ValueError(
+                    f"policy {self._name!r} must return shares of shape {shares[row].shape}, got "
+                    f"{_short(asked)}"
+                )
+            if np.isnan(asked).any():
+                raise ValueError(f"policy {self._name!r} returned a share that is NaN, got {_short(asked)}")
+            shares[row] = asked
         return shares
+
+
+def _short(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:80] + "…"
 
 
 def own_policy(name: str) -> OneByOne:
@@ -60,4 +73,4 @@ def own_policy(name: str) -> OneByOne:
         found = found()
     if not isinstance(found, Callable):
         raise ValueError(f"policy {name!r} must be a function, got {type(found).__name__}")
-    return OneByOne(found)
+    return OneByOne(name, found)

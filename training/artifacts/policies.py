@@ -77,12 +77,21 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
     name = located(name)
     if name.endswith(EXPORTED) and not Path(name).is_dir():
         return _exported(name, scenario)
+    if name.endswith(".onnx"):
+        raise ValueError(
+            f"policy {name!r}: an .onnx file is for other runtimes; export the run as .npz to play it here"
+        )
     directory = Path(name)
     if not directory.is_dir():
         raise ValueError(
             f"unknown policy {name!r}; give one of {', '.join(baselines_of(scenario))}, an exported "
             f"allocator ({' or '.join(EXPORTED)}), the directory of a training run, or your own function as "
             "module:name"
+        )
+    files = sorted(path.name for path in directory.iterdir() if path.name.endswith(EXPORTED))
+    if files and not (directory / MODEL).is_file():
+        raise ValueError(
+            f"{name} holds {len(files)} allocators and not one; name a file of it, such as {files[0]!r}"
         )
     for file in (MODEL, TRANSFORM):
         if not (directory / file).is_file():
