@@ -64,7 +64,7 @@ def evaluate(
         raise ValueError(f"episodes must be at least 1, got {episodes}")
     if not callable(policy):
         raise TypeError(
-            f"policy must be a function, got {policy!r}; gpualloc_env.policy makes one of the name of a baseline"
+            f"policy must be a function, got {policy!r}; gpualloc_env.policy makes one of a baseline's name"
         )
     made = load_scenario(scenario, **changes)
     env, reads_view = (GPUClusterEnv if made.nodes else GPUAllocEnv)(made), sees_view(policy)

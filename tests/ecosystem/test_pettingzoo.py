@@ -46,6 +46,17 @@ def test_an_unknown_reward_is_refused_with_the_known_ones():
         parallel_env(reward="mine")
 
 
+def test_actions_that_are_no_share_for_each_agent_are_refused():
+    env = parallel_env("paper", steps=2)
+    with pytest.raises(RuntimeError, match=r"never started: call reset\(\)"):
+        env.step({})
+    env.reset(seed=0)
+    shares = {name: [0.25] for name in env.agents}
+    for wrong in ({name: shares[name] for name in env.agents[1:]}, {**shares, "coordinator": [0.1, 0.2]}):
+        with pytest.raises(ValueError, match=r"one number for each agent, .*'coordinator' has"):
+            env.step(wrong)
+
+
 @pytest.mark.slow
 def test_parameters_shared_by_all_agents_are_trained():
     pytest.importorskip("supersuit")

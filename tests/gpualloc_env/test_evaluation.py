@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from support.episodes import started
 
 from baselines import POLICIES
 from gpualloc_env import View, evaluate, load_scenario
@@ -25,6 +26,12 @@ class Remembers:
     def __call__(self, v: View):
         self.steps += 1
         return np.eye(4)[self.steps % 4]
+
+def for_three(view):
+    return [0.2, 0.2, 0.2]
+
+def undefined(view):
+    return np.where(view.queue > 0, view.queue, np.nan)
 
 number = 3
 """
@@ -70,6 +77,22 @@ def test_what_is_no_policy_is_refused_by_its_name(agents):
             load_policy(name, scenario)
     with pytest.raises(ValueError, match="episodes must be at least 1, got 0"):
         evaluate(agents.seen, episodes=0)
+    with pytest.raises(TypeError, match=r"must be a function, got 'adaptive'; gpualloc_env\.policy makes"):
+        evaluate("adaptive")
+    with pytest.raises(ValueError, match=r"an \.onnx file is for other runtimes; export the run as"):
+        load_policy("mine.onnx", scenario)
+    with pytest.raises(ValueError, match=r"ppo-paper holds 5 allocators .*, such as 'seed-0\.npz'"):
+        load_policy("ppo-paper", load_scenario("paper"))
+
+
+def test_wrong_shares_name_the_policy_that_gave_them(agents):
+    view = started(load_scenario("paper", steps=3)).view
+    with pytest.raises(ValueError, match=r"for_three' must .* shape \(4,\), got \[0\.2, 0\.2, 0\.2\]"):
+        load_policy("my_own_agent:for_three", load_scenario("paper"))(view)
+    batch = started(load_scenario("serverless"), 2)
+    with pytest.raises(ValueError, match="'my_own_agent:undefined' returned a share that is NaN, got array"):
+        for _ in range(50):
+            batch.step(load_policy("my_own_agent:undefined", batch.scenario)(batch.view))
 
 
 def test_compare_lists_it_beside_the_baselines(agents, tmp_path, capsys):

@@ -64,6 +64,7 @@ def test_a_batch_ends_with_a_limit_from_outside_as_the_synchronous_one():
     same(native.reset(seed=1), synchronous.reset(seed=1))
     for action in actions_of(native, 11):
         same(native.step(action), synchronous.step(action))
+    assert make(max_episode_steps=-1, steps=9).spec.max_episode_steps in (-1, 9)
     with pytest.raises(ValueError, match="max_episode_steps must be at least 1, or -1 for none, got 0"):
         make(max_episode_steps=0)
 
