@@ -200,6 +200,8 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
         Raises:
             ValueError: it has taken no step.
         """
+        if not self._seeded:
+            raise ValueError("the environment has taken no step of an episode: call reset() and step() first")
         return episode_metrics(self._batch, 0)
 
     def render(self) -> Any:

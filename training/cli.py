@@ -50,7 +50,11 @@ def run(
         import_extensions()
     except ValueError as error:
         fail(error)
-    call(main, tyro.cli(with_limits_in_help(config), args=args, prog=prog))
+    try:
+        asked = tyro.cli(with_limits_in_help(config), args=args, prog=prog)
+    except BrokenPipeError:
+        _read_enough()
+    call(main, asked)
 
 
 def call(main: Callable[[Config], None], config: Config) -> None:
@@ -63,9 +67,7 @@ def call(main: Callable[[Config], None], config: Config) -> None:
                 connect(cluster)
             main(config)
     except BrokenPipeError:
-        # Whoever read the output has seen enough. Python would complain again when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _read_enough()
     except (ValueError, OSError) as error:
         fail(error)
     except ImportError as error:
@@ -84,6 +86,13 @@ def call(main: Callable[[Config], None], config: Config) -> None:
         print("terminated", file=sys.stderr, flush=True)
         # A thread may wait for what this one held when the signal came: nobody waits for threads now.
         os._exit(TERMINATED)
+
+
+def _read_enough() -> NoReturn:
+    """End where whoever read the output has seen enough."""
+    # Python would complain again when it flushes.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 class Terminated(BaseException):

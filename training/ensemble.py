@@ -136,9 +136,11 @@ def check_members(members: Sequence[Member]) -> None:
     for other in members[1:]:
         for name, value in first.common.items():
             if other.common.get(name) != value:
+                shown = f"{name} is {value!r} and {other.common.get(name)!r}"
+                if len(shown) > 160:
+                    shown = f"their {name} differ"
                 raise ValueError(
-                    f"{first.file} and {other.file} have no mean: {name} is {value!r:.80} and "
-                    f"{other.common.get(name)!r:.80}; give seeds of one allocator"
+                    f"{first.file} and {other.file} have no mean: {shown}; give seeds of one allocator"
                 )
         for name in set(ONCE) & set(first.arrays):
             if not np.array_equal(first.arrays[name], other.arrays[name]):

@@ -26,7 +26,7 @@ from training.fitting.fitted_scenario import write_scenario
 from training.limits import Limits, check_limits
 from training.planning.caveats import caveats, facts
 from training.planning.record import beside_slo, plan_record
-from training.planning.subject import Subject, subject
+from training.planning.subject import MOST_WINDOWS, Subject, subject
 from training.planning.sweep import SEED, Choice, Trial, choose, trial
 from training.reporting.report import write_json
 from training.sharing import RayWorkers
@@ -85,10 +85,10 @@ class PlanConfig(Overrides, RayWorkers):
     """Agents that a request visits where the log names none; default: the scenario's rule."""
     policies: tuple[str, ...] | None = None
     """Names of baselines, exported allocators (.npz), directories of training runs, and functions of your own
-    as `module:name`; default: seven baselines and a pretrained allocator, in a cluster seven that place."""
-    episodes: Annotated[int, Limits(1)] = 1000
-    """Windows of the log to play at most, from its start. They have 300 s, or less in a short log; `--steps`
-    gives another length."""
+    as `module:name`; default: seven baselines and three pretrained allocators, in a cluster seven and one that place."""
+    episodes: Annotated[int, Limits(1)] = MOST_WINDOWS
+    """Windows of the log to play at most, from its start. They have 300 s, less in a short log and more in
+    one of several days, so that by default all of it is played; `--steps` gives another length."""
     out: Path = Path("runs/plan")
     """Directory for the page, the same as JSON, and what to take away; an earlier plan in it is replaced."""
 
@@ -128,7 +128,7 @@ def main(config: PlanConfig) -> None:
             "log": facts(planned),
             **plan_record(planned, choice, trials, day, config.attainment),
             "take_away": take_away(planned, choice, directory, config),
-            "caveats": caveats(planned, choice, trials, config.attainment, priced=priced),
+            "caveats": caveats(planned, choice, trials, day, config.attainment, priced=priced),
             "command": command(config),
         }
         write_json(directory / "plan.json", record)

@@ -370,6 +370,10 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
         raise ValueError("total_steps of 0 leaves nothing to learn; give generations or a teacher with it")
     if config.patience and not config.validate_every:
         raise ValueError("patience counts validations; give a validate_every above 0 with it")
+    if config.split == "eval":
+        raise ValueError(
+            "split = 'eval' is kept for judging what was trained; leave split out, or give 'all'"
+        )
     if config.seeds > 1 and (config.out / CONFIG).exists():
         raise ValueError(f"{config.out} holds a single run; give another --out for {config.seeds} seeds")
     check_learner(config, scenario)

@@ -5,7 +5,7 @@ python -m training.tune --scenario serverless --policies receding-horizon --tria
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -82,6 +82,7 @@ def main(config: TuneConfig) -> None:
     scenario = load_scenario(config.scenario, config)
     policies = tuned_policies(config, scenario)
     scenario.source()
+    config = replace(config, episodes=apart(config.episodes, scenario))
     if config.ray is None:
         found = searched_here(policies, scenario, config)
     else:
@@ -126,6 +127,23 @@ def check(config: TuneConfig) -> None:
         refuse_changed(config, config.scenario, {"file": config.file}, TUNED.parent)
         read_tables(config.file)
     read_tables(config.out)
+
+
+def apart(episodes: int, scenario: Scenario) -> int:
+    """So many episodes, or fewer of a log, such that the fresh ones are other windows than the search's.
+
+    Raises:
+        ValueError: the log has one window.
+    """
+    if scenario.trace is None:
+        return episodes
+    windows = scenario.windows.episodes
+    if windows < 2:
+        raise ValueError(
+            f"{scenario.trace.path} has one window of {scenario.steps * scenario.dt:g} s to tune on, and "
+            "fresh episodes need another; ask for fewer steps"
+        )
+    return min(episodes, windows // 2)
 
 
 def tuned_policies(config: TuneConfig, scenario: Scenario) -> list[str]:

@@ -13,7 +13,13 @@ def mps_percentages(shares: Mapping[str, float]) -> dict[str, int]:
 
     Rounded down, so that the sum is at most 100; a share above 0 gets at least 1 %. An agent without a share
     has no entry: its server should not be running, since MPS has no percentage of 0.
+
+    Raises:
+        ValueError: a share is not a number from 0 to 1.
     """
+    for name, share in shares.items():
+        if not 0.0 <= share <= 1.0 + _ROUNDING:
+            raise ValueError(f"the share of {name!r} must be from 0 to 1, got {share!r}")
     return {name: max(1, math.floor(100 * share + _ROUNDING)) for name, share in shares.items() if share > 0}
 
 

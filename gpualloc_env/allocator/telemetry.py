@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from gpualloc_env.listing import listed
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.shares import RATE_TIME_CONSTANT_S
@@ -40,7 +42,7 @@ class Telemetry:
         }
         self._constant: dict[str, Any] = {
             "throughput": {agent.name: agent.throughput_rps for agent in scenario.agents},
-            "kappa": {agent.name: agent.kappa for agent in scenario.agents},
+            "kappa": {agent.name: agent.kappa or 0.0 for agent in scenario.agents},
             "min_share": {agent.name: agent.min_share for agent in scenario.agents},
             "priority": {agent.name: agent.priority for agent in scenario.agents},
             "slo": {agent.name: agent.slo_s for agent in scenario.agents},
@@ -71,23 +73,31 @@ class Telemetry:
 
         Args:
             queue: requests waiting, those that came in this step included.
-            inflow: requests that came since the last step.
+            inflow: requests that came since the last step. One that is not a number, or negative, as when a
+                counter starts again, is no part of the smoothed rate.
             share: GPUs held since the last step.
             oldest_age: age of the oldest waiting request [s], 0 where none waits.
             loading: seconds still needed to load a model, by default as the platform's description says.
 
         Raises:
-            ValueError: a mapping that has other agents.
+            ValueError: a mapping that has other agents, or no number for one.
         """
         given = {"queue": queue, "inflow": inflow, "share": share, "oldest_age": oldest_age}
         for name, numbers in given.items():
-            if set(numbers) != set(self.agents):
-                raise ValueError(f"{name} must have a number for each of {listed(self.agents)}")
+            wrong = {*numbers} ^ {*self.agents} or {
+                agent for agent, number in numbers.items() if not isinstance(number, int | float | np.number)
+            }
+            if wrong:
+                raise ValueError(
+                    f"{name} must have a number for each of {listed(self.agents)}, got "
+                    f"{ {agent: numbers.get(agent) for agent in sorted(wrong)} }"
+                )
         # The mean of all steps at first, a memory of ten seconds later.
         elapsed = self._dt / RATE_TIME_CONSTANT_S
         gain = math.expm1(-elapsed) / math.expm1(-(self._steps + 1) * elapsed)
         for name in self.agents:
-            self._rate[name] += gain * (inflow[name] / self._dt - self._rate[name])
+            if 0.0 <= inflow[name] < math.inf:
+                self._rate[name] += gain * (inflow[name] / self._dt - self._rate[name])
             if self._steps:
                 self._age(name, share[name] > 0)
         self._steps += 1

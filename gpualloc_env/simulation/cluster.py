@@ -18,6 +18,7 @@ from gpualloc_env.simulation.residency import (
     Place,
     age_instances,
     copy_of,
+    exceeds,
     host_memory_taken,
     settle,
     settle_at_reset,
@@ -276,7 +277,9 @@ def survey(place: Place, world: World, b: int, i: int) -> None:
         instance.fits = 1.0
         if instance.resident == 0.0:
             instance.loading = wake if instance.asleep > 0.0 else agent.cold_start
-            instance.fits = 1.0 if agent.need_mb <= place.memory[k].free_mb else 0.0
+            memory_mb = place.gpus[k].memory_mb
+            taken = memory_mb - place.memory[k].free_mb + agent.need_mb
+            instance.fits = 0.0 if exceeds(taken, memory_mb) else 1.0
         else:
             residents += 1
         running += server.running

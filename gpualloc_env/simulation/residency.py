@@ -15,6 +15,9 @@ from gpualloc_env.simulation.calls import NONE
 from gpualloc_env.simulation.shares import reached
 from gpualloc_env.simulation.state import AnyArray, Array, Records
 
+# Memories are sums of numbers like 0.1, which no two orders add up alike.
+MEMORY_TOLERANCE = 1e-9
+
 GPU = np.dtype(
     [  # (K,), node by node
         ("node", np.int64),
@@ -151,6 +154,12 @@ def memory_taken(place: Place, k: int, requested: AnyArray, wanted_alone: bool) 
 
 
 @inlined
+def exceeds(taken: float, memory: float) -> bool:
+    """Whether models need more than a memory [MB]; sums in another order must lead to the same decision."""
+    return taken > memory * (1.0 + MEMORY_TOLERANCE)
+
+
+@inlined
 def host_memory_taken(place: Place, k: int) -> float:
     """Memory of the models that sleep on GPU k's node [MB]."""
     taken = 0.0
@@ -164,10 +173,10 @@ def host_memory_taken(place: Place, k: int) -> float:
 def put_to_sleep(place: Place, i: int, k: int, step: int, idle: float) -> None:
     """Keep agent i's model on the host of GPU k's node, where those longest asleep make room for it."""
     size, room, copy = place.agents[i].model_mb, place.gpus[k].host_memory_mb, copy_of(place, i, k)
-    if size > room:
+    if exceeds(size, room):
         return
     if copy.asleep == 0:
-        while host_memory_taken(place, k) + size > room:
+        while exceeds(host_memory_taken(place, k) + size, room):
             longest, since = NONE, np.iinfo(np.int64).max
             for j in range(place.agents.shape[0]):
                 other = copy_of(place, j, k)
@@ -218,7 +227,7 @@ def admit(place: Place, i: int, k: int) -> None:
         counts.wakes += 1.0
     else:
         instance.loading, instance.woken = place.agents[i].cold_start, 0.0
-        counts.cold_starts += 1.0
+        counts.cold_starts += 1.0 if instance.loading > 0.0 else 0.0
 
 
 @called
@@ -240,10 +249,10 @@ def settle(place: Place, requested: AnyArray, k: int, step: int) -> None:
     for i in range(place.agents.shape[0]):
         s = i * gpus + k
         if requested[s] > 0.0 and place.instances[s].resident == 0.0:
-            if memory_taken(place, k, requested, True) + place.agents[i].need_mb > room:
+            if exceeds(memory_taken(place, k, requested, True) + place.agents[i].need_mb, room):
                 place.counts[0].refused += 1.0
                 continue
-            while memory_taken(place, k, requested, False) + place.agents[i].need_mb > room:
+            while exceeds(memory_taken(place, k, requested, False) + place.agents[i].need_mb, room):
                 evict_longest_idle(place, k, requested, step)
             admit(place, i, k)
 
@@ -268,7 +277,7 @@ def settle_at_reset(place: Place, warm: bool) -> None:
             i, own = n % agents, n % agents % gpus == k
             if own == (n < agents):
                 taken += place.agents[i].need_mb
-                if taken > place.gpus[k].memory_mb:
+                if exceeds(taken, place.gpus[k].memory_mb):
                     break
                 place.instances[i * gpus + k].resident = 1.0
     for k in range(gpus):
@@ -287,7 +296,7 @@ def fill_host(place: Place, k: int) -> None:
             held |= here and place.instances[i * gpus + other].resident > 0.0
         if not held:
             taken += place.agents[i].model_mb
-            if taken > place.gpus[k].host_memory_mb:
+            if exceeds(taken, place.gpus[k].host_memory_mb):
                 break
             copy_of(place, i, k).asleep = 1
 

@@ -19,6 +19,10 @@ MOST_TOKENS = MOST_WORK = 10**9
 LATEST = 10**15
 # More requests a second than this, and the times are not in the unit that they were taken for.
 PLAUSIBLE_RPS = 1000.0
+# Seconds of the year 5138, milliseconds of 1973.
+TOO_LATE_S = 1e11
+# A stamp that is wrong lies years away from the others.
+LONGEST_PAUSE_S = 366 * 86400.0
 
 
 class Column(NamedTuple):
@@ -249,6 +253,9 @@ def _read(path: Path, file: IO[bytes], time_unit: TimeUnit | None) -> Log:
         raise TraceError(f"{path}: 0 requests at one moment; a log has one on each line after its header")
     columns_of = {role: np.concatenate(arrays) for role, arrays in parts.items()}
     unit_s, notes = _unit(form, header, columns_of["time"], time_unit)
+    unread = [name for name in header if name not in names]
+    if unread:
+        notes = (*notes, f"columns that are not read: {_short(', '.join(unread), 200)}")
     return _log(path, form, columns_of, agents, unit_s, notes)
 
 
@@ -258,10 +265,16 @@ def _unit(
     """The unit of a log's times [s], and what was decided about it.
 
     Times that the format has in milliseconds are seconds where they have fractions, where another
-    column says so, or where they would mean more requests a second than any service gets.
+    column says so, or where they would mean more requests a second than any service gets. Times in
+    seconds are milliseconds where they would lie thousands of years ahead.
     """
     if asked is not None and form.unit_s >= 1e-3:
         return UNITS_S[asked], (f"times are read as {asked}, as asked",)
+    if form.unit_s == UNITS_S["s"] and time[0] >= TOO_LATE_S:
+        return UNITS_S["ms"], (
+            "times are read as milliseconds, because as seconds they would lie after the year 5000; "
+            "--time-unit s overrules this",
+        )
     if form.unit_s != UNITS_S["ms"]:
         return form.unit_s, ()
     reasons = [f"it has the key {name!r}" for name in form.in_seconds if name in header]
@@ -345,6 +358,15 @@ def _log(
     if len(time) < 2 or time[0] == time[-1]:
         raise TraceError(f"{path}: {len(time)} requests at one moment; a log needs a span of time")
     time_s, quantum_s = (time - time[0]) * unit_s, 0.0
+    longest = int(np.argmax(np.diff(time_s)))
+    pause_s = time_s[longest + 1] - time_s[longest]
+    if pause_s > LONGEST_PAUSE_S:
+        line = longest + 2 + form.layout.has_header
+        raise TraceError(
+            f"{path}, line {line}, field {form.columns['time'].name}: {pause_s / 86400:,.0f} days after the "
+            "line before, longer than a log pauses; delete what does not belong to it, or give the unit of its "
+            "times"
+        )
     if not np.diff(time).all():
         quantum_s, odd = clock(time_s)
         time_s = spread(time_s, quantum_s)

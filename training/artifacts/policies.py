@@ -88,6 +88,11 @@ def load_policy(name: str, scenario: Scenario) -> Policy:
             f"allocator ({' or '.join(EXPORTED)}), the directory of a training run, or your own function as "
             "module:name"
         )
+    return _trained(name, directory, scenario)
+
+
+def _trained(name: str, directory: Path, scenario: Scenario) -> Policy:
+    """The policy of a training run's directory."""
     files = sorted(path.name for path in directory.iterdir() if path.name.endswith(EXPORTED))
     if files and not (directory / MODEL).is_file():
         raise ValueError(
@@ -142,6 +147,8 @@ def located(name: str) -> str:
 
 
 def _exported(name: str, scenario: Scenario) -> Policy:
+    if not Path(name).exists():
+        raise ValueError(f"policy {name!r}: no such file")
     manifest, _ = read(name)
     _check_kind(name, manifest.of_clusters, scenario)
     if manifest.of_clusters:

@@ -45,8 +45,8 @@ def request_streams(log: Log, agent_names: Sequence[str], service: str = "fluid"
     count, span = len(log.time_s), log.span_s
     if count < FEWEST_REQUESTS or span < SHORTEST_S:
         raise TraceError(
-            f"{log.path}: {count} requests in {span:.4g} s are too few to fit; give a log of at least "
-            f"{FEWEST_REQUESTS} requests and {SHORTEST_S:g} s"
+            f"{log.path}: {count} requests in {span:.6g} s do not suffice for a fit, which needs at least "
+            f"{FEWEST_REQUESTS} requests and {SHORTEST_S:g} s; give a longer log"
         )
     owner = np.zeros(count, dtype=np.int64)
     if log.agent is not None:

@@ -13,6 +13,7 @@ from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.traces.log import Log, assign
 from training.artifacts.policies import EXPORTED, policy_file
+from training.evaluation.evaluate import Evaluation
 from training.files.run_directory import CONFIG
 from training.fitting.log_statistics import statistics
 from training.fitting.request_streams import FEWEST_REQUESTS
@@ -25,7 +26,13 @@ UNEVEN = 2.0  # between the rates of a log's halves
 
 
 def caveats(
-    subject: Subject, choice: Choice, trials: Sequence[Trial], asked: float, *, priced: bool
+    subject: Subject,
+    choice: Choice,
+    trials: Sequence[Trial],
+    day: Evaluation,
+    asked: float,
+    *,
+    priced: bool,
 ) -> list[str]:
     """All that apply, those about the log first.
 
@@ -33,6 +40,7 @@ def caveats(
         subject: what was planned for.
         choice: the allocator to take.
         trials: everything that was played.
+        day: the first day under that allocator, played without a break.
         asked: fraction of the requests that should be within their objective.
         priced: whether the price of a GPU was asked for.
     """
@@ -40,6 +48,7 @@ def caveats(
         *of_log(subject),
         *of_agents(subject),
         *of_windows(subject, choice),
+        *of_day(choice, day, asked),
         *of_choice(subject, choice, trials, asked, priced=priced),
     ]
 
@@ -51,8 +60,8 @@ def of_log(subject: Subject) -> Iterator[str]:
         yield f"The log has {len(log.time_s)} requests: too few to plan by. Take a longer one."
     if log.span_s < DAY_S:
         yield (
-            f"The log covers {duration(log.span_s)}, not a day: all of it is played and drawn. Nights, "
-            "busier hours and weekends that it does not hold are not planned for."
+            f"The log covers {duration(log.span_s)}, not a day. Nights, busier hours and weekends that it "
+            "does not hold are not planned for."
         )
     if abs(subject.span_s / log.span_s - 1) > 1e-6:
         yield (
@@ -64,14 +73,14 @@ def of_log(subject: Subject) -> Iterator[str]:
     if max(first, half) > UNEVEN * max(1, min(first, half)):
         yield (
             f"The traffic is uneven: {first:,} requests in the first half of the log, {half:,} in the "
-            "second. Means over both fit neither."
+            "second. An average over both describes neither."
         )
     if log.quantum_s >= COARSE_S:
         yield (
             f"Requests share time stamps, which are multiples of {log.quantum_s:.3g} s. They are spread "
             "evenly over that time: bursts that are shorter do not show, and real waits are longer."
         )
-    yield from (f"Of the log: {note}." for note in log.notes)
+    yield from (f"In the log: {note}." for note in log.notes)
 
 
 def of_agents(subject: Subject) -> Iterator[str]:
@@ -160,6 +169,12 @@ def of_windows(subject: Subject, choice: Choice) -> Iterator[str]:
     scenario, metrics = subject.scenario, choice.trial.metrics
     attained = choice.trial.attainment
     count, length = len(metrics["arrived"]), scenario.steps * scenario.dt
+    played, there = count * length, subject.span_s
+    if played < 0.9 * there:
+        yield (
+            f"{count:,} windows of {length:g} s are played, {duration(played)} of {duration(there)}: every "
+            "number here is of those."
+        )
     if count == 1:
         yield "There is one window alone, which says nothing of chance: no number here has an interval."
     elif count < WINDOWS and attained.high - attained.low > NOTABLE:
@@ -172,6 +187,17 @@ def of_windows(subject: Subject, choice: Choice) -> Iterator[str]:
         yield (
             f"{100 * left:.1f} % of the requests of the chosen allocator are unfinished when their window of "
             f"{length:g} s ends. They count with their age so far. Longer windows (--steps) say more."
+        )
+
+
+def of_day(choice: Choice, day: Evaluation, asked: float) -> Iterator[str]:
+    """What the windows do not show, which begin with empty queues."""
+    attained = float(day.metrics[0]["slo_attainment"])
+    if choice.meets and attained < asked:
+        yield (
+            f"Played for a day without a break, it has {100 * attained:.1f} % of the requests within their "
+            f"objective, less than the {100 * asked:g} % asked for: queues last longer than a window. Take one "
+            "GPU more, or longer windows (--steps)."
         )
 
 
@@ -203,12 +229,8 @@ def of_choice(
     if trial.gpus == max(each.gpus for each in trials) > min(each.gpus for each in trials):
         held = np.inf if subject.scenario.nodes else len(subject.demand) * platform.max_share
         yield (
-            f"{trial.gpus:g} GPUs are the most that were tried, "
-            + (
-                "and all that the agents can hold."
-                if trial.gpus >= held
-                else "give --sweep more to see beyond."
-            )
+            f"No more than {trial.gpus:g} GPUs were tried"
+            + (", all that the agents can hold." if trial.gpus >= held else "; list more with --sweep.")
         )
     if trial.kind == "learned":
         yield from of_training(subject, trial)
@@ -225,7 +247,7 @@ def of_training(subject: Subject, trial: Trial) -> Iterator[str]:
     file = policy_file(trial.given)
     trained = training_config(file)
     if trial.seeds > 1:
-        yield f"The learned allocator has means over {trial.seeds} training seeds; taken is {file.name}."
+        yield f"Its numbers are means over {trial.seeds} training seeds; the file to take is {file.name}."
     try:
         source = load_scenario(trained["scenario"], trace=trained.get("trace"))
         log = source.trace.path if source.trace is not None else None

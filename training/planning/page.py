@@ -79,8 +79,8 @@ def compared(record: Record) -> str:
     within, bill = other["attainment_difference"], other["usd_per_hour_difference"]
     verdicts = {
         (True, True): "Both differences are more than chance.",
-        (True, False): "That of the bills may be chance.",
-        (False, True): "That of the requests in time may be chance.",
+        (True, False): "The difference in the bills may be chance.",
+        (False, True): "The difference in requests in time may be chance.",
         (False, False): "Both differences may be chance.",
     }
     return (

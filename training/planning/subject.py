@@ -19,7 +19,7 @@ from gpualloc_env.traces.reading import opened
 
 DAY_S = 86400.0
 MOST_SIZES = 8
-LONGEST_WINDOW_S, SHORTEST_WINDOW_S, WINDOWS = 300.0, 10.0, 20
+LONGEST_WINDOW_S, SHORTEST_WINDOW_S, WINDOWS, MOST_WINDOWS = 300.0, 10.0, 20, 1000
 
 
 @dataclass(frozen=True)
@@ -254,9 +254,11 @@ def at_times(scenario: Scenario, span_s: float, demand: Array, *, stretched: boo
 def in_windows(scenario: Scenario, span_s: float) -> Scenario:
     """The scenario in episodes of 300 s, or shorter ones where the log has less than 20 of them.
 
-    Never of less than 10 s, nor than ten times the longest service objective.
+    Never of less than 10 s, nor than ten times the longest service objective. Of a log with more than 1,000
+    of them they are as much longer.
     """
     objective = 10 * max(agent.slo_s for agent in scenario.agents)
     window = min(LONGEST_WINDOW_S, max(SHORTEST_WINDOW_S, objective, span_s / WINDOWS))
+    window = max(window, span_s / MOST_WINDOWS)
     data = {**scenario.model_dump(), "steps": max(1, int(min(window, span_s) / scenario.dt))}
     return validated(data, f"scenario {scenario.name!r}").with_key_of(scenario)
