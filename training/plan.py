@@ -85,7 +85,8 @@ class PlanConfig(Overrides, RayWorkers):
     """Agents that a request visits where the log names none; default: the scenario's rule."""
     policies: tuple[str, ...] | None = None
     """Names of baselines, exported allocators (.npz), directories of training runs, and functions of your own
-    as `module:name`; default: seven baselines and three pretrained allocators, in a cluster seven and one that place."""
+    as `module:name`; default: seven baselines and three pretrained allocators, in a cluster seven that place
+    and one that learned it."""
     episodes: Annotated[int, Limits(1)] = MOST_WINDOWS
     """Windows of the log to play at most, from its start. They have 300 s, less in a short log and more in
     one of several days, so that by default all of it is played; `--steps` gives another length."""
@@ -123,12 +124,13 @@ def main(config: PlanConfig) -> None:
         trials = config.share(play, tasks, "Playing each allocator on each number of GPUs", status)
         choice = choose(trials, config.attainment)
         day = day_of(planned, choice.trial)
+        unbroken = float(day.metrics[0]["slo_attainment"])
         priced = config.usd_per_gpu_hour is not None or (config.scenario or "").endswith(".toml")
         record: dict[str, Any] = {
             "log": facts(planned),
             **plan_record(planned, choice, trials, day, config.attainment),
             "take_away": take_away(planned, choice, directory, config),
-            "caveats": caveats(planned, choice, trials, day, config.attainment, priced=priced),
+            "caveats": caveats(planned, choice, trials, unbroken, config.attainment, priced=priced),
             "command": command(config),
         }
         write_json(directory / "plan.json", record)

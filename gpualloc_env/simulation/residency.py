@@ -227,7 +227,7 @@ def admit(place: Place, i: int, k: int) -> None:
         counts.wakes += 1.0
     else:
         instance.loading, instance.woken = place.agents[i].cold_start, 0.0
-        counts.cold_starts += 1.0 if instance.loading > 0.0 else 0.0
+        counts.cold_starts += 1.0
 
 
 @called

@@ -364,8 +364,8 @@ def _log(
         line = longest + 2 + form.layout.has_header
         raise TraceError(
             f"{path}, line {line}, field {form.columns['time'].name}: {pause_s / 86400:,.0f} days after the "
-            "line before, longer than a log pauses; delete what does not belong to it, or give the unit of its "
-            "times"
+            "line before, longer than a log pauses; delete what does not belong to it, or give the unit of "
+            "its times"
         )
     if not np.diff(time).all():
         quantum_s, odd = clock(time_s)

@@ -209,17 +209,19 @@ def test_caveats_say_what_the_package_detects(tmp_path):
     lines = log_lines("Mooncake", 400)
     planned = subject(write_log(tmp_path / "log.jsonl", lines), None, Overrides(), slo_s=0.5)
     few = choose([trial("static", 2, (0.9,), requests=(10,))], 0.5)
-    said = " ".join(caveats(planned, few, [few.trial], 0.5, priced=False))
+    said = " ".join(caveats(planned, few, [few.trial], 0.4, 0.5, priced=False))
     for part in (
         "multiples of 3 s",
         "not a day",
         "names no agents",
         "alone on a whole GPU",
         "one window",
+        "without a break, it has 40.0 % of the requests within their objective, less than the 50 % asked for",
+        " s are played, ",
         "$0.72",
     ):
         assert part in said
-    assert "$" not in " ".join(caveats(planned, few, [few.trial], 0.5, priced=True))
+    assert "$" not in " ".join(caveats(planned, few, [few.trial], 0.6, 0.5, priced=True))
     assert [duration(seconds) for seconds in (90, 300, 7200, 3e5)] == [
         "90 s",
         "5 minutes",
@@ -315,6 +317,13 @@ def test_a_mistake_costs_one_line_and_no_work(plain, tmp_path, capsys, words, sa
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and said in line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_log_of_several_days_is_played_whole(tmp_path):
+    days = [f"{600 * k},nlp" for k in range(6 * 24 * 8)]
+    planned = subject(write_log(tmp_path / "week.csv", ["time_s,agent", *days]), None, Overrides())
+    windows, length = planned.scenario.windows.episodes, planned.scenario.steps * planned.scenario.dt
+    assert length > 600 and windows <= 1000 and windows * length > 0.99 * planned.span_s
 
 
 def test_a_log_of_sessions_is_refused_by_what_it_lacks(tmp_path, capsys):

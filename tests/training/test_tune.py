@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from support.places import REAL_LOGS
 
 from baselines import CLUSTER_POLICIES, DEFAULTS, constants_of, policy_for, untuned, with_constants
 from baselines.tunable import ranges
@@ -16,7 +17,7 @@ from training.evaluation.evaluate import evaluate, rollout
 from training.evaluation.fluid_twin import fluid_twin
 from training.evaluation.seeds import FIRST_TRAINING_SEED
 from training.search.tuned_file import Table, read_tables, write_tables
-from training.tune import HEADER, TuneConfig, main
+from training.tune import HEADER, TuneConfig, apart, main
 
 QUICK = ("--trials", "4", "--episodes", "3")
 
@@ -44,6 +45,19 @@ def test_the_file_holds_the_best_constants_that_were_played(tmp_path):
     for policy, searched, fresh in ((present, before, fresh_before), (best, after, fresh_after)):
         assert mean(policy, FIRST_TRAINING_SEED) == pytest.approx(searched, abs=1e-4)
         assert mean(policy, FIRST_TRAINING_SEED + 3) == pytest.approx(fresh, abs=1e-4)
+
+
+def test_fresh_episodes_of_a_log_are_other_windows():
+    log = REAL_LOGS / "AzureLLMInferenceTrace_code.csv"
+    scenario = load_scenario("trace", trace=log, steps=20) if log.exists() else None
+    if scenario is None:
+        pytest.skip("the log is not beside the project")
+    windows = scenario.windows.episodes
+    assert apart(200, scenario) == windows // 2 and apart(2, scenario) == 2
+    assert apart(200, load_scenario("serverless")) == 200
+    longest = load_scenario("trace", trace=log, steps=400, split="all")
+    with pytest.raises(ValueError, match=r"one window of 400 s to tune on, .*; ask for fewer steps"):
+        apart(200, longest)
 
 
 def test_the_same_seed_finds_the_same_constants_and_another_seed_others(tmp_path):

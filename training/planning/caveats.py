@@ -13,7 +13,6 @@ from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.traces.log import Log, assign
 from training.artifacts.policies import EXPORTED, policy_file
-from training.evaluation.evaluate import Evaluation
 from training.files.run_directory import CONFIG
 from training.fitting.log_statistics import statistics
 from training.fitting.request_streams import FEWEST_REQUESTS
@@ -29,7 +28,7 @@ def caveats(
     subject: Subject,
     choice: Choice,
     trials: Sequence[Trial],
-    day: Evaluation,
+    unbroken: float,
     asked: float,
     *,
     priced: bool,
@@ -40,7 +39,7 @@ def caveats(
         subject: what was planned for.
         choice: the allocator to take.
         trials: everything that was played.
-        day: the first day under that allocator, played without a break.
+        unbroken: fraction of the requests within their objective in the first day, played without a break.
         asked: fraction of the requests that should be within their objective.
         priced: whether the price of a GPU was asked for.
     """
@@ -48,7 +47,7 @@ def caveats(
         *of_log(subject),
         *of_agents(subject),
         *of_windows(subject, choice),
-        *of_day(choice, day, asked),
+        *of_day(choice, unbroken, asked),
         *of_choice(subject, choice, trials, asked, priced=priced),
     ]
 
@@ -190,14 +189,13 @@ def of_windows(subject: Subject, choice: Choice) -> Iterator[str]:
         )
 
 
-def of_day(choice: Choice, day: Evaluation, asked: float) -> Iterator[str]:
+def of_day(choice: Choice, unbroken: float, asked: float) -> Iterator[str]:
     """What the windows do not show, which begin with empty queues."""
-    attained = float(day.metrics[0]["slo_attainment"])
-    if choice.meets and attained < asked:
+    if choice.meets and unbroken < asked:
         yield (
-            f"Played for a day without a break, it has {100 * attained:.1f} % of the requests within their "
-            f"objective, less than the {100 * asked:g} % asked for: queues last longer than a window. Take one "
-            "GPU more, or longer windows (--steps)."
+            f"Played for a day without a break, it has {100 * unbroken:.1f} % of the requests within their "
+            f"objective, less than the {100 * asked:g} % asked for: queues last longer than a window. Take "
+            "one GPU more, or longer windows (--steps)."
         )
 
 

@@ -44,11 +44,38 @@ def test_numbers_of_other_agents_and_servers_of_calls_are_refused():
     one = dict.fromkeys(telemetry.agents, 1.0)
     with pytest.raises(ValueError, match="inflow must have a number for each of coordinator, nlp"):
         telemetry.view(queue=one, inflow={"nlp": 1.0}, share=one, oldest_age=one)
+    with pytest.raises(ValueError, match=r"queue must have a number for each .*, got {'nlp': None}"):
+        telemetry.view(queue={**one, "nlp": None}, inflow=one, share=one, oldest_age=one)
     with pytest.raises(ValueError, match="'team' serves calls"):
         Telemetry(load_scenario("team"))
 
 
+@pytest.mark.parametrize("scenario", ["paper", "steady"])
+def test_agents_of_linear_throughput_are_decided_for(scenario):
+    telemetry = Telemetry(load_scenario(scenario))
+    allocator = Allocator.pretrained(agents=telemetry.agents)
+    one = dict.fromkeys(telemetry.agents, 1.0)
+    view = telemetry.view(queue=one, inflow=one, share=dict.fromkeys(one, 0.25), oldest_age=one)
+    assert set(view["kappa"].values()) == {0.0}
+    allocator.decide(view)
+    assert allocator.decisions == 1 and not allocator.fallbacks
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -500.0])
+def test_an_odd_count_is_forgotten_after_its_step(odd):
+    telemetry = Telemetry(load_scenario("serverless"))
+    allocator = Allocator.pretrained(agents=telemetry.agents)
+    one = dict.fromkeys(telemetry.agents, 1.0)
+    for inflow in (one, {**one, "nlp": odd}, one, one):
+        view = telemetry.view(queue=one, inflow=inflow, share=dict.fromkeys(one, 0.25), oldest_age=one)
+        allocator.decide(view)
+    assert view["rate"] == pytest.approx(one) and sum(allocator.fallbacks.values()) == 1
+
+
 def test_percentages_never_exceed_the_gpu():
+    for share in (-0.1, 1.5, np.nan):
+        with pytest.raises(ValueError, match="the share of 'a' must be from 0 to 1, got"):
+            mps_percentages({"a": share})
     assert mps_percentages({"a": 0.299, "b": 0.7, "c": 0.001, "d": 0.0}) == {"a": 29, "b": 70, "c": 1}
 
 

@@ -100,6 +100,21 @@ def test_at_reset_gpus_take_their_own_agents_first_and_then_the_others_as_long_a
     assert held(cold) == [[], [], []] and sleeping(cold) == [[], [], []]
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_what_fills_a_memory_exactly_fits_whatever_rounding_says(order):
+    sizes = (100.1, 200.2, 600.6)
+    agents = [model(f"agent-{i}", size) for i, size in enumerate(sizes)]
+    scenario = cluster_of(*agents, nodes=(node(memory_mb=900.9),))
+    assert held(replayed_cluster(scenario, NO_TASKS)) == [[0, 1, 2]]
+    cold = replayed_cluster(scenario.model_copy(update={"warm": False}), NO_TASKS)
+    for count in (1, 2, 3):
+        shares = np.zeros((1, 3, 1))
+        shares[0, order[:count]] = 0.1
+        cold.step(shares)
+        assert counted(cold, "refused") == 0
+    assert held(cold) == [[0, 1, 2]]
+
+
 def test_who_has_been_idle_for_longest_leaves_first_and_the_lowest_agent_of_those():
     agents = [model(f"agent-{i}", size) for i, size in enumerate((30, 30, 30, 30, 50))]
     batch = replayed_cluster(cluster_of(*agents, nodes=(node(),)), NO_TASKS)

@@ -305,6 +305,24 @@ def test_the_formats_of_other_columns_are_not_listed(written):
     refused(written("time_s", "1"), message)
 
 
+def test_milliseconds_of_an_epoch_are_not_read_as_seconds(written):
+    stamps = [1743294601788, 1743294602788, 1743294605788]
+    log = read_log(written("time_s,agent", *(f"{stamp},nlp" for stamp in stamps)))
+    assert log.time_s == pytest.approx([0, 1, 4]) and "as milliseconds, because" in log.notes[0]
+    seconds = read_log(written("time_s,agent", *(f"{stamp // 1000},nlp" for stamp in stamps)))
+    assert seconds.time_s == pytest.approx([0, 1, 4]) and not seconds.notes
+
+
+def test_a_stamp_that_lies_years_away_is_refused_by_its_line(written):
+    path = written("time_s,agent", "0,nlp", "1743294601,nlp", "1743294602,nlp")
+    refused(path, r"line 3, field time_s: 20,177 days after the line before, .* delete what does not belong")
+
+
+def test_columns_that_are_not_read_are_named(written):
+    log = read_log(written("time_s,agent,Prompt_tokens,status", "0,nlp,5,ok", "1,nlp,7,ok"))
+    assert log.notes == ("columns that are not read: Prompt_tokens, status",)
+
+
 def test_a_log_of_sessions_is_told_who_plays_it(written):
     path = written("session,call,time_s,agent", "a,0,0,nlp", "a,1,5,nlp", "b,0,0,nlp")
     refused(path, "line 4, field time_s: .*sort the log by time; one of sessions, .* by scenario 'magentic'$")
