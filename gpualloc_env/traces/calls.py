@@ -162,7 +162,7 @@ def agents_of(log: SessionLog, agent_names: tuple[str, ...], kv_tokens: AnyArray
             line = log.line[log.agent == code].min()
             raise TraceError(
                 f"{log.path}, line {line}, field agent: {name!r} is no agent of the scenario; name one of "
-                f"{listed(agent_names)}"
+                f"{listed(agent_names)}, or give a scenario file with yours"
             )
     agent = np.array([agent_names.index(name) for name in log.agent_names], dtype=np.int64)[log.agent]
     check_capacity(log.path, log.line, agent, log.prompt + log.output, agent_names, kv_tokens)

@@ -92,7 +92,7 @@ def _tokens(name: str) -> Column:
 
 
 def _time(name: str, unit: str) -> Column:
-    return Column(name, _numbers(polars.Float64, LATEST), f"a time in {unit}, 0 to {LATEST:,}")
+    return Column(name, _numbers(polars.Float64, LATEST), f"a time as a number of {unit}, 0 to {LATEST:,}")
 
 
 FORMATS = {

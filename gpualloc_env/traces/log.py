@@ -197,7 +197,8 @@ def assign(log: Log, assignment: Assignment, agent_names: tuple[str, ...]) -> An
         raise TraceError(
             f"{log.path}, line {log.line[stranger]}, field agent: "
             f"{log.agent_names[log.agent[stranger]]!r} is no agent of the scenario; "
-            f"name one of {listed(agent_names)}, or give a scenario file with yours"
+            f"name one of {listed(agent_names)}, or give a scenario file with yours, whose "
+            "leave_out_others can skip the rest"
         )
     return agent[:, np.newaxis]
 

@@ -390,7 +390,7 @@ def test_a_log_that_cannot_be_fitted_is_refused(tmp_path, capsys):
     assert "200 requests at one moment" in expect_failure(capsys, log, "--out", out)
     log.write_text("time_s,agent\n" + "".join(f"{k},nlp\n" for k in range(300)))
     message = expect_failure(capsys, log, "--out", out)
-    assert "300 requests in 300 s are too few" in message and "at least 100 requests and 600 s" in message
+    assert "300 requests in 300 s do not suffice" in message and "at least 100 requests and 600 s" in message
     log.write_text("time_s,agent\n" + "".join(f"{10 * k},{'nlp' if k else 'npl'}\n" for k in range(300)))
     message = expect_failure(capsys, log, "--out", out)
     assert "agent 'npl' is not in the scenario, whose agents are coordinator, nlp" in message
