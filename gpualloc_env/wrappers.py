@@ -22,9 +22,14 @@ def _transform_of(space: spaces.Space[Any]) -> ActionTransform:
     Raises:
         ValueError: actions are not fractions of the platform.
     """
-    fractions = isinstance(space, spaces.Box) and len(space.shape) == 1
+    box: Any = space
     # Logits of a wrapper that stands further inside, and actions that another one has rescaled, are none.
-    if not fractions or (space.low != 0).any() or (space.high != 1).any():
+    if (
+        not isinstance(space, spaces.Box)
+        or len(space.shape) != 1
+        or (box.low != 0).any()
+        or (box.high != 1).any()
+    ):
         raise ValueError(f"SimplexAction needs actions of N fractions of the platform, got {space}")
     return simplex(space.shape[0])
 

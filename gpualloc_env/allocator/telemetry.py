@@ -82,7 +82,12 @@ class Telemetry:
         Raises:
             ValueError: a mapping that has other agents, or no number for one.
         """
-        given = {"queue": queue, "inflow": inflow, "share": share, "oldest_age": oldest_age}
+        given: dict[str, Mapping[str, object]] = {
+            "queue": queue,
+            "inflow": inflow,
+            "share": share,
+            "oldest_age": oldest_age,
+        }
         for name, numbers in given.items():
             wrong = {*numbers} ^ {*self.agents} or {
                 agent for agent, number in numbers.items() if not isinstance(number, int | float | np.number)
