@@ -221,6 +221,15 @@ def test_caveats_say_what_the_package_detects(tmp_path):
         "$0.72",
     ):
         assert part in said
+    more = [trial("static", gpus, (0.9,), requests=(10,)) for gpus in (1, 3)]
+    assert not [
+        each
+        for each in caveats(planned, few, [more[0], few.trial], 0.6, 0.5, priced=True)
+        if "between" in each
+    ]
+    gap = choose([more[1]], 0.5)
+    said = caveats(planned, gap, more, 0.6, 0.5, priced=True)
+    assert "Nothing was tried between 1 and 3 GPUs; list more with --sweep." in said
     assert "$" not in " ".join(caveats(planned, few, [few.trial], 0.6, 0.5, priced=True))
     assert [duration(seconds) for seconds in (90, 300, 7200, 3e5)] == [
         "90 s",

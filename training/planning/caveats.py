@@ -230,6 +230,9 @@ def of_choice(
             f"No more than {trial.gpus:g} GPUs were tried"
             + (", all that the agents can hold." if trial.gpus >= held else "; list more with --sweep.")
         )
+    fewer = max((each.gpus for each in trials if each.gpus < trial.gpus), default=trial.gpus)
+    if trial.gpus - fewer > 1:
+        yield f"Nothing was tried between {fewer:g} and {trial.gpus:g} GPUs; list more with --sweep."
     if trial.kind == "learned":
         yield from of_training(subject, trial)
     if not priced:
