@@ -17,13 +17,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 def test_weights_and_biases_keeps_every_curve_of_a_training_run(tmp_path):
     pytest.importorskip("wandb")
-    out = 'out=Path("runs/my-ppo")'
+    out = 'out=Path("runs/long-ppo")'
     assert out in WANDB
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
     code = WANDB.replace(out, f"{out}, {SHORT}")
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
     (record,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    for curve in ("my-ppo", "adaptive"):
+    for curve in ("long-ppo", "adaptive"):
         assert f"{curve}/serverless training/1 J in validation".encode() in record.read_bytes()
 
 
