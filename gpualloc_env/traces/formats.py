@@ -1,6 +1,7 @@
 """Formats of request logs, recognised from their first line."""
 
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -95,6 +96,28 @@ def _time(name: str, unit: str) -> Column:
     return Column(name, _numbers(polars.Float64, LATEST), f"a time as a number of {unit}, 0 to {LATEST:,}")
 
 
+def _seconds(texts: polars.Series) -> polars.Series:
+    """Numbers, or in a block that has none the seconds since 1970 of ISO dates, in UTC without a zone."""
+    numbers = _numbers(polars.Float64, LATEST)(texts)
+    if numbers.null_count() < len(texts):
+        return numbers
+    return polars.Series([_since_1970(text) for text in texts], dtype=polars.Float64)
+
+
+def _since_1970(text: str) -> float | None:
+    try:
+        date = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    seconds = (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
+    return seconds if seconds >= 0.0 else None
+
+
+def _time_or_date(name: str) -> Column:
+    expected = f"a time in seconds, 0 to {LATEST:,}, or a date such as 2025-03-30T18:17:03.979Z"
+    return Column(name, _seconds, expected)
+
+
 FORMATS = {
     "Azure": Format(
         CSV,
@@ -108,7 +131,7 @@ FORMATS = {
     "BurstGPT": Format(
         CSV,
         {
-            "time": _time("Timestamp", "seconds"),
+            "time": _time_or_date("Timestamp"),
             "prompt": _tokens("Request tokens"),
             "output": _tokens("Response tokens"),
         },
@@ -127,7 +150,7 @@ FORMATS = {
     "plain": Format(
         CSV,
         {
-            "time": _time("time_s", "seconds"),
+            "time": _time_or_date("time_s"),
             "agent": Column("agent", _names, "the name of an agent"),
             "work": Column(
                 "work",
@@ -140,7 +163,7 @@ FORMATS = {
     "plain with tokens": Format(
         CSV,
         {
-            "time": _time("time_s", "seconds"),
+            "time": _time_or_date("time_s"),
             "agent": Column("agent", _names, "the name of an agent", required=False),
             "prompt": _tokens("prompt_tokens"),
             "output": _tokens("output_tokens"),
@@ -149,7 +172,7 @@ FORMATS = {
     "models": Format(
         CSV,
         {
-            "time": _time("time_s", "seconds"),
+            "time": _time_or_date("time_s"),
             "agent": Column("model", _model_names, "the name of a model"),
             "prompt": _tokens("prompt_tokens"),
             "output": _tokens("output_tokens"),

@@ -313,6 +313,23 @@ def test_milliseconds_of_an_epoch_are_not_read_as_seconds(written):
     assert seconds.time_s == pytest.approx([0, 1, 4]) and not seconds.notes
 
 
+@pytest.mark.parametrize("form", ["plain", "plain with tokens", "models", "BurstGPT"])
+def test_dates_stand_for_seconds(written, form):
+    dates = ["2025-03-30T00:59:58.500Z", "2025-03-30 03:00:01.500+02:00", "2025-03-30T01:00:07.500"]
+    lines = [LINES[form](*request) for request in GOOD]
+    dated = [",".join([date, *line.split(",")[1:]]) for date, line in zip(dates, lines, strict=True)]
+    assert read_log(written(HEADERS[form], *dated)).time_s == pytest.approx([0, 3, 9])
+    bad = ",".join(["30/03/2025 01:00", *lines[1].split(",")[1:]])
+    refused(
+        written(HEADERS[form], dated[0], bad),
+        r"line 3, field .*: '30/03/2025 01:00' should be .* or a date such",
+    )
+    refused(
+        written(HEADERS[form], lines[0], dated[1]),
+        r"line 3, field .*: '2025-03-30 03:00:01.500\+02:00' should",
+    )
+
+
 def test_a_stamp_that_lies_years_away_is_refused_by_its_line(written):
     path = written("time_s,agent", "0,nlp", "1743294601,nlp", "1743294602,nlp")
     refused(path, r"line 3, field time_s: 20,177 days after the line before, .* delete what does not belong")
