@@ -1,4 +1,4 @@
-"""Lists of names in messages."""
+"""Lists of names, and long texts, in messages."""
 
 from collections.abc import Sequence
 
@@ -11,3 +11,8 @@ def listed(names: Sequence[str]) -> str:
         return ", ".join(names)
     shown = names[: MOST_SHOWN // 2]
     return f"{', '.join(shown)}, … {len(names) - len(shown)} more"
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """A text, or so many of its first letters."""
+    return text if len(text) <= most else text[:most] + "…"

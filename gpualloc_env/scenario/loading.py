@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from gpualloc_env.listing import shortened
 from gpualloc_env.scenario.agents import Agent
 from gpualloc_env.scenario.clusters import CLUSTERS
 from gpualloc_env.scenario.nodes import Network, Node
@@ -243,12 +244,7 @@ def _explain(problem: dict[str, Any]) -> str:
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
     remedy = REMEDIES.get(str(problem["loc"][-1]), "")
-    return f"{key} = {_short(problem['input'])}: {message[0].lower()}{message[1:]}{remedy}"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:80] + "…"
+    return f"{key} = {shortened(repr(problem['input']))}: {message[0].lower()}{message[1:]}{remedy}"
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import IO, NamedTuple
 import numpy as np
 import polars
 
+from gpualloc_env.listing import shortened
 from gpualloc_env.simulation.state import AnyArray
 from gpualloc_env.traces.lines import BLOCK, CSV, JSON_LINES, Block, Layout, block, blocks, refuse_repeated
 from gpualloc_env.traces.log import UNITS_S, Log, TimeUnit, TraceError
@@ -92,10 +93,6 @@ def _tokens(name: str) -> Column:
     return Column(name, _numbers(polars.Int64, MOST_TOKENS), f"a number of tokens, 0 to {MOST_TOKENS:,}")
 
 
-def _time(name: str, unit: str) -> Column:
-    return Column(name, _numbers(polars.Float64, LATEST), f"a time as a number of {unit}, 0 to {LATEST:,}")
-
-
 def _seconds(texts: polars.Series) -> polars.Series:
     """Numbers, or in a block that has none the seconds since 1970 of ISO dates, in UTC without a zone."""
     numbers = _numbers(polars.Float64, LATEST)(texts)
@@ -113,7 +110,7 @@ def _since_1970(text: str) -> float | None:
     return seconds if seconds >= 0.0 else None
 
 
-def _time_or_date(name: str) -> Column:
+def _time(name: str) -> Column:
     expected = f"a time in seconds, 0 to {LATEST:,}, or a date such as 2025-03-30T18:17:03.979Z"
     return Column(name, _seconds, expected)
 
@@ -131,7 +128,7 @@ FORMATS = {
     "BurstGPT": Format(
         CSV,
         {
-            "time": _time_or_date("Timestamp"),
+            "time": _time("Timestamp"),
             "prompt": _tokens("Request tokens"),
             "output": _tokens("Response tokens"),
         },
@@ -139,7 +136,11 @@ FORMATS = {
     "Mooncake": Format(
         JSON_LINES,
         {
-            "time": _time("timestamp", "milliseconds"),
+            "time": Column(
+                "timestamp",
+                _numbers(polars.Float64, LATEST),
+                f"a time as a number of milliseconds, 0 to {LATEST:,}",
+            ),
             "prompt": _tokens("input_length"),
             "output": _tokens("output_length"),
         },
@@ -150,7 +151,7 @@ FORMATS = {
     "plain": Format(
         CSV,
         {
-            "time": _time_or_date("time_s"),
+            "time": _time("time_s"),
             "agent": Column("agent", _names, "the name of an agent"),
             "work": Column(
                 "work",
@@ -163,7 +164,7 @@ FORMATS = {
     "plain with tokens": Format(
         CSV,
         {
-            "time": _time_or_date("time_s"),
+            "time": _time("time_s"),
             "agent": Column("agent", _names, "the name of an agent", required=False),
             "prompt": _tokens("prompt_tokens"),
             "output": _tokens("output_tokens"),
@@ -172,7 +173,7 @@ FORMATS = {
     "models": Format(
         CSV,
         {
-            "time": _time_or_date("time_s"),
+            "time": _time("time_s"),
             "agent": Column("model", _model_names, "the name of a model"),
             "prompt": _tokens("prompt_tokens"),
             "output": _tokens("output_tokens"),
@@ -278,7 +279,7 @@ def _read(path: Path, file: IO[bytes], time_unit: TimeUnit | None) -> Log:
     unit_s, notes = _unit(form, header, columns_of["time"], time_unit)
     unread = [name for name in header if name not in names]
     if unread:
-        notes = (*notes, f"columns that are not read: {_short(', '.join(unread), 200)}")
+        notes = (*notes, f"columns that are not read: {shortened(', '.join(unread), 200)}")
     return _log(path, form, columns_of, agents, unit_s, notes)
 
 
@@ -329,17 +330,13 @@ def _recognise(first: Block) -> tuple[Format, list[str]]:
         noun = "column" if layout is CSV else "key"
         problem = f"no {noun} {missing!r}; the formats with such names are"
     known = "; ".join(f"{name}: {_described(form)}" for name, form in (like or FORMATS).items())
-    shown = "".join(letter if letter.isprintable() else "�" for letter in _short(", ".join(header), 200))
+    shown = "".join(letter if letter.isprintable() else "�" for letter in shortened(", ".join(header), 200))
     raise first.error(0, f": {problem} {known}; this file has {shown}")
 
 
 def _described(form: Format) -> str:
     names = [column.name + ("" if column.required else " (optional)") for column in form.columns.values()]
     return f"{form.layout.description} {', '.join(names)}"
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[:most] + "…"
 
 
 def _check(
@@ -365,7 +362,7 @@ def _check(
         faults.append((row, columns["time"].name, f"no earlier than the line before; {remedy}"))
     if faults:
         row, name, expected = min(faults, key=lambda fault: fault[0])
-        text = _short(table[name][row] or "", 80)
+        text = shortened(table[name][row] or "")
         raise lines.error(row, f", field {name}: {text!r} should be {expected}")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from gpualloc_env.evaluation import OwnPolicy, sees_view
 from gpualloc_env.extensions import module_of_user
+from gpualloc_env.listing import shortened
 from gpualloc_env.simulation.observation import ARRAY_FIELDS, View, observe
 from gpualloc_env.simulation.placement import ROWS, ClusterView
 from gpualloc_env.simulation.state import Array
@@ -44,17 +45,18 @@ class OneByOne:
             if np.shape(asked) != shares[row].shape:
                 raise ValueError(
                     f"policy {self._name!r} must return shares of shape {shares[row].shape}, got "
-                    f"{_short(asked)}"
+                    f"{_on_one_line(asked)}"
                 )
             if np.isnan(asked).any():
-                raise ValueError(f"policy {self._name!r} returned a share that is NaN, got {_short(asked)}")
+                raise ValueError(
+                    f"policy {self._name!r} returned a share that is NaN, got {_on_one_line(asked)}"
+                )
             shares[row] = asked
         return shares
 
 
-def _short(value: object) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else text[:80] + "…"
+def _on_one_line(value: object) -> str:
+    return shortened(" ".join(repr(value).split()))
 
 
 def own_policy(name: str) -> OneByOne:
