@@ -99,6 +99,7 @@ class GPUAllocVectorEnv(Horizon, VectorEnv[Any, AnyArray, AnyArray]):  # pyright
 
         Raises:
             AttributeError: the environments have no such attribute of their own.
+            ValueError: `episode_metrics` before the first step.
         """
         if name in _SHARED:
             return (getattr(self, name),) * self.num_envs
@@ -110,6 +111,8 @@ class GPUAllocVectorEnv(Horizon, VectorEnv[Any, AnyArray, AnyArray]):  # pyright
         if name == "tasks":
             return tuple(self._batch.tasks(b) for b in rows)
         if name == "episode_metrics":
+            if not self._seeded:
+                raise ValueError("there is no step of an episode: call reset() and step() first")
             return tuple(episode_metrics(self._batch, b, *args, **kwargs) for b in rows)
         known = ", ".join(("view", "tasks", "episode_metrics", "observation_space", "action_space", *_SHARED))
         raise AttributeError(f"the environments of a batch have no {name!r} of their own; there are {known}")

@@ -17,9 +17,7 @@ def mps_percentages(shares: Mapping[str, float]) -> dict[str, int]:
     Raises:
         ValueError: a share is not a number from 0 to 1.
     """
-    for name, share in shares.items():
-        if not 0.0 <= share <= 1.0 + _ROUNDING:
-            raise ValueError(f"the share of {name!r} must be from 0 to 1, got {share!r}")
+    _check(shares)
     return {name: max(1, math.floor(100 * share + _ROUNDING)) for name, share in shares.items() if share > 0}
 
 
@@ -30,8 +28,10 @@ def mig_slices(shares: Mapping[str, float]) -> dict[str, int]:
     then goes to those that are furthest below their shares. An agent without a share has no entry.
 
     Raises:
-        ValueError: more than seven agents with a share, which no GPU can be cut into.
+        ValueError: a share is not a number from 0 to 1, or more than seven agents have one, which no GPU
+            can be cut into.
     """
+    _check(shares)
     wanted = {name: 7 * share for name, share in shares.items() if share > 0}
     if len(wanted) > 7:
         raise ValueError(f"a GPU has 7 slices, and {len(wanted)} agents have a share; use MPS, or more GPUs")
@@ -44,6 +44,12 @@ def mig_slices(shares: Mapping[str, float]) -> dict[str, int]:
         sizes = (size for size in MIG_PROFILES if slices[name] < size < wanted[name] + 1 - _ROUNDING)
         slices[name] = next((size for size in sizes if _fits({**slices, name: size})), slices[name])
     return slices
+
+
+def _check(shares: Mapping[str, float]) -> None:
+    for name, share in shares.items():
+        if not 0.0 <= share <= 1.0 + _ROUNDING:
+            raise ValueError(f"the share of {name!r} must be from 0 to 1, got {share!r}")
 
 
 def _profile(slices: float) -> int:

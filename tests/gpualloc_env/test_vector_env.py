@@ -72,6 +72,8 @@ def test_a_batch_ends_with_a_limit_from_outside_as_the_synchronous_one():
 def test_attributes_of_each_environment_are_those_of_the_synchronous_ones():
     native = make(scenario="team", steps=4, episode_metrics=True)
     synchronous = make(scenario="team", steps=4, vectorization_mode="sync")
+    with pytest.raises(ValueError, match=r"no step of an episode: call reset\(\) and step\(\) first"):
+        native.call("episode_metrics")
     native.reset(seed=0)
     synchronous.reset(seed=0)
     for action in actions_of(native, 2):

@@ -76,6 +76,8 @@ def test_percentages_never_exceed_the_gpu():
     for share in (-0.1, 1.5, np.nan):
         with pytest.raises(ValueError, match="the share of 'a' must be from 0 to 1, got"):
             mps_percentages({"a": share})
+        with pytest.raises(ValueError, match="the share of 'a' must be from 0 to 1, got"):
+            mig_slices({"a": share, "b": 0.5})
     assert mps_percentages({"a": 0.299, "b": 0.7, "c": 0.001, "d": 0.0}) == {"a": 29, "b": 70, "c": 1}
 
 
