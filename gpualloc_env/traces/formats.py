@@ -259,6 +259,7 @@ def _read(path: Path, file: IO[bytes], time_unit: TimeUnit | None) -> Log:
     rest = blocks(path, file, 2) if form.layout.has_header else blocks(path, file, 1, [start])
     parts: dict[str, list[AnyArray]] = {role: [] for role in columns}
     agents: dict[str, int] = {}
+    dated = False
     latest, remedy = None, "sort the log by time"
     if {"session", "call"} <= set(header):
         remedy += "; one of sessions, each with times of its own, is played by scenario 'magentic'"
@@ -266,6 +267,7 @@ def _read(path: Path, file: IO[bytes], time_unit: TimeUnit | None) -> Log:
         table = form.layout.texts(lines, header, names).with_columns(polars.all().str.strip_chars())
         values = {role: column.values(table[column.name]) for role, column in columns.items()}
         _check(lines, table, columns, values, latest, remedy)
+        dated = dated or table[columns["time"].name].cast(polars.Float64, strict=False).null_count() > 0
         latest = values["time"][-1]
         for role, series in values.items():
             if role == "agent":
@@ -276,7 +278,7 @@ def _read(path: Path, file: IO[bytes], time_unit: TimeUnit | None) -> Log:
     if not parts["time"]:
         raise TraceError(f"{path}: 0 requests at one moment; a log has one on each line after its header")
     columns_of = {role: np.concatenate(arrays) for role, arrays in parts.items()}
-    unit_s, notes = _unit(form, header, columns_of["time"], time_unit)
+    unit_s, notes = _unit(form, header, columns_of["time"], None if dated else time_unit)
     unread = [name for name in header if name not in names]
     if unread:
         notes = (*notes, f"columns that are not read: {shortened(', '.join(unread), 200)}")

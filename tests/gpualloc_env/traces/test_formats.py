@@ -319,6 +319,8 @@ def test_dates_stand_for_seconds(written, form):
     lines = [LINES[form](*request) for request in GOOD]
     dated = [",".join([date, *line.split(",")[1:]]) for date, line in zip(dates, lines, strict=True)]
     assert read_log(written(HEADERS[form], *dated)).time_s == pytest.approx([0, 3, 9])
+    # A unit is that of numbers.
+    assert read_log(written(HEADERS[form], *dated), "ms").time_s == pytest.approx([0, 3, 9])
     bad = ",".join(["30/03/2025 01:00", *lines[1].split(",")[1:]])
     refused(
         written(HEADERS[form], dated[0], bad),
