@@ -36,11 +36,17 @@ _REVISED = [Constants._fields.index(name) for name in REVISED]
 _IS_WEIGHT = np.isin(REVISED, ("inflow_weight", "decoding"))
 _PERSISTENCE, _DECODING = (Constants._fields.index(name) for name in ("persistence", "decoding"))
 _LEAST = 1e-6  # a constant, or what a weight lacks of 1, is taken for no less
+_MOST_TOLD = math.log(100.0)  # further from the reference no bill is taken to be
 
 
 def assumption_outputs(agents: int) -> int:
     """A of `assumptions`: for each agent one of each correction and one of each revised constant."""
     return agents * (len(CORRECTIONS) + len(REVISED))
+
+
+def priced_outputs(agents: int) -> int:
+    """A of `priced_assumptions`: for each agent the outputs of `assumptions`, then a slope of each."""
+    return 2 * assumption_outputs(agents)
 
 
 def simplex_outputs(agents: int) -> int:
@@ -165,6 +171,38 @@ def assumptions(settings: Mapping[str, Any]) -> Assumption:
     return assume
 
 
+def priced_assumptions(settings: Mapping[str, Any]) -> Assumption:
+    """As `assumptions`, by what the bill weighs in the objective, which no observation shows.
+
+    Each output y of `assumptions` is y₀ + y₁ log(b / b₀): y₀ are an agent's first outputs, their slopes y₁
+    the others, b is `bill_s`, what a second's bill of the whole platform weighs in seconds of a request's
+    mean latency (`Scenario.bill_s`), and b₀ the reference. Where b is not told it is taken to be b₀.
+
+    Args:
+        settings: as of `assumptions`, `reference_s`, b₀ [s], and where it is told `bill_s`, b [s].
+    """
+    assume, told = assumptions(settings), told_of(settings)
+
+    def assume_priced(outputs: AnyArray) -> Assumed:
+        level, slope = np.split(outputs, 2, axis=-1)
+        return assume(level + told * slope)
+
+    return assume_priced
+
+
+def told_of(settings: Mapping[str, Any]) -> float:
+    """Compute log(b / b₀) of `priced_assumptions`, within ±log 100; 0 where b is not told.
+
+    Raises:
+        ValueError: b or b₀ is not a positive number.
+    """
+    reference = number(settings, "reference_s")
+    bill = number(settings, "bill_s") if "bill_s" in settings else reference
+    if not (0 < reference < math.inf and 0 < bill < math.inf):
+        raise ValueError(f"bill_s and reference_s must be above 0 and finite, got {bill:g} and {reference:g}")
+    return within(math.log(bill / reference), _MOST_TOLD)
+
+
 def outputs_of(assumed: Assumed, settings: Mapping[str, Any]) -> Array:
     """The outputs, (B, N, A), that `assumptions` would read as this, or as near to it as it can.
 
@@ -265,11 +303,13 @@ ACTIONS: dict[str, tuple[Callable[[Mapping[str, Any]], Actions], Callable[[int],
     "hysteresis": (hysteresis, hysteresis_outputs),
     "corrections": (lambda settings: planned(corrections(settings)), correction_outputs),
     "assumptions": (lambda settings: planned(assumptions(settings)), assumption_outputs),
+    "priced-assumptions": (lambda settings: planned(priced_assumptions(settings)), priced_outputs),
 }
 """From `kind` to what makes the actions of its settings, and the number of outputs for so many agents."""
 
 ASSUMPTIONS: dict[str, Callable[[Mapping[str, Any]], Assumption]] = {
     "corrections": corrections,
     "assumptions": assumptions,
+    "priced-assumptions": priced_assumptions,
 }
 """Of those whose shares receding-horizon control plans, from `kind` to what makes what it assumes."""

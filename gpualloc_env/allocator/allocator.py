@@ -135,6 +135,7 @@ class Allocator:
         *,
         agents: Sequence[str] | None = None,
         min_shares: Sequence[float] | Array | None = None,
+        bill_s: float | None = None,
     ) -> "Allocator":
         """Read an allocator that `python -m training.export` wrote, an .npz.
 
@@ -144,14 +145,17 @@ class Allocator:
                 `ppo-shared` or `ppo-residual` allocator serves any others, however many, a `ppo` one those
                 alone, in the order of its training.
             min_shares: fractions of the platform that agents get at least, (N,); none by default.
+            bill_s: what a second's bill of the whole platform weighs, in seconds of a request's mean latency:
+                β / (α + θ n) of the objective, with n calls in a task; `Scenario.bill_s` computes it. Such as
+                `universal` decide better where they know it; others take none.
 
         Raises:
-            AllocatorError: the file is damaged, something else or of another version, or it was trained
-                for other agents or for clusters.
+            AllocatorError: the file is damaged, something else or of another version, it was trained
+                for other agents or for clusters, or it cannot be told `bill_s`.
             OSError: it cannot be read.
         """
         agents = None if agents is None else checked_names(agents)
-        manifest, decider = read(path, agents)
+        manifest, decider = read(path, agents, bill_s)
         if isinstance(decider, ClusterDecider):
             raise AllocatorError(f"{path} decides for clusters; read it with gpualloc_env.ClusterAllocator")
         return cls(manifest, decider, agents=agents, min_shares=min_shares)
@@ -163,6 +167,7 @@ class Allocator:
         *,
         agents: Sequence[str] | None = None,
         min_shares: Sequence[float] | Array | None = None,
+        bill_s: float | None = None,
     ) -> "Allocator":
         """One of the allocators that come with the package; `universal` is the one for all traffic.
 
@@ -170,16 +175,18 @@ class Allocator:
             name: `universal`, or one such as `ppo-residual-serverless` or `ppo-residual-serverless/seed-1`.
             agents: as of `load`.
             min_shares: as of `load`.
+            bill_s: as of `load`.
 
         Raises:
-            AllocatorError: there is none of that name, or it was trained for other agents or for clusters.
+            AllocatorError: there is none of that name, it was trained for other agents or for clusters, or it
+                cannot be told `bill_s`.
         """
         folder: Path = beside("training.files").PRETRAINED
         path = folder / name / "seed-0.npz" if "/" not in name else folder / f"{name}.npz"
         if not path.is_file():
             known = ", ".join(sorted(each.name for each in folder.iterdir() if each.is_dir()))
             raise AllocatorError(f"no allocator {name!r} comes with the package; there are {known}")
-        return cls.load(path, agents=agents, min_shares=min_shares)
+        return cls.load(path, agents=agents, min_shares=min_shares, bill_s=bill_s)
 
     def __call__(self, observation: AnyArray) -> Array:
         """Shares for the environment's observation: (N,) for (N, F), (B, N) for (B, N, F).

@@ -2,7 +2,9 @@
 
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -67,23 +69,32 @@ class Manifest(Model):
         return self.network.get("kind") in ("shared", _OF_CLUSTERS[0])
 
     @property
+    def priced(self) -> bool:
+        """Whether it can be told what the bill weighs in the objective."""
+        return self.network.get("actions", {}).get("kind") == "priced-assumptions"
+
+    @property
     def of_clusters(self) -> bool:
         """Whether it decides for clusters rather than for one pool of GPUs."""
         return self.network.get("kind") == _OF_CLUSTERS[0]
 
 
-def read(path: str | Path, agents: Sequence[str] | None = None) -> tuple[Manifest, Decider | ClusterDecider]:
+def read(
+    path: str | Path, agents: Sequence[str] | None = None, bill_s: float | None = None
+) -> tuple[Manifest, Decider | ClusterDecider]:
     """Read an exported allocator.
 
     Args:
         path: of the file.
         agents: for whom it is to decide; those of its training by default.
+        bill_s: what the bill weighs, `Scenario.bill_s`, for one that can be told.
 
     Returns:
         Its manifest, and what decides, for others too where the manifest says so.
 
     Raises:
-        AllocatorError: the file is damaged, something else, or made for another version.
+        AllocatorError: the file is damaged, something else, or made for another version, or it cannot be told
+            `bill_s`.
         OSError: it cannot be read.
     """
     path = Path(path)
@@ -92,7 +103,7 @@ def read(path: str | Path, agents: Sequence[str] | None = None) -> tuple[Manifes
             "; an .onnx is for other runtimes, export the run to .npz too" if path.suffix == ".onnx" else ""
         )
         raise AllocatorError(f"{path} is no exported allocator: its name must end in .npz{remedy}")
-    return _read_npz(path, path.read_bytes(), agents)
+    return _read_npz(path, path.read_bytes(), agents, bill_s)
 
 
 def write_npz(path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray]) -> None:
@@ -102,7 +113,7 @@ def write_npz(path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray]) ->
 
 
 def _read_npz(
-    path: Path, data: bytes, agents: Sequence[str] | None
+    path: Path, data: bytes, agents: Sequence[str] | None, bill_s: float | None
 ) -> tuple[Manifest, Decider | ClusterDecider]:
     try:
         file = np.load(io.BytesIO(data), allow_pickle=False)
@@ -111,22 +122,42 @@ def _read_npz(
         raise AllocatorError(f"{path} is damaged or no .npz file; export it again with {_EXPORT}") from error
     text = arrays.pop(MANIFEST, np.zeros(1))
     manifest = _manifest(path, text.item() if text.size == 1 else None)
-    return manifest, _decider(path, manifest, arrays, agents)
+    return manifest, _decider(path, manifest, arrays, agents, bill_s)
 
 
 def _decider(
-    path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray], agents: Sequence[str] | None
+    path: Path,
+    manifest: Manifest,
+    arrays: Mapping[str, AnyArray],
+    agents: Sequence[str] | None,
+    bill_s: float | None,
 ) -> Decider | ClusterDecider:
     """What decides for the agents by the network in a file, if its parts fit."""
-    count = _count(path, manifest, agents)
+    count, network = _count(path, manifest, agents), manifest.network
+    if bill_s is not None:
+        _check_bill(path, manifest, bill_s)
+        network = {**network, "actions": {**network["actions"], "bill_s": bill_s}}
     try:
         if manifest.of_clusters:
-            return ClusterDecider(manifest.network, arrays, manifest.features)
-        return Decider(manifest.network, arrays, count, manifest.features)
+            return ClusterDecider(network, arrays, manifest.features)
+        return Decider(network, arrays, count, manifest.features)
     except KeyError as error:
         raise _damaged(path, f"its network's settings lack {error}") from None
     except (ValueError, TypeError, OverflowError) as error:
         raise _damaged(path, error) from None
+
+
+def _check_bill(path: Path, manifest: Manifest, bill_s: float) -> None:
+    if not manifest.priced:
+        raise AllocatorError(
+            f"{path} decides alike whatever the bill weighs; leave bill_s out, or give one that can be told, "
+            "such as a ppo-mpc-priced"
+        )
+    if isinstance(bill_s, bool) or not isinstance(bill_s, Real) or not 0 < bill_s < math.inf:
+        raise AllocatorError(
+            f"bill_s must be a number of seconds above 0, got {bill_s!r:.60}; it is what a second's bill of "
+            "the whole platform weighs in seconds of a request's mean latency"
+        )
 
 
 def _count(path: Path, manifest: Manifest, agents: Sequence[str] | None) -> int:

@@ -274,6 +274,21 @@ class Scenario(Model):
         return np.linalg.inv(np.eye(len(self.agents)) - self.routing_matrix.T).astype(np.float64)
 
     @property
+    def bill_s(self) -> float | None:
+        """What a second's bill of the whole platform weighs in the objective, in seconds of mean latency.
+
+        β / (α + θ n), where a task has n calls in the mean, all tasks of one origin counting alike: a second
+        that each call takes longer lengthens a task by n. None where neither bill nor latency count.
+        """
+        objective, visits = self.objective, self.visits
+        entries = [0] if self.sessions is not None else range(len(self.agents))
+        if self.traffic is not None and self.traffic.rates_rps is not None:
+            entries = [i for i, rate in enumerate(self.traffic.rates_rps) if rate > 0]
+        calls = float(visits.sum(axis=0)[list(entries)].mean()) if visits.size else 1.0
+        latency = objective.latency + objective.task * calls
+        return objective.cost / latency if objective.cost > 0 < latency else None
+
+    @property
     def session_tasks(self) -> Tasks:
         """The sessions of the log, as tasks."""
         return tasks_of_sessions(self)

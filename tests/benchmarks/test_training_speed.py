@@ -152,7 +152,7 @@ def test_seconds_until_stable_baselines3_passes_algorithm_1(benchmark, record, o
         while steps < MOST_STEPS and objective > level:
             model.learn(EVERY, reset_num_timesteps=False)
             steps += EVERY
-            objective = mean_objective(policy, [scenario], TrainConfig.validation_episodes)
+            objective = mean_objective(policy, scenario, TrainConfig.validation_episodes)
 
     benchmark.pedantic(learn, rounds=1)
     record(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
-from gpualloc_env.allocator.actions import assumption_outputs, correction_outputs
+from gpualloc_env.allocator.actions import assumption_outputs, correction_outputs, priced_outputs
 from gpualloc_env.allocator.file import MANIFEST, Manifest
 from gpualloc_env.allocator.networks import LOG_ODDS_LEAST, LOG_ODDS_SCALE
 from gpualloc_env.simulation.observation import NEAREST_TO_ONE, RESOLUTION
@@ -190,6 +190,7 @@ ACTIONS: dict[
     "hysteresis": (hysteresis, "shares", int),
     "corrections": (clipped, "corrections", correction_outputs),
     "assumptions": (clipped, "assumptions", assumption_outputs),
+    "priced-assumptions": (clipped, "assumptions", priced_outputs),
 }
 """From the kind of actions to what appends theirs to the outputs, and to the name of the graph's output
 and the numbers in it for so many agents."""

@@ -5,7 +5,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +115,7 @@ def _trained(name: str, directory: Path, scenario: Scenario) -> Policy:
     if isinstance(transform, ActionTransform):
         if not trained_network.NETWORKS[str(model.policy.network)].serves_any_number:
             _check_agents(name, transform.num_agents, scenario)
-        transform = replace(transform, num_agents=len(scenario.agents))
-    return trained_network.policy_of(model, transform)
+    return trained_network.policy_of(model, transform, scenario)
 
 
 def _baseline(name: str, scenario: Scenario) -> Policy:
@@ -158,7 +157,8 @@ def _exported(name: str, scenario: Scenario) -> Policy:
             f"{name} was trained for the agents {listed(manifest.agents)}, scenario {scenario.name!r} "
             f"has {listed(scenario.agent_names)}; train one for it"
         )
-    return ExportedPolicy(Allocator.load(name, agents=scenario.agent_names))
+    told = scenario.bill_s if manifest.priced else None
+    return ExportedPolicy(Allocator.load(name, agents=scenario.agent_names, bill_s=told))
 
 
 def policy_of(name: str, scenario: Scenario, episodes: int, seed: int) -> Policy:

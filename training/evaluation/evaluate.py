@@ -104,7 +104,9 @@ def joined(name: str, played: Iterable[Evaluation]) -> Evaluation:
     )
 
 
-def rollout(policy: Policy, scenario: Scenario, episodes: int, seed: int, *, record: bool) -> Batch:
+def rollout(
+    policy: Policy, scenario: Scenario, episodes: int, seed: int | Sequence[int], *, record: bool
+) -> Batch:
     """Play the episodes with seeds `seed`, `seed` + 1, …, `seed` + `episodes` − 1, each to its end.
 
     A policy with memory begins with none: nothing passes from one rollout to the next.
@@ -113,7 +115,7 @@ def rollout(policy: Policy, scenario: Scenario, episodes: int, seed: int, *, rec
         policy: who decides.
         scenario: what to simulate.
         episodes: how many environments are advanced side by side.
-        seed: of the first.
+        seed: of the first, or of each.
         record: keep every step, as metrics need it; without it only the objective can be read.
     """
     policy = fresh(policy)

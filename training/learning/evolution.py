@@ -15,16 +15,18 @@ import torch
 from stable_baselines3 import PPO
 from torch import Tensor, nn
 
-from baselines import fresh
+from baselines import Policy, fresh
 from gpualloc_env.allocator.cluster import instance_rows
+from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import View, observe
+from gpualloc_env.simulation.placement import ROWS, ClusterView
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.evaluation.evaluate import rollout
+from training.evaluation.held_out import count_episodes
 from training.files.atomic import write_atomically
 from training.learning.allocators.action_transform import Transform
 from training.learning.allocators.trained_network import policy_of
-from training.learning.selection import mean_objective
 
 POPULATION, EPISODES, STD = 16, 60, 0.1
 """Candidates of a generation; episodes that each plays; standard deviation of their weights at first."""
@@ -101,17 +103,19 @@ def evolve(
     if kept is not None and kept.exists():
         search, gains = pickle.loads(kept.read_bytes())
 
-    objective = _objective(layer, model, transform, scenarios, episodes, first_seed)
+    objectives_of = _objectives_of(layer, model, transform, scenarios, episodes, first_seed)
     say = progress or (lambda *_: None)
     for known in enumerate(gains):
         say(*known)
     for generation in range(len(gains), generations):
         seed = first_seed + generation * episodes
         # Episodes that have not led to the mean yet: an honest measure of it.
-        gains.append(objective(search.mean, seed) - objective(start, seed))
+        now, then = objectives_of([search.mean, start], seed)
+        gains.append(now - then)
         say(generation, gains[-1])
         search.reseed_rng(seed % 2**32)  # what is kept has no generator
-        search.tell([(each, objective(each, seed)) for each in (search.ask() for _ in range(population))])
+        asked = [search.ask() for _ in range(population)]
+        search.tell(list(zip(asked, objectives_of(asked, seed), strict=True)))
         content = pickle.dumps((search, gains))
         if kept is not None:
             write_atomically(kept, content)
@@ -120,28 +124,59 @@ def evolve(
     layer.put(search.mean)
 
 
-def _objective(
+def _objectives_of(
     layer: LastLayer,
     model: PPO,
     transform: Transform,
     scenarios: Sequence[Scenario],
     episodes: int,
     first_seed: int,
-) -> Callable[[Array, int], float]:
-    """What is minimised: from changes of the layer and the seed of the first episode to the mean of J.
+) -> Callable[[Sequence[Array], int], list[float]]:
+    """What is minimised: the mean J of candidates, by their changes of the layer and the first seed.
 
     Of several scenarios each J is relative to that of no changes on the episodes from `first_seed` on.
     Otherwise the scenarios with the largest J would decide alone.
     """
 
-    def each(candidate: Array, seed: int) -> Array:
+    def policy(candidate: Array, scenario: Scenario) -> Policy:
         layer.put(candidate)
-        policy = policy_of(model, transform)
-        return np.array([mean_objective(policy, [scenario], episodes, seed) for scenario in scenarios])
+        return policy_of(model, transform, scenario)
+
+    def each(candidates: Sequence[Array], seed: int) -> Array:
+        """J, (scenarios, candidates)."""
+        played = [([policy(one, each) for one in candidates], each) for each in scenarios]
+        return np.array([_side_by_side(*one, episodes, seed) for one in played])
 
     several = len(scenarios) > 1
-    scale = np.maximum(abs(each(np.zeros(layer.size), first_seed)), _LEAST_SCALE) if several else 1.0
-    return lambda candidate, seed: float((each(candidate, seed) / scale).mean())
+    scale = 1.0
+    if several:
+        scale = np.maximum(abs(each([np.zeros(layer.size)], first_seed)), _LEAST_SCALE)
+    return lambda candidates, seed: (each(candidates, seed) / scale).mean(axis=0).tolist()
+
+
+def _side_by_side(policies: Sequence[Policy], scenario: Scenario, episodes: int, first_seed: int) -> Array:
+    """Mean J of policies, each on the same episodes, (policies,)."""
+    count = count_episodes(episodes, scenario)
+    own = [fresh(policy) for policy in policies]
+
+    def decide(view: Any) -> Array:
+        rows = (slice(k * count, (k + 1) * count) for k in range(len(own)))
+        return np.concatenate([policy(_part_of(view, each)) for policy, each in zip(own, rows, strict=True)])
+
+    seeds = [first_seed + k for k in range(count)] * len(own)
+    return (
+        objectives(rollout(decide, scenario, len(seeds), seeds, record=False))
+        .reshape(len(own), count)
+        .mean(axis=1)
+    )
+
+
+def _part_of(view: Any, rows: slice) -> Any:
+    """Of a view of many environments that of some."""
+    if isinstance(view, ClusterView):
+        own = {name: getattr(view, name)[rows] for name in ROWS}
+        return view._replace(agents=_part_of(view.agents, rows), **own)
+    return View._make(each[rows] if isinstance(each, np.ndarray) else each for each in view)
 
 
 def _units(
@@ -156,7 +191,7 @@ def _units(
 
 def _read(model: PPO, transform: Transform, scenario: Scenario, first_seed: int) -> Tensor:
     """What the last layer reads in some episodes of a scenario, (decisions, H)."""
-    policy, seen = fresh(policy_of(model, transform)), list[AnyArray]()
+    policy, seen = fresh(policy_of(model, transform, scenario)), list[AnyArray]()
 
     def decide(view: View) -> Array:
         seen.append(observe(view) if isinstance(view, View) else instance_rows(view))

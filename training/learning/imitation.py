@@ -7,7 +7,6 @@ that was said so far, and plays again.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -17,14 +16,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from baselines import Planner, Policy, fresh
-from gpualloc_env.allocator.actions import outputs_of
+from gpualloc_env.allocator.actions import ASSUMPTIONS, outputs_of, told_of
 from gpualloc_env.allocator.receding_horizon import CORRECTIONS, Assumed
 from gpualloc_env.batch import Batch
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import View, observe
 from gpualloc_env.simulation.state import Array
 from training.evaluation.evaluate import rollout
-from training.learning.allocators.action_transform import ActionTransform, Transform
+from training.learning.allocators.action_transform import ActionTransform, Transform, told
 from training.learning.allocators.allocator_policy import AllocatorPolicy
 from training.learning.allocators.trained_network import LearnedPolicy, decider_of
 from training.learning.parallel_ppo import Adam
@@ -45,6 +44,7 @@ class Lesson(NamedTuple):
     said: Tensor  # (B, N) shares that the teacher asks for [GPU], or (B, N, A) outputs for what it assumes
     gpus: Tensor  # (B, 1) [GPU] of the platform
     free: Tensor  # (B, 1) [GPU] of change that costs nothing
+    told: Tensor  # (B, 1) what a priced allocator is told of the bill, as a logarithm
 
 
 def imitate(
@@ -86,11 +86,10 @@ def imitate(
     each = episodes // len(lessons_of)
     for round_ in range(rounds):
         for scenario, teacher in lessons_of:
-            count = len(scenario.agents)
-            own = replace(transform, num_agents=count)
+            count, own = len(scenario.agents), told(transform, scenario)
             learner = LearnedPolicy(decider_of(model, own)) if round_ else None
             played = max(1, each * transform.num_agents // count)
-            lessons[count] += _play(scenario, teacher, learner, transform, first_seed, played)
+            lessons[count] += _play(scenario, teacher, learner, own, first_seed, played)
             first_seed += played
         for count, said in lessons.items():
             # In place of its parts, which would take as much memory again.
@@ -129,10 +128,10 @@ def check_imitation(transform: Transform, lessons_of: Sequence[tuple[Scenario, P
     if transform.settings["kind"] not in _LOSSES:
         raise ValueError(
             "teacher needs an allocator whose actions are shares or assumptions; give --allocator ppo, "
-            "ppo-shared or ppo-mpc"
+            "ppo-shared, ppo-mpc or ppo-mpc-priced"
         )
     for scenario, teacher in lessons_of:
-        if transform.settings["kind"] == "assumptions" and _assumed(teacher, Batch(scenario, 1).view) is None:
+        if transform.settings["kind"] in ASSUMPTIONS and _assumed(teacher, Batch(scenario, 1).view) is None:
             raise ValueError(
                 f"a teacher for {scenario.name!r} does not plan as receding-horizon control does, so that "
                 "there is nothing that it assumes; give receding-horizon, a ppo-residual or a ppo-mpc"
@@ -154,19 +153,20 @@ def _play(
 ) -> list[Lesson]:
     """What is seen and said in episodes in which the learner decides, or without one the teacher."""
     teacher, learner = fresh(teacher), None if learner is None else fresh(learner)
-    lessons, plans = list[Lesson](), transform.settings["kind"] == "assumptions"
+    lessons, kind = list[Lesson](), transform.settings["kind"]
+    plans, bill = kind in ASSUMPTIONS, told_of(transform.settings) if kind == "priced-assumptions" else 0.0
 
     def decide(view: View) -> Array:
         shares = teacher(view) if learner is None else learner(view)
-        gpus, free = (np.full((episodes, 1), each) for each in (view.gpus, view.deadband))
+        known = (np.full((episodes, 1), each) for each in (view.gpus, view.deadband, bill))
         if plans:
             # What the teacher would decide on its assumptions takes far longer than to tell them.
             assumed = _assumed(teacher, view)
             assert assumed is not None
             said = outputs_of(assumed, transform.settings)
         else:
-            said = (shares if learner is None else teacher(view)) * gpus
-        seen = (observe(view), view.share, said, gpus, free)
+            said = (shares if learner is None else teacher(view)) * view.gpus
+        seen = (observe(view), view.share, said, *known)
         lessons.append(Lesson(*(torch.as_tensor(np.array(part, dtype=np.float32)) for part in seen)))
         return shares
 
@@ -208,8 +208,20 @@ def _divergence(logarithms: Tensor, lesson: Lesson) -> Tensor:
 
 def _loss_of_assumptions(policy: AllocatorPolicy, settings: dict[str, Any], lesson: Lesson) -> Tensor:
     """Squared errors of an agent's corrections and of the constants of all."""
-    outputs = policy.most_likely(lesson.observation).clamp(-settings["bound"], settings["bound"])
-    errors = outputs.view_as(lesson.said) - lesson.said
+    outputs = policy.most_likely(lesson.observation).view_as(lesson.said)
+    return _squared_errors(outputs, settings, lesson)
+
+
+def _loss_with_prices(policy: AllocatorPolicy, settings: dict[str, Any], lesson: Lesson) -> Tensor:
+    """The same, half of it as it is told what the bill weighs, half as if nobody told it."""
+    outputs = policy.most_likely(lesson.observation).view(*lesson.said.shape[:2], -1)
+    level, slope = outputs.chunk(2, dim=-1)
+    informed = _squared_errors(level + lesson.told.unsqueeze(-1) * slope, settings, lesson)
+    return 0.5 * (informed + _squared_errors(level, settings, lesson))
+
+
+def _squared_errors(outputs: Tensor, settings: dict[str, Any], lesson: Lesson) -> Tensor:
+    errors = outputs.clamp(-settings["bound"], settings["bound"]) - lesson.said
     own, common = errors[..., : len(CORRECTIONS)], errors[..., len(CORRECTIONS) :].mean(dim=1)
     return own.square().mean() + common.square().mean()
 
@@ -218,5 +230,6 @@ _LOSSES = {
     "simplex": _loss_of_shares,
     "hysteresis": _loss_with_hysteresis,
     "assumptions": _loss_of_assumptions,
+    "priced-assumptions": _loss_with_prices,
 }
 """From the kind of actions to the loss of a lesson."""

@@ -52,7 +52,8 @@ def validation_objective(
     Of several scenarios it is the mean over them. Of a log, the windows are those that are trained
     on: the later ones are held out.
     """
-    return mean_objective(policy_of(model, transform), scenarios, episodes)
+    own = [(policy_of(model, transform, each), each) for each in scenarios]
+    return float(np.mean([mean_objective(policy, each, episodes) for policy, each in own]))
 
 
 BASELINES = ("static", "round-robin", "adaptive", "receding-horizon")
@@ -65,20 +66,12 @@ def baseline_objectives(scenarios: Sequence[Scenario], episodes: int) -> dict[st
     """Mean J of baselines on the validation episodes, by name."""
 
     def mean(name: str) -> float:
-        return float(
-            np.mean([mean_objective(policy_for(name, each), [each], episodes) for each in scenarios])
-        )
+        return float(np.mean([mean_objective(policy_for(name, each), each, episodes) for each in scenarios]))
 
     return {name: mean(name) for name in (CLUSTER_BASELINES if scenarios[0].nodes else BASELINES)}
 
 
-def mean_objective(
-    policy: Policy, scenarios: Sequence[Scenario], episodes: int, first_seed: int = FIRST_VALIDATION_SEED
-) -> float:
-    """Mean J of a policy on episodes of some scenarios, by default those of validation."""
-
-    def mean(scenario: Scenario) -> float:
-        count = count_episodes(episodes, scenario)
-        return float(objectives(rollout(policy, scenario, count, first_seed, record=False)).mean())
-
-    return float(np.mean([mean(each) for each in scenarios]))
+def mean_objective(policy: Policy, scenario: Scenario, episodes: int) -> float:
+    """Mean J of a policy on the validation episodes of a scenario."""
+    count = count_episodes(episodes, scenario)
+    return float(objectives(rollout(policy, scenario, count, FIRST_VALIDATION_SEED, record=False)).mean())

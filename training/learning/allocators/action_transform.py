@@ -1,7 +1,7 @@
 """From a learner's unbounded actions to shares of the platform: the transforms that build on baselines."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,7 +26,9 @@ __all__ = [
     "corrections",
     "hysteresis",
     "placed_corrections",
+    "priced_assumptions",
     "simplex",
+    "told",
 ]
 
 
@@ -50,6 +52,22 @@ def assumptions(scenario: Scenario) -> ActionTransform:
     """
     base = constants_of(DEFAULTS["receding-horizon-batch"])
     return ActionTransform(len(scenario.agents), {"kind": "assumptions", "bound": 4.0, "base": base})
+
+
+def priced_assumptions(scenario: Scenario) -> ActionTransform:
+    """The same, and how it all depends on what the bill weighs, with the scenario's own as the reference.
+
+    Raises:
+        ValueError: bill or latency do not count in the scenario's objective.
+    """
+    if scenario.bill_s is None:
+        raise ValueError(
+            f"the objective of scenario {scenario.name!r} does not weigh the bill against latency; give "
+            "--allocator ppo-mpc, or weights of cost and latency"
+        )
+    transform = assumptions(scenario)
+    settings = {**transform.settings, "kind": "priced-assumptions", "reference_s": scenario.bill_s}
+    return replace(transform, settings=settings)
 
 
 @dataclass(frozen=True)
@@ -89,6 +107,14 @@ class ClusterTransform:
 
 
 Transform = ActionTransform | ClusterTransform
+
+
+def told(transform: ActionTransform, scenario: Scenario) -> ActionTransform:
+    """The same transform for a scenario's agents, told what the bill weighs there if it can be."""
+    settings = transform.settings
+    if settings["kind"] == "priced-assumptions" and scenario.bill_s is not None:
+        settings = {**settings, "bill_s": scenario.bill_s}
+    return replace(transform, num_agents=len(scenario.agents), settings=settings)
 
 
 def placed_corrections(scenario: Scenario, period_s: float) -> ClusterTransform:

@@ -16,6 +16,7 @@ from training.learning.allocators.action_transform import (
     corrections,
     hysteresis,
     placed_corrections,
+    priced_assumptions,
     simplex,
 )
 from training.learning.allocators.trained_network import NETWORKS, Network
@@ -89,6 +90,14 @@ _OURS = (
         "constants too, which are the same for all scenarios at first",
         network="shared",
         transform=assumptions,
+        initial_gain=0.0,
+        table="ppo-residual",
+    ),
+    Kind(
+        "ppo-mpc-priced",
+        "the same, and how these depend on what the bill weighs in the objective, which it can be told",
+        network="shared",
+        transform=priced_assumptions,
         initial_gain=0.0,
         table="ppo-residual",
     ),
