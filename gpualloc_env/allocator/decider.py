@@ -38,7 +38,8 @@ class Decider:
         actions = settings["actions"]
         make_actions, outputs = ACTIONS[actions["kind"]]
         self._network = KINDS[settings["kind"]](settings, arrays, agents, columns)
-        self._act = make_actions(actions)
+        self.act = make_actions(actions)
+        """From observations, what `outputs` says of them, and the view behind them to fractions, (B, N)."""
         make_assumption = ASSUMPTIONS.get(actions["kind"])
         self._assume = make_assumption(actions) if make_assumption else None
         width = self._network(np.zeros((1, agents, len(columns)), dtype=np.float32)).shape[1]
@@ -52,15 +53,16 @@ class Decider:
 
     def __call__(self, observation: AnyArray, packed: Packed | None) -> Array:
         """Fractions, (B, N), for observations, (B, N, F) float32, and the view behind them, if known."""
-        return self._act(observation, self._outputs(observation), packed)
+        return self.act(observation, self.outputs(observation), packed)
 
     def assumed(self, observation: AnyArray) -> Assumed | None:
         """What receding-horizon control assumes for observations; None where it does not decide."""
         if self._assume is None:
             return None
-        return self._assume(self._outputs(observation).reshape(*observation.shape[:2], -1))
+        return self._assume(self.outputs(observation).reshape(*observation.shape[:2], -1))
 
-    def _outputs(self, observation: AnyArray) -> AnyArray:
+    def outputs(self, observation: AnyArray) -> AnyArray:
+        """What the network says of observations, (B, A)."""
         if self._chosen is None:
             return self._network(observation)
         return self._network(np.ascontiguousarray(observation[..., self._chosen]))

@@ -20,13 +20,12 @@ from gpualloc_env.allocator.cluster import instance_rows
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import View, observe
-from gpualloc_env.simulation.placement import ROWS, ClusterView
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.evaluation.evaluate import rollout
 from training.evaluation.held_out import count_episodes
 from training.files.atomic import write_atomically
 from training.learning.allocators.action_transform import Transform
-from training.learning.allocators.trained_network import policy_of
+from training.learning.allocators.trained_network import LearnedPolicy, SideBySide, policy_of
 
 POPULATION, EPISODES, STD = 16, 60, 0.1
 """Candidates of a generation; episodes that each plays; standard deviation of their weights at first."""
@@ -145,38 +144,21 @@ def _objectives_of(
     def each(candidates: Sequence[Array], seed: int) -> Array:
         """J, (scenarios, candidates)."""
         played = [([policy(one, each) for one in candidates], each) for each in scenarios]
-        return np.array([_side_by_side(*one, episodes, seed) for one in played])
+        return np.array([_mean_objectives(policies, each, episodes, seed) for policies, each in played])
 
     several = len(scenarios) > 1
-    scale = 1.0
-    if several:
-        scale = np.maximum(abs(each([np.zeros(layer.size)], first_seed)), _LEAST_SCALE)
+    scale = np.maximum(abs(each([np.zeros(layer.size)], first_seed)), _LEAST_SCALE) if several else 1.0
     return lambda candidates, seed: (each(candidates, seed) / scale).mean(axis=0).tolist()
 
 
-def _side_by_side(policies: Sequence[Policy], scenario: Scenario, episodes: int, first_seed: int) -> Array:
-    """Mean J of policies, each on the same episodes, (policies,)."""
+def _mean_objectives(policies: Sequence[Policy], scenario: Scenario, episodes: int, first_seed: int) -> Array:
+    """Mean J of policies on the same episodes, (policies,): those of networks play them side by side."""
     count = count_episodes(episodes, scenario)
-    own = [fresh(policy) for policy in policies]
-
-    def decide(view: Any) -> Array:
-        rows = (slice(k * count, (k + 1) * count) for k in range(len(own)))
-        return np.concatenate([policy(_part_of(view, each)) for policy, each in zip(own, rows, strict=True)])
-
-    seeds = [first_seed + k for k in range(count)] * len(own)
-    return (
-        objectives(rollout(decide, scenario, len(seeds), seeds, record=False))
-        .reshape(len(own), count)
-        .mean(axis=1)
-    )
-
-
-def _part_of(view: Any, rows: slice) -> Any:
-    """Of a view of many environments that of some."""
-    if isinstance(view, ClusterView):
-        own = {name: getattr(view, name)[rows] for name in ROWS}
-        return view._replace(agents=_part_of(view.agents, rows), **own)
-    return View._make(each[rows] if isinstance(each, np.ndarray) else each for each in view)
+    networks = [each.decider for each in policies if isinstance(each, LearnedPolicy)]
+    together = [SideBySide(networks)] if networks else policies
+    seeds = [first_seed + k for k in range(count)] * (len(policies) // len(together))
+    played = [objectives(rollout(each, scenario, len(seeds), seeds, record=False)) for each in together]
+    return np.concatenate(played).reshape(len(policies), count).mean(axis=1)
 
 
 def _units(

@@ -1,6 +1,6 @@
 """The network of a training run as plain arrays, for a file that needs neither torch nor pickle."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,6 +99,21 @@ class LearnedPolicy:
     def assumed(self, view: View) -> Assumed | None:
         """What receding-horizon control assumes in deciding; None where it does not decide."""
         return self.decider.assumed(observed(pack(view)))
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Several networks of one kind, of which each decides in an equal part of a batch, in their order."""
+
+    deciders: Sequence[Decider]
+
+    def __call__(self, view: View) -> Array:
+        """Fractions of the platform, shaped as `view.queue`."""
+        packed = pack(view)
+        observation = observed(packed)
+        parts = zip(self.deciders, np.split(observation, len(self.deciders)), strict=True)
+        outputs = np.concatenate([decider.outputs(part) for decider, part in parts])
+        return self.deciders[0].act(observation, outputs, packed)
 
 
 def _mlp(policy: AllocatorPolicy) -> tuple[dict[str, Any], Arrays]:
