@@ -19,6 +19,7 @@ from gpualloc_env.allocator.allocator import Allocator
 from gpualloc_env.allocator.file import MANIFEST, Manifest, read
 from gpualloc_env.allocator.networks import KINDS
 from gpualloc_env.simulation.state import AnyArray, Array
+from training.artifacts.policies import load_policy
 from training.cli import run
 from training.evaluation.seeds import FIRST_VALIDATION_SEED
 from training.export import (
@@ -96,6 +97,7 @@ def ensemble(config: EnsembleConfig) -> Manifest:
     check_members(members)
     first = members[0].manifest
     trained = first.training["config"]
+    scenario = scenario_of(trained)
     hidden = np.sum([each.layers[1:-1] for each in members], axis=0, dtype=int).tolist()
     words = ["python", "-m", "training.ensemble", *map(str, config.files), "--out", str(config.out)]
     manifest = Manifest(
@@ -110,10 +112,10 @@ def ensemble(config: EnsembleConfig) -> Manifest:
     )
 
     def compare(file: Path) -> tuple[Policy, Differences]:
-        allocator = Allocator.load(file)
-        return allocator.decide, compare_shares(allocator, mean_shares(members), config.seed)
+        differences = compare_shares(Allocator.load(file), mean_shares(members), config.seed)
+        return load_policy(str(file), scenario), differences
 
-    return write_validated(config, manifest, side_by_side(members), scenario_of(trained), compare)
+    return write_validated(config, manifest, side_by_side(members), scenario, compare)
 
 
 def _member(file: Path) -> Member:

@@ -29,7 +29,7 @@ from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from gpualloc_env.simulation.placement import ClusterView
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.artifacts.onnx_graph import write_onnx
-from training.artifacts.policies import read_transform, seed_runs
+from training.artifacts.policies import load_policy, read_transform, seed_runs
 from training.cli import options, run
 from training.evaluation.evaluate import evaluate
 from training.evaluation.held_out import count_episodes, held_out_scenario
@@ -137,7 +137,11 @@ def export(config: ExportConfig) -> Manifest:
         training={"command": command(trained), **record},
     )
     return write_validated(
-        config, manifest, arrays, scenario, lambda file: compared(file, model, transform, config.seed)
+        config,
+        manifest,
+        arrays,
+        scenario,
+        lambda file: compared(file, model, transform, scenario, config.seed),
     )
 
 
@@ -253,13 +257,15 @@ class Compared:
         return shares
 
 
-def compared(file: Path, model: PPO, transform: Transform, seed: int) -> tuple[Policy, Differences]:
-    """The policy of a file, and its differences from the model; of clusters those of the steps to come."""
+def compared(
+    file: Path, model: PPO, transform: Transform, scenario: Scenario, seed: int
+) -> tuple[Policy, Differences]:
+    """A file's policy for a scenario, and its differences from the model: of clusters in the steps to come."""
     if isinstance(transform, ClusterTransform):
         policy = Compared(ClusterAllocator.load(file), model, transform, Differences())
         return policy, policy.differences
-    allocator = Allocator.load(file)
-    return allocator.decide, compare_shares(allocator, shares_of(model, transform), seed)
+    differences = compare_shares(Allocator.load(file), shares_of(model, transform), seed)
+    return load_policy(str(file), scenario), differences
 
 
 def validated(

@@ -36,7 +36,7 @@ _REVISED = [Constants._fields.index(name) for name in REVISED]
 _IS_WEIGHT = np.isin(REVISED, ("inflow_weight", "decoding"))
 _PERSISTENCE, _DECODING = (Constants._fields.index(name) for name in ("persistence", "decoding"))
 _LEAST = 1e-6  # a constant, or what a weight lacks of 1, is taken for no less
-_MOST_TOLD = math.log(100.0)  # further from the reference no bill is taken to be
+_MOST_TOLD = math.log(100.0)  # further from 1 s no bill is taken to be
 
 
 def assumption_outputs(agents: int) -> int:
@@ -174,12 +174,12 @@ def assumptions(settings: Mapping[str, Any]) -> Assumption:
 def priced_assumptions(settings: Mapping[str, Any]) -> Assumption:
     """As `assumptions`, by what the bill weighs in the objective, which no observation shows.
 
-    Each output y of `assumptions` is y₀ + y₁ log(b / b₀): y₀ are an agent's first outputs, their slopes y₁
-    the others, b is `bill_s`, what a second's bill of the whole platform weighs in seconds of a request's
-    mean latency (`Scenario.bill_s`), and b₀ the reference. Where b is not told it is taken to be b₀.
+    Each output y of `assumptions` is y₀ + y₁ log b: y₀ are an agent's first outputs, their slopes y₁ the
+    others, and b is `bill_s`, what a second's bill of the whole platform weighs in seconds of a request's mean
+    latency (`Scenario.bill_s`). Where b is not told it is taken to be 1 s.
 
     Args:
-        settings: as of `assumptions`, `reference_s`, b₀ [s], and where it is told `bill_s`, b [s].
+        settings: as of `assumptions`, and where it is told `bill_s`, b [s].
     """
     assume, told = assumptions(settings), told_of(settings)
 
@@ -191,16 +191,15 @@ def priced_assumptions(settings: Mapping[str, Any]) -> Assumption:
 
 
 def told_of(settings: Mapping[str, Any]) -> float:
-    """Compute log(b / b₀) of `priced_assumptions`, within ±log 100; 0 where b is not told.
+    """Compute log b of `priced_assumptions`, within ±log 100; 0 where b is not told.
 
     Raises:
-        ValueError: b or b₀ is not a positive number.
+        ValueError: b is not a positive number.
     """
-    reference = number(settings, "reference_s")
-    bill = number(settings, "bill_s") if "bill_s" in settings else reference
-    if not (0 < reference < math.inf and 0 < bill < math.inf):
-        raise ValueError(f"bill_s and reference_s must be above 0 and finite, got {bill:g} and {reference:g}")
-    return within(math.log(bill / reference), _MOST_TOLD)
+    bill = number(settings, "bill_s") if "bill_s" in settings else 1.0
+    if not 0 < bill < math.inf:
+        raise ValueError(f"bill_s must be above 0 and finite, got {bill:g}")
+    return min(_MOST_TOLD, max(-_MOST_TOLD, math.log(bill)))
 
 
 def outputs_of(assumed: Assumed, settings: Mapping[str, Any]) -> Array:

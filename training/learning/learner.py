@@ -17,7 +17,7 @@ from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from training.evaluation.seeds import FIRST_TRAINING_SEED, LAST_RUN_SEED, first_seed_of_run
 from training.files.run_directory import MODEL
-from training.learning.allocators.action_transform import ActionTransform, Transform
+from training.learning.allocators.action_transform import ActionTransform, Transform, told
 from training.learning.allocators.allocator_policy import AllocatorPolicy
 from training.learning.allocators.kinds import KINDS, help_text, kind_of, rows_of
 from training.learning.allocators.trained_network import load_model
@@ -137,7 +137,8 @@ def paired(scenario: Scenario, num_envs: int, transform: Transform) -> PairedVec
     """Environments beside twins in which the baseline that the allocator corrects decides."""
     if isinstance(transform, ActionTransform):
         reference = policy_for("receding-horizon", scenario)
-        return PairedVecEnv(BatchVecEnv(scenario, num_envs, FIRST_TRAINING_SEED, transform), reference)
+        own = BatchVecEnv(scenario, num_envs, FIRST_TRAINING_SEED, told(transform, scenario))
+        return PairedVecEnv(own, reference)
     return ClusterVecEnv(scenario, num_envs, FIRST_TRAINING_SEED, transform, policy_for("demand", scenario))
 
 

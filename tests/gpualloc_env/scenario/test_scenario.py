@@ -417,6 +417,20 @@ def test_a_load_for_traffic_that_never_comes_is_refused():
         Batch(Scenario(name="silent", traffic=traffic), 1)
 
 
+def test_what_the_bill_weighs_is_that_of_a_second_of_latency():
+    assert load_scenario("serverless").bill_s == pytest.approx(0.2 / 1.0)
+    assert load_scenario("llm").bill_s == pytest.approx(1.0 / 0.1)
+    # A task of `team` has 1/.45 calls of the coordinator, and two specialists between each two of them.
+    calls = 1 / 0.45 + 2 * (1 / 0.45 - 1)
+    assert load_scenario("team").bill_s == pytest.approx(1.0 / (0.1 * calls))
+    both = load_scenario("team", objective={"latency": 0.3, "task": 0.1, "cost": 2.0})
+    assert both.bill_s == pytest.approx(2.0 / (0.3 + 0.1 * calls))
+    magentic = load_scenario("magentic")
+    assert magentic.bill_s == pytest.approx(1.0 / (0.1 * magentic.visits[:, 0].sum()))
+    for weights in ({"cost": 0.0}, {"latency": 0.0}):
+        assert load_scenario("serverless", objective=weights).bill_s is None
+
+
 def test_visits_solve_the_traffic_equations(written):
     scenario = load_scenario(written(COMPLETE))
     external = np.array([3.0, 5.0])

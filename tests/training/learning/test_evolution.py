@@ -11,13 +11,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gpualloc_env import load_scenario
 from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS
+from gpualloc_env.metrics import objectives
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from training.artifacts.policies import load_policy
-from training.evaluation.evaluate import evaluate
+from training.evaluation.evaluate import evaluate, rollout
 from training.evaluation.held_out import held_out_scenario
 from training.evaluation.seeds import FIRST_TRAINING_SEED
 from training.files.atomic import write_atomically
 from training.learning import evolution
+from training.learning.allocators.trained_network import policy_of
 from training.learning.evolution import evolve
 from training.learning.learner import make_learner, with_defaults
 from training.learning.selection import validation_objective
@@ -97,6 +99,21 @@ def test_scenarios_count_alike_however_large_their_objectives_are():
         evolve(model, transform, scenarios, FIRST_TRAINING_SEED, generations=2, episodes=2)
         found.append(torch.cat([each.flatten() for each in model.policy.action_net.parameters()]))
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(("name", "allocator"), [("team", "ppo-mpc-priced"), ("serverless", "ppo")])
+def test_candidates_side_by_side_are_what_each_is_alone(name, allocator):
+    scenario, weights = load_scenario(name, steps=15), torch.Generator().manual_seed(3)
+    policies = []
+    for _ in range(3):
+        model, transform = learner(scenario, allocator)
+        with torch.no_grad():
+            for each in model.policy.action_net.parameters():
+                each.copy_(torch.randn(each.shape, generator=weights))
+        policies.append(policy_of(model, transform, scenario))
+    alone = [objectives(rollout(each, scenario, 5, 70, record=False)).mean() for each in policies]
+    together = evolution._mean_objectives(policies, scenario, 5, 70)
+    assert together.tolist() == alone and len(set(alone)) == 3
 
 
 EVOLVED = TRAINED | {"total_steps": 0, "generations": 4, "population": 4, "generation_episodes": 2}

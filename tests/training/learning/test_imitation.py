@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from support.trained_run import TRAINED
 
-from baselines import policy_for
+from baselines import DEFAULTS, policy_for, with_constants
 from gpualloc_env import Batch, load_scenario
 from gpualloc_env.allocator.actions import outputs_of
+from gpualloc_env.allocator.receding_horizon import Constants
 from training.cli import call
 from training.evaluation.seeds import FIRST_TRAINING_SEED
 from training.learning import imitation
-from training.learning.allocators.trained_network import LearnedPolicy, decider_of
+from training.learning.allocators.trained_network import LearnedPolicy, decider_of, policy_of
 from training.learning.learner import make_learner, with_defaults
 from training.train import TrainConfig, lessons_of
 from training.train import main as train
@@ -83,6 +84,26 @@ def test_assumptions_come_close_to_those_of_teachers_in_two_scenarios(monkeypatc
     imitation.imitate(model, transform, lessons, FIRST_TRAINING_SEED, rounds=4, episodes=64)
     after = errors()
     assert (after < 0.3 * before).all()
+
+
+def test_what_the_bill_weighs_tells_scenarios_apart_that_look_alike(monkeypatch):
+    for name, value in QUICK.items():
+        monkeypatch.setattr(imitation, name, value)
+    scenarios = [load_scenario("serverless", steps=20, objective={"cost": cost}) for cost in (0.4, 2.5)]
+    constants = [{"bill": bill, "horizon_s": 8.0} for bill in (0.05, 0.4)]
+    teachers = [with_constants(DEFAULTS["receding-horizon-batch"], each) for each in constants]
+    config = with_defaults(TrainConfig(allocator="ppo-mpc-priced", num_envs=64, hidden=(16,)), "serverless")
+    model, transform = make_learner(config, scenarios[0])
+    lessons = list(zip(scenarios, teachers, strict=True))
+    imitation.imitate(model, transform, lessons, FIRST_TRAINING_SEED, rounds=8, episodes=64)
+    batch, place = Batch(scenarios[0], 4), Constants._fields.index("bill")
+    batch.reset()
+    view = batch.view
+    informed = [policy_of(model, transform, each).assumed(view).constants[:, place] for each in scenarios]
+    assert informed[0] == pytest.approx(0.05, rel=0.2) and informed[1] == pytest.approx(0.4, rel=0.2)
+    # Nobody tells it: the mean of the logarithms.
+    untold = LearnedPolicy(decider_of(model, transform)).assumed(view).constants[:, place]
+    assert untold == pytest.approx((0.05 * 0.4) ** 0.5, rel=0.3)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ from training.learning.learner import make_ppo, make_transform, with_defaults
 from training.train import TrainConfig
 from training.train import main as train
 
-KINDS = ("ppo-shared", "ppo-residual", "ppo-mpc")
+KINDS = ("ppo-shared", "ppo-residual", "ppo-mpc", "ppo-mpc-priced")
 FORMS = ("npz", "onnx")
 BASE = POLICIES["receding-horizon"].constants
 
@@ -155,7 +155,7 @@ def test_assumptions_that_no_factor_can_change_are_refused(base):
 def test_an_allocator_says_what_it_assumes(files):
     view = played("serverless").view
     assert Allocator.load(files["ppo-shared", "npz"]).assumed(view) is None
-    for kind in ("ppo-residual", "ppo-mpc"):
+    for kind in ("ppo-residual", "ppo-mpc", "ppo-mpc-priced"):
         allocator = Allocator.load(files[kind, "npz"])
         assert plan(view, *allocator.assumed(view)) == pytest.approx(allocator.decide(view), abs=1e-12)
         fields = {name: value[0] if np.ndim(value) else value for name, value in view._asdict().items()}

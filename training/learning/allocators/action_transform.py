@@ -55,19 +55,9 @@ def assumptions(scenario: Scenario) -> ActionTransform:
 
 
 def priced_assumptions(scenario: Scenario) -> ActionTransform:
-    """The same, and how it all depends on what the bill weighs, with the scenario's own as the reference.
-
-    Raises:
-        ValueError: bill or latency do not count in the scenario's objective.
-    """
-    if scenario.bill_s is None:
-        raise ValueError(
-            f"the objective of scenario {scenario.name!r} does not weigh the bill against latency; give "
-            "--allocator ppo-mpc, or weights of cost and latency"
-        )
+    """The same, and how it all depends on what the bill weighs."""
     transform = assumptions(scenario)
-    settings = {**transform.settings, "kind": "priced-assumptions", "reference_s": scenario.bill_s}
-    return replace(transform, settings=settings)
+    return replace(transform, settings={**transform.settings, "kind": "priced-assumptions"})
 
 
 @dataclass(frozen=True)

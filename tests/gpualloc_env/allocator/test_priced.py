@@ -1,0 +1,51 @@
+"""Assumptions that depend on what the bill weighs, which the owner of an allocator can tell it."""
+
+import numpy as np
+import pytest
+
+from gpualloc_env import load_scenario
+from gpualloc_env.allocator.actions import ASSUMPTIONS, assumption_outputs, priced_outputs
+from gpualloc_env.allocator.allocator import Allocator, AllocatorError
+from training.learning.allocators.action_transform import priced_assumptions
+
+SETTINGS = priced_assumptions(load_scenario("serverless")).settings
+UNPRICED = "ppo-residual-serverless"
+
+
+def assumed(level, slope, **told):
+    """What outputs of one agent assume: all levels alike, and all slopes."""
+    count = assumption_outputs(1)
+    outputs = np.concatenate([np.full((1, 1, count), level), np.full((1, 1, count), slope)], axis=-1)
+    assert outputs.shape[-1] == priced_outputs(1)
+    return ASSUMPTIONS["priced-assumptions"](SETTINGS | told)(outputs)
+
+
+def plain(outputs):
+    return ASSUMPTIONS["assumptions"](SETTINGS)(np.full((1, 1, assumption_outputs(1)), outputs))
+
+
+@pytest.mark.parametrize(
+    ("told", "outputs"),
+    [
+        ({}, 0.5),  # not told: 1 s
+        ({"bill_s": 1.0}, 0.5),
+        ({"bill_s": np.e}, 0.5 + 0.25),
+        ({"bill_s": 1 / np.e**2}, 0.5 - 0.5),
+        ({"bill_s": 1e9}, 0.5 + 0.25 * np.log(100)),  # as far as it goes
+    ],
+)
+def test_outputs_are_levels_and_slopes_in_the_logarithm_of_the_bill(told, outputs):
+    found, expected = assumed(0.5, 0.25, **told), plain(outputs)
+    assert found.constants == pytest.approx(expected.constants, rel=1e-12)
+    assert found.corrections == pytest.approx(expected.corrections, rel=1e-12)
+
+
+@pytest.mark.parametrize("bill", [0.0, -1.0, np.inf])
+def test_a_bill_that_weighs_nothing_is_refused(bill):
+    with pytest.raises(ValueError, match="bill_s must be above 0 and finite"):
+        assumed(0.0, 0.0, bill_s=bill)
+
+
+def test_an_allocator_that_cannot_be_told_refuses_to_be():
+    with pytest.raises(AllocatorError, match="decides alike whatever the bill weighs; leave bill_s out"):
+        Allocator.pretrained(UNPRICED, bill_s=0.3)
