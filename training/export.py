@@ -260,7 +260,7 @@ class Compared:
 def compared(
     file: Path, model: PPO, transform: Transform, scenario: Scenario, seed: int
 ) -> tuple[Policy, Differences]:
-    """A file's policy for a scenario, and its differences from the model: of clusters in the steps to come."""
+    """A file's policy for a scenario, and its differences from the model, of clusters in steps to come."""
     if isinstance(transform, ClusterTransform):
         policy = Compared(ClusterAllocator.load(file), model, transform, Differences())
         return policy, policy.differences

@@ -91,7 +91,7 @@ def room_of(scenario: "Scenario") -> AnyArray:
     return np.array([agent.kv_tokens for agent in scenario.agents], dtype=np.int64)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=128)
 def _read_sessions(path: Path, stamp: object) -> "SessionLog":
     # Only a log needs polars, which takes longer to load than all else here.
     from gpualloc_env.traces.sessions import read_sessions

@@ -22,7 +22,7 @@ from training.artifacts.own_policy import is_own, own_policy
 from training.evaluation.evaluate import Kind
 from training.files import PRETRAINED
 from training.files.run_directory import CONFIG, MODEL, TRANSFORM
-from training.learning.allocators.action_transform import ActionTransform, ClusterTransform, Transform
+from training.learning.allocators.action_transform import ActionTransform, ClusterTransform, Transform, told
 
 
 class AgentsError(ValueError):
@@ -115,7 +115,7 @@ def _trained(name: str, directory: Path, scenario: Scenario) -> Policy:
     if isinstance(transform, ActionTransform):
         if not trained_network.NETWORKS[str(model.policy.network)].serves_any_number:
             _check_agents(name, transform.num_agents, scenario)
-    return trained_network.policy_of(model, transform, scenario)
+    return trained_network.policy_of(model, told(transform, scenario))
 
 
 def _baseline(name: str, scenario: Scenario) -> Policy:

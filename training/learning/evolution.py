@@ -24,7 +24,7 @@ from gpualloc_env.simulation.state import AnyArray, Array
 from training.evaluation.evaluate import rollout
 from training.evaluation.held_out import count_episodes
 from training.files.atomic import write_atomically
-from training.learning.allocators.action_transform import Transform
+from training.learning.allocators.action_transform import Transform, told
 from training.learning.allocators.trained_network import LearnedPolicy, SideBySide, policy_of
 
 POPULATION, EPISODES, STD = 16, 60, 0.1
@@ -136,15 +136,16 @@ def _objectives_of(
     Of several scenarios each J is relative to that of no changes on the episodes from `first_seed` on.
     Otherwise the scenarios with the largest J would decide alone.
     """
+    own = [(told(transform, scenario), scenario) for scenario in scenarios]
 
-    def policy(candidate: Array, scenario: Scenario) -> Policy:
+    def policy(candidate: Array, transform: Transform) -> Policy:
         layer.put(candidate)
-        return policy_of(model, transform, scenario)
+        return policy_of(model, transform)
 
     def each(candidates: Sequence[Array], seed: int) -> Array:
         """J, (scenarios, candidates)."""
-        played = [([policy(one, each) for one in candidates], each) for each in scenarios]
-        return np.array([_mean_objectives(policies, each, episodes, seed) for policies, each in played])
+        played = [([policy(one, acts) for one in candidates], scenario) for acts, scenario in own]
+        return np.array([_mean_objectives(*each, episodes, seed) for each in played])
 
     several = len(scenarios) > 1
     scale = np.maximum(abs(each([np.zeros(layer.size)], first_seed)), _LEAST_SCALE) if several else 1.0
@@ -173,7 +174,7 @@ def _units(
 
 def _read(model: PPO, transform: Transform, scenario: Scenario, first_seed: int) -> Tensor:
     """What the last layer reads in some episodes of a scenario, (decisions, H)."""
-    policy, seen = fresh(policy_of(model, transform, scenario)), list[AnyArray]()
+    policy, seen = fresh(policy_of(model, told(transform, scenario))), list[AnyArray]()
 
     def decide(view: View) -> Array:
         seen.append(observe(view) if isinstance(view, View) else instance_rows(view))

@@ -14,7 +14,7 @@ from gpualloc_env.scenario.scenario import Scenario
 from training.evaluation.evaluate import rollout
 from training.evaluation.held_out import count_episodes
 from training.evaluation.seeds import FIRST_VALIDATION_SEED
-from training.learning.allocators.action_transform import Transform
+from training.learning.allocators.action_transform import Transform, told
 from training.learning.allocators.trained_network import policy_of
 
 
@@ -52,7 +52,7 @@ def validation_objective(
     Of several scenarios it is the mean over them. Of a log, the windows are those that are trained
     on: the later ones are held out.
     """
-    own = [(policy_of(model, transform, each), each) for each in scenarios]
+    own = [(policy_of(model, told(transform, each)), each) for each in scenarios]
     return float(np.mean([mean_objective(policy, each, episodes) for policy, each in own]))
 
 

@@ -19,6 +19,7 @@ from training.evaluation.held_out import held_out_scenario
 from training.evaluation.seeds import FIRST_TRAINING_SEED
 from training.files.atomic import write_atomically
 from training.learning import evolution
+from training.learning.allocators.action_transform import told
 from training.learning.allocators.trained_network import policy_of
 from training.learning.evolution import evolve
 from training.learning.learner import make_learner, with_defaults
@@ -110,7 +111,7 @@ def test_candidates_side_by_side_are_what_each_is_alone(name, allocator):
         with torch.no_grad():
             for each in model.policy.action_net.parameters():
                 each.copy_(torch.randn(each.shape, generator=weights))
-        policies.append(policy_of(model, transform, scenario))
+        policies.append(policy_of(model, told(transform, scenario)))
     alone = [objectives(rollout(each, scenario, 5, 70, record=False)).mean() for each in policies]
     together = evolution._mean_objectives(policies, scenario, 5, 70)
     assert together.tolist() == alone and len(set(alone)) == 3

@@ -14,6 +14,7 @@ from gpualloc_env.allocator.receding_horizon import Constants
 from training.cli import call
 from training.evaluation.seeds import FIRST_TRAINING_SEED
 from training.learning import imitation
+from training.learning.allocators.action_transform import told
 from training.learning.allocators.trained_network import LearnedPolicy, decider_of, policy_of
 from training.learning.learner import make_learner, with_defaults
 from training.train import TrainConfig, lessons_of
@@ -99,7 +100,9 @@ def test_what_the_bill_weighs_tells_scenarios_apart_that_look_alike(monkeypatch)
     batch, place = Batch(scenarios[0], 4), Constants._fields.index("bill")
     batch.reset()
     view = batch.view
-    informed = [policy_of(model, transform, each).assumed(view).constants[:, place] for each in scenarios]
+    informed = [
+        policy_of(model, told(transform, each)).assumed(view).constants[:, place] for each in scenarios
+    ]
     assert informed[0] == pytest.approx(0.05, rel=0.2) and informed[1] == pytest.approx(0.4, rel=0.2)
     # Nobody tells it: the mean of the logarithms.
     untold = LearnedPolicy(decider_of(model, transform)).assumed(view).constants[:, place]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -99,8 +99,13 @@ class ClusterTransform:
 Transform = ActionTransform | ClusterTransform
 
 
-def told(transform: ActionTransform, scenario: Scenario) -> ActionTransform:
+T = TypeVar("T", ActionTransform, ClusterTransform, Transform)
+
+
+def told(transform: T, scenario: Scenario) -> T:
     """The same transform for a scenario's agents, told what the bill weighs there if it can be."""
+    if isinstance(transform, ClusterTransform):
+        return transform
     settings = transform.settings
     if settings["kind"] == "priced-assumptions" and scenario.bill_s is not None:
         settings = {**settings, "bill_s": scenario.bill_s}

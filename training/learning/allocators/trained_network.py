@@ -14,11 +14,10 @@ from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS, ClusterDecider
 from gpualloc_env.allocator.decider import Decider
 from gpualloc_env.allocator.networks import LOG_ODDS
 from gpualloc_env.allocator.receding_horizon import Assumed
-from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import View, observed, pack
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.files.run_directory import MODEL
-from training.learning.allocators.action_transform import ActionTransform, Transform, told
+from training.learning.allocators.action_transform import ActionTransform, Transform
 from training.learning.allocators.allocator_policy import (
     AllocatorPolicy,
     Equivariant,
@@ -78,10 +77,10 @@ def decider_of(model: PPO, transform: ActionTransform) -> Decider:
     return Decider(settings, arrays, transform.num_agents)
 
 
-def policy_of(model: PPO, transform: Transform, scenario: Scenario) -> Policy:
-    """The same as a policy for a scenario, of a pool of GPUs or of a cluster."""
+def policy_of(model: PPO, transform: Transform) -> Policy:
+    """The same as a policy, of a pool of GPUs or of a cluster."""
     if isinstance(transform, ActionTransform):
-        return LearnedPolicy(decider_of(model, told(transform, scenario)))
+        return LearnedPolicy(decider_of(model, transform))
     return ClusterDecider(*network_of(model, transform), CLUSTER_COLUMNS)
 
 
