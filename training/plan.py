@@ -12,11 +12,12 @@ from typing import Annotated, Any
 
 import tyro
 
+from gpualloc_env.allocator.file import read
 from gpualloc_env.doors import needed
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.platform import Preset
 from gpualloc_env.traces.log import Assignment
-from training.artifacts.policies import EXPORTED, load_policies, named, policy_file
+from training.artifacts.policies import EXPORTED, load_policies, named, policy_file, read_transform
 from training.cli import options, results_console, run, status_console
 from training.evaluation.evaluate import Evaluation, evaluate
 from training.evaluation.held_out import count_episodes
@@ -48,8 +49,9 @@ OF_A_POOL = f"""\
 from gpualloc_env import load_scenario
 from gpualloc_env.allocator import Allocator
 
-agents = load_scenario({SCENARIO!r}).agent_names
-decide = Allocator.load({ALLOCATOR!r}, agents=agents).decide"""
+scenario = load_scenario({SCENARIO!r})
+decide = Allocator.load({ALLOCATOR!r}, agents=scenario.agent_names{{told}}).decide"""
+TOLD = ", bill_s=scenario.bill_s"
 OF_A_CLUSTER = f"""\
 from gpualloc_env.allocator.cluster_allocator import ClusterAllocator
 
@@ -176,10 +178,12 @@ def take_away(planned: Subject, choice: Choice, directory: Path, config: PlanCon
         if given.suffix in EXPORTED:
             shutil.copyfile(given, directory / ALLOCATOR)
             taken["file"] = ALLOCATOR
+            priced = read(given)[0].priced
         else:
+            priced = read_transform(given).settings["kind"] == "priced-assumptions"
             export = ["python", "-m", "training.export", str(given), "--out", str(config.out / ALLOCATOR)]
             taken["command"] = shlex.join(export)
-        made = OF_A_CLUSTER if scenario.nodes else OF_A_POOL
+        made = OF_A_CLUSTER if scenario.nodes else OF_A_POOL.format(told=TOLD if priced else "")
     shares = "each GPU, by agent and GPU" if scenario.nodes else "all GPUs, by agent"
     return {**taken, "python": f"{made}\nshares = decide(view)  # fractions of {shares}"}
 

@@ -175,7 +175,7 @@ def priced_assumptions(settings: Mapping[str, Any]) -> Assumption:
     """As `assumptions`, by what the bill weighs in the objective, which no observation shows.
 
     Each output y of `assumptions` is y₀ + y₁ log b: y₀ are an agent's first outputs, their slopes y₁ the
-    others, and b is `bill_s`, what a second's bill of the whole platform weighs in seconds of a request's mean
+    others, and b is `bill_s`, what the bill of the whole platform weighs in seconds of a request's mean
     latency (`Scenario.bill_s`). Where b is not told it is taken to be 1 s.
 
     Args:

@@ -145,9 +145,9 @@ class Allocator:
                 `ppo-shared` or `ppo-residual` allocator serves any others, however many, a `ppo` one those
                 alone, in the order of its training.
             min_shares: fractions of the platform that agents get at least, (N,); none by default.
-            bill_s: what a second's bill of the whole platform weighs, in seconds of a request's mean latency:
-                β / (α + θ n) of the objective, with n calls in a task; `Scenario.bill_s` computes it. Such as
-                `universal` decide better where they know it; others take none.
+            bill_s: what the bill of the whole platform weighs in the objective, in seconds of a request's mean
+                latency: β / (α + θ n), with n calls in a task; `Scenario.bill_s` computes it. `universal` and
+                other `ppo-mpc-priced` allocators decide better where they know it; others take none.
 
         Raises:
             AllocatorError: the file is damaged, something else or of another version, it was trained

@@ -155,7 +155,7 @@ def _check_bill(path: Path, manifest: Manifest, bill_s: float) -> None:
         )
     if isinstance(bill_s, bool) or not isinstance(bill_s, Real) or not 0 < bill_s < math.inf:
         raise AllocatorError(
-            f"bill_s must be a number of seconds above 0, got {bill_s!r:.60}; it is what a second's bill of "
+            f"bill_s must be a number of seconds above 0, got {bill_s!r:.60}; it is what the bill of "
             "the whole platform weighs in seconds of a request's mean latency"
         )
 

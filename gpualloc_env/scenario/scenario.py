@@ -275,10 +275,10 @@ class Scenario(Model):
 
     @property
     def bill_s(self) -> float | None:
-        """What a second's bill of the whole platform weighs in the objective, in seconds of mean latency.
+        """What the bill of the whole platform weighs in the objective, in seconds of a request's mean latency.
 
-        β / (α + θ n), where a task has n calls in the mean, all tasks of one origin counting alike: a second
-        that each call takes longer lengthens a task by n. None where neither bill nor latency count.
+        β / (α + θ n), where a task has n calls in the mean: a second that each call takes longer lengthens a
+        task by n. None where the bill or latency do not count.
         """
         objective, visits = self.objective, self.visits
         entries = [0] if self.sessions is not None else range(len(self.agents))
