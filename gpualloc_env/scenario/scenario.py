@@ -275,7 +275,7 @@ class Scenario(Model):
 
     @property
     def bill_s(self) -> float | None:
-        """What the bill of the whole platform weighs in the objective, in seconds of a request's mean latency.
+        """What the bill of the whole platform weighs in the objective, in seconds of mean latency.
 
         β / (α + θ n), where a task has n calls in the mean: a second that each call takes longer lengthens a
         task by n. None where the bill or latency do not count.
