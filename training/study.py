@@ -101,6 +101,11 @@ def main(config: StudyConfig) -> None:
     torch.set_num_threads(1)
     check(config)
     scenario = load_scenario(config.scenario, config)
+    if scenario.nodes:
+        raise ValueError(
+            f"scenario {scenario.name!r} has nodes, and a study searches the settings of allocators for one "
+            "pool of GPUs; give --scenario one without nodes"
+        )
     scenario.source()
     check_claim(config.out, asked(config))
     bars = progress_bars(status_console(), counted=True, shown=config.progress)

@@ -283,6 +283,10 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
         (("--seed", "-1"), "seed must be at least 0, got -1"),
         (("--scenario", "serverles"), "did you mean 'serverless'"),
         (("--scenario", "trace"), "give its path"),
+        (
+            ("--scenario", "cluster-small"),
+            "has nodes, and a study searches the settings of allocators for one",
+        ),
     ],
 )
 def test_a_mistake_names_itself_and_writes_nothing(tmp_path, capsys, arguments, message):

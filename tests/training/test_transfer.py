@@ -38,8 +38,8 @@ def test_the_twin_of_independent_calls_has_no_routing():
     assert twin.routing is None and twin.objective == SCENARIOS["llm"].objective
 
 
-@pytest.mark.parametrize("name", ["serverless", "magentic"])
-def test_a_fluid_and_recorded_sessions_have_no_twin(name):
+@pytest.mark.parametrize("name", ["serverless", "magentic", "cluster-small"])
+def test_a_fluid_recorded_sessions_and_a_cluster_have_no_twin(name):
     with pytest.raises(ValueError, match=f"scenario '{name}' has no fluid twin"):
         fluid_twin(load_scenario(name))
 

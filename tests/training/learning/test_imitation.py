@@ -107,6 +107,10 @@ def test_assumptions_come_close_to_those_of_teachers_in_two_scenarios(monkeypatc
             {"lessons": ("serverless:8=cmu",), "allocator": "ppo"},
             "'serverless:8=cmu' has 8 agents, and --allocator ppo decides for 4",
         ),
+        (
+            {"lessons": ("cluster-small=demand",), "allocator": "ppo-shared"},
+            "'cluster-small=demand' has nodes, and --allocator ppo-shared decides for one pool",
+        ),
     ],
 )
 def test_a_lesson_that_cannot_be_given_is_refused_before_anything_is_made(tmp_path, capsys, changes, words):
