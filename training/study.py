@@ -23,6 +23,7 @@ from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
 from training.cli import options, progress_bars, results_console, run, status_console
 from training.evaluation.seeds import LAST_RUN_SEED, check_run_seeds
+from training.files.atomic import check_writable
 from training.files.run_directory import RESULT, check_claim, claimed
 from training.learning.allocators.kinds import KINDS, kind_of
 from training.learning.callbacks import Boundaries, CriticFirst
@@ -152,6 +153,8 @@ def check(config: StudyConfig) -> None:
         files = {"file": config.file, "results": config.results / "any"}
         refuse_changed(config, config.scenario, files, DEFAULTS.parents[1])
         read_tables(config.file)
+        for file in files.values():
+            check_writable(file)
 
 
 def asked(config: StudyConfig) -> dict[str, Any]:
