@@ -93,10 +93,12 @@ def report(config: Asked, manifest: Manifest) -> None:
     result = manifest.validation
     assert result is not None
     print(f"{config.out}: {config.out.stat().st_size / 1024:.0f} KiB, for {listed(manifest.agents)}")
+    # The file of a scenario may ask for all windows of a log.
+    episodes = "held-out episodes" if result.split in (None, "eval") else "windows of the whole log"
     print(
         f"Within {result.largest_difference:.0e} of what was trained on {result.compared_observations} "
-        f"observations; J = {result.objective:.4g} on {result.scenario}, {result.episodes} held-out "
-        f"episodes, seeds {result.first_seed} to {result.last_seed}"
+        f"observations; J = {result.objective:.4g} on {result.scenario}, {result.episodes} "
+        f"{episodes}, seeds {result.first_seed} to {result.last_seed}"
     )
     trained = manifest.training["config"]
     algorithm_1 = "hierarchical" if manifest.of_clusters else "adaptive"

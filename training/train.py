@@ -376,7 +376,7 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
         raise ValueError("total_steps of 0 leaves nothing to learn; give generations or a teacher with it")
     if config.patience and not config.validate_every:
         raise ValueError("patience counts validations; give a validate_every above 0 with it")
-    if config.split == "eval":
+    if scenario.trace is not None and scenario.trace.split == "eval":
         raise ValueError(
             "split = 'eval' is kept for judging what was trained; leave split out, or give 'all'"
         )
