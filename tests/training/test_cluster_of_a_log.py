@@ -1,6 +1,8 @@
 """A log that names a model in each request becomes a cluster, and is replayed at its own stamps."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,6 +135,15 @@ def test_a_log_that_makes_no_cluster_is_refused_with_a_remedy(header, line, word
     with pytest.raises(SystemExit):
         run(main, ClusterConfig, [str(log), *words, "--out", str(tmp_path / "out.toml")])
     assert message in capsys.readouterr().err and not (tmp_path / "out.toml").exists()
+
+
+@pytest.mark.parametrize("name", ["-", "pipe"])
+def test_a_log_that_can_be_read_only_once_is_refused_before_it_is_read(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    with pytest.raises(TraceError, match=f"{name}: making a cluster reads its log more than once; give a f"):
+        main(ClusterConfig(Path(name), Path("out.toml")))
+    assert not Path("out.toml").exists()
 
 
 def test_a_model_that_was_never_measured_is_refused_in_one_line(tmp_path, capsys):
