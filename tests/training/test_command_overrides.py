@@ -88,7 +88,7 @@ def test_a_run_on_other_agents_is_exported_and_compared_as_it_was_trained(tmp_pa
     assert f"{words} --policies adaptive {run}" in capsys.readouterr().out
     kept = json.loads((run / "config.json").read_text())["config"]
     assert (kept["agents"], kept["load"], kept["objective"], kept["trace"]) == (2, 0.9, {"slo": 0.5}, None)
-    manifest = export.export(export.ExportConfig(run, file, episodes=2))
+    manifest = export.export(export.ExportConfig(run, out=file, episodes=2))
     assert manifest.agents == ("coordinator", "nlp")
     assert (
         "--agents 2" in manifest.training["command"] and "--objective slo 0.5" in manifest.training["command"]
