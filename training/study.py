@@ -32,7 +32,7 @@ from training.learning.learner import AllocatorName, make_learner, whole_steps
 from training.learning.selection import Selection, validation_objective
 from training.limits import Limits, check_limits
 from training.reporting.report import UNDEFINED, print_tables
-from training.search.search_space import SPACE, distributions, make_study, rounded
+from training.search.search_space import SPACE, make_study, rounded
 from training.search.trial_journal import TrialJournal
 from training.search.trial_table import Trial, best_of, spread, write_trials
 from training.search.tuned_file import Table, read_tables, refuse_changed, write_tables
@@ -179,7 +179,7 @@ def search(config: StudyConfig, scenario: Scenario, journal: TrialJournal, progr
         study.add_trials(done[:first])
         for settings in known[first:last]:
             study.enqueue_trial(settings)
-        proposed = [study.ask(distributions(SPACE)) for _ in range(first, last)][len(done) - first :]
+        proposed = [study.ask(SPACE) for _ in range(first, last)][len(done) - first :]
         for trial in in_processes(
             partial(played, config, scenario), proposed, config.workers, lambda _: progress.advance(bar)
         ):
