@@ -40,7 +40,11 @@ def test_the_models_of_a_log_become_agents_in_order_of_popularity(calls, tmp_pat
         ClusterConfig,
         [str(calls), "--model", "phi-2", "--nodes", "2", "--gpus", "1", "--out", str(out)],
     )
-    assert "one instance of each model takes" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "one instance of each model takes" in said
+        and "2000 requests over 1000 s, at their own times: " in said
+    )
     scenario = load_scenario(out, split="all")
     assert scenario.agent_names == ("meta-llama-Llama-2-7b-hf", "ours-phi-1", "phi-2")
     assert [agent.model for agent in scenario.agents] == ["llama-2-7b", "phi-2", "phi-2"]
