@@ -60,6 +60,7 @@ lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+	$(BIN)/pyright --project .ci/oldest_python.json
 
 check: lint publish-check test test-slow
 

@@ -7,6 +7,7 @@ prompt, and the pauses between calls are drawn anew for each team.
 
 import argparse
 import csv
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ def calls_of_a_team(names: tuple[str, ...], sessions: int, seed: int) -> Iterato
 def main(out: Path, teams: int, sessions: int, first_seed: int, scenario: str) -> None:
     """Write the logs and scenarios `out`/SEED.csv and `out`/SEED.toml."""
     like = load_scenario(scenario)
+    if like.sessions is None:
+        sys.exit(f"error: --scenario {scenario} plays no sessions; give magentic, or a file with [sessions]")
     out.mkdir(parents=True, exist_ok=True)
     for seed in range(first_seed, first_seed + teams):
         log = out / f"{seed}.csv"

@@ -37,5 +37,5 @@ def exported(trained_run):
 
     files = {form: trained_run.parent / f"allocator.{form}" for form in ("npz", "onnx")}
     for file in files.values():
-        main(ExportConfig(trained_run, file, episodes=4))
+        main(ExportConfig(trained_run, out=file, episodes=4))
     return files

@@ -1,5 +1,6 @@
 """The scripts in `examples/` run as they are."""
 
+import pytest
 from support.examples import main_of
 from support.places import ROOT
 
@@ -31,3 +32,9 @@ def test_made_up_sessions_play_in_their_scenarios(tmp_path, capsys):
     for _ in range(scenario.steps):
         batch.step(batch.view.share / scenario.platform.gpus)
     assert all(len(batch.tasks(b).agent) for b in range(4))
+
+
+def test_sessions_are_not_made_up_for_a_scenario_that_plays_none(tmp_path):
+    with pytest.raises(SystemExit, match="--scenario team plays no sessions; give magentic"):
+        main_of("made_up_sessions.py")(tmp_path / "out", teams=1, sessions=5, first_seed=0, scenario="team")
+    assert not (tmp_path / "out").exists()

@@ -5,6 +5,7 @@ import sys
 from functools import lru_cache
 
 import pytest
+import tomlkit
 from support.places import ROOT
 
 FOLDERS = ("gpualloc_env", "baselines", "training")
@@ -197,3 +198,9 @@ def test_nothing_draws_from_a_global_random_state():
                     # A checkpoint keeps the state from which stable-baselines3 draws.
                     kept = {"get_state", "set_state"} if path.name == "checkpoint.py" else set()
                     assert node.attr in {"default_rng", "Generator", "SeedSequence", "PCG64"} | kept, path
+
+
+def test_imports_are_checked_for_the_oldest_python_that_is_supported():
+    project = tomlkit.parse((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    checked = (ROOT / ".ci" / "oldest_python.json").read_text(encoding="utf-8")
+    assert f'"pythonVersion": "{project["requires-python"].removeprefix(">=")}"' in checked

@@ -41,7 +41,7 @@ class BurstFigureConfig(Overrides):
     episodes: Annotated[int, Limits(1)] = 20
     """Episodes to choose from, of a log at most its windows: where the last policy gains most on the first,
     the window is drawn."""
-    seconds: Annotated[float, Limits(0, open_low=True)] = 60.0
+    seconds: Annotated[float, Limits(0, 10**9, open_low=True)] = 60.0
     """Length of the window [s]."""
     out: Path = Path("burst.png")
     """The figure."""
@@ -106,11 +106,12 @@ def draw(path: Path, scenario: Scenario, shown: Mapping[str, AnyArray], start: i
         panels[0].set(title="Arrivals", ylabel="requests/s")
         some = f"the first of {len(colours)} agents" if len(colours) > NAMED else None
         panels[0].legend(loc="upper left", bbox_to_anchor=(1, 1), title=some)
+        gpus = scenario.num_gpus or scenario.platform.gpus
         top = max(float(each["backlog"].sum(axis=1).max()) for each in history)
         for k, (policy, each) in enumerate(shown.items()):
             shares, queues = panels[1 + 2 * k], panels[2 + 2 * k]
             shares.stackplot(time, each["share"].T, colors=list(colours), step="post")
-            shares.set(title=f"{policy}: shares", ylabel="GPU", ylim=(0, scenario.platform.gpus))
+            shares.set(title=f"{policy}: shares", ylabel="GPU", ylim=(0, gpus))
             queues.stackplot(time, each["backlog"].T, colors=list(colours))
             mean = float((each["backlog"] / priority).sum(axis=1).mean())
             queues.set(

@@ -19,6 +19,7 @@ from gpualloc_env.scenario.models import MODELS, PUBLISHED_NAMES, REFERENCE_GPU,
 from gpualloc_env.simulation.state import AnyArray
 from gpualloc_env.traces.formats import read_log
 from gpualloc_env.traces.log import Log, TimeUnit, TraceError
+from gpualloc_env.traces.reading import refuse_pipe
 from training.cli import results_console, run
 from training.fitting.fitted_scenario import check_out, write_scenario
 from training.limits import Limits, check_limits
@@ -71,6 +72,7 @@ def main(config: ClusterConfig) -> None:
     check_out(config.out)
     if config.model is not None:
         look_up(config.model, REFERENCE_GPU, 1, 1)
+    refuse_pipe(config.log, "making a cluster")
     log = read_log(config.log, config.time_unit)
     if log.agent is None or log.prompt_tokens is None:
         raise TraceError(

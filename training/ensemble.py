@@ -5,7 +5,7 @@ python -m training.ensemble one.npz another.npz --out both.npz
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,10 +21,10 @@ from gpualloc_env.allocator.networks import KINDS
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.artifacts.policies import load_policy
 from training.cli import run
-from training.evaluation.seeds import FIRST_VALIDATION_SEED
 from training.export import (
     Differences,
     Shares,
+    ValidatedFile,
     check_out,
     compare_shares,
     report,
@@ -39,17 +39,13 @@ ONCE = ("mean", "mean_rest", "scale")
 
 
 @dataclass(frozen=True)
-class EnsembleConfig:
+class EnsembleConfig(ValidatedFile):
     """Join exported allocators into one, whose network has the mean of their networks' outputs."""
 
     files: tyro.conf.Positional[tuple[Path, ...]]
     """Exported allocators of one kind, trained for the same agents, such as training seeds of one."""
-    out: Path
-    """The file to write: .npz for NumPy alone, .onnx for any ONNX runtime. It replaces an earlier one."""
-    episodes: Annotated[int, Limits(1)] = 100
+    episodes: Annotated[int, Limits(1)] = field(default=ValidatedFile.episodes, kw_only=True)
     """Held-out episodes of the training scenario on which the ensemble is validated."""
-    seed: Annotated[int, Limits(0, FIRST_VALIDATION_SEED, open_high=True)] = 1_000_000
-    """Seed of the first of them; the others follow it."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Protocol, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -49,12 +49,10 @@ LARGEST_DIFFERENCE = 1e-6
 """Between a share of the exported and of the trained allocator."""
 
 
-@dataclass(frozen=True)
-class ExportConfig:
-    """Export a trained allocator as a small file that decides without torch and without unpickling."""
+@dataclass(frozen=True, kw_only=True)
+class ValidatedFile:
+    """The file to write, and the episodes on which it is validated."""
 
-    run: tyro.conf.Positional[Path]
-    """The directory of a training run. Reading it unpickles: export only runs that you trust."""
     out: Path
     """The file to write: .npz for NumPy alone, .onnx for any ONNX runtime. It replaces an earlier one."""
     episodes: Annotated[int, Limits(1)] = 100
@@ -64,23 +62,12 @@ class ExportConfig:
     """Seed of the first of them; the others follow it."""
 
 
-class Asked(Protocol):
-    """The file to write, and the episodes on which it is validated."""
+@dataclass(frozen=True)
+class ExportConfig(ValidatedFile):
+    """Export a trained allocator as a small file that decides without torch and without unpickling."""
 
-    @property
-    def out(self) -> Path:
-        """Its name says which kind it is."""
-        ...
-
-    @property
-    def episodes(self) -> int:
-        """How many."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """Of the first of them."""
-        ...
+    run: tyro.conf.Positional[Path]
+    """The directory of a training run. Reading it unpickles: export only runs that you trust."""
 
 
 def main(config: ExportConfig) -> None:
@@ -88,15 +75,17 @@ def main(config: ExportConfig) -> None:
     report(config, export(config))
 
 
-def report(config: Asked, manifest: Manifest) -> None:
+def report(config: ValidatedFile, manifest: Manifest) -> None:
     """Say what was written."""
     result = manifest.validation
     assert result is not None
     print(f"{config.out}: {config.out.stat().st_size / 1024:.0f} KiB, for {listed(manifest.agents)}")
+    # The file of a scenario may ask for all windows of a log.
+    episodes = "held-out episodes" if result.split in (None, "eval") else "windows of the whole log"
     print(
         f"Within {result.largest_difference:.0e} of what was trained on {result.compared_observations} "
-        f"observations; J = {result.objective:.4g} on {result.scenario}, {result.episodes} held-out "
-        f"episodes, seeds {result.first_seed} to {result.last_seed}"
+        f"observations; J = {result.objective:.4g} on {result.scenario}, {result.episodes} "
+        f"{episodes}, seeds {result.first_seed} to {result.last_seed}"
     )
     trained = manifest.training["config"]
     algorithm_1 = "hierarchical" if manifest.of_clusters else "adaptive"
@@ -152,7 +141,7 @@ def scenario_of(trained: Mapping[str, Any]) -> Scenario:
 
 
 def write_validated(
-    config: Asked,
+    config: ValidatedFile,
     manifest: Manifest,
     arrays: Mapping[str, AnyArray],
     scenario: Scenario,
@@ -269,7 +258,7 @@ def compared(
 
 
 def validated(
-    config: Asked, name: str, scenario: Scenario, policy: Policy, differences: Differences
+    config: ValidatedFile, name: str, scenario: Scenario, policy: Policy, differences: Differences
 ) -> Validation:
     """Play the file's held-out episodes, and look at its differences from the trained model.
 
@@ -309,7 +298,7 @@ def check(config: ExportConfig) -> None:
             raise FileNotFoundError(f"{config.run} holds no finished training run: {name} is missing")
 
 
-def check_out(config: Asked) -> None:
+def check_out(config: ValidatedFile) -> None:
     """Refuse a file that cannot be written, and episodes that are not held out."""
     if config.out.suffix not in WRITERS:
         raise ValueError(f"--out {config.out} must end in {' or '.join(WRITERS)}")

@@ -53,6 +53,11 @@ def main(config: FitConfig) -> None:
     check_out(config.out)
     check_changes(config)
     base = load_scenario(config.scenario, replace(config, time_unit=None))
+    if base.nodes:
+        raise ValueError(
+            f"scenario {base.name!r} has nodes, and traffic is fitted for one pool of GPUs alone; give "
+            "--scenario one without nodes, or make a cluster that replays the log: python -m training.cluster"
+        )
     log = read_log(config.log, config.time_unit)
     streams = request_streams(log, base.agent_names, base.service)
     with status.status("Fitting") as line:

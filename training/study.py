@@ -23,6 +23,7 @@ from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
 from training.cli import options, progress_bars, results_console, run, status_console
 from training.evaluation.seeds import LAST_RUN_SEED, check_run_seeds
+from training.files.atomic import check_writable
 from training.files.run_directory import RESULT, check_claim, claimed
 from training.learning.allocators.kinds import KINDS, kind_of
 from training.learning.callbacks import Boundaries, CriticFirst
@@ -31,7 +32,7 @@ from training.learning.learner import AllocatorName, make_learner, whole_steps
 from training.learning.selection import Selection, validation_objective
 from training.limits import Limits, check_limits
 from training.reporting.report import UNDEFINED, print_tables
-from training.search.search_space import SPACE, distributions, make_study, rounded
+from training.search.search_space import SPACE, make_study, rounded
 from training.search.trial_journal import TrialJournal
 from training.search.trial_table import Trial, best_of, spread, write_trials
 from training.search.tuned_file import Table, read_tables, refuse_changed, write_tables
@@ -101,6 +102,11 @@ def main(config: StudyConfig) -> None:
     torch.set_num_threads(1)
     check(config)
     scenario = load_scenario(config.scenario, config)
+    if scenario.nodes:
+        raise ValueError(
+            f"scenario {scenario.name!r} has nodes, and a study searches the settings of allocators for one "
+            "pool of GPUs; give --scenario one without nodes"
+        )
     scenario.source()
     check_claim(config.out, asked(config))
     bars = progress_bars(status_console(), counted=True, shown=config.progress)
@@ -147,6 +153,8 @@ def check(config: StudyConfig) -> None:
         files = {"file": config.file, "results": config.results / "any"}
         refuse_changed(config, config.scenario, files, DEFAULTS.parents[1])
         read_tables(config.file)
+        for file in files.values():
+            check_writable(file)
 
 
 def asked(config: StudyConfig) -> dict[str, Any]:
@@ -171,7 +179,7 @@ def search(config: StudyConfig, scenario: Scenario, journal: TrialJournal, progr
         study.add_trials(done[:first])
         for settings in known[first:last]:
             study.enqueue_trial(settings)
-        proposed = [study.ask(distributions(SPACE)) for _ in range(first, last)][len(done) - first :]
+        proposed = [study.ask(SPACE) for _ in range(first, last)][len(done) - first :]
         for trial in in_processes(
             partial(played, config, scenario), proposed, config.workers, lambda _: progress.advance(bar)
         ):

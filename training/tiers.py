@@ -17,7 +17,7 @@ from gpualloc_env.scenario.scenario import Scenario
 from training.artifacts.contestants import Contestant, evaluation_of
 from training.artifacts.policies import load_policies
 from training.cli import results_console, run, status_console
-from training.evaluation.held_out import count_episodes, held_out_scenario
+from training.evaluation.held_out import count_episodes, episodes_called, held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.files.provenance import write_config
 from training.files.staging import staged
@@ -44,7 +44,7 @@ class TiersConfig(Overrides, RayWorkers):
     keep_alive_s: Annotated[tuple[float, ...], Limits(0, 10**9)] = (60.0, 300.0, 1800.0)
     """Idle times after which it is gone from its host, too [s]."""
     episodes: Annotated[int, Limits(1)] = 20
-    """Held-out episodes that are played with each pair of them."""
+    """Held-out episodes that are played with each pair of them; of a log, at most its windows."""
     seed: Annotated[int, Limits(0, FIRST_VALIDATION_SEED, open_high=True)] = 10000
     """Seed of the first episode; the others follow it."""
     out: Path = Path("runs/tiers")
@@ -60,29 +60,33 @@ def main(config: TiersConfig) -> None:
         raise ValueError(
             f"scenario {scenario.name!r} has no nodes, so no model sleeps; give one of a cluster"
         )
+    episodes = count_episodes(config.episodes, scenario)
     for name in config.policies:
         load_policies(name, scenario)
     # Where a model is gone before it would leave its GPU, the longer time changes nothing.
     pairs = sorted({(min(pair), pair[1]) for pair in product(config.sleep_after_s, config.keep_alive_s)})
     tasks = [*product(config.policies, pairs)]
-    played = config.share(partial(result, scenario, config), tasks, scenario.name, status_console())
-    rows = table(played)
     with staged(config.out, FILES, mark="tiers.json") as directory:
-        write_json(directory / "tiers.json", {"scenario": scenario.name, "rows": played})
+        play = partial(result, scenario, episodes, config.seed)
+        played = config.share(play, tasks, scenario.name, status_console())
+        rows = table(played)
+        record = {"scenario": scenario.name, "episodes": episodes, "rows": played}
+        write_json(directory / "tiers.json", record)
         (directory / "tiers.md").write_text(markdown_table(rows) + "\n", encoding="utf-8")
         write_config(directory / "config.json", asdict(config))
     console = results_console()
-    print_tables(console, {f"{scenario.name}: {config.episodes} held-out episodes": rows})
+    print_tables(console, {f"{scenario.name}: {episodes} {episodes_called(scenario, episodes)}": rows})
     console.print(f"Results in {config.out}")
 
 
-def result(scenario: Scenario, config: TiersConfig, task: tuple[str, tuple[float, float]]) -> dict[str, Any]:
+def result(
+    scenario: Scenario, episodes: int, seed: int, task: tuple[str, tuple[float, float]]
+) -> dict[str, Any]:
     """Mean metrics of a policy with an idle time before sleep and one before the end [s]."""
     name, pair = task
     times = dict(zip(("sleep_after_s", "keep_alive_s"), pair, strict=True))
     changed = load_scenario(scenario, frictions=times)
-    episodes = count_episodes(config.episodes, changed)
-    played = evaluation_of(changed, episodes, config.seed, Contestant.of(name, name, changed))
+    played = evaluation_of(changed, episodes, seed, Contestant.of(name, name, changed))
     return {"policy": name, **times, "metrics": mean_metrics(played.metrics)}
 
 

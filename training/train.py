@@ -337,7 +337,7 @@ def lessons_of(config: TrainConfig, scenarios: Sequence[Scenario]) -> list[tuple
     """Whom to imitate in which scenario.
 
     Raises:
-        ValueError: a lesson of another form, or with other agents than the allocator can decide for.
+        ValueError: a lesson of another form, or with nodes or agents that the allocator cannot decide for.
     """
     taught = (
         [] if config.teacher is None else [(each, load_policy(config.teacher, each)) for each in scenarios]
@@ -353,7 +353,13 @@ def lessons_of(config: TrainConfig, scenarios: Sequence[Scenario]) -> list[tuple
         scenario = load_scenario(
             name, agents=int(agents) if agents else None, load=float(load) if load else None
         )
-        served = NETWORKS[kind_of(config.allocator).network].serves_any_number
+        kind = kind_of(config.allocator)
+        if scenario.nodes and not kind.of_clusters:
+            raise ValueError(
+                f"lesson {lesson!r} has nodes, and --allocator {config.allocator} decides for one pool of "
+                "GPUs; give a scenario without nodes"
+            )
+        served = NETWORKS[kind.network].serves_any_number
         if len(scenario.agents) != len(scenarios[0].agents) and not served:
             raise ValueError(
                 f"lesson {lesson!r} has {len(scenario.agents)} agents, and --allocator {config.allocator} "
@@ -370,7 +376,7 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
         raise ValueError("total_steps of 0 leaves nothing to learn; give generations or a teacher with it")
     if config.patience and not config.validate_every:
         raise ValueError("patience counts validations; give a validate_every above 0 with it")
-    if config.split == "eval":
+    if scenario.trace is not None and scenario.trace.split == "eval":
         raise ValueError(
             "split = 'eval' is kept for judging what was trained; leave split out, or give 'all'"
         )

@@ -73,13 +73,13 @@ def main(config: TransferConfig) -> None:
         for given in policies.values()
     ]
     what = f"{calls.name} and its fluid twin"
-    columns = config.share(partial(played, config), contests, what, status_console())
-    results = dict(zip(policies, columns, strict=True))
-    rows = table(results)
-    orders = {name: kendall(results, k) for k, name in enumerate(COLUMNS) if k}
-    said = "; ".join(f"{name}: {order:.2f}" for name, order in orders.items())
-    said = f"Kendall's τ between the order on the fluid and that on {said}"
     with staged(config.out, (*FILES, f"{twin.name}.toml"), mark="transfer.json") as directory:
+        columns = config.share(partial(played, config), contests, what, status_console())
+        results = dict(zip(policies, columns, strict=True))
+        rows = table(results)
+        orders = {name: kendall(results, k) for k, name in enumerate(COLUMNS) if k}
+        said = "; ".join(f"{name}: {order:.2f}" for name, order in orders.items())
+        said = f"Kendall's τ between the order on the fluid and that on {said}"
         write_json(directory / "transfer.json", record(results, orders))
         (directory / "transfer.md").write_text(f"{markdown_table(rows)}\n\n{said}.\n", encoding="utf-8")
         write_scenario(directory / f"{twin.name}.toml", twin, [f"The fluid twin of {calls.name}."])

@@ -23,6 +23,7 @@ from training.artifacts.policies import ALL
 from training.cli import options, progress_bars, results_console, run, status_console
 from training.evaluation.evaluate import rollout
 from training.evaluation.seeds import END_OF_SEEDS, FIRST_TRAINING_SEED
+from training.files.atomic import check_writable
 from training.limits import Limits, check_limits
 from training.reporting.report import print_tables
 from training.search.search_space import distributions, make_study, rounded
@@ -125,8 +126,9 @@ def check(config: TuneConfig) -> None:
         raise ValueError(f"{config.out} is changed by --adopt alone; give another --out, and --adopt with it")
     if config.adopt:
         refuse_changed(config, config.scenario, {"file": config.file}, TUNED.parent)
-        read_tables(config.file)
-    read_tables(config.out)
+    for file in (config.out, *([config.file] if config.adopt else [])):
+        read_tables(file)
+        check_writable(file)
 
 
 def apart(episodes: int, scenario: Scenario) -> int:

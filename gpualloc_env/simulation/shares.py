@@ -140,7 +140,7 @@ def price_step(sums: Sums, value: Any, episode: Any, settings: Any) -> None:
 def split_reward(world: World, outcome: AnyArray, b: int, own: int, sums: Sums) -> None:
     """Write each agent's part of the reward: what it adds to the sums that the terms are made of.
 
-    Tasks are laid to agents in proportion to the calls that they hold; to all alike while none holds any.
+    Tasks are attributed to agents in proportion to the calls that they hold, and evenly while none holds any.
     """
     settings, episode, count = world.settings[0], world.episode[b], outcome.shape[1]
     price = settings.price

@@ -79,14 +79,14 @@ def cut_calls(
     prompt, output = log.prompt_tokens, np.maximum(made, 1)
     for visit in agents.T:
         check_capacity(log.path, log.line, visit, prompt + output, agent_names, kv_tokens)
-    span, why, note = log.span_s, "", " as they stand"
+    span, why = log.span_s, ""
     if load is not None:
         calls = np.bincount(agents.ravel(), minlength=len(agent_names)).astype(np.float64)
-        span, why, note = gpu_seconds(calls) / load, f"at load {load:g} ", f" for load {load:g}"
+        span, why = gpu_seconds(calls) / load, f"at load {load:g} "
     time = log.time_s * (span / log.span_s)
     parts = cut_time(log, span, window_s, eval_fraction, split, why)
     ends = np.searchsorted(time, [parts.training * window_s, parts.windows * window_s, np.inf])
-    went = account(log, span, note, np.diff(ends, prepend=0), parts, window_s)
+    went = account(log, span, load, np.diff(ends, prepend=0), parts, window_s)
     empty = f"{silent} requests without output count as ones of 1 token" if silent else ""
     played = slice(*np.searchsorted(time, [parts.first * window_s, parts.last * window_s]))
     start = parts.first * window_s

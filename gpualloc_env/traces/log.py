@@ -102,7 +102,7 @@ def cut(
     parts = cut_time(log, span, steps * dt, eval_fraction, split, f"at load {load:g} ")
     training, windows, first, last = parts
     ends = np.searchsorted(position, [training * steps, windows * steps, position[-1] + 1])
-    went = account(log, span, f" for load {load:g}", np.diff(ends, prepend=0), parts, steps * dt)
+    went = account(log, span, load, np.diff(ends, prepend=0), parts, steps * dt)
     played = slice(*np.searchsorted(position, [first * steps, last * steps]))
     visits = agents.shape[1]
     replay = Replay(
@@ -140,11 +140,15 @@ def cut_time(log: Log, span: float, window_s: float, eval_fraction: float, split
     return Parts(training, windows, first, last)
 
 
-def account(log: Log, span: float, why: str, parts: AnyArray, cut: Parts, window_s: float) -> str:
-    """Where all requests of a log went: those in training, in evaluation and in the remainder, (3,)."""
+def account(log: Log, span: float, load: float | None, parts: AnyArray, cut: Parts, window_s: float) -> str:
+    """Where all requests of a log went: those in training, in evaluation and in the remainder, (3,).
+
+    A load stretches the log to the span [s]; without one it is played at its own times.
+    """
     in_training, in_evaluation, rest = parts
+    times = "at their own times" if load is None else f"stretched to {span:.1f} s for load {load:g}"
     return (
-        f"{sum(parts)} requests over {log.span_s:.0f} s, stretched to {span:.1f} s{why}: "
+        f"{sum(parts)} requests over {log.span_s:.0f} s, {times}: "
         f"{in_training} in {cut.training} training windows, {in_evaluation} in {cut.windows - cut.training} "
         f"evaluation windows, {rest} in the remainder of {span - cut.windows * window_s:.1f} s"
     )

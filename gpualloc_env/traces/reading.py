@@ -48,6 +48,20 @@ def opened(path: Path, kind: str) -> Generator[IO[bytes]]:
     raise TraceError(problem)
 
 
+def refuse_pipe(path: Path, reader: str) -> None:
+    """Refuse a log that can be read only once.
+
+    Args:
+        path: of the log.
+        reader: what reads it more often, for the message.
+
+    Raises:
+        TraceError: it is a pipe, or standard input.
+    """
+    if str(path) == "-" or path.is_fifo():
+        raise TraceError(f"{path}: {reader} reads its log more than once; give a file")
+
+
 _FORKED: list[bool] = []
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _FORKED.append(True))

@@ -1,6 +1,8 @@
 """A log that names a model in each request becomes a cluster, and is replayed at its own stamps."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,7 +40,11 @@ def test_the_models_of_a_log_become_agents_in_order_of_popularity(calls, tmp_pat
         ClusterConfig,
         [str(calls), "--model", "phi-2", "--nodes", "2", "--gpus", "1", "--out", str(out)],
     )
-    assert "one instance of each model takes" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "one instance of each model takes" in said
+        and "2000 requests over 1000 s, at their own times: " in said
+    )
     scenario = load_scenario(out, split="all")
     assert scenario.agent_names == ("meta-llama-Llama-2-7b-hf", "ours-phi-1", "phi-2")
     assert [agent.model for agent in scenario.agents] == ["llama-2-7b", "phi-2", "phi-2"]
@@ -133,6 +139,15 @@ def test_a_log_that_makes_no_cluster_is_refused_with_a_remedy(header, line, word
     with pytest.raises(SystemExit):
         run(main, ClusterConfig, [str(log), *words, "--out", str(tmp_path / "out.toml")])
     assert message in capsys.readouterr().err and not (tmp_path / "out.toml").exists()
+
+
+@pytest.mark.parametrize("name", ["-", "pipe"])
+def test_a_log_that_can_be_read_only_once_is_refused_before_it_is_read(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    with pytest.raises(TraceError, match=f"{name}: making a cluster reads its log more than once; give a f"):
+        main(ClusterConfig(Path(name), Path("out.toml")))
+    assert not Path("out.toml").exists()
 
 
 def test_a_model_that_was_never_measured_is_refused_in_one_line(tmp_path, capsys):

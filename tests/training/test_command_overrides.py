@@ -88,7 +88,7 @@ def test_a_run_on_other_agents_is_exported_and_compared_as_it_was_trained(tmp_pa
     assert f"{words} --policies adaptive {run}" in capsys.readouterr().out
     kept = json.loads((run / "config.json").read_text())["config"]
     assert (kept["agents"], kept["load"], kept["objective"], kept["trace"]) == (2, 0.9, {"slo": 0.5}, None)
-    manifest = export.export(export.ExportConfig(run, file, episodes=2))
+    manifest = export.export(export.ExportConfig(run, out=file, episodes=2))
     assert manifest.agents == ("coordinator", "nlp")
     assert (
         "--agents 2" in manifest.training["command"] and "--objective slo 0.5" in manifest.training["command"]
@@ -98,6 +98,11 @@ def test_a_run_on_other_agents_is_exported_and_compared_as_it_was_trained(tmp_pa
 def test_held_out_windows_are_the_default_of_a_log(azure_log):
     assert held_out_scenario("trace", trace=azure_log).trace.split == "eval"
     assert held_out_scenario("trace", Overrides(trace=azure_log, split="all")).trace.split == "all"
+    # A file may ask for all windows; for those of training it need not ask.
+    for written, played in (("all", "all"), ("eval", "eval"), ("train", "eval")):
+        own = load_scenario("trace", trace=azure_log, split=written)
+        assert held_out_scenario(own).trace.split == played
+    assert held_out_scenario(own, split="train").trace.split == "train"
     assert held_out_scenario("steady", Overrides(steps=3)) == load_scenario("steady", steps=3)
 
 

@@ -138,7 +138,7 @@ def test_a_directory_of_several_seeds_is_one_policy(several, tmp_path, capsys):
 
 def test_export_asks_for_one_of_several_seeds(several, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        call(export, ExportConfig(several, tmp_path / "a.npz"))
+        call(export, ExportConfig(several, out=tmp_path / "a.npz"))
     error = capsys.readouterr().err
     assert "holds several training seeds" in error and str(several / "seed-1") in error
     assert not (tmp_path / "a.npz").exists()

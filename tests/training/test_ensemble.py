@@ -37,7 +37,7 @@ def network(file):
 def ensembles(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ensembles")
     for kind, name in NAMES.items():
-        main(EnsembleConfig(seeds(name), folder / f"{kind}.npz", episodes=2))
+        main(EnsembleConfig(seeds(name), out=folder / f"{kind}.npz", episodes=2))
     return folder
 
 
@@ -67,8 +67,8 @@ def test_its_manifest_says_how_to_make_it_and_its_members(ensembles):
 def test_it_is_an_allocator_as_any_other_for_any_agents_and_runtime(ensembles, tmp_path):
     allocator = Allocator.load(ensembles / "shared.npz", agents=["a", "b"])
     assert allocator(np.zeros((2, 26), np.float32)).shape == (2,) and not allocator.fallbacks
-    main(EnsembleConfig(seeds("ppo-shared-serverless", 2), tmp_path / "two.onnx", episodes=1))
-    main(EnsembleConfig(seeds("ppo-shared-serverless", 2), tmp_path / "two.npz", episodes=1))
+    main(EnsembleConfig(seeds("ppo-shared-serverless", 2), out=tmp_path / "two.onnx", episodes=1))
+    main(EnsembleConfig(seeds("ppo-shared-serverless", 2), out=tmp_path / "two.npz", episodes=1))
     seen = np.random.default_rng(1).random((50, 4, 26), dtype=np.float32)
     own = Allocator.load(tmp_path / "two.npz")(seen)
     assert np.abs(own - graph_outputs(tmp_path / "two.onnx", seen)).max() <= 1e-6
@@ -76,7 +76,7 @@ def test_it_is_an_allocator_as_any_other_for_any_agents_and_runtime(ensembles, t
 
 def test_members_may_be_of_several_widths(ensembles, tmp_path):
     files = (ensembles / "shared.npz", seeds("ppo-shared-serverless")[0])
-    main(EnsembleConfig(files, tmp_path / "more.npz", episodes=1))
+    main(EnsembleConfig(files, out=tmp_path / "more.npz", episodes=1))
     assert read(tmp_path / "more.npz")[0].network["layers"] == [36, 256, 256, 2]
 
 
@@ -98,7 +98,7 @@ def test_members_may_be_of_several_widths(ensembles, tmp_path):
 def test_what_has_no_mean_is_refused_and_nothing_written(files, message, tmp_path):
     out = tmp_path / "both.npz"
     with pytest.raises(ValueError, match=message):
-        main(EnsembleConfig(files, out))
+        main(EnsembleConfig(files, out=out))
     assert not any(tmp_path.iterdir())
 
 
@@ -108,14 +108,14 @@ def test_inputs_that_are_scaled_differently_have_no_mean(tmp_path):
         arrays = dict(contents)
     np.savez(tmp_path / "scaled.npz", **(arrays | {"scale": 2.0 * arrays["scale"]}))
     with pytest.raises(ValueError, match="inputs are scaled differently"):
-        main(EnsembleConfig((one, tmp_path / "scaled.npz"), tmp_path / "both.npz"))
+        main(EnsembleConfig((one, tmp_path / "scaled.npz"), out=tmp_path / "both.npz"))
 
 
 def test_a_file_that_holds_no_allocator_ends_with_a_message(tmp_path):
     damaged = tmp_path / "damaged.npz"
     damaged.write_bytes(b"no archive")
     with pytest.raises(AllocatorError, match="is damaged or no"):
-        main(EnsembleConfig((*seeds("ppo-paper", 1), damaged), tmp_path / "both.npz"))
+        main(EnsembleConfig((*seeds("ppo-paper", 1), damaged), out=tmp_path / "both.npz"))
     assert not (tmp_path / "both.npz").exists()
 
 

@@ -79,7 +79,7 @@ def test_logits_are_clipped_as_in_training(trained_run, tmp_path, form):
     # Far outside the bounds, without steepness that would magnify the rounding of float32.
     model.policy.action_net.bias.data += torch.tensor([9.0, -9.0, 9.0, -9.0, 0.0])
     model.save(run / "model.zip")
-    main(ExportConfig(run, tmp_path / f"steep.{form}", episodes=1))
+    main(ExportConfig(run, out=tmp_path / f"steep.{form}", episodes=1))
     seen = observations(1000)
     with torch.no_grad():
         assert (model.policy.most_likely(torch.as_tensor(seen)).abs() > 6).float().mean() > 0.5
@@ -90,7 +90,7 @@ def test_a_run_of_another_version_is_refused_with_the_remedy(trained_run, tmp_pa
     # As after a move: what the model names is no longer there.
     monkeypatch.setitem(sys.modules, AllocatorPolicy.__module__, None)
     with pytest.raises(SystemExit):
-        call(main, ExportConfig(trained_run, tmp_path / "a.npz"))
+        call(main, ExportConfig(trained_run, out=tmp_path / "a.npz"))
     error = capsys.readouterr().err
     assert "was trained by another version of this package" in error and "export it with that" in error
     assert not list(tmp_path.iterdir())
@@ -215,7 +215,7 @@ def test_a_mistake_ends_with_one_line_and_leaves_nothing(
 ):
     (tmp_path / "folder.npz").mkdir()
     with pytest.raises(SystemExit) as stopped:
-        call(main, ExportConfig(trained_run / run, tmp_path / out, **changes))
+        call(main, ExportConfig(trained_run / run, out=tmp_path / out, **changes))
     message = capsys.readouterr().err
     assert stopped.value.code == 2 and words in message and message.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["folder.npz"]
@@ -232,7 +232,7 @@ def test_a_network_of_another_kind_is_refused_and_the_earlier_file_stays(trained
     )
     (tmp_path / "a.npz").write_text("earlier")
     with pytest.raises(SystemExit):
-        call(main, ExportConfig(run, tmp_path / "a.npz"))
+        call(main, ExportConfig(run, out=tmp_path / "a.npz"))
     assert "only an allocator's policy can be exported, got ActorCriticPolicy" in capsys.readouterr().err
     assert (tmp_path / "a.npz").read_text() == "earlier"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "run"]

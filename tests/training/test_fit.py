@@ -378,6 +378,8 @@ def test_an_out_that_cannot_be_is_refused_before_any_work(small_log, tmp_path, c
     assert "make it first" in expect_failure(capsys, small_log, "--out", tmp_path / "no" / "fit.toml")
     message = expect_failure(capsys, small_log, "--out", tmp_path / "a.toml", "--scenario", "serverles")
     assert "did you mean 'serverless'?" in message
+    message = expect_failure(capsys, small_log, "--out", tmp_path / "a.toml", "--scenario", "cluster-small")
+    assert "scenario 'cluster-small' has nodes" in message and "python -m training.cluster" in message
     assert "draws must be at least 2" in expect_failure(
         capsys, small_log, "--out", tmp_path / "a.toml", "--draws", 1
     )

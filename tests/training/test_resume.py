@@ -155,8 +155,8 @@ def test_a_directory_of_something_else_is_refused(tmp_path, capsys):
 
 
 def test_a_run_that_is_going_on_is_refused(interrupted, capsys):
-    program = "import fcntl, sys, time; lock = open(sys.argv[1]); fcntl.flock(lock, 2); print(1, flush=True)"
-    command = [sys.executable, "-c", f"{program}; time.sleep(60)", str(interrupted / "config.json")]
+    program = "import fcntl, os, sys, time; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)"
+    command = [sys.executable, "-c", f"{program}; print(1, flush=True); time.sleep(60)", str(interrupted)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"1\n"
         try:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from support.trained_run import Interruption
 
 import training.study
@@ -14,7 +15,7 @@ from training.files.run_directory import CONFIG
 from training.learning.allocators.kinds import KINDS
 from training.learning.defaults import DEFAULTS, default_settings
 from training.learning.learner import with_defaults
-from training.search.search_space import SPACE, Choices
+from training.search.search_space import SPACE
 from training.search.trial_journal import TrialJournal
 from training.search.trial_table import Trial, read_trials, write_trials
 from training.search.tuned_file import read_tables
@@ -283,6 +284,10 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
         (("--seed", "-1"), "seed must be at least 0, got -1"),
         (("--scenario", "serverles"), "did you mean 'serverless'"),
         (("--scenario", "trace"), "give its path"),
+        (
+            ("--scenario", "cluster-small"),
+            "has nodes, and a study searches the settings of allocators for one",
+        ),
     ],
 )
 def test_a_mistake_names_itself_and_writes_nothing(tmp_path, capsys, arguments, message):
@@ -328,9 +333,10 @@ def test_a_journal_of_something_else_is_refused(scenario, tmp_path, capsys):
 
 def within(name, value):
     searched = SPACE[name]
-    if isinstance(searched, Choices):
-        return value in searched.values
-    return searched.low <= value <= searched.high and isinstance(value, int) == searched.whole
+    if isinstance(searched, CategoricalDistribution):
+        return value in searched.choices
+    whole = isinstance(searched, IntDistribution)
+    return searched.low <= value <= searched.high and isinstance(value, int) == whole
 
 
 def test_the_committed_defaults_are_within_the_space():

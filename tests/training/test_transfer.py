@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import training.transfer
 from baselines import policy_for
 from gpualloc_env import SCENARIOS, Workflow, load_scenario
 from gpualloc_env.metrics import objectives
@@ -38,8 +39,8 @@ def test_the_twin_of_independent_calls_has_no_routing():
     assert twin.routing is None and twin.objective == SCENARIOS["llm"].objective
 
 
-@pytest.mark.parametrize("name", ["serverless", "magentic"])
-def test_a_fluid_and_recorded_sessions_have_no_twin(name):
+@pytest.mark.parametrize("name", ["serverless", "magentic", "cluster-small"])
+def test_a_fluid_recorded_sessions_and_a_cluster_have_no_twin(name):
     with pytest.raises(ValueError, match=f"scenario '{name}' has no fluid twin"):
         fluid_twin(load_scenario(name))
 
@@ -79,3 +80,10 @@ def test_one_policy_is_refused_before_anything_is_played(tmp_path):
     with pytest.raises(ValueError, match="policies has static alone, and an order takes two"):
         main(TransferConfig(policies=("static",), out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_out_that_cannot_be_written_is_refused_before_anything_is_played(tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.setattr(training.transfer, "played", lambda *_: pytest.fail("something was played"))
+    with pytest.raises(FileExistsError, match="is not empty and holds no earlier results"):
+        main(TransferConfig(policies=("static", "cmu"), out=tmp_path))

@@ -1,10 +1,12 @@
 """The search for constants: its file, its seeds, and how it fails."""
 
 import re
+from pathlib import Path
 
 import pytest
 from support.places import REAL_LOGS
 
+import training.tune
 from baselines import CLUSTER_POLICIES, DEFAULTS, constants_of, policy_for, untuned, with_constants
 from baselines.tunable import ranges
 from baselines.tuned import TUNED, read_tuned
@@ -107,6 +109,13 @@ def test_a_mistake_names_itself_and_writes_nothing(tmp_path, capsys, arguments, 
         tune(tmp_path / "tuned.toml", *arguments)
     assert failure.value.code == 2
     assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_played(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.tune, "rollout", lambda *_, **__: pytest.fail("something was played"))
+    with pytest.raises(OSError, match=r"cannot write /proc/none/tuned.toml: .*; give another file"):
+        main(TuneConfig(policies=("queue-aware",), out=Path("/proc/none/tuned.toml")))
     assert not list(tmp_path.iterdir())
 
 

@@ -13,12 +13,12 @@ def fluid_twin(scenario: Scenario) -> Scenario:
     calls in parallel count one after another.
 
     Raises:
-        ValueError: the scenario is a fluid, or its tasks come from a log.
+        ValueError: the scenario is a fluid or a cluster, or its tasks come from a log.
     """
-    if scenario.service == "fluid" or scenario.traffic is None:
+    if scenario.service == "fluid" or scenario.traffic is None or scenario.nodes:
         raise ValueError(
-            f"scenario {scenario.name!r} has no fluid twin: its agents must serve calls of drawn traffic; "
-            "give 'team', 'llm' or a .toml file like theirs"
+            f"scenario {scenario.name!r} has no fluid twin: its agents must serve calls of drawn traffic on "
+            "one pool of GPUs; give 'team', 'llm' or a .toml file like theirs"
         )
     names, tasks, prices = scenario.agent_names, scenario.tasks, scenario.objective
     routing, calls = None, 1.0

@@ -15,11 +15,13 @@ def held_out_scenario(
 ) -> Scenario:
     """A scenario with the changes asked for; of a log, the windows kept for evaluation by default.
 
+    They take the place of those for training, which a scenario has unless its file says otherwise.
     Arguments as of `load_scenario`.
     """
     changed = load_scenario(scenario, overrides, **changes)
     asked = changes.get("split") or (overrides.split if overrides is not None else None)
-    return load_scenario(changed, split="eval") if changed.trace is not None and asked is None else changed
+    trains = changed.trace is not None and changed.trace.split == "train"
+    return load_scenario(changed, split="eval") if trains and asked is None else changed
 
 
 def held_out_among_others(scenario: str, overrides: Overrides) -> Scenario:

@@ -1,6 +1,7 @@
 """Files that are there in full or not at all, whatever moment the process is killed at."""
 
 import os
+import tempfile
 from pathlib import Path
 
 UNFINISHED = ".unfinished-"
@@ -26,3 +27,16 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that cannot be written, before the work whose result it is to hold.
+
+    Raises:
+        OSError: its folder, or the one in which that would be made, cannot be written.
+    """
+    folder = next(each for each in path.absolute().parents if each.exists())
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror}; give another file") from None

@@ -11,6 +11,7 @@ from typing import Any
 import gpualloc_env
 from training.files.atomic import write_atomically
 
+CHECKOUT = Path(__file__).parents[2]
 PACKAGES = ("numpy", "gymnasium", "numba", "stable-baselines3", "torch")
 
 
@@ -31,10 +32,15 @@ def provenance(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Hash of the checkout's commit, with `-dirty` where files differ from it; None outside git."""
+    """Hash of the checkout's commit, with `-dirty` where files differ from it.
+
+    None where the package stands in no checkout of its own, such as installed in another project's.
+    """
+    if not (CHECKOUT / ".git").exists():
+        return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        run = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        run = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return run.stdout.strip()

@@ -1,6 +1,7 @@
 """The directory of a training run: whose it is, and whether the run is complete."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,14 +31,12 @@ def claimed(out: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     """
     check_claim(out, settings)
     out.mkdir(parents=True, exist_ok=True)
-    config = out / CONFIG
-    fresh = not config.exists()
-    if fresh:
-        write_config(config, settings)
-    with config.open(encoding="utf-8") as lock:
-        if not lock_descriptor(lock.fileno(), blocking=False):
-            raise ValueError(f"the run in {out} is going on in another process; wait for it")
-        refuse_other_settings(config, settings)
+    with _locked(out):
+        # Another process may have begun and left since.
+        check_claim(out, settings)
+        fresh = not (out / CONFIG).exists()
+        if fresh:
+            write_config(out / CONFIG, settings)
         try:
             yield
         except BaseException as error:
@@ -47,6 +46,18 @@ def claimed(out: Path, settings: Mapping[str, Any]) -> Iterator[None]:
             if fresh and {path.name for path in out.iterdir()} <= nothing:
                 shutil.rmtree(out)
             raise
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold a lock of the directory itself: its files are replaced while a run goes on."""
+    directory = os.open(out, os.O_RDONLY)
+    try:
+        if not lock_descriptor(directory, blocking=False):
+            raise ValueError(f"the run in {out} is going on in another process; wait for it")
+        yield
+    finally:
+        os.close(directory)
 
 
 def check_claim(out: Path, settings: Mapping[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tomlkit
@@ -104,7 +103,7 @@ def write_scenario(out: Path, scenario: Scenario, comment: Sequence[str]) -> Non
     Raises:
         OSError: the file exists by now, or cannot be written.
     """
-    data = _without_none(scenario.model_dump(exclude={"name"}))
+    data = scenario.model_dump(mode="json", exclude_none=True, exclude={"name"})
     lines = [line for paragraph in comment for line in paragraph.splitlines() or [""]]
     text = "".join(f"# {_printable(line)}".rstrip() + "\n" for line in lines) + "\n" + tomlkit.dumps(data)
     check_out(out)
@@ -112,15 +111,6 @@ def write_scenario(out: Path, scenario: Scenario, comment: Sequence[str]) -> Non
         write_atomically(out, text.encode())
     except OSError as error:
         raise OSError(f"cannot write --out {out}: {error.strerror}") from None
-
-
-def _without_none(value: Any) -> Any:
-    """The same tables without the keys that TOML has no value for, paths as texts."""
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, tuple | list):
-        return [_without_none(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def _printable(line: str) -> str:

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from time import perf_counter
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
+from typing_extensions import Self
 
 LOSSES = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction")
 """What is logged of the gradient steps, as stable-baselines3 names it."""

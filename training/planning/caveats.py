@@ -1,19 +1,14 @@
 """Where the model does not fit a log, or the numbers say less than they seem to: sentences in plain words."""
 
-import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from gpualloc_env.allocator.file import read
 from gpualloc_env.listing import listed
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.traces.log import Log, assign
-from training.artifacts.policies import EXPORTED, policy_file
-from training.files.run_directory import CONFIG
+from training.artifacts.policies import policy_file, training_of
 from training.fitting.log_statistics import statistics
 from training.fitting.request_streams import FEWEST_REQUESTS
 from training.planning.subject import DAY_S, WINDOWS, Subject
@@ -246,7 +241,7 @@ def of_choice(
 def of_training(subject: Subject, trial: Trial) -> Iterator[str]:
     """On what the chosen allocator was trained."""
     file = policy_file(trial.given)
-    trained = training_config(file)
+    trained = training_of(trial.given)
     if trial.seeds > 1:
         yield f"Its numbers are means over {trial.seeds} training seeds; the file to take is {file.name}."
     try:
@@ -265,13 +260,6 @@ def of_training(subject: Subject, trial: Trial) -> Iterator[str]:
             "The learned allocator was trained on windows of this log: what it gives on them looks too good. "
             "Ask for --split eval."
         )
-
-
-def training_config(file: Path) -> dict[str, Any]:
-    """What the training of an exported allocator or of a run was asked to do."""
-    if file.suffix in EXPORTED:
-        return read(file)[0].training["config"]
-    return json.loads((file / CONFIG).read_text(encoding="utf-8"))["config"]
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,6 @@ import numpy as np
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.evaluation.evaluate import Evaluation
-from training.evaluation.statistics import Estimate
 from training.planning.subject import Subject
 from training.planning.sweep import Choice, Trial, fewest, knee
 from training.reporting.measures import COST, P95, SLO, Measure, measures
@@ -79,9 +78,7 @@ def size_record(subject: Subject, trial: Trial, asked: float) -> dict[str, Any]:
         "gpus_held": float(trial.metrics["gpu_seconds"].mean()) / (3600 * trial.hours),
         "usd_per_hour": trial.estimate(COST).record(),
         "usd_per_hour_of_all_gpus": trial.gpus * subject.usd_per_gpu_hour,
-        "metrics": {
-            each.metric: unscaled(trial.estimate(each), each.scale).record() for each in beside_slo(scenario)
-        },
+        "metrics": {each.metric: trial.estimate(each).record() for each in beside_slo(scenario)},
     }
 
 
@@ -89,11 +86,6 @@ def beside_slo(scenario: Scenario) -> list[Measure]:
     """What is shown of an allocator besides the requests in time and the bill."""
     known = [each for each in measures(scenario) if each not in (SLO, COST)]
     return known if P95 in known else [P95, *known]
-
-
-def unscaled(value: Estimate, scale: float) -> Estimate:
-    """An estimate in the base unit of its metric."""
-    return Estimate(*(each / scale for each in value))
 
 
 def choice_record(subject: Subject, choice: Choice, asked: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from gpualloc_env.simulation.state import AnyArray, Array
 from gpualloc_env.traces.formats import read_log
 from gpualloc_env.traces.lines import BLOCK
 from gpualloc_env.traces.log import Assignment, Log, TraceError, among, assign
-from gpualloc_env.traces.reading import opened
+from gpualloc_env.traces.reading import opened, refuse_pipe
 
 DAY_S = 86400.0
 MOST_SIZES = 8
@@ -171,8 +171,7 @@ def refuse_other_logs(path: Path) -> None:
     Raises:
         TraceError: it is one.
     """
-    if str(path) == "-" or path.is_fifo():
-        raise TraceError(f"{path}: a plan reads its log more than once; give a file")
+    refuse_pipe(path, "a plan")
     with opened(path, "a request log") as file:
         names = file.readline(BLOCK).split(b",")
     if b"session" in names and b"call" in names:

@@ -59,12 +59,12 @@ class Trial:
     def estimate(self, measure: Measure) -> Estimate:
         """Mean and interval of a measure: over all requests, of rates and bills over the windows.
 
-        The bill is that of an hour. None of them can be negative.
+        In the unit of its metric; the bill is that of an hour. None of them can be negative.
         """
         if measure is COST:
             return bounded(interval(self.bill), 0.0, np.inf)
         values = self.metrics[SERVED.metric] if measure is SERVED else self.by_request(measure.metric)
-        return bounded(interval(measure.scale * values), 0.0, np.inf)
+        return bounded(interval(values), 0.0, np.inf)
 
     @property
     def bill(self) -> Array:

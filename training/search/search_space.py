@@ -1,7 +1,6 @@
 """Where settings are searched, and the search itself: a seeded tree-structured Parzen estimator."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import optuna
 from optuna.distributions import (
@@ -18,37 +17,28 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 DIGITS = 4  # of a number, so that a file holds exactly what was played
 
 
-class Choices(NamedTuple):
-    """The only values that are tried."""
-
-    values: tuple[float | int, ...]
-
-
-SPACE: dict[str, Range | Choices] = {
-    "learning_rate": Range(3e-4, 1e-2, log=True, whole=False),
-    "initial_std": Range(0.1, 2.0, log=True, whole=False),
-    "batch_size": Choices((1024, 2048, 4096)),
-    "epochs": Range(2, 8, log=False, whole=True),
-    "rollout_steps": Choices((32, 64, 128)),
-    "gamma": Choices((0.95, 0.98, 0.99, 0.995, 0.999)),
-    "gae_lambda": Choices((0.9, 0.95, 0.98, 1.0)),
-    "width": Choices((16, 32, 64)),
+SPACE: dict[str, BaseDistribution] = {
+    "learning_rate": FloatDistribution(3e-4, 1e-2, log=True),
+    "initial_std": FloatDistribution(0.1, 2.0, log=True),
+    "batch_size": CategoricalDistribution((1024, 2048, 4096)),
+    "epochs": IntDistribution(2, 8),
+    "rollout_steps": CategoricalDistribution((32, 64, 128)),
+    "gamma": CategoricalDistribution((0.95, 0.98, 0.99, 0.995, 0.999)),
+    "gae_lambda": CategoricalDistribution((0.9, 0.95, 0.98, 1.0)),
+    "width": CategoricalDistribution((16, 32, 64)),
 }
 """Of the settings of PPO. Every batch divides what 128 environments gather in the fewest steps. `width` is
 that of both hidden layers: with 64 units an exported allocator is still a file of less than 60 KB."""
 
 
-def distributions(space: Mapping[str, Range | Choices]) -> dict[str, BaseDistribution]:
-    """The space as Optuna knows it."""
-
-    def distribution(searched: Range | Choices) -> BaseDistribution:
-        if isinstance(searched, Choices):
-            return CategoricalDistribution(searched.values)
-        if searched.whole:
-            return IntDistribution(int(searched.low), int(searched.high), log=searched.log)
-        return FloatDistribution(searched.low, searched.high, log=searched.log)
-
-    return {name: distribution(searched) for name, searched in space.items()}
+def distributions(ranges: Mapping[str, Range]) -> dict[str, BaseDistribution]:
+    """The ranges of a policy's constants as Optuna knows them."""
+    return {
+        name: IntDistribution(int(each.low), int(each.high), log=each.log)
+        if each.whole
+        else FloatDistribution(each.low, each.high, log=each.log)
+        for name, each in ranges.items()
+    }
 
 
 def rounded(proposed: Mapping[str, float | int]) -> dict[str, float | int]:

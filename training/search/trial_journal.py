@@ -8,7 +8,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from training.search.search_space import SPACE, distributions
+from training.search.search_space import SPACE
 from training.search.trial_table import Trial
 
 _FRESH = "J on fresh seeds of trial {}"
@@ -50,7 +50,7 @@ class TrialJournal:
             state=TrialState.PRUNED if trial.given_up else TrialState.COMPLETE,
             value=trial.objective,
             params=trial.settings,
-            distributions=distributions(SPACE),
+            distributions=SPACE,
             intermediate_values=dict(enumerate(trial.curve, start=1)),
             user_attrs={"seconds": trial.seconds},
         )

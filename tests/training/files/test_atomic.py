@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from training.files.atomic import write_atomically
+from training.files.atomic import check_writable, write_atomically
 
 
 def test_content_replaces_what_was_there(tmp_path):
@@ -28,3 +28,11 @@ def test_what_cannot_be_finished_leaves_the_former_content_and_nothing_else(tmp_
     assert raised.value is error
     assert path.read_bytes() == b"former"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_written_is_refused_beforehand(tmp_path, monkeypatch):
+    check_writable(tmp_path / "new" / "file")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(OSError, match=r"cannot write .*notes.txt/file: Not a directory; give another file"):
+        check_writable(tmp_path / "notes.txt" / "file")

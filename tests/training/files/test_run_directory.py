@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from training.files import run_directory
 from training.files.run_directory import CONFIG, TENSORBOARD, check_claim, claimed
 
 
@@ -46,6 +47,25 @@ def test_one_process_holds_a_directory(tmp_path):
         other.kill()
     with claimed(tmp_path / "run", {"seed": 0}):
         pass
+
+
+def test_of_two_first_starts_at_once_one_is_refused(tmp_path, monkeypatch):
+    write, others = run_directory.write_config, []
+
+    def and_meanwhile(path, settings):
+        """As the first writes what it was asked for, the second starts."""
+        if not others:
+            others.append("the second")
+            with (
+                pytest.raises(ValueError, match="going on in another process"),
+                claimed(path.parent, settings),
+            ):
+                pass
+        write(path, settings)
+
+    monkeypatch.setattr(run_directory, "write_config", and_meanwhile)
+    with claimed(tmp_path / "run", {"seed": 0}):
+        assert others and (tmp_path / "run" / CONFIG).is_file()
 
 
 def test_a_check_makes_nothing(tmp_path):

@@ -37,7 +37,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def file(run):
-    export(ExportConfig(run, run.parent / "cluster.npz", episodes=3))
+    export(ExportConfig(run, out=run.parent / "cluster.npz", episodes=3))
     return run.parent / "cluster.npz"
 
 
@@ -198,7 +198,7 @@ def test_kinds_of_the_other_kind_of_scenario_are_refused(run, file):
         with pytest.raises(ValueError, match=remedy):
             check(config, load_scenario(scenario))
     with pytest.raises(ValueError, match="must end in"):
-        export(ExportConfig(run, run.parent / "cluster.onnx", episodes=1))
+        export(ExportConfig(run, out=run.parent / "cluster.onnx", episodes=1))
 
 
 @pytest.mark.slow

@@ -78,6 +78,24 @@ def test_a_run_on_several_domains_goes_on_as_if_it_had_not_been_interrupted(tmp_
     assert weights[0]["action_net.own.weight"].abs().max() > 0
 
 
+@pytest.mark.parametrize(
+    ("name", "allocator"), [("serverless", "ppo"), ("cluster-small", "ppo-cluster-hierarchical")]
+)
+def test_environments_go_on_on_their_own_scenario_alone(name, allocator):
+    def environments(**changes):
+        scenario = load_scenario(name, steps=5, **changes)
+        config = TrainConfig(**{**TRAINED, "scenario": name, "allocator": allocator})
+        environments = make_learner(with_defaults(config, name), scenario, helpers=False)[0].env.venv
+        environments.reset()
+        return environments
+
+    begun = environments()
+    environments().restore(begun.snapshot())
+    message = f"scenario '{name}' is not the one that the run was started with: its description has changed"
+    with pytest.raises(ValueError, match=message):
+        environments(load=0.3).restore(begun.snapshot())
+
+
 def test_domains_must_share_the_environments_evenly(tmp_path, capsys):
     with pytest.raises(SystemExit):
         call(main, TrainConfig(**TRAINED, domains=3, out=tmp_path / "run"))

@@ -131,6 +131,10 @@ def test_what_the_bill_weighs_tells_scenarios_apart_that_look_alike(monkeypatch)
             {"lessons": ("serverless:8=cmu",), "allocator": "ppo"},
             "'serverless:8=cmu' has 8 agents, and --allocator ppo decides for 4",
         ),
+        (
+            {"lessons": ("cluster-small=demand",), "allocator": "ppo-shared"},
+            "'cluster-small=demand' has nodes, and --allocator ppo-shared decides for one pool",
+        ),
     ],
 )
 def test_a_lesson_that_cannot_be_given_is_refused_before_anything_is_made(tmp_path, capsys, changes, words):

@@ -53,7 +53,7 @@ def test_a_kind_from_outside_is_trained_exported_and_played(registered, tmp_path
     assert default_settings("timid", "serverless") == default_settings("ppo", "serverless")
     short = {"steps": 5, "total_steps": 64, "num_envs": 4, "rollout_steps": 16, "batch_size": 32}
     main(TrainConfig(allocator="timid", **short, validation_episodes=2, progress=False, out=tmp_path / "run"))
-    export(ExportConfig(tmp_path / "run", tmp_path / "a.npz", episodes=2))
+    export(ExportConfig(tmp_path / "run", out=tmp_path / "a.npz", episodes=2))
     manifest = Allocator.load(tmp_path / "a.npz").manifest
     assert manifest.network["kind"] == "mlp" and manifest.training["config"]["allocator"] == "timid"
     assert load_policy(str(tmp_path / "run"), load_scenario("serverless"))

@@ -60,7 +60,7 @@ def files(runs):
     for kind, run in runs.items():
         for form in FORMS:
             made[kind, form] = run.parent / f"{kind}.{form}"
-            export(ExportConfig(run, made[kind, form], episodes=4))
+            export(ExportConfig(run, out=made[kind, form], episodes=4))
     return made
 
 

@@ -4,7 +4,7 @@ import optuna
 import pytest
 
 from training.learning.defaults import default_settings
-from training.search.search_space import SPACE, distributions, make_study, rounded
+from training.search.search_space import SPACE, make_study, rounded
 from training.search.trial_journal import TrialJournal
 from training.search.trial_table import Trial
 from training.study import as_searched
@@ -36,7 +36,7 @@ def proposals(path, count, *, reopened):
             journal = TrialJournal(path)
         study = make_study(7 + number)
         study.add_trials(journal.frozen)
-        settings = rounded(study.ask(distributions(SPACE)).params)
+        settings = rounded(study.ask(SPACE).params)
         found.append(settings)
         journal.add(Trial(settings, (settings["gamma"], settings["learning_rate"]), number == 3, 0.1))
     return found

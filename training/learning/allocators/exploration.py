@@ -1,11 +1,11 @@
 """The Gaussian noise with which PPO explores."""
 
 from math import log, tau
-from typing import Self
 
 import torch
 from stable_baselines3.common.distributions import DiagGaussianDistribution
 from torch import Tensor
+from typing_extensions import Self
 
 
 class Gaussian(DiagGaussianDistribution):

@@ -54,6 +54,11 @@ class ClusterVecEnv(JointRows, VecEnv):
         super().__init__(num_envs, box, transform.space)  # pyright: ignore[reportUnknownMemberType]
         self.seed(seed)
 
+    @property
+    def scenario(self) -> Scenario:
+        """What is simulated."""
+        return self._batch.scenario
+
     def reset(self) -> AnyArray:
         """Start the next episode in all environments."""
         if self._seeds[0] is not None:

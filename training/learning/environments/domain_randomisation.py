@@ -112,4 +112,10 @@ class DomainVecEnv(JointRows, VecEnv):
             ValueError: it is of another scenario.
         """
         for domain, part in zip(self._domains, snapshot, strict=True):
+            asked = domain.scenario
             domain.restore(part)
+            if domain.scenario != asked:
+                raise ValueError(
+                    f"scenario {asked.name!r} is not the one that the run was started with: its description "
+                    "has changed; undo that, or give another --out"
+                )

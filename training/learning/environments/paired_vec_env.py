@@ -8,6 +8,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn, VecE
 
 from baselines import Policy
 from gpualloc_env.batch import Batch
+from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.learning.environments.sb3_vec_env import BatchVecEnv
 
@@ -54,6 +55,11 @@ class PairedVecEnv(VecEnvWrapper):
         agents, features = env.observation_space.shape
         columns = features + len(WINDOWS_S) + len(AHEAD) + 2
         super().__init__(env, observation_space=spaces.Box(-1.0, 1.0, (agents, columns), np.float32))
+
+    @property
+    def scenario(self) -> Scenario:
+        """What is simulated."""
+        return self.env.batch.scenario
 
     def reset(self) -> AnyArray:
         """Start the next episode in all environments."""
@@ -116,11 +122,7 @@ class PairedVecEnv(VecEnvWrapper):
         return {"batch": batch, "held": held, "twin": self._twin, "played": played}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Go on from a snapshot.
-
-        Raises:
-            ValueError: it is of another scenario.
-        """
+        """Go on from a snapshot."""
         self.env.restore(snapshot["batch"], snapshot["held"])
         self._twin = snapshot["twin"]
         self._rewards, self._weights, self._queues, self._shares, self._arrived = snapshot["played"]

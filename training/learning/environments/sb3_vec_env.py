@@ -15,14 +15,5 @@ class BatchVecEnv(BatchRows, VecEnv):
         return self._batch, self._held
 
     def restore(self, batch: Batch, held: Array) -> None:
-        """Go on from a snapshot.
-
-        Raises:
-            ValueError: it is of another scenario.
-        """
-        if batch.scenario != self._batch.scenario:
-            raise ValueError(
-                f"scenario {batch.scenario.name!r} is not the one that the run was started with: its "
-                "description has changed; undo that, or give another --out"
-            )
+        """Go on from a snapshot."""
         self._batch, self._held = batch, held
