@@ -146,8 +146,8 @@ class Allocator:
                 alone, in the order of its training.
             min_shares: fractions of the platform that agents get at least, (N,); none by default.
             bill_s: what the bill of the whole platform weighs in the objective, in seconds of a request's
-                mean latency: β / (α + θ n), with n calls in a task; `Scenario.bill_s` computes it. `universal` and
-                other `ppo-mpc-priced` allocators decide better where they know it; others take none.
+                mean latency: β / (α + θ n), with n calls in a task; `Scenario.bill_s` computes it. Those of
+                kind `ppo-mpc-priced` decide better where they know it; others take none.
 
         Raises:
             AllocatorError: the file is damaged, something else or of another version, it was trained
