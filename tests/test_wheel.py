@@ -1,6 +1,7 @@
 """What an installed package does, outside the checkout."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -66,7 +67,7 @@ def test_the_loops_of_the_readme_run(installed, tmp_path):
 
 
 def test_the_command_explains_itself_and_compares_baselines_with_a_pretrained_allocator(installed, tmp_path):
-    assert "compare     Compare allocators" in told(installed, "gpualloc", "--help", cwd=tmp_path)
+    assert "compare          Compare allocators" in told(installed, "gpualloc", "--help", cwd=tmp_path)
     explained = told(installed, "gpualloc", "compare", "--help", cwd=tmp_path)
     assert "usage: gpualloc compare" in explained and "at least 1; default: 100" in explained
     policies = ["adaptive", "receding-horizon", "ppo-residual-serverless"]
@@ -88,3 +89,18 @@ def test_processes_of_a_command_find_what_they_work_with(installed, tmp_path):
     words = ["--scenarios", "steady", "--policies", "adaptive", "static", "--episodes", 2]
     said = told(installed, "gpualloc", "leaderboard", *words, "--out", tmp_path / "board", cwd=tmp_path)
     assert "adaptive" in said
+
+
+def test_every_command_of_the_readme_but_publish_explains_itself(installed, tmp_path):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = {*re.findall(r"python -m training\.(\w+)", readme)} - {"publish"}
+    listed = told(installed, "gpualloc", "--help", cwd=tmp_path)
+    assert named == {*re.findall(r"^  (\w+)", listed, re.MULTILINE)}
+    for name in named:
+        assert f"usage: gpualloc {name}" in told(installed, "gpualloc", name, "--help", cwd=tmp_path)
+
+
+def test_commands_whose_names_have_two_words_and_those_that_read_data_of_the_package_run(installed, tmp_path):
+    told(installed, "gpualloc", "burst_figure", "--policies", "static", "cmu", "--steps", 30, cwd=tmp_path)
+    told(installed, "gpualloc", "catalogue", "--out", tmp_path / "catalogue", cwd=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"burst.png", "burst.svg", "catalogue"}

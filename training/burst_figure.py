@@ -1,4 +1,4 @@
-"""What two allocators do in the same burst: arrivals, shares and queues over time.
+"""Draw what two allocators do in the same burst: arrivals, shares and queues over time.
 
 python -m training.burst_figure --policies receding-horizon runs/my-ppo --out burst.png
 """

@@ -1,4 +1,4 @@
-"""All commands by name, as `gpualloc NAME` runs them."""
+"""All commands by name, as `gpualloc NAME` runs them, but those that work on the checkout itself."""
 
 import ast
 import sys
@@ -12,6 +12,7 @@ from training.cli import MISTAKE, run
 COMMANDS = (
     *("train", "compare", "plan", "leaderboard", "export", "ensemble", "tune", "study"),
     *("transfer", "cluster", "tiers", "fit", "validate", "record"),
+    *("burst_figure", "learning_curves", "catalogue"),
 )
 
 
@@ -24,7 +25,7 @@ def main(words: Sequence[str]) -> None:
         sys.exit(MISTAKE)
     else:
         module = import_module(f"{__package__}.{words[0]}")
-        config = getattr(module, f"{words[0].capitalize()}Config")
+        config = getattr(module, f"{words[0].title().replace('_', '')}Config")
         run(module.main, config, words[1:], prog=f"gpualloc {words[0]}")
 
 
@@ -35,5 +36,5 @@ def summaries() -> str:
         spec = find_spec(f"{__package__}.{name}")
         assert spec is not None and spec.origin is not None
         text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
-        lines.append(f"  {name:<12}{text.splitlines()[0]}")
+        lines.append(f"  {name:<17}{text.splitlines()[0]}")
     return "\n".join(lines)

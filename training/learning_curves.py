@@ -1,4 +1,4 @@
-"""Learning curves of training runs: J in validation over steps and over seconds, beside the baselines.
+"""Draw learning curves of training runs: J in validation over steps and over seconds, beside the baselines.
 
 python -m training.learning_curves --runs runs/ppo runs/ppo-residual --out learning-curves.png
 """

@@ -10,6 +10,7 @@ from gpualloc_env import Overrides, load_scenario
 from training import burst_figure, compare, export, fit, leaderboard, plan, study, train, tune
 from training.cli import call, options, run
 from training.evaluation.held_out import held_out_among_others, held_out_scenario
+from training.fitting.fitted_scenario import write_scenario
 
 CONFIGS = {
     "train": train.TrainConfig,
@@ -104,6 +105,14 @@ def test_held_out_windows_are_the_default_of_a_log(azure_log):
         assert held_out_scenario(own).trace.split == played
     assert held_out_scenario(own, split="train").trace.split == "train"
     assert held_out_scenario("steady", Overrides(steps=3)) == load_scenario("steady", steps=3)
+
+
+def test_windows_kept_for_evaluation_are_not_trained_on(tmp_path, azure_log):
+    own = tmp_path / "own.toml"
+    write_scenario(own, load_scenario("trace", trace=azure_log, split="eval"), [])
+    with pytest.raises(ValueError, match="split = 'eval' is kept for judging what was trained"):
+        train.main(train.TrainConfig(**{**SHORT, "scenario": str(own)}, out=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_of_several_scenarios_a_log_goes_to_those_that_replay_one(azure_log):
