@@ -70,8 +70,8 @@ class Allocator:
     Whatever it is shown, its shares are finite, in [0, 1], sum to at most 1 (to within rounding)
     and respect `min_shares`. Where a row of the input is incomplete, not finite or out of range,
     Algorithm 1 decides that row from the inflow; where what that needs is unusable too (inflow,
-    minimum shares, priorities, G, and of an observation the throughput), all agents get equal
-    shares. The first fallback of each kind is logged as a warning, all are counted. Input of the
+    minimum shares, priorities, G, and of an observation the throughput), or it gives nothing to anybody,
+    since no agent with a minimum share has an inflow, all agents get equal shares. The first fallback of each kind is logged as a warning, all are counted. Input of the
     wrong shape, or under a name that there is no field of, is a mistake of the caller: a `ValueError`.
 
     Threads can share an allocator: the counts are those of all, `last` is each one's own.
@@ -432,7 +432,7 @@ class Allocator:
         bad = np.flatnonzero(problems)
         with np.errstate(all="ignore"):
             proposed = fallback(bad)
-        held = ~np.isfinite(proposed).all(axis=1)
+        held = ~(np.isfinite(proposed).all(axis=1) & (proposed.sum(axis=1) > 0))
         proposed[held] = 1.0 / self._shape[0]
         enforce(proposed, self.min_shares, np.zeros_like(bad))
         shares[bad] = proposed

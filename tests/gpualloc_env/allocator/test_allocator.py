@@ -205,6 +205,17 @@ def test_without_what_algorithm_1_needs_all_get_equal_shares(allocator, batch, f
     assert allocator.last == Fallback(INCOMPLETE, "equal shares")
 
 
+@pytest.mark.parametrize("nothing", [{"inflow": [0.0] * 4}, {"min_share": [0.0] * 4}])
+def test_where_algorithm_1_gives_nothing_to_anybody_all_get_equal_shares(allocator, batch, nothing):
+    assert allocator.decide(fields(batch) | {"queue": None} | nothing).tolist() == [0.25] * 4
+    assert allocator.last == Fallback(INCOMPLETE, "equal shares")
+    seen = batch.observation.copy()
+    seen[7, 1, OBSERVATION_FEATURES.index("queue")] = np.nan
+    seen[7, :, OBSERVATION_FEATURES.index(next(iter(nothing)))] = 0.0
+    assert allocator(seen)[7].tolist() == [0.25] * 4
+    assert allocator.last == Fallback(NOT_FINITE, "equal shares")
+
+
 def test_a_bad_observation_is_decided_by_algorithm_1_from_its_own_columns(allocator, batch, caplog):
     seen = batch.observation.copy()
     seen[7, 1, OBSERVATION_FEATURES.index("oldest_age")] = np.nan
