@@ -32,6 +32,7 @@ from gpualloc_env.simulation.observation import (
     AGENT_FIELDS,
     ARRAY_FIELDS,
     OBSERVATION_FEATURES,
+    SETTING_FIELDS,
     STATE_FIELDS,
     Packed,
     View,
@@ -54,6 +55,10 @@ _FEATURES_OF_THE_FLUID = OBSERVATION_FEATURES.index("running")
 _FIELDS_OF_SERVERS = frozenset(
     ("running", "waiting", "prefill", "kv_used", "iteration", "iteration_per_call", "prefill_per_token")
 )
+_FINITE = float(np.finfo(np.float64).max)
+# Of the fields of a view that have other limits than 0 and a finite number.
+_LEAST = dict.fromkeys(("throughput", "priority", "slo", "dt", "gpus"), float(np.nextafter(0.0, 1.0)))
+_MOST = {"keep_alive_s": math.inf}
 _PRIORITY, _GPUS = (OBSERVATION_FEATURES.index(name) for name in ("priority", "gpus"))
 
 
@@ -242,11 +247,7 @@ class Allocator:
         def describe(b: int) -> str:
             if missing:
                 return f" (without {', '.join(missing)})"
-            state, agents = packed.state[b], packed.agents[b]
-            seen = [state[name] for name in STATE_FIELDS] + [agents[name] for name in AGENT_FIELDS]
-            return self._first(np.transpose(seen), View._fields, np.inf) or self._first(
-                rows[b], OBSERVATION_FEATURES, 1.0
-            )
+            return self._first_of_view(packed, b) or self._first(rows[b], OBSERVATION_FEATURES, 1.0)
 
         self._recover(shares, problems, fallback, describe, incomplete=bool(missing))
         return shares[0] if single else shares
@@ -406,9 +407,23 @@ class Allocator:
             )
         return max(found, shape, key=len)
 
-    def _first(self, values: AnyArray, names: Sequence[str], highest: float) -> str:
-        """Name the first of an environment's numbers, (N, columns), that is not from 0 to `highest`."""
-        for i, k in np.argwhere(~((values >= 0) & (values <= highest) & np.isfinite(values))):
+    def _first_of_view(self, packed: Packed, b: int) -> str:
+        """Name the first number of an environment's view that `check_view` refuses, settings first."""
+        for name in SETTING_FIELDS:
+            value = float(packed.settings[name][0])
+            lowest, highest = _LEAST.get(name, 0.0), _MOST.get(name, _FINITE)
+            if not lowest <= value <= highest:
+                return f" ({name} is {value:g})"
+        state, agents = packed.state[b], packed.agents[b]
+        seen = [state[name] for name in STATE_FIELDS] + [agents[name] for name in AGENT_FIELDS]
+        least = np.array([_LEAST.get(name, 0.0) for name in ARRAY_FIELDS])
+        return self._first(np.transpose(seen), ARRAY_FIELDS, _FINITE, least)
+
+    def _first(
+        self, values: AnyArray, names: Sequence[str], highest: float, lowest: float | Array = 0.0
+    ) -> str:
+        """Name the first of an environment's numbers, (N, columns), that is not in these limits."""
+        for i, k in np.argwhere(~((values >= lowest) & (values <= highest))):
             return f" ({names[k]} of {self.agents[i]} is {values[i, k]:g})"
         return ""
 
