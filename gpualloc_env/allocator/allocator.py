@@ -75,9 +75,10 @@ class Allocator:
     Whatever it is shown, its shares are finite, in [0, 1], sum to at most 1 (to within rounding)
     and respect `min_shares`. Where a row of the input is incomplete, not finite or out of range,
     Algorithm 1 decides that row from the inflow; where what that needs is unusable too (inflow,
-    minimum shares, priorities, G, and of an observation the throughput), or it gives nothing to anybody,
-    since no agent with a minimum share has an inflow, all agents get equal shares. The first fallback of each kind is logged as a warning, all are counted. Input of the
-    wrong shape, or under a name that there is no field of, is a mistake of the caller: a `ValueError`.
+    minimum shares, priorities, G, and of an observation the throughput), or where it gives nothing to
+    anybody, since no agent with a minimum share has an inflow, all agents get equal shares. The first
+    fallback of each kind is logged as a warning, all are counted. Input of the wrong shape, or under a
+    name that there is no field of, is a mistake of the caller: a `ValueError`.
 
     Threads can share an allocator: the counts are those of all, `last` is each one's own.
     """
