@@ -259,10 +259,14 @@ class Scenario(Model):
 
     @property
     def varies(self) -> bool:
-        """Whether one episode differs from another."""
+        """Whether one episode differs from another; where agents serve calls, their tokens do."""
         traffic = self.traffic
-        return traffic is None or bool(
-            traffic.law != "constant" or traffic.burst or traffic.mix_concentration or self.agent_spread
+        return (
+            traffic is None
+            or self.service == "requests"
+            or bool(
+                traffic.law != "constant" or traffic.burst or traffic.mix_concentration or self.agent_spread
+            )
         )
 
     @property
