@@ -1,7 +1,6 @@
 """Formats of request logs, recognised from their first line."""
 
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -94,25 +93,27 @@ def _tokens(name: str) -> Column:
 
 
 def _seconds(texts: polars.Series) -> polars.Series:
-    """Numbers, or in a block that has none the seconds since 1970 of ISO dates, in UTC without a zone."""
+    """Numbers, or the seconds since 1970 of ISO dates, whichever a block has more of."""
     numbers = _numbers(polars.Float64, LATEST)(texts)
-    if numbers.null_count() < len(texts):
+    if not numbers.null_count():
         return numbers
-    return polars.Series([_since_1970(text) for text in texts], dtype=polars.Float64)
+    dates = _since_1970(texts.set(texts.cast(polars.Float64, strict=False).is_not_null(), None))
+    # The others are null, so that what is refused is the line that does not belong to the log.
+    return dates if dates.count() > numbers.count() else numbers
 
 
-def _since_1970(text: str) -> float | None:
-    try:
-        date = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    seconds = (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
-    return seconds if seconds >= 0.0 else None
+def _since_1970(texts: polars.Series) -> polars.Series:
+    """Seconds since 1970 of ISO dates with a time, in UTC where they name no zone."""
+    zoned = texts.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
+    spaced = texts.str.replace("T", " ", literal=True)
+    local = spaced.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
+    seconds = zoned.fill_null(local.dt.replace_time_zone("UTC")).cast(polars.Int64) / 1e6
+    return seconds.set(seconds < 0.0, None)
 
 
 def _time(name: str) -> Column:
-    expected = f"a time in seconds, 0 to {LATEST:,}, or a date such as 2025-03-30T18:17:03.979Z"
-    return Column(name, _seconds, expected)
+    date = "a date such as 2025-03-30T18:17:03.979Z"
+    return Column(name, _seconds, f"a time in seconds, 0 to {LATEST:,}, or {date}, as on the other lines")
 
 
 FORMATS = {
