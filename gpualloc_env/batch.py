@@ -288,7 +288,7 @@ class Batch:
         self.info[mask] = 0.0
 
     def _draw_tasks(self, law: TaskLaw, mask: AnyArray, observation: AnyArray) -> None:
-        """Draw the tasks of new episodes, and make room where there are more than before.
+        """Draw the tasks of new episodes, and enlarge the arrays where there are more than before.
 
         Raises:
             ScenarioError: no memory holds them; the episodes asked for have not begun then.

@@ -89,7 +89,7 @@ def _share_limits(p: Programme, jumps: AnyArray, step: float) -> list[tuple[Any,
 
 
 def _tangents(p: Programme, ready: Array, around: list[tuple[Array, Array]]) -> list[tuple[Any, Array]]:
-    """Rows and limits that keep the work below f(g) and its square over f(g) above; as of `drifting_shares`.
+    """Rows and limits that keep the work below f(g) and its square over f(g) above; as in `drifting_shares`.
 
     `ready` is the part of a step in which an agent is served, (T, N).
     """

@@ -179,9 +179,9 @@ class Allocator:
 
         Args:
             name: `universal`, or one such as `ppo-residual-serverless` or `ppo-residual-serverless/seed-1`.
-            agents: as of `load`.
-            min_shares: as of `load`.
-            bill_s: as of `load`.
+            agents: as in `load`.
+            min_shares: as in `load`.
+            bill_s: as in `load`.
 
         Raises:
             AllocatorError: there is none of that name, it was trained for other agents or for clusters, or it
@@ -257,7 +257,7 @@ class Allocator:
         """What receding-horizon control assumes in deciding; None where it does not decide.
 
         Args:
-            view: as of `decide`, with all its fields; nothing is guarded here.
+            view: as in `decide`, with all its fields; nothing is guarded here.
 
         Returns:
             `Constants`, (B, C), and the logarithms of `CORRECTIONS`, (B, N, 4), of

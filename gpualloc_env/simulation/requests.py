@@ -7,7 +7,7 @@ What the columns of the records mean here, where the fluid has requests: `arriva
 within the step as the first stage of their task, `inflow` and the inflows those of all stages, `served`
 the calls that were finished, `queue` those in the system (waiting, in prefill, running) at the end of the
 step, `backlog` the mean of their number over it, `capacity` T·f(g) times the time of service, and `late`
-the calls that passed their service objective within the step before they were finished.
+the calls that missed their SLO within the step, before they were finished.
 """
 
 from gpualloc_env.compiled import compiled, inlined

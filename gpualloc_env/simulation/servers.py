@@ -80,7 +80,7 @@ def watch(here: Any, s: int) -> None:
 
 @inlined
 def begin_prefill(here: Any, s: int, time: float) -> None:
-    """Let the first call that waits begin its prefill if none is in it and the batch has room."""
+    """Let the first call that waits begin its prefill if none is in it and the batch has a free place."""
     server = here.servers[s]
     agent, ledger = here.agents[server.agent], here.ledgers[server.agent]
     if server.in_prefill == NONE and server.waiting > 0 and server.running < agent.max_batch:

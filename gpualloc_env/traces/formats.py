@@ -277,7 +277,7 @@ def _read(path: Path, file: IO[bytes], time_unit: TimeUnit | None) -> Log:
             else:
                 parts[role].append(series.to_numpy())
     if not parts["time"]:
-        raise TraceError(f"{path}: 0 requests at one moment; a log has one on each line after its header")
+        raise TraceError(f"{path}: the log has a header but no requests; it has one on each line after that")
     columns_of = {role: np.concatenate(arrays) for role, arrays in parts.items()}
     unit_s, notes = _unit(form, header, columns_of["time"], None if dated else time_unit)
     unread = [name for name in header if name not in names]

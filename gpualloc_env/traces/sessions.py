@@ -44,6 +44,8 @@ def read_sessions(path: Path) -> SessionLog:
 def _read(path: Path, file: IO[bytes]) -> SessionLog:
     start = file.readline(BLOCK).removeprefix(b"\xef\xbb\xbf")
     if not start.strip():
+        if any(line.strip() for line in file):
+            raise TraceError(f"{path}, line 1 is blank; delete it, a log begins with its header")
         raise TraceError(f"{path}: the file is empty; a log of sessions has a header and one call per line")
     top = block(path, 1, [start])
     header = CSV.header(top)

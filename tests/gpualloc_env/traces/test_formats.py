@@ -397,7 +397,8 @@ def test_a_log_that_spans_no_time_is_refused(written, form, requests):
     header = [HEADERS[form]] if HEADERS[form] else []
     lines = [*header, *requests * [LINES[form](*GOOD[0])]]
     # Without a header a log of no requests is no log at all.
-    refused(written(*lines), f"{requests} requests at one moment; a log " if lines else "the file is empty")
+    few = f"{requests} requests at one moment; a log " if requests else "the log has a header but no requests"
+    refused(written(*lines), few if lines else "the file is empty")
 
 
 def test_a_log_without_any_work_is_refused(written):
