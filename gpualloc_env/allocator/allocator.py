@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpualloc_env.allocator.algorithm_1 import ALGORITHM_1_COLUMNS, algorithm_1, algorithm_1_of
+from gpualloc_env.allocator.algorithm_1 import ALGORITHM_1_COLUMNS, algorithm_1, algorithm_1_from_observation
 from gpualloc_env.allocator.cluster import ClusterDecider
 from gpualloc_env.allocator.decider import Decider
 from gpualloc_env.allocator.file import AllocatorError, Manifest, checked_names, read
@@ -209,7 +209,7 @@ class Allocator:
             usable = ((needed >= 0) & (needed <= 1)).all(axis=(1, 2))
             usable &= (rows[bad][..., (_PRIORITY, _GPUS)] > 0).all(axis=(1, 2))
             proposed = np.full((len(bad), self._shape[0]), np.nan)
-            proposed[usable] = algorithm_1_of(rows[bad[usable]])
+            proposed[usable] = algorithm_1_from_observation(rows[bad[usable]])
             return proposed
 
         def describe(b: int) -> str:

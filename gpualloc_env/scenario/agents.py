@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 from gpualloc_env.scenario.model import (
     LARGEST,
     MOST_RPS,
-    MOST_TOKENS,
     Model,
     Number,
     PositiveSeconds,
@@ -17,6 +16,7 @@ from gpualloc_env.scenario.model import (
     Whole,
 )
 from gpualloc_env.scenario.models import REFERENCE_GPU, look_up, tokens_beside
+from gpualloc_env.traces.log import MOST_TOKENS
 
 _DEFAULT_BATCH = 64
 NEEDED_TO_SERVE_CALLS = (

@@ -10,12 +10,11 @@ import polars
 from gpualloc_env.listing import shortened
 from gpualloc_env.simulation.state import AnyArray
 from gpualloc_env.traces.lines import BLOCK, CSV, JSON_LINES, Block, Layout, block, blocks, refuse_repeated
-from gpualloc_env.traces.log import UNITS_S, Log, TimeUnit, TraceError
+from gpualloc_env.traces.log import MOST_TOKENS, UNITS_S, Log, TimeUnit, TraceError
 from gpualloc_env.traces.reading import forked, in_new_process, opened
 from gpualloc_env.traces.stamps import clock, spread
 
-# No model reads or writes this many tokens, and sums of them stay exact.
-MOST_TOKENS = MOST_WORK = 10**9
+MOST_WORK = 10**9
 # Some 30 million years in seconds, 30 thousand in milliseconds: what comes later is a mistake.
 LATEST = 10**15
 # More requests a second than this, and the times are not in the unit that they were taken for.

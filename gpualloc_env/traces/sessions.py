@@ -9,10 +9,9 @@ import polars
 from gpualloc_env.simulation.state import AnyArray
 from gpualloc_env.traces.calls import SessionLog
 from gpualloc_env.traces.lines import BLOCK, CSV, Block, block, blocks, refuse_repeated
-from gpualloc_env.traces.log import TraceError
+from gpualloc_env.traces.log import MOST_TOKENS, TraceError
 from gpualloc_env.traces.reading import forked, in_new_process, opened
 
-MOST_TOKENS = 10**9
 LATEST_S = 1e12
 COLUMNS = {
     "session": "the name of a session",
