@@ -26,7 +26,7 @@ from gpualloc_env.allocator.guardrails import (
 )
 from gpualloc_env.allocator.receding_horizon import Assumed
 from gpualloc_env.allocator.shadow import Shadow
-from gpualloc_env.doors import beside
+from gpualloc_env.doors import beside, pretrained_file
 from gpualloc_env.listing import listed
 from gpualloc_env.simulation.observation import (
     AGENT_FIELDS,
@@ -178,7 +178,8 @@ class Allocator:
         """One of the allocators that come with the package; `universal` is the one for all traffic.
 
         Args:
-            name: `universal`, or one such as `ppo-residual-serverless` or `ppo-residual-serverless/seed-1`.
+            name: `universal`, or one such as `ppo-residual-serverless`, `ppo-residual-serverless/seed-1` or
+                `ppo-residual-serverless/seed-1.npz`.
             agents: as in `load`.
             min_shares: as in `load`.
             bill_s: as in `load`.
@@ -187,9 +188,9 @@ class Allocator:
             AllocatorError: there is none of that name, it was trained for other agents or for clusters, or it
                 cannot be told `bill_s`.
         """
-        folder: Path = beside("training.files").PRETRAINED
-        path = folder / name / "seed-0.npz" if "/" not in name else folder / f"{name}.npz"
-        if not path.is_file():
+        path = pretrained_file(name)
+        if path is None:
+            folder: Path = beside("training.files").PRETRAINED
             known = ", ".join(sorted(each.name for each in folder.iterdir() if each.is_dir()))
             raise AllocatorError(f"no allocator {name!r} comes with the package; there are {known}")
         return cls.load(path, agents=agents, min_shares=min_shares, bill_s=bill_s)
