@@ -107,7 +107,7 @@ class Cluster(NamedTuple):
 
 
 class Place(NamedTuple):
-    """One environment: what `gpualloc_env.simulation.servers.Here` has, and what stands where."""
+    """One environment: what `gpualloc_env.simulation.servers.PoolArrays` has, and what stands where."""
 
     run: Records  # (1,) of RUN
     tasks: Records  # (M,) of TASK
