@@ -57,8 +57,10 @@ _FIELDS_OF_SERVERS = frozenset(
 )
 _FINITE = float(np.finfo(np.float64).max)
 # Of the fields of a view that have other limits than 0 and a finite number.
-_LEAST = dict.fromkeys(("throughput", "priority", "slo", "dt", "gpus"), float(np.nextafter(0.0, 1.0)))
-_MOST = {"keep_alive_s": math.inf}
+_LEAST: dict[str, float] = dict.fromkeys(
+    ("throughput", "priority", "slo", "dt", "gpus"), float(np.nextafter(0.0, 1.0))
+)
+_MOST: dict[str, float] = {"keep_alive_s": math.inf}
 _PRIORITY, _GPUS = (OBSERVATION_FEATURES.index(name) for name in ("priority", "gpus"))
 
 
