@@ -147,8 +147,13 @@ class Batch:
         """Make every environment a copy of the only one of another batch of the same scenario.
 
         Raises:
-            ValueError: the other batch has several environments, or another scenario.
+            ValueError: the other batch has several environments, or another scenario, or it is of clusters.
         """
+        if self.of_clusters:
+            raise ValueError(
+                f"scenario {self.scenario.name!r} is a cluster, whose instances are not copied from one "
+                "batch to another; use copy.deepcopy of the other batch"
+            )
         if one.num_envs != 1 or one.scenario != self.scenario:
             raise ValueError(
                 f"copies need a batch of one environment of {self.scenario.name!r}, got one of "
@@ -283,7 +288,7 @@ class Batch:
         self.info[mask] = 0.0
 
     def _draw_tasks(self, law: TaskLaw, mask: AnyArray, observation: AnyArray) -> None:
-        """Draw the tasks of new episodes, and make room where there are more than before.
+        """Draw the tasks of new episodes, and enlarge the arrays where there are more than before.
 
         Raises:
             ScenarioError: no memory holds them; the episodes asked for have not begun then.

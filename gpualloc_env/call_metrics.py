@@ -19,7 +19,7 @@ TOKEN_METRICS = ("ttft_mean_s", "ttft_p95_s", "tpot_mean_s", "output_tokens_per_
 output token after the first, (end − first token)/(o − 1), over the finished calls of more than one token; and
 output tokens of finished calls per second of the episode."""
 TASK_METRICS = ("task_latency_mean_s", "task_latency_p95_s", "tasks_finished", "task_slo_attainment")
-"""In all: times of tasks from arrival to end, and the fraction that have not passed `task_slo_s`."""
+"""In all: times of tasks from arrival to end, and the fraction within `task_slo_s`."""
 
 
 class Measured(NamedTuple):

@@ -156,7 +156,7 @@ class ClusterBatch(Batch):
 
 
 def batch_of(scenario: Scenario, num_envs: int, *, record: bool = False) -> Batch:
-    """B environments of a scenario, clusters where it has nodes; arguments as of `Batch`."""
+    """B environments of a scenario, clusters where it has nodes; arguments as in `Batch`."""
     return (ClusterBatch if scenario.nodes else Batch)(scenario, num_envs, record=record)
 
 

@@ -8,6 +8,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable
 from functools import lru_cache
+from multiprocessing import parent_process
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
@@ -125,45 +126,49 @@ def _contents(folder: Path) -> tuple[tuple[str, float, int], ...]:
 
 
 class _Notice(event.Listener):
-    """Says why nothing seems to happen while a part of this package is being compiled, once for each.
+    """Says why nothing seems to happen while a module of this package is being compiled, once in a process.
 
-    Later processes compile what the first did not call; what was said then stands beside the machine code.
+    A process that another one has started, as those of a pool, leaves it to the first of them: what was said
+    stands beside the machine code.
     """
 
     def __init__(self) -> None:
         self._nested = 0  # functions being compiled, each for the sake of the one before
-        self._began, self._part = 0.0, ""
+        self._began, self._module = 0.0, ""
         self._spent_s: dict[str, float] = defaultdict(float)
+        self._said = False
 
     def on_start(self, event: Any) -> None:
         """Begin to compile a function: it is in no cache."""
-        part = _part(event)
-        if part is None:
+        module = _module(event)
+        if module is None:
             return
         if self._nested == 0:
-            self._began, self._part = perf_counter(), part
+            self._began, self._module = perf_counter(), module
         self._nested += 1
-        so_far = self._spent_s[self._part] + perf_counter() - self._began
-        if so_far > PATIENCE_S:
-            self._spent_s[self._part] = -float("inf")  # said
-            if _first_time(self._part):
-                _LOG.warning("compiling the %s, once for this machine; this takes some seconds", self._part)
+        so_far = self._spent_s[self._module] + perf_counter() - self._began
+        if so_far > PATIENCE_S and not self._said:
+            self._spent_s[self._module] = -float("inf")  # said, by this process or another one
+            if _first_time(self._module) or parent_process() is None:
+                self._said = True
+                part = "allocators" if self._module.startswith("allocator.") else "simulator"
+                _LOG.warning("compiling the %s, once for this machine; this takes some seconds", part)
 
     def on_end(self, event: Any) -> None:
         """End to compile a function."""
-        if _part(event) is None:
+        if _module(event) is None:
             return
         self._nested -= 1
         if self._nested == 0:
-            self._spent_s[self._part] += perf_counter() - self._began
+            self._spent_s[self._module] += perf_counter() - self._began
 
 
-def _first_time(part: str) -> bool:
-    """Whether no process has said yet that it compiles a part of these sources; from now on one has."""
-    anchor: Any = njit(_part)  # pyright: ignore
+def _first_time(module: str) -> bool:
+    """Whether no process has said yet that it compiles a module of these sources; from now on one has."""
+    anchor: Any = njit(_module)  # pyright: ignore
     try:
         anchor.enable_caching()  # tells where the machine code of this package is kept
-        said = Path(anchor._cache.cache_path) / f"compiling-{part}"
+        said = Path(anchor._cache.cache_path) / f"compiling-{module}"
         sources = repr(_contents(Path(__file__).parent))
         if said.is_file() and said.read_text(encoding="utf-8") == sources:
             return False
@@ -174,12 +179,11 @@ def _first_time(part: str) -> bool:
     return True
 
 
-def _part(compilation: Any) -> str | None:
-    """What of this package a function being compiled belongs to; none where it is another's."""
+def _module(compilation: Any) -> str | None:
+    """The module of this package that a function being compiled belongs to; none where it is another's."""
     module: str = compilation.data["dispatcher"].py_func.__module__
-    if not module.startswith(f"{__package__}."):
-        return None
-    return "allocators" if module.startswith(f"{__package__}.allocator.") else "simulator"
+    own = module.removeprefix(f"{__package__}.")
+    return own if own != module else None
 
 
 if getattr(config, "DISABLE_JIT", 0):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 from gymnasium.error import DependencyNotInstalled
@@ -45,12 +46,24 @@ def beside(module: str) -> ModuleType:
         return import_module(module)
 
 
+def pretrained_file(name: str) -> Path | None:
+    """The file of an allocator that comes with the package; none where there is none of that name.
+
+    Args:
+        name: of its folder, such as `universal`, whose seed 0 is meant, or of its file in there, such as
+            `universal/seed-1` or `universal/seed-1.npz`.
+    """
+    folder: Path = beside("training.files").PRETRAINED
+    inner = name.removeprefix("training/pretrained/").removesuffix(".npz")
+    path = folder / (f"{inner}.npz" if "/" in inner else f"{inner}/seed-0.npz")
+    return path if path.is_file() else None
+
+
 def policy(name: str, scenario: str = "serverless") -> Callable[[View], Array]:
     """A baseline, with the constants tuned for a scenario, or a pretrained allocator.
 
     Args:
-        name: a name in `baselines.POLICIES`, or of a pretrained allocator such as
-            `ppo-residual-serverless/seed-0.npz`.
+        name: a name in `baselines.POLICIES`, or of a pretrained allocator as in `Allocator.pretrained`.
         scenario: the name of a registered scenario.
 
     Returns:
@@ -59,4 +72,6 @@ def policy(name: str, scenario: str = "serverless") -> Callable[[View], Array]:
     Raises:
         ValueError: no such policy.
     """
-    return beside("training.artifacts.policies").load_policy(name, load_scenario(scenario))
+    file = None if Path(name).exists() else pretrained_file(name)
+    found = name if file is None else str(file)
+    return beside("training.artifacts.policies").load_policy(found, load_scenario(scenario))

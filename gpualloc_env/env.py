@@ -78,8 +78,7 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
             scenario: a name in `SCENARIOS`, the path of a `.toml` file, or a scenario itself.
             episode_metrics: add `info["episode_metrics"]` at the end of an episode.
             render_mode: `human`, `rgb_array`, `ansi` or None.
-            changes: the fields of `Overrides` by name: `steps`, `dt`, `load`, `agents`, `trace`,
-                `split`, `objective` and `frictions`.
+            changes: the fields of `Overrides` by name, as `steps=100`.
         """
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode must be 'human', 'rgb_array', 'ansi' or None, got {render_mode!r}")

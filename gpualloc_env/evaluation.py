@@ -4,12 +4,12 @@ import inspect
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gpualloc_env.cluster_env import GPUClusterEnv
 from gpualloc_env.env import GPUAllocEnv
 from gpualloc_env.metrics import Metrics, mean_metrics
-from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.held_out import episodes_at_most, held_out_scenario
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import View
 from gpualloc_env.simulation.placement import ClusterView
@@ -41,36 +41,36 @@ def evaluate(
 ) -> dict[str, float]:
     """Play the episodes seeded `seed`, `seed` + 1, …, and give the mean of every metric.
 
-    These are the episodes of `python -m training.compare` with the same seed: results can be compared.
+    These are the episodes of `python -m training.compare` with the same seed, of a log the windows held out
+    for evaluation unless another `split` is asked for: results can be compared.
 
     Args:
         policy: a function of the observation, (N, F), or, where its argument is named `view`, of the
             `View`; it returns fractions of the platform, (N,). In a cluster it takes its observation or its
             `ClusterView`, and returns fractions of each GPU, (N, K). One with memory begins each
-            episode as a copy of what it is here.
+            episode as what its method `fresh` returns, or without one as a copy of what it is here.
         scenario: a name in `SCENARIOS` or `CLUSTERS`, the path of a `.toml` file, or a scenario itself.
-        episodes: how many.
+        episodes: how many; of a log each window once at most.
         seed: of the first.
         changes: the fields of `Overrides` by name.
 
     Raises:
-        TypeError: the policy cannot be called.
+        TypeError: the policy cannot be called, or neither copied nor made anew.
+        ValueError: no episodes, or an unknown scenario or change.
 
     Returns:
         `objective` (J, lower is better) and the other metrics of `episode_metrics`, each the mean over
         the episodes in which it is defined.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes must be at least 1, got {episodes}")
     if not callable(policy):
         raise TypeError(
             f"policy must be a function, got {policy!r}; gpualloc_env.policy makes one of a baseline's name"
         )
-    made = load_scenario(scenario, **changes)
+    made = held_out_scenario(scenario, **changes)
     env, reads_view = (GPUClusterEnv if made.nodes else GPUAllocEnv)(made), sees_view(policy)
     played: list[Metrics] = []
-    for k in range(episodes):
-        own, truncated = deepcopy(policy), False
+    for k in range(episodes_at_most(episodes, made)):
+        own, truncated = _begun(policy), False
         observation, _ = env.reset(seed=seed + k)
         while not truncated:
             observation, _, _, truncated, _ = env.step(own(env.view if reads_view else observation))
@@ -78,3 +78,17 @@ def evaluate(
         del metrics["per_agent"]
         played.append(metrics)
     return mean_metrics(played)
+
+
+def _begun(policy: OwnPolicy) -> OwnPolicy:
+    """The policy as it begins an episode, with a memory of its own."""
+    fresh = getattr(policy, "fresh", None)
+    if callable(fresh):
+        return cast(OwnPolicy, fresh())
+    try:
+        return deepcopy(policy)
+    except Exception as error:  # whatever its parts raise that cannot be copied
+        raise TypeError(
+            f"policy {policy!r} cannot be copied for each episode: {error}; give it a method fresh() that "
+            "returns it as it begins an episode, itself where it has no memory"
+        ) from error

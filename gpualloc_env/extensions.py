@@ -36,7 +36,7 @@ def module_of_user(name: str, asked_by: str) -> ModuleType:
         return import_module(name)
     except ModuleNotFoundError as error:
         # Another one may be missing that the module itself imports.
-        if error.name is None or not name.startswith(error.name):
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
         raise ValueError(
             f"{asked_by}: cannot import module {name!r}, neither from the current folder nor from an "

@@ -61,7 +61,7 @@ def check_calls(scenario: Scenario, num_envs: int, needs: tuple[int, ...], most:
 
     Args:
         scenario: what they are drawn from.
-        num_envs: environments, each with room for the longest episode.
+        num_envs: environments, each with arrays for the longest episode.
         needs: tasks, calls, and calls that can run at once, of the longest episode.
         most: calls of one episode that can be had at all.
 

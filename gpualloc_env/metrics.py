@@ -83,7 +83,7 @@ def sojourns(arrived: AnyArray, history: AnyArray, dt: float, segments: AnyArray
         arrived: cumulative arrivals up to each step, (T,) [requests].
         history: the agent's recorded steps, (T,) of OUTCOME.
         dt: length of a step [s].
-        segments: room for 2 T + 1 rows of 3 numbers.
+        segments: workspace for 2 T + 1 rows of 3 numbers.
 
     Returns:
         The number of segments.
@@ -203,7 +203,7 @@ def _measure(
         arrived: cumulative arrivals, (T, N) [requests].
         agents: their parameters, (N,) of AGENT.
         dt: length of a step [s].
-        segments: room for N (2 T + 1) rows of 3 numbers.
+        segments: workspace for N (2 T + 1) rows of 3 numbers.
         quantiles: sojourn times [s] of each agent's requests and, in the last row, of all, (N + 1, 3).
         goodput: requests that left within their objective, (N,).
         paper_latency: the paper's estimator, mean of q/(T g) after service, 999 s without a share, (N,) [s].

@@ -25,6 +25,6 @@ class GPUAllocMOEnv(GPUAllocEnv):
         self.weights = np.array([getattr(self.scenario.objective, term) for term in TERMS])
 
     def step(self, action: AnyArray) -> tuple[AnyArray, Any, bool, bool, dict[str, Any]]:
-        """As of `GPUAllocEnv`, but for the reward."""
+        """As in `GPUAllocEnv`, but for the reward."""
         observation, _, terminated, truncated, info = super().step(action)
         return observation, _SIGNS * [info[term] for term in TERMS], terminated, truncated, info

@@ -110,11 +110,11 @@ class GPUAllocParallelEnv(ParallelEnv):
         return self._state
 
     def episode_metrics(self) -> dict[str, Any]:
-        """Metrics of the episode so far, as of `GPUAllocEnv`."""
+        """Metrics of the episode so far, as in `GPUAllocEnv`."""
         return self._env.episode_metrics()
 
     def render(self) -> Any:
-        """As of `GPUAllocEnv`."""
+        """As in `GPUAllocEnv`."""
         return self._env.render()
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ def parallel_env(
 def env(scenario: str | Path | Scenario = "serverless", *, reward: str = "shared", **options: Any) -> Any:
     """PettingZoo's turn-by-turn interface (AEC): agents ask one after another, and the last one's turn steps.
 
-    Arguments and errors as of `parallel_env`.
+    Arguments and errors as in `parallel_env`.
     """
     utils: Any = needed("pettingzoo.utils", "pettingzoo")
     return utils.OrderEnforcingWrapper(

@@ -57,8 +57,7 @@ class GPUAllocVectorEnv(Horizon, VectorEnv[Any, AnyArray, AnyArray]):  # pyright
             episode_metrics: add `info["episode_metrics"]` at the end of an episode. It needs
                 every step of every episode in memory and costs more than stepping does.
             render_mode: must be None; render the single environment instead.
-            changes: the fields of `Overrides` by name: `steps`, `dt`, `load`, `agents`, `trace`,
-                `split` and `objective`.
+            changes: the fields of `Overrides` by name, as `steps=100`.
         """
         if render_mode is not None:
             raise ValueError(f"a batch is not rendered; got render_mode={render_mode!r}, make the single env")

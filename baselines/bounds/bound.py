@@ -77,7 +77,7 @@ def bound(
 def relaxed(
     scenario: Scenario, arrivals: Array, mean_rate: Array, agents: AnyArray, holding: Holding = "within-step"
 ) -> Programme:
-    """The relaxed programme of an episode; arguments as of `bound`.
+    """The relaxed programme of an episode; arguments as in `bound`.
 
     Raises:
         FutureError: the agents serve calls one by one.

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from baselines.bounds.inner_linearisation import solve
-from baselines.bounds.programme import Programme
+from baselines.bounds.programme import Programme, speed
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.calls import Tasks
 from gpualloc_env.simulation.shares import SLICE_TOLERANCE
@@ -87,11 +87,6 @@ def at_speed(episode: CallEpisode, speed: float, price: float = 1.0) -> CallEpis
     for name in ("iteration", "iteration_per_call", "prefill_per_token"):
         agents[name] /= speed
     return CallEpisode(episode.tasks, prices._replace(gpu=prices.gpu * price), agents)
-
-
-def speed(share: Array | float, kappa: Array) -> Array:
-    """f(g) of some shares and agents."""
-    return np.where(kappa == 0, share, share * (1 + kappa) / (share + np.where(kappa == 0, 1, kappa)))
 
 
 def most_share(scenario: Scenario) -> float:

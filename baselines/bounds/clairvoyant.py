@@ -250,7 +250,7 @@ def feasible_schedules(
     workers: Workers = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Schedule]:
-    """Schedules of as many episodes, the first with `seed`; arguments as of `lower_bounds`."""
+    """Schedules of as many episodes, the first with `seed`; arguments as in `lower_bounds`."""
     needs_one_pool(scenario)
     seeds = [seed + k for k in range(episodes)]
     return in_processes(partial(feasible_schedule, scenario), seeds, workers, progress)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from baselines.bounds.programme import Programme
+from baselines.bounds.programme import Programme, speedup
 from gpualloc_env.simulation.state import AnyArray, Array
 
 TANGENTS = (0.02, 0.1, 0.25, 0.45, 0.7, 1.0)  # shares at which every curve is bounded [max_share]
@@ -89,7 +89,7 @@ def _share_limits(p: Programme, jumps: AnyArray, step: float) -> list[tuple[Any,
 
 
 def _tangents(p: Programme, ready: Array, around: list[tuple[Array, Array]]) -> list[tuple[Any, Array]]:
-    """Rows and limits that keep the work below f(g) and its square over f(g) above; as of `drifting_shares`.
+    """Rows and limits that keep the work below f(g) and its square over f(g) above; as in `drifting_shares`.
 
     `ready` is the part of a step in which an agent is served, (T, N).
     """
@@ -127,5 +127,4 @@ def _tangents(p: Programme, ready: Array, around: list[tuple[Array, Array]]) -> 
 def _curve(p: Programme, share: Array) -> tuple[Array, Array]:
     """f(g) and its slope."""
     below = np.where(p.kappa == 0, 1.0, share + p.kappa)
-    f = np.where(p.kappa == 0, share, share * (1 + p.kappa) / below)
-    return f, np.where(p.kappa == 0, 1.0, p.kappa * (1 + p.kappa) / below**2)
+    return speedup(p, share), np.where(p.kappa == 0, 1.0, p.kappa * (1 + p.kappa) / below**2)

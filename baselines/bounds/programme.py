@@ -30,9 +30,14 @@ class Programme(NamedTuple):
     max_share: float
 
 
+def speed(share: Array | float, kappa: Array) -> Array:
+    """f(g) of some shares and agents."""
+    return np.where(kappa == 0, share, share * (1 + kappa) / np.where(kappa == 0, 1, share + kappa))
+
+
 def speedup(p: Programme, share: Array) -> Array:
     """f(g), what a share serves in a step, (…, N) [GPU steps]."""
-    return np.where(p.kappa == 0, share, share * (1 + p.kappa) / np.where(p.kappa == 0, 1, share + p.kappa))
+    return speed(share, p.kappa)
 
 
 def dual_value(p: Programme, value: Array) -> float:

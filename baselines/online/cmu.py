@@ -39,7 +39,7 @@ def hand_out(index: AnyArray, need: AnyArray, capacity: float, shares: AnyArray)
 def serve_in_order(packed: Packed, index: AnyArray, need: AnyArray, granted: AnyArray) -> None:
     """Write the shares, (B, N) [GPU], that empty the queues in falling order of `index`, (B, N).
 
-    What is left is shared equally. `need` is room for (N,) numbers. O(N²) for each row.
+    What is left is shared equally. `need` is workspace, (N,). O(N²) for each row.
     """
     platform = packed.settings[0]
     for b in range(index.shape[0]):

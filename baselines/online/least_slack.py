@@ -17,7 +17,7 @@ from gpualloc_env.simulation.state import AnyArray, Array
 def _meet_deadlines(
     packed: Packed, stretch: float, standby: float, urgency: AnyArray, need: AnyArray, granted: AnyArray
 ) -> None:
-    """Write the shares, (B, N) [GPU]; `urgency` and `need` are room for (N,) numbers."""
+    """Write the shares, (B, N) [GPU]; `urgency` and `need` are workspace, (N,)."""
     platform = packed.settings[0]
     most = largest_share(platform)
     for b in range(granted.shape[0]):

@@ -15,7 +15,7 @@ from gpualloc_env.simulation.state import AnyArray, Array
 
 @compiled
 def _fill_up(packed: Packed, horizon_s: float, claims: AnyArray, granted: AnyArray) -> None:
-    """Write the max-min fair shares, (B, N) [GPU]; `claims` is room for (N,) of CLAIM."""
+    """Write the max-min fair shares, (B, N) [GPU]; `claims` is workspace, (N,) of CLAIM."""
     platform = packed.settings[0]
     gpus, most = platform.gpus, largest_share(platform)
     for b in range(granted.shape[0]):

@@ -16,7 +16,7 @@ def relieve(
 ) -> None:
     """Write the shares, (B, N) [GPU], that maximise Σ ω q T f(g) − price Σ g, standby ≤ g ≤ need.
 
-    `claims` is room for (N,) of CLAIM. O(N) for each halving of the multiplier's bracket.
+    `claims` is workspace, (N,) of CLAIM. O(N) for each halving of the multiplier's bracket.
     """
     platform = packed.settings[0]
     most = largest_share(platform)
@@ -32,7 +32,7 @@ def relieve(
 
 
 def relieved(view: View, price: float, standby: float, share_the_rest: bool) -> Array:
-    """Shares of the platform that maximise the weighted service less its price; arguments as of `relieve`.
+    """Shares of the platform that maximise the weighted service less its price; arguments as in `relieve`.
 
     Returns:
         Fractions of the platform, shaped as `view.queue`.

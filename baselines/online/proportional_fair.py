@@ -15,7 +15,7 @@ from gpualloc_env.simulation.state import AnyArray, Array
 
 @compiled
 def _divide(packed: Packed, horizon_s: float, claims: AnyArray, granted: AnyArray) -> None:
-    """Write the proportionally fair shares, (B, N) [GPU]; `claims` is room for (N,) of CLAIM."""
+    """Write the proportionally fair shares, (B, N) [GPU]; `claims` is workspace, (N,) of CLAIM."""
     platform = packed.settings[0]
     most = largest_share(platform)
     for b in range(granted.shape[0]):

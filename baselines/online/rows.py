@@ -17,7 +17,7 @@ def decide(kernel: Callable[..., None], view: View, *constants: float | AnyArray
         kernel: called as kernel(packed, *constants, shares): it reads the records of the view, `Packed`,
             and writes shares, (B, N) [GPU], where B is 1 for a view of (N,) arrays.
         view: what is decided on.
-        constants: all else that the kernel reads, and room that it needs; handed on as they are.
+        constants: all else that the kernel reads, and its workspace; handed on as they are.
     """
     packed = pack(view)
     shares = np.empty(packed.state.shape)

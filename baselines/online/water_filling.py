@@ -101,7 +101,7 @@ def fill(utility: int, claims: AnyArray, capacity: float, floor: float, shares: 
         claims: (N,) of CLAIM.
         capacity: [GPU].
         floor: lower bound of ν, the price at which a GPU is billed.
-        shares: room for the result, (N,).
+        shares: where the result is written, (N,).
 
     Returns:
         ν.

@@ -82,7 +82,7 @@ _INFLOW, _THROUGHPUT, _MIN_SHARE, _WEIGHT, _GPUS = ALGORITHM_1_COLUMNS = tuple(
 """Columns of the observation from which Algorithm 1 can be computed."""
 
 
-def algorithm_1_of(observation: AnyArray) -> Array:
+def algorithm_1_from_observation(observation: AnyArray) -> Array:
     """Algorithm 1 on the inflow that an observation shows: the columns' x / (1 + x) are undone.
 
     x = inflow / (T dt) times 0.02 T gives λ_i up to a factor that all agents share, which changes

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpualloc_env.allocator.algorithm_1 import ALGORITHM_1_COLUMNS, algorithm_1, algorithm_1_of
+from gpualloc_env.allocator.algorithm_1 import ALGORITHM_1_COLUMNS, algorithm_1, algorithm_1_from_observation
 from gpualloc_env.allocator.cluster import ClusterDecider
 from gpualloc_env.allocator.decider import Decider
 from gpualloc_env.allocator.file import AllocatorError, Manifest, checked_names, read
@@ -26,12 +26,13 @@ from gpualloc_env.allocator.guardrails import (
 )
 from gpualloc_env.allocator.receding_horizon import Assumed
 from gpualloc_env.allocator.shadow import Shadow
-from gpualloc_env.doors import beside
+from gpualloc_env.doors import beside, pretrained_file
 from gpualloc_env.listing import listed
 from gpualloc_env.simulation.observation import (
     AGENT_FIELDS,
     ARRAY_FIELDS,
     OBSERVATION_FEATURES,
+    SETTING_FIELDS,
     STATE_FIELDS,
     Packed,
     View,
@@ -54,6 +55,12 @@ _FEATURES_OF_THE_FLUID = OBSERVATION_FEATURES.index("running")
 _FIELDS_OF_SERVERS = frozenset(
     ("running", "waiting", "prefill", "kv_used", "iteration", "iteration_per_call", "prefill_per_token")
 )
+_FINITE = float(np.finfo(np.float64).max)
+# Of the fields of a view that have other limits than 0 and a finite number.
+_LEAST: dict[str, float] = dict.fromkeys(
+    ("throughput", "priority", "slo", "dt", "gpus"), float(np.nextafter(0.0, 1.0))
+)
+_MOST: dict[str, float] = {"keep_alive_s": math.inf}
 _PRIORITY, _GPUS = (OBSERVATION_FEATURES.index(name) for name in ("priority", "gpus"))
 
 
@@ -70,9 +77,10 @@ class Allocator:
     Whatever it is shown, its shares are finite, in [0, 1], sum to at most 1 (to within rounding)
     and respect `min_shares`. Where a row of the input is incomplete, not finite or out of range,
     Algorithm 1 decides that row from the inflow; where what that needs is unusable too (inflow,
-    minimum shares, priorities, G, and of an observation the throughput), all agents get equal
-    shares. The first fallback of each kind is logged as a warning, all are counted. Input of the
-    wrong shape, or under a name that there is no field of, is a mistake of the caller: a `ValueError`.
+    minimum shares, priorities, G, and of an observation the throughput), or where it gives nothing to
+    anybody, since no agent with a minimum share has an inflow, all agents get equal shares. The first
+    fallback of each kind is logged as a warning, all are counted. Input of the wrong shape, or under a
+    name that there is no field of, is a mistake of the caller: a `ValueError`.
 
     Threads can share an allocator: the counts are those of all, `last` is each one's own.
     """
@@ -172,18 +180,19 @@ class Allocator:
         """One of the allocators that come with the package; `universal` is the one for all traffic.
 
         Args:
-            name: `universal`, or one such as `ppo-residual-serverless` or `ppo-residual-serverless/seed-1`.
-            agents: as of `load`.
-            min_shares: as of `load`.
-            bill_s: as of `load`.
+            name: `universal`, or one such as `ppo-residual-serverless`, `ppo-residual-serverless/seed-1` or
+                `ppo-residual-serverless/seed-1.npz`.
+            agents: as in `load`.
+            min_shares: as in `load`.
+            bill_s: as in `load`.
 
         Raises:
             AllocatorError: there is none of that name, it was trained for other agents or for clusters, or it
                 cannot be told `bill_s`.
         """
-        folder: Path = beside("training.files").PRETRAINED
-        path = folder / name / "seed-0.npz" if "/" not in name else folder / f"{name}.npz"
-        if not path.is_file():
+        path = pretrained_file(name)
+        if path is None:
+            folder: Path = beside("training.files").PRETRAINED
             known = ", ".join(sorted(each.name for each in folder.iterdir() if each.is_dir()))
             raise AllocatorError(f"no allocator {name!r} comes with the package; there are {known}")
         return cls.load(path, agents=agents, min_shares=min_shares, bill_s=bill_s)
@@ -203,7 +212,7 @@ class Allocator:
             usable = ((needed >= 0) & (needed <= 1)).all(axis=(1, 2))
             usable &= (rows[bad][..., (_PRIORITY, _GPUS)] > 0).all(axis=(1, 2))
             proposed = np.full((len(bad), self._shape[0]), np.nan)
-            proposed[usable] = algorithm_1_of(rows[bad[usable]])
+            proposed[usable] = algorithm_1_from_observation(rows[bad[usable]])
             return proposed
 
         def describe(b: int) -> str:
@@ -242,11 +251,7 @@ class Allocator:
         def describe(b: int) -> str:
             if missing:
                 return f" (without {', '.join(missing)})"
-            state, agents = packed.state[b], packed.agents[b]
-            seen = [state[name] for name in STATE_FIELDS] + [agents[name] for name in AGENT_FIELDS]
-            return self._first(np.transpose(seen), View._fields, np.inf) or self._first(
-                rows[b], OBSERVATION_FEATURES, 1.0
-            )
+            return self._first_of_view(packed, b) or self._first(rows[b], OBSERVATION_FEATURES, 1.0)
 
         self._recover(shares, problems, fallback, describe, incomplete=bool(missing))
         return shares[0] if single else shares
@@ -255,7 +260,7 @@ class Allocator:
         """What receding-horizon control assumes in deciding; None where it does not decide.
 
         Args:
-            view: as of `decide`, with all its fields; nothing is guarded here.
+            view: as in `decide`, with all its fields; nothing is guarded here.
 
         Returns:
             `Constants`, (B, C), and the logarithms of `CORRECTIONS`, (B, N, 4), of
@@ -406,9 +411,23 @@ class Allocator:
             )
         return max(found, shape, key=len)
 
-    def _first(self, values: AnyArray, names: Sequence[str], highest: float) -> str:
-        """Name the first of an environment's numbers, (N, columns), that is not from 0 to `highest`."""
-        for i, k in np.argwhere(~((values >= 0) & (values <= highest) & np.isfinite(values))):
+    def _first_of_view(self, packed: Packed, b: int) -> str:
+        """Name the first number of an environment's view that `check_view` refuses, settings first."""
+        for name in SETTING_FIELDS:
+            value = float(packed.settings[name][0])
+            lowest, highest = _LEAST.get(name, 0.0), _MOST.get(name, _FINITE)
+            if not lowest <= value <= highest:
+                return f" ({name} is {value:g})"
+        state, agents = packed.state[b], packed.agents[b]
+        seen = [state[name] for name in STATE_FIELDS] + [agents[name] for name in AGENT_FIELDS]
+        least = np.array([_LEAST.get(name, 0.0) for name in ARRAY_FIELDS])
+        return self._first(np.transpose(seen), ARRAY_FIELDS, _FINITE, least)
+
+    def _first(
+        self, values: AnyArray, names: Sequence[str], highest: float, lowest: float | Array = 0.0
+    ) -> str:
+        """Name the first of an environment's numbers, (N, columns), that is not in these limits."""
+        for i, k in np.argwhere(~((values >= lowest) & (values <= highest))):
             return f" ({names[k]} of {self.agents[i]} is {values[i, k]:g})"
         return ""
 
@@ -432,7 +451,7 @@ class Allocator:
         bad = np.flatnonzero(problems)
         with np.errstate(all="ignore"):
             proposed = fallback(bad)
-        held = ~np.isfinite(proposed).all(axis=1)
+        held = ~(np.isfinite(proposed).all(axis=1) & (proposed.sum(axis=1) > 0))
         proposed[held] = 1.0 / self._shape[0]
         enforce(proposed, self.min_shares, np.zeros_like(bad))
         shares[bad] = proposed

@@ -100,7 +100,7 @@ def _algorithm_1_by_levels(work: Array, min_share: Array, part: Array, sums: Arr
         work: λ R / P, (B, N).
         min_share: R, (B, N) [GPU].
         part: of an agent's work for each GPU, (B, N, K).
-        sums: room for two numbers of each GPU, (2, K).
+        sums: workspace for two numbers of each GPU, (2, K).
         fractions: where to write.
     """
     total, allocated = sums[0], sums[1]

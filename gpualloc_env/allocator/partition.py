@@ -6,19 +6,28 @@ from collections.abc import Mapping
 MIG_PROFILES = {7: 8, 4: 4, 3: 4, 2: 2, 1: 1}
 """Eighths of the memory by compute slices, of 7: `7g`, `4g`, `3g`, `2g` and `1g` of an A100 or H100."""
 _ROUNDING = 1e-9
+_ROUNDING_OF_A_SUM = 1e-6  # of shares in single precision
 
 
 def mps_percentages(shares: Mapping[str, float]) -> dict[str, int]:
     """`CUDA_MPS_ACTIVE_THREAD_PERCENTAGE` of each agent on one GPU, by its share of it.
 
-    Rounded down, so that the sum is at most 100; a share above 0 gets at least 1 %. An agent without a share
-    has no entry: its server should not be running, since MPS has no percentage of 0.
+    Rounded down; a share above 0 gets at least 1 %, at the expense of the largest where the sum would
+    exceed 100. An agent without a share has no entry: its server should not be running, since MPS has no
+    percentage of 0.
 
     Raises:
-        ValueError: a share is not a number from 0 to 1.
+        ValueError: a share is not a number from 0 to 1, their sum exceeds 1, or more than a hundred agents
+            have one.
     """
     _check(shares)
-    return {name: max(1, math.floor(100 * share + _ROUNDING)) for name, share in shares.items() if share > 0}
+    wanted = {name: 100 * share for name, share in shares.items() if share > 0}
+    if len(wanted) > 100:
+        raise ValueError(f"a GPU has 100 percent, and {len(wanted)} agents have a share; use more GPUs")
+    percentages = {name: max(1, math.floor(want + _ROUNDING)) for name, want in wanted.items()}
+    while sum(percentages.values()) > 100:
+        percentages[max(percentages, key=percentages.__getitem__)] -= 1
+    return percentages
 
 
 def mig_slices(shares: Mapping[str, float]) -> dict[str, int]:
@@ -28,8 +37,8 @@ def mig_slices(shares: Mapping[str, float]) -> dict[str, int]:
     then goes to those that are furthest below their shares. An agent without a share has no entry.
 
     Raises:
-        ValueError: a share is not a number from 0 to 1, or more than seven agents have one, which no GPU
-            can be cut into.
+        ValueError: a share is not a number from 0 to 1, their sum exceeds 1, or more than seven agents have
+            one, which no GPU can be cut into.
     """
     _check(shares)
     wanted = {name: 7 * share for name, share in shares.items() if share > 0}
@@ -50,6 +59,9 @@ def _check(shares: Mapping[str, float]) -> None:
     for name, share in shares.items():
         if not 0.0 <= share <= 1.0 + _ROUNDING:
             raise ValueError(f"the share of {name!r} must be from 0 to 1, got {share!r}")
+    total = math.fsum(shares.values())
+    if total > 1.0 + _ROUNDING_OF_A_SUM:
+        raise ValueError(f"the shares of one GPU sum to {total:g}; scale them to at most 1")
 
 
 def _profile(slices: float) -> int:

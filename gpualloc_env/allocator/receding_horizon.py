@@ -467,7 +467,7 @@ def plan_observed(observation: AnyArray, constants: Array, corrections: Array) -
 
     Args:
         observation: (B, N, F), each number in [0, 1].
-        constants: as of `plan`.
+        constants: as in `plan`.
         corrections: logarithms of factors, (B, N, CORRECTIONS).
 
     Returns:

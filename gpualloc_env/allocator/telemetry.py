@@ -8,7 +8,7 @@ import numpy as np
 
 from gpualloc_env.listing import listed
 from gpualloc_env.scenario.scenario import Scenario
-from gpualloc_env.simulation.shares import RATE_TIME_CONSTANT_S
+from gpualloc_env.simulation.shares import CLOCK_TOLERANCE, RATE_TIME_CONSTANT_S
 
 
 class Telemetry:
@@ -36,10 +36,7 @@ class Telemetry:
             )
         self.agents = scenario.agent_names
         platform, self._dt = scenario.platform, scenario.dt
-        self._cold_start = {
-            agent.name: platform.container_start_s + agent.model_mb / platform.load_mb_per_s
-            for agent in scenario.agents
-        }
+        self._cold_start = {agent.name: platform.cold_start_s(agent.model_mb) for agent in scenario.agents}
         self._constant: dict[str, Any] = {
             "throughput": {agent.name: agent.throughput_rps for agent in scenario.agents},
             "kappa": {agent.name: agent.kappa or 0.0 for agent in scenario.agents},
@@ -116,5 +113,6 @@ class Telemetry:
             self._idle[name], self._loading[name] = 0.0, max(0.0, self._loading[name] - self._dt)
             return
         self._idle[name] += self._dt
-        if self._idle[name] >= self._constant["keep_alive_s"]:
+        # As the simulator, with the rounding of a sum of steps.
+        if self._idle[name] >= self._constant["keep_alive_s"] * (1.0 - CLOCK_TOLERANCE):
             self._loading[name] = self._cold_start[name]

@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 from gpualloc_env.scenario.model import (
     LARGEST,
     MOST_RPS,
-    MOST_TOKENS,
     Model,
     Number,
     PositiveSeconds,
@@ -17,6 +16,7 @@ from gpualloc_env.scenario.model import (
     Whole,
 )
 from gpualloc_env.scenario.models import REFERENCE_GPU, look_up, tokens_beside
+from gpualloc_env.traces.log import MOST_TOKENS
 
 _DEFAULT_BATCH = 64
 NEEDED_TO_SERVE_CALLS = (
@@ -26,7 +26,6 @@ NEEDED_TO_SERVE_CALLS = (
     "prompt_tokens",
     "output_tokens",
 )
-_OF_CALLS = (*NEEDED_TO_SERVE_CALLS, "max_batch", "kv_tokens", "kv_mb_per_token", "prompt_cv", "output_cv")
 _THROUGHPUT_FROM = (*NEEDED_TO_SERVE_CALLS, "max_batch")
 
 
@@ -91,7 +90,7 @@ class Agent(Model):
                 given.get("model"), given.get("gpu"), given.get("prompt_tokens"), given.get("output_tokens")
             )
         whole = {**known, **given}
-        if any(whole.get(name) is not None for name in _OF_CALLS if name not in {"max_batch", "kv_tokens"}):
+        if any(whole.get(name) is not None for name in NEEDED_TO_SERVE_CALLS):
             # What is wrong with the others is said by their own checks.
             whole.setdefault("throughput_rps", _throughput(whole) or 1.0)
         return whole
@@ -114,8 +113,8 @@ class Agent(Model):
             )
         if abs(self.throughput_rps / throughput - 1.0) > 1e-6:
             raise ValueError(
-                f"agent {self.name!r}: throughput_rps = {self.throughput_rps:g}, but its calls take the "
-                f"time of {throughput:.6g} a second; leave throughput_rps out"
+                f"agent {self.name!r}: throughput_rps = {self.throughput_rps:g}, but its call times "
+                f"give {throughput:.6g} calls/s; leave throughput_rps out"
             )
         if (self.prompt_tokens or 0) + (self.output_tokens or 0) > self.kv_tokens:
             raise ValueError(

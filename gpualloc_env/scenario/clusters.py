@@ -28,8 +28,8 @@ _KV_CACHES = {
     "internlm-20b": (13_000, 6),
     "codellama-34b": (40_000, 16),
 }
-"""Capacity of the KV cache of an instance [tokens], by model, and calls for which they are enough in
-the mean; assumed."""
+"""Capacity of the KV cache of an instance [tokens], by model, and the number of average calls that it holds;
+assumed."""
 _BURSTS = Burst(ratio=4, on_s=10, off_s=50)
 
 

@@ -17,7 +17,6 @@ MOST_AGENTS = 10**5
 MOST_GPUS = 1e6
 MOST_RPS = 1e6
 MOST_LOAD = 10.0
-MOST_TOKENS = 10**9
 LARGEST = 1e9
 SMALLEST = 1e-25  # of those above 0: observations are quotients in single precision
 

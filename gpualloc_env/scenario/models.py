@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpualloc_env.scenario.model import MOST_TOKENS
+from gpualloc_env.traces.log import MOST_TOKENS
 
 DATA = Path(__file__).parent.parent / "data"
 BYTES_PER_NUMBER = 2

@@ -11,14 +11,22 @@ from gpualloc_env.scenario.models import GPUS, REFERENCE_GPU
 MOST_GPUS_OF_A_NODE = 1024
 
 
+def relative_speed(gpu: str) -> float:
+    """The memory bandwidth of a GPU of the catalogue as a multiple of an H100's.
+
+    Reading the weights takes most of an iteration.
+    """
+    return GPUS[gpu].memory_mb_per_s / GPUS[REFERENCE_GPU].memory_mb_per_s
+
+
 class Node(Model):
     """Some GPUs of one kind with a host memory that they share."""
 
     gpus: Annotated[Whole, Field(ge=1, le=MOST_GPUS_OF_A_NODE)] = 1
     """How many GPUs."""
     gpu: str | None = None
-    """Their name in the catalogue, which gives the memory and the speed that the table leaves out. Its speed
-    is its memory's bandwidth as a multiple of an H100's: reading the weights takes most of an iteration."""
+    """Their name in the catalogue, which gives the memory and the speed that the table leaves out; the speed,
+    `relative_speed`, is for agents whose times are an H100's."""
     memory_mb: Annotated[Number, Field(gt=0, le=LARGEST)]
     """Memory of each GPU for weights and KV caches [MB]."""
     speed: Annotated[Number, Field(gt=0, le=1000)]
@@ -43,9 +51,7 @@ class Node(Model):
                 f"gpu = {name!r} is not in the catalogue, which has {', '.join(GPUS)}; or leave it out and "
                 "give memory_mb and speed"
             )
-        card = GPUS[name]
-        speed = card.memory_mb_per_s / GPUS[REFERENCE_GPU].memory_mb_per_s
-        return {"memory_mb": card.memory_mb, "speed": speed, **given}
+        return {"memory_mb": GPUS[name].memory_mb, "speed": relative_speed(name), **given}
 
 
 class Network(Model):

@@ -13,7 +13,7 @@ class Objective(Model):
     throughput: Weight = 0.2
     """γ, for the whole offered rate served"""
     slo: Weight = 0.0
-    """σ, for every request passing its service objective"""
+    """σ, for every request that misses its SLO"""
     shortfall: Weight = 0.0
     """φ, for no agent with work holding any of its minimum share"""
     task: Weight = 0.0

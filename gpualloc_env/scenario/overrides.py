@@ -25,7 +25,7 @@ class Overrides:
     load: Load | None = None
     """ρ in (0, 10] to which the traffic is rescaled; 1.0 is the platform's full capacity."""
     agents: Annotated[Whole, Field(ge=1, le=MOST_AGENTS)] | None = None
-    """How many: the scenario's own, in turn as often as it takes, on GPUs in proportion."""
+    """Number of agents: the scenario's are repeated in turn, and its GPUs scaled in proportion."""
     trace: Path | None = None
     """A request log that replaces the scenario's traffic."""
     split: Split | None = None

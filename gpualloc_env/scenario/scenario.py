@@ -12,7 +12,8 @@ from pydantic import Field, PrivateAttr, model_validator
 from gpualloc_env.listing import listed
 from gpualloc_env.scenario.agents import PAPER_AGENTS, Agent
 from gpualloc_env.scenario.model import MOST_AGENTS, Model, Number, PositiveSeconds, StepLength, Steps
-from gpualloc_env.scenario.nodes import Network, Node
+from gpualloc_env.scenario.models import REFERENCE_GPU
+from gpualloc_env.scenario.nodes import Network, Node, relative_speed
 from gpualloc_env.scenario.objective import Objective
 from gpualloc_env.scenario.platform import FRICTIONLESS, Platform
 from gpualloc_env.scenario.task_law import call_windows, calls_per_session, task_law, tasks_of_sessions
@@ -150,9 +151,22 @@ class Scenario(Model):
             )
         if self.platform.max_share > 1:
             raise ValueError(
-                f"platform.max_share = {self.platform.max_share:g}, but in a cluster a share is one of one "
-                "GPU; give at most 1"
+                f"platform.max_share = {self.platform.max_share:g}, but in a cluster a share is a fraction "
+                "of one GPU; give at most 1"
             )
+        self._check_speeds()
+
+    def _check_speeds(self) -> None:
+        """Refuse the catalogue's speed of a node where an agent's times are those of another GPU."""
+        elsewhere = [agent for agent in self.agents if agent.gpu not in (None, REFERENCE_GPU)]
+        for number, node in enumerate(self.nodes):
+            if elsewhere and node.gpu is not None and node.speed == relative_speed(node.gpu):
+                name, gpu = elsewhere[0].name, elsewhere[0].gpu
+                raise ValueError(
+                    f"agent {name!r} has the times of gpu = {gpu!r}, but nodes.{number} has a speed relative "
+                    f"to {REFERENCE_GPU!r}, {node.speed:.3g} for gpu = {node.gpu!r}; give the agent gpu = "
+                    f"{REFERENCE_GPU!r}, or the node a speed of its own, relative to {gpu!r}"
+                )
 
     def _check_traffic(self, traffic: Traffic) -> None:
         names = self.agent_names
@@ -245,10 +259,14 @@ class Scenario(Model):
 
     @property
     def varies(self) -> bool:
-        """Whether one episode differs from another."""
+        """Whether one episode differs from another; where agents serve calls, their tokens do."""
         traffic = self.traffic
-        return traffic is None or bool(
-            traffic.law != "constant" or traffic.burst or traffic.mix_concentration or self.agent_spread
+        return (
+            traffic is None
+            or self.service == "requests"
+            or bool(
+                traffic.law != "constant" or traffic.burst or traffic.mix_concentration or self.agent_spread
+            )
         )
 
     @property

@@ -86,7 +86,7 @@ def _flow(scenario: "Scenario") -> Flow:
     )
 
 
-def room_of(scenario: "Scenario") -> AnyArray:
+def kv_capacities(scenario: "Scenario") -> AnyArray:
     """K of each agent [tokens], (N,) int64."""
     return np.array([agent.kv_tokens for agent in scenario.agents], dtype=np.int64)
 
@@ -109,7 +109,7 @@ def tasks_of_sessions(scenario: "Scenario") -> Tasks:
     return session_tasks(
         _read_sessions(path, stamp),
         scenario.agent_names,
-        room_of(scenario),
+        kv_capacities(scenario),
         lambda i, prompt, output: agents[i].alone_s(prompt, output),
     )
 
@@ -125,7 +125,7 @@ def call_windows(scenario: "Scenario", log: Log) -> CallWindows:
     return cut_calls(
         log,
         scenario.agent_names,
-        room_of(scenario),
+        kv_capacities(scenario),
         scenario.utilisation,
         assignment=scenario.trace.assignment,
         load=None if scenario.trace.own_times else scenario.trace.load,

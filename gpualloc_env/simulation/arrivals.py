@@ -21,7 +21,7 @@ from gpualloc_env.simulation.state import AnyArray, Array
 class Replay(NamedTuple):
     """The visits of the requests of a log's W episodes, in the order of their steps.
 
-    They stand for (W, T + 1, N) numbers of which most are zero, so their room does not grow as dt shrinks.
+    They stand for (W, T + 1, N) numbers of which most are zero, so their memory does not grow as dt shrinks.
     """
 
     step: AnyArray  # (m,) int64, counted from the start of the first episode
@@ -155,7 +155,7 @@ def draw_arrivals(
         source: the law.
         state: mean external rates in `rate`, (N,) of STATE.
         arrivals: where to write.
-        tables: room for tables of Poisson laws off and on, (2, TABULATED).
+        tables: workspace for tables of Poisson laws off and on, (2, TABULATED).
     """
     own, counts, process = generators[0], generators[1], generators[2]
     dt, factors, means = source.dt, source.burst_factors, source.burst_means

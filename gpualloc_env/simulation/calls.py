@@ -117,7 +117,7 @@ class Service(NamedTuple):
     pending: AnyArray  # (B, C) of KEYED: a heap of the calls to be issued, or on their way, by the time
 
     def widened(self, tasks: int, calls: int, places: int) -> "Service":
-        """The same with room for at least so many tasks, calls and calls that run in each environment."""
+        """The same with capacity for at least so many tasks, calls and calls that run in each environment."""
         rows = {"tasks": tasks, "calls": calls, "running": places, "pending": calls}
         return self._replace(**{name: _widened(getattr(self, name), most) for name, most in rows.items()})
 
@@ -156,7 +156,7 @@ def new_service(num_envs: int, agents: int, gpus: int = 1) -> Service:
 
 
 def _widened(rows: AnyArray, least: int) -> AnyArray:
-    """Rows, (B, n), with room for at least so many, and a tenth more lest the next episode asks again."""
+    """Rows, (B, n), with capacity for at least so many, and a tenth more lest the next episode asks again."""
     if rows.shape[1] >= least:
         return rows
     wide = np.empty((len(rows), least + least // 10), rows.dtype)

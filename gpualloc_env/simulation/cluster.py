@@ -25,14 +25,14 @@ from gpualloc_env.simulation.residency import (
     wake_time,
 )
 from gpualloc_env.simulation.servers import (
-    account,
-    conclude,
     enter,
-    look,
+    finish_step,
     next_event,
+    observe_agent,
     open_step,
     play,
     postpone,
+    record_agent,
     register,
     work_until,
 )
@@ -258,11 +258,11 @@ def write_agent(place: Place, world: World, did: Any, b: int, i: int, t: int) ->
             did.reallocated += instance.reallocated
             did.cold_start += instance.cold_start
             counts.usd += instance.share * place.gpus[k].usd_per_hour * settings.dt / 3600.0
-    account(place, world, did, b, i, t)
+    record_agent(place, world, did, b, i, t)
 
 
 @called
-def survey(place: Place, world: World, b: int, i: int) -> None:
+def observe_instances(place: Place, world: World, b: int, i: int) -> None:
     """Write what a policy sees of an agent's instances."""
     gpus, agent, now, wake = place.gpus.shape[0], place.agents[i], world.state[b, i], wake_time(place, i)
     running = kv_in_use = residents = 0
@@ -292,7 +292,7 @@ def survey(place: Place, world: World, b: int, i: int) -> None:
 
 
 @called
-def survey_memory(place: Place) -> None:
+def observe_memory(place: Place) -> None:
     """Write what is free on each GPU and its node, and what is given of it."""
     gpus, counts = place.gpus.shape[0], place.counts[0]
     for k in range(gpus):
@@ -333,9 +333,9 @@ def start(
                 place.servers[s].prefill_speed = place.servers[s].decode_speed = 0.0
             clear(cluster.counts[b])
             clear(cluster.totals[b])
-            survey_memory(place)
+            observe_memory(place)
             for i in range(place.agents.shape[0]):
-                survey(place, world, b, i)
+                observe_instances(place, world, b, i)
         show_cluster(place, world, b, own, shown)
 
 
@@ -378,11 +378,11 @@ def step(
             for i in range(place.agents.shape[0]):
                 write_agent(place, world, outcome[b, i], b, i, t)
             age_instances(place, dt, t + 1)
-            conclude(place, world, outcome, b, own, t)
-            survey_memory(place)
+            finish_step(place, world, outcome, b, own, t)
+            observe_memory(place)
             add(cluster.counts[b], cluster.totals[b])
             for i in range(place.agents.shape[0]):
-                look(place, world, b, i, t)
-                survey(place, world, b, i)
+                observe_agent(place, world, b, i, t)
+                observe_instances(place, world, b, i)
         show_cluster(place, world, b, own, shown)
     return OK

@@ -107,7 +107,7 @@ class Cluster(NamedTuple):
 
 
 class Place(NamedTuple):
-    """One environment: what `gpualloc_env.simulation.servers.Here` has, and what stands where."""
+    """One environment: what `gpualloc_env.simulation.servers.PoolArrays` has, and what stands where."""
 
     run: Records  # (1,) of RUN
     tasks: Records  # (M,) of TASK
@@ -171,7 +171,7 @@ def host_memory_taken(place: Place, k: int) -> float:
 
 @called
 def put_to_sleep(place: Place, i: int, k: int, step: int, idle: float) -> None:
-    """Keep agent i's model on the host of GPU k's node, where those longest asleep make room for it."""
+    """Keep agent i's model on the host of GPU k's node, where those longest asleep leave it the memory."""
     size, room, copy = place.agents[i].model_mb, place.gpus[k].host_memory_mb, copy_of(place, i, k)
     if exceeds(size, room):
         return

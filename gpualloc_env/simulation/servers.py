@@ -21,7 +21,7 @@ from gpualloc_env.simulation.state import AnyArray, Array, Records
 TOKEN_TOLERANCE = 1e-9
 
 
-class Here(NamedTuple):
+class PoolArrays(NamedTuple):
     """One environment of a `Service`, and its agents."""
 
     run: Records  # (1,) of RUN
@@ -52,39 +52,39 @@ def work_until(server: Any, agent: Any, time: float) -> None:
 
 
 @inlined
-def next_event(here: Any, s: int) -> float:
+def next_event(arrays: Any, s: int) -> float:
     """When the call in prefill is through it, or else the first of those that run is finished [s]."""
-    server = here.servers[s]
-    agent = here.agents[server.agent]
+    server = arrays.servers[s]
+    agent = arrays.agents[server.agent]
     if server.prefill_speed <= 0.0:
         return inf
     if server.in_prefill != NONE:
         return server.last + max(0.0, server.prefill_left) / server.prefill_speed
     if server.running > 0:
         iteration = agent.iteration + agent.iteration_per_call * server.running
-        tokens = max(0.0, here.running[server.heap].key - server.clock)
+        tokens = max(0.0, arrays.running[server.heap].key - server.clock)
         return server.last + tokens * iteration / server.decode_speed
     return inf
 
 
 @inlined
-def watch(here: Any, s: int) -> None:
+def schedule_next_event(arrays: Any, s: int) -> None:
     """Note when a server's next event is, and the first of its agent's servers."""
-    i, gpus = here.servers[s].agent, here.event.shape[0] // here.soonest.shape[0]
-    here.event[s] = next_event(here, s)
+    i, gpus = arrays.servers[s].agent, arrays.event.shape[0] // arrays.soonest.shape[0]
+    arrays.event[s] = next_event(arrays, s)
     soonest = inf
     for k in range(i * gpus, (i + 1) * gpus):
-        soonest = min(soonest, here.event[k])
-    here.soonest[i] = soonest
+        soonest = min(soonest, arrays.event[k])
+    arrays.soonest[i] = soonest
 
 
 @inlined
-def begin_prefill(here: Any, s: int, time: float) -> None:
-    """Let the first call that waits begin its prefill if none is in it and the batch has room."""
-    server = here.servers[s]
-    agent, ledger = here.agents[server.agent], here.ledgers[server.agent]
+def begin_prefill(arrays: Any, s: int, time: float) -> None:
+    """Let the first call that waits begin its prefill if none is in it and the batch has a free place."""
+    server = arrays.servers[s]
+    agent, ledger = arrays.agents[server.agent], arrays.ledgers[server.agent]
     if server.in_prefill == NONE and server.waiting > 0 and server.running < agent.max_batch:
-        call = here.calls[server.head]
+        call = arrays.calls[server.head]
         if server.kv_in_use + call.prompt + call.output <= agent.kv_tokens:
             # From here on those that run stand still.
             work_until(server, agent, time)
@@ -95,31 +95,31 @@ def begin_prefill(here: Any, s: int, time: float) -> None:
             ledger.waiting_prompt -= call.prompt
             server.kv_in_use += call.prompt + call.output
             server.prefill_left = agent.prefill_per_token * call.prompt
-            watch(here, s)
+            schedule_next_event(arrays, s)
 
 
 @inlined
-def enter(here: Any, s: int, c: int, time: float) -> None:
+def enter(arrays: Any, s: int, c: int, time: float) -> None:
     """Put a call behind those that wait at a server."""
-    server = here.servers[s]
-    here.calls[c].behind = NONE
+    server = arrays.servers[s]
+    arrays.calls[c].behind = NONE
     if server.waiting > 0:
-        here.calls[server.tail].behind = c
+        arrays.calls[server.tail].behind = c
     else:
         server.head = c
     server.tail = c
     server.waiting += 1
-    begin_prefill(here, s, time)
+    begin_prefill(arrays, s, time)
 
 
 @inlined
-def register(here: Any, c: int, time: float) -> None:
+def register(arrays: Any, c: int, time: float) -> None:
     """Write into its agent's ledger that a call is issued."""
-    call = here.calls[c]
-    ledger = here.ledgers[call.agent]
+    call = arrays.calls[c]
+    ledger = arrays.ledgers[call.agent]
     call.issued, call.next = time, NONE
     if ledger.tail != NONE:
-        here.calls[ledger.tail].next = c
+        arrays.calls[ledger.tail].next = c
     ledger.tail = c
     ledger.oldest = c if ledger.oldest == NONE else ledger.oldest
     ledger.due = c if ledger.due == NONE else ledger.due
@@ -128,69 +128,69 @@ def register(here: Any, c: int, time: float) -> None:
     ledger.waiting_prompt += call.prompt
     ledger.issued += 1
     ledger.fresh += 1 if call.stage == 0 else 0
-    ledger.integral += here.end - time
+    ledger.integral += arrays.end - time
 
 
 @inlined
-def postpone(here: Any, c: int, time: float) -> None:
+def postpone(arrays: Any, c: int, time: float) -> None:
     """Let a call be due at a later time [s]."""
-    run = here.run[0]
-    push(here.pending, run.pending, time, run.order, c)
+    run = arrays.run[0]
+    push(arrays.pending, run.pending, time, run.order, c)
     run.pending += 1
     run.order += 1
 
 
 @inlined
-def issue_stage(here: Any, m: int, time: float, begin: Any) -> None:
+def issue_stage(arrays: Any, m: int, time: float, begin: Any) -> None:
     """Issue the calls of a task's next stage, now or when their `after_s` has passed."""
-    task = here.tasks[m]
-    c, stage = int(task.next), here.calls[task.next].stage
-    while c < task.after and here.calls[c].stage == stage:
-        after_s = here.calls[c].after_s
+    task = arrays.tasks[m]
+    c, stage = int(task.next), arrays.calls[task.next].stage
+    while c < task.after and arrays.calls[c].stage == stage:
+        after_s = arrays.calls[c].after_s
         if after_s > 0.0:
-            postpone(here, c, time + after_s)
+            postpone(arrays, c, time + after_s)
         else:
-            begin(here, c, time)
+            begin(arrays, c, time)
         c += 1
     task.left = c - task.next
     task.next = c
 
 
 @inlined
-def finish(here: Any, c: int, time: float, begin: Any) -> None:
+def finish(arrays: Any, c: int, time: float, begin: Any) -> None:
     """Note the end of a call, and of its stage and its task where it was the last."""
-    call = here.calls[c]
-    ledger, task, run = here.ledgers[call.agent], here.tasks[call.task], here.run[0]
+    call = arrays.calls[c]
+    ledger, task, run = arrays.ledgers[call.agent], arrays.tasks[call.task], arrays.run[0]
     call.finished = time
     ledger.calls -= 1
     ledger.served += 1
-    ledger.integral -= here.end - time
+    ledger.integral -= arrays.end - time
     task.left -= 1
     if task.left == 0:
         if task.next == task.after:
             task.finished = time
             run.present -= 1
-            run.integral -= here.end - time
+            run.integral -= arrays.end - time
         else:
-            issue_stage(here, int(call.task), time, begin)
+            issue_stage(arrays, int(call.task), time, begin)
 
 
 @inlined
-def complete(here: Any, s: int, time: float, begin: Any) -> None:
+def complete(arrays: Any, s: int, time: float, begin: Any) -> None:
     """End a server's prefill, or all those of its running calls that finish next.
 
     Calls that finish together do so before anything else begins.
     """
-    server, run = here.servers[s], here.run[0]
-    heap: Records = here.running[server.heap :]
+    server, run = arrays.servers[s], arrays.run[0]
+    heap: Records = arrays.running[server.heap :]
     done = 0
     if server.in_prefill != NONE:
         c = server.in_prefill
         server.in_prefill = NONE
-        here.calls[c].first_token = time
+        arrays.calls[c].first_token = time
         place = heap[server.running]
-        if here.calls[c].output > 1:
-            push(heap, server.running, server.clock + (here.calls[c].output - 1), run.order, c)
+        if arrays.calls[c].output > 1:
+            push(heap, server.running, server.clock + (arrays.calls[c].output - 1), run.order, c)
             server.running += 1
             run.order += 1
         else:
@@ -203,76 +203,76 @@ def complete(here: Any, s: int, time: float, begin: Any) -> None:
             done += 1
     # Those that are done stand behind those that run, the first of them last.
     for k in range(server.running, server.running + done):
-        server.kv_in_use -= here.calls[heap[k].call].prompt + here.calls[heap[k].call].output
+        server.kv_in_use -= arrays.calls[heap[k].call].prompt + arrays.calls[heap[k].call].output
     # A clock that counts from the start of a busy period keeps its digits.
     server.clock = 0.0 if server.running == 0 else server.clock
     server.last = time
-    watch(here, s)
-    begin_prefill(here, s, time)
+    schedule_next_event(arrays, s)
+    begin_prefill(arrays, s, time)
     for k in range(server.running + done - 1, server.running - 1, -1):
-        finish(here, int(heap[k].call), time, begin)
+        finish(arrays, int(heap[k].call), time, begin)
 
 
 @inlined
-def first_event(here: Any, i: int) -> int:
+def first_event(arrays: Any, i: int) -> int:
     """The server of agent i whose next event is the soonest."""
-    s = i * (here.event.shape[0] // here.soonest.shape[0])
-    while here.event[s] > here.soonest[i]:
+    s = i * (arrays.event.shape[0] // arrays.soonest.shape[0])
+    while arrays.event[s] > arrays.soonest[i]:
         s += 1
     return s
 
 
 @inlined
-def play(here: Any, begin: Any) -> None:
+def play(arrays: Any, begin: Any) -> None:
     """Take the events up to the end of the step in their order; what ends comes before what begins."""
-    run = here.run[0]
+    run = arrays.run[0]
     while True:
         i, end_of_work = NONE, inf
-        for k in range(here.soonest.shape[0]):
-            if here.soonest[k] < end_of_work:
-                i, end_of_work = k, here.soonest[k]
+        for k in range(arrays.soonest.shape[0]):
+            if arrays.soonest[k] < end_of_work:
+                i, end_of_work = k, arrays.soonest[k]
         waits = run.pending > 0
-        start = here.pending[0].key if waits else inf
-        if run.next_task < run.tasks and here.tasks[run.next_task].time <= start:
-            start, waits = here.tasks[run.next_task].time, False
+        start = arrays.pending[0].key if waits else inf
+        if run.next_task < run.tasks and arrays.tasks[run.next_task].time <= start:
+            start, waits = arrays.tasks[run.next_task].time, False
         if end_of_work <= start:
-            if end_of_work > here.end + CLOCK_TOLERANCE:
+            if end_of_work > arrays.end + CLOCK_TOLERANCE:
                 break
-            complete(here, first_event(here, i), min(end_of_work, here.end), begin)
-        elif start > here.end:
+            complete(arrays, first_event(arrays, i), min(end_of_work, arrays.end), begin)
+        elif start > arrays.end:
             break
         elif waits:
-            c = int(here.pending[0].call)
-            pop(here.pending, run.pending)
+            c = int(arrays.pending[0].call)
+            pop(arrays.pending, run.pending)
             run.pending -= 1
-            begin(here, c, start)
+            begin(arrays, c, start)
         else:
             m = run.next_task
             run.next_task += 1
             run.present += 1
-            run.integral += here.end - start
-            issue_stage(here, m, start, begin)
+            run.integral += arrays.end - start
+            issue_stage(arrays, m, start, begin)
 
 
 @inlined
-def open_step(here: Any, i: int, dt: float) -> None:
+def open_step(arrays: Any, i: int, dt: float) -> None:
     """Begin an agent's sums of a step."""
-    ledger = here.ledgers[i]
+    ledger = arrays.ledgers[i]
     ledger.integral = ledger.calls * dt
     ledger.fresh = ledger.issued = ledger.served = 0
 
 
 @inlined
-def account(here: Any, world: World, did: Any, b: int, i: int, t: int) -> None:
+def record_agent(arrays: Any, world: World, did: Any, b: int, i: int, t: int) -> None:
     """Write what an agent's calls have come to in a step, all of whose events are played."""
-    ledger, agent, settings = here.ledgers[i], here.agents[i], world.settings[0]
+    ledger, agent, settings = arrays.ledgers[i], arrays.agents[i], world.settings[0]
     late = 0
-    while ledger.due != NONE and here.calls[ledger.due].issued + agent.slo <= here.end:
-        call = here.calls[ledger.due]
+    while ledger.due != NONE and arrays.calls[ledger.due].issued + agent.slo <= arrays.end:
+        call = arrays.calls[ledger.due]
         late += 1 if call.finished > call.issued + agent.slo else 0
         ledger.due = call.next
-    while ledger.oldest != NONE and here.calls[ledger.oldest].finished < inf:
-        ledger.oldest = here.calls[ledger.oldest].next
+    while ledger.oldest != NONE and arrays.calls[ledger.oldest].finished < inf:
+        ledger.oldest = arrays.calls[ledger.oldest].next
     did.arrivals = ledger.fresh
     did.queue = ledger.calls
     did.served = ledger.served
@@ -283,12 +283,12 @@ def account(here: Any, world: World, did: Any, b: int, i: int, t: int) -> None:
 
 
 @inlined
-def conclude(here: Any, world: World, outcome: AnyArray, b: int, own: int, t: int) -> None:
+def finish_step(arrays: Any, world: World, outcome: AnyArray, b: int, own: int, t: int) -> None:
     """Price a step whose outcome is written, record it, and let the clock go on."""
     settings, episode = world.settings[0], world.episode[b]
     backlog = late = held = done = missing = guaranteed = 0.0
-    for i in range(here.agents.shape[0]):
-        agent, did = here.agents[i], outcome[b, i]
+    for i in range(arrays.agents.shape[0]):
+        agent, did = arrays.agents[i], outcome[b, i]
         # Those that had work when it was decided.
         promised = agent.min_share if world.state[b, i].queue > 0.0 else 0.0
         backlog += agent.weight * did.backlog
@@ -297,23 +297,23 @@ def conclude(here: Any, world: World, outcome: AnyArray, b: int, own: int, t: in
         done += did.served
         guaranteed += promised
         missing += max(0.0, promised - did.share)
-    tasks = here.run[0].integral * settings.per_dt
+    tasks = arrays.run[0].integral * settings.per_dt
     sums = Sums(backlog, late, held, done, missing, guaranteed, tasks)
     price_step(sums, world.worth[b], episode, settings)
     split_reward(world, outcome, b, own, sums)
     if world.history.shape[1] > 0:
-        for i in range(here.agents.shape[0]):
+        for i in range(arrays.agents.shape[0]):
             world.history[b, t, i] = outcome[b, i]
     episode.clock = t + 1
 
 
 @inlined
-def look(here: Any, world: World, b: int, i: int, t: int) -> None:
+def observe_agent(arrays: Any, world: World, b: int, i: int, t: int) -> None:
     """Write what a policy sees of an agent's calls after step t, wherever they are."""
-    ledger, agent, now = here.ledgers[i], here.agents[i], world.state[b, i]
+    ledger, agent, now = arrays.ledgers[i], arrays.agents[i], world.state[b, i]
     now.queue, now.inflow = ledger.calls, ledger.issued
     # The first step is the first that anything is known of: nothing comes before it.
     now.rate += world.rate_gain[t] * (ledger.issued * world.settings[0].per_dt - now.rate)
-    now.oldest_age = here.end - here.calls[ledger.oldest].issued if ledger.oldest != NONE else 0.0
+    now.oldest_age = arrays.end - arrays.calls[ledger.oldest].issued if ledger.oldest != NONE else 0.0
     now.waiting = ledger.waiting
     now.prefill = agent.prefill_per_token * ledger.waiting_prompt

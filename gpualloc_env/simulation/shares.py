@@ -26,7 +26,7 @@ class World(NamedTuple):
     settings: AnyArray  # (1,) of SETTINGS
     agents: AnyArray  # (B, N) of AGENT, or (1, N) where all episodes have the same
     state: AnyArray  # (B, N) of STATE
-    worth: AnyArray  # (B,) of WORTH, what it was worth
+    worth: AnyArray  # (B,) of WORTH, what the last step was worth
     episode: AnyArray  # (B,) of EPISODE
     history: AnyArray  # (B, T, N) of OUTCOME, or T = 0 to record none
     routing: Array  # W, (N, N): finished work of row j becomes arrivals of column i; (0, 0) for none

@@ -89,7 +89,7 @@ AGENT = np.dtype(
         # Derived from these, or hidden from policies.
         ("weight", np.float64),  # ω = 1/P
         ("max_batch", np.int64),  # B, calls that run at most
-        ("kv_tokens", np.int64),  # K, tokens that there is room for
+        ("kv_tokens", np.int64),  # K, capacity of the KV cache in tokens
         ("model_mb", np.float64),  # [MB] M, of the weights
         ("need_mb", np.float64),  # [MB] of these and of a KV cache of K tokens
         ("slo_lag", np.int64),  # whole steps before a request reaches its objective, ⌈slo/dt⌉ − 1
@@ -109,7 +109,7 @@ OUTCOME = np.dtype(
         ("agent_reward", np.float64),  # the agent's part of the reward
         # Not in `info`: what the metrics of an episode need besides.
         ("delay", np.float64),  # [s] from the start of the step to the start of service
-        ("late", np.float64),  # [requests] that passed their service objective while they waited
+        ("late", np.float64),  # [requests] that missed their SLO in this step, while they waited
         ("reallocated", np.float64),  # 1 where a change of share was charged
         ("cold_start", np.float64),  # 1 where the loading of a model began
     ]

@@ -7,9 +7,9 @@ Each source has two generators of its own, seeded by the environment's: one for 
 its tasks, one for its bursts. So a longer episode begins as a shorter one does, and another length of step
 changes nothing.
 
-How many tasks there will be is known only when they are drawn. `draw_episode` writes as many as there is
-room for and counts the others; where there are others it puts the environment's generator back, so that it
-draws the same ones again when the caller has made room.
+How many tasks there will be is known only when they are drawn. `draw_episode` writes as many as the
+arrays hold and counts the others; where there are others it puts the environment's generator back, so that
+it draws the same ones again when the caller has enlarged the arrays.
 """
 
 from math import ceil, cos, exp, inf, log, pi, sin, sqrt
@@ -154,7 +154,7 @@ def _open(law: Source, generator: AnyArray, state: AnyArray, scratch: Scratch, h
 
 @inlined
 def _add_task(tasks: AnyArray, m: int, time: float, first: int) -> None:
-    """Write a task whose calls begin with one, where there is room."""
+    """Write a task whose calls begin with one, if the array holds it."""
     if m < tasks.shape[0]:
         task = tasks[m]
         task.time, task.finished, task.first, task.next, task.left = time, inf, first, first, 0
@@ -162,7 +162,7 @@ def _add_task(tasks: AnyArray, m: int, time: float, first: int) -> None:
 
 @inlined
 def _add_call(calls: AnyArray, c: int, m: int, stage: int, i: int, after_s: float) -> None:
-    """Write a call of agent i, where there is room."""
+    """Write a call of agent i, if the array holds it."""
     if c < calls.shape[0]:
         call = calls[c]
         call.task, call.stage, call.agent, call.after_s = m, stage, i, after_s
@@ -172,7 +172,7 @@ def _add_call(calls: AnyArray, c: int, m: int, stage: int, i: int, after_s: floa
 
 @inlined
 def _draw_tokens(law: TaskLaw, calls: AnyArray, c: int, generator: AnyArray) -> None:
-    """Draw a call's tokens by its agent's law, where there is room for the call.
+    """Draw a call's tokens by its agent's law, if the array holds the call.
 
     Both are lognormal and rounded up, the output at least 1. What is more than the agent's KV cache holds
     is cut: the output at K, then the prompt at what is left.
@@ -352,8 +352,8 @@ def draw_episode(
 ) -> None:
     """Draw a new episode, up to its first decision, for the environments of a range in `mask`, (B,) bool.
 
-    `service.run` has then the numbers of tasks and calls. An environment that has more than there is room
-    for has no episode yet: make room, and draw for it again.
+    `service.run` has then the numbers of tasks and calls. An environment that has more than the arrays
+    hold has no episode yet: enlarge the arrays, and draw for it again.
     """
     settings, rows = world.settings[0], observation.view(OBSERVATION)[:, :, 0]
     for b in range(first, last):

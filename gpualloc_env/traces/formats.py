@@ -1,7 +1,6 @@
 """Formats of request logs, recognised from their first line."""
 
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -11,12 +10,11 @@ import polars
 from gpualloc_env.listing import shortened
 from gpualloc_env.simulation.state import AnyArray
 from gpualloc_env.traces.lines import BLOCK, CSV, JSON_LINES, Block, Layout, block, blocks, refuse_repeated
-from gpualloc_env.traces.log import UNITS_S, Log, TimeUnit, TraceError
+from gpualloc_env.traces.log import MOST_TOKENS, UNITS_S, Log, TimeUnit, TraceError
 from gpualloc_env.traces.reading import forked, in_new_process, opened
 from gpualloc_env.traces.stamps import clock, spread
 
-# No model reads or writes this many tokens, and sums of them stay exact.
-MOST_TOKENS = MOST_WORK = 10**9
+MOST_WORK = 10**9
 # Some 30 million years in seconds, 30 thousand in milliseconds: what comes later is a mistake.
 LATEST = 10**15
 # More requests a second than this, and the times are not in the unit that they were taken for.
@@ -94,25 +92,27 @@ def _tokens(name: str) -> Column:
 
 
 def _seconds(texts: polars.Series) -> polars.Series:
-    """Numbers, or in a block that has none the seconds since 1970 of ISO dates, in UTC without a zone."""
+    """Numbers, or the seconds since 1970 of ISO dates, whichever a block has more of."""
     numbers = _numbers(polars.Float64, LATEST)(texts)
-    if numbers.null_count() < len(texts):
+    if not numbers.null_count():
         return numbers
-    return polars.Series([_since_1970(text) for text in texts], dtype=polars.Float64)
+    dates = _since_1970(texts.set(texts.cast(polars.Float64, strict=False).is_not_null(), None))
+    # The others are null, so that what is refused is the line that does not belong to the log.
+    return dates if dates.count() > numbers.count() else numbers
 
 
-def _since_1970(text: str) -> float | None:
-    try:
-        date = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    seconds = (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
-    return seconds if seconds >= 0.0 else None
+def _since_1970(texts: polars.Series) -> polars.Series:
+    """Seconds since 1970 of ISO dates with a time, in UTC where they name no zone."""
+    zoned = texts.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
+    spaced = texts.str.replace("T", " ", literal=True)
+    local = spaced.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
+    seconds = zoned.fill_null(local.dt.replace_time_zone("UTC")).cast(polars.Int64) / 1e6
+    return seconds.set(seconds < 0.0, None)
 
 
 def _time(name: str) -> Column:
-    expected = f"a time in seconds, 0 to {LATEST:,}, or a date such as 2025-03-30T18:17:03.979Z"
-    return Column(name, _seconds, expected)
+    date = "a date such as 2025-03-30T18:17:03.979Z"
+    return Column(name, _seconds, f"a time in seconds, 0 to {LATEST:,}, or {date}, as on the other lines")
 
 
 FORMATS = {
@@ -276,7 +276,7 @@ def _read(path: Path, file: IO[bytes], time_unit: TimeUnit | None) -> Log:
             else:
                 parts[role].append(series.to_numpy())
     if not parts["time"]:
-        raise TraceError(f"{path}: 0 requests at one moment; a log has one on each line after its header")
+        raise TraceError(f"{path}: the log has a header but no requests; it has one on each line after that")
     columns_of = {role: np.concatenate(arrays) for role, arrays in parts.items()}
     unit_s, notes = _unit(form, header, columns_of["time"], None if dated else time_unit)
     unread = [name for name in header if name not in names]

@@ -16,6 +16,8 @@ Split = Literal["train", "eval", "all"]
 Assignment = Literal["coordinator-and-specialist", "by-length", "first-agent"]
 TimeUnit = Literal["s", "ms"]
 UNITS_S: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e-3}
+# No model reads or writes this many tokens, and sums of them stay exact.
+MOST_TOKENS = 10**9
 
 
 class TraceError(ValueError):

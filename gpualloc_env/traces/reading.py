@@ -62,14 +62,12 @@ def refuse_pipe(path: Path, reader: str) -> None:
         raise TraceError(f"{path}: {reader} reads its log more than once; give a file")
 
 
-_FORKED: list[bool] = []
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _FORKED.append(True))
+_PROCESS = os.getpid()
 
 
 def forked() -> bool:
     """Whether this process was forked from one whose reader's threads are not in it: reading would hang."""
-    return bool(_FORKED)
+    return os.getpid() != _PROCESS
 
 
 def in_new_process(path: Path, read: Callable[[], Read]) -> Read:

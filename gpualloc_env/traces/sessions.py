@@ -9,10 +9,9 @@ import polars
 from gpualloc_env.simulation.state import AnyArray
 from gpualloc_env.traces.calls import SessionLog
 from gpualloc_env.traces.lines import BLOCK, CSV, Block, block, blocks, refuse_repeated
-from gpualloc_env.traces.log import TraceError
+from gpualloc_env.traces.log import MOST_TOKENS, TraceError
 from gpualloc_env.traces.reading import forked, in_new_process, opened
 
-MOST_TOKENS = 10**9
 LATEST_S = 1e12
 COLUMNS = {
     "session": "the name of a session",
@@ -44,6 +43,8 @@ def read_sessions(path: Path) -> SessionLog:
 def _read(path: Path, file: IO[bytes]) -> SessionLog:
     start = file.readline(BLOCK).removeprefix(b"\xef\xbb\xbf")
     if not start.strip():
+        if any(line.strip() for line in file):
+            raise TraceError(f"{path}, line 1 is blank; delete it, a log begins with its header")
         raise TraceError(f"{path}: the file is empty; a log of sessions has a header and one call per line")
     top = block(path, 1, [start])
     header = CSV.header(top)

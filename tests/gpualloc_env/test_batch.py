@@ -18,6 +18,7 @@ from gpualloc_env import (
     View,
     load_scenario,
 )
+from gpualloc_env.cluster_batch import ClusterBatch
 from gpualloc_env.env import GPUAllocEnv
 from gpualloc_env.simulation.observation import ARRAY_FIELDS, SETTING_FIELDS
 from gpualloc_env.simulation.state import (
@@ -157,6 +158,12 @@ def test_copies_need_one_environment_of_the_same_scenario():
     for wrong in (two, other):
         with pytest.raises(ValueError, match="copies need a batch of one environment of"):
             Batch(BUSY, 3).become(wrong)
+
+
+def test_a_batch_of_clusters_takes_no_copies():
+    scenario = load_scenario("cluster-small", steps=5)
+    with pytest.raises(ValueError, match=r"'cluster-small' is a cluster, .* use copy\.deepcopy of the other"):
+        ClusterBatch(scenario, 2).become(ClusterBatch(scenario, 1))
 
 
 def test_a_refused_step_of_some_environments_changes_nothing():

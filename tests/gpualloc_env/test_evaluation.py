@@ -1,9 +1,12 @@
+from threading import Lock
+
 import numpy as np
 import pytest
 from support.episodes import started
 
 from baselines import POLICIES
 from gpualloc_env import View, evaluate, load_scenario
+from gpualloc_env.scenario.held_out import held_out_scenario
 from training.artifacts.policies import kind_of, load_policy, named
 from training.cli import call
 from training.compare import CompareConfig, main
@@ -54,6 +57,48 @@ def test_a_baseline_is_judged_as_it_is_by_compare(name):
     theirs = evaluated(name, POLICIES[name], scenario, 3, 10000)
     assert ours["objective"] == pytest.approx(theirs.objective.mean(), rel=1e-12)
     assert ours["latency_p95_s"] == pytest.approx(np.mean([each["latency_p95_s"] for each in theirs.metrics]))
+
+
+def test_of_a_log_the_held_out_windows_are_played_each_once_at_most(azure_log):
+    held = held_out_scenario("trace", trace=azure_log, steps=5)
+    assert held.trace.split == "eval" and 1 < held.windows.episodes < 30
+    windows = held.windows.episodes
+    theirs = evaluated("adaptive", POLICIES["adaptive"], held, windows, 10000).objective.mean()
+    for episodes in (windows, windows + 7):
+        ours = evaluate(POLICIES["adaptive"], "trace", episodes, trace=azure_log, steps=5)
+        assert ours["objective"] == pytest.approx(theirs, rel=1e-12)
+    trained = evaluate(POLICIES["adaptive"], "trace", 3, trace=azure_log, steps=5, split="train")
+    assert trained["objective"] != pytest.approx(
+        evaluate(POLICIES["adaptive"], "trace", 3, trace=azure_log, steps=5)["objective"]
+    )
+
+
+class Locked:
+    """Has a lock, which nothing can copy."""
+
+    def __init__(self):
+        self.lock, self.steps = Lock(), 0
+
+    def __call__(self, view):
+        self.steps += 1
+        return np.eye(4)[self.steps % 4]
+
+
+class Renewed(Locked):
+    """Begins an episode without memory."""
+
+    def fresh(self):
+        """Another one."""
+        return Renewed()
+
+
+def test_a_policy_that_cannot_be_copied_says_how_it_begins_an_episode():
+    with pytest.raises(TypeError, match=r"cannot be copied .*lock.*; give it a method fresh\(\)"):
+        evaluate(Locked(), "serverless", 1, steps=5)
+    policy = Renewed()
+    each = [evaluate(policy, "serverless", 1, seed, steps=5)["objective"] for seed in (0, 1)]
+    assert evaluate(policy, "serverless", 2, 0, steps=5)["objective"] == pytest.approx(np.mean(each))
+    assert policy.steps == 0
 
 
 @pytest.mark.parametrize("name", ["seen", "by_queue", "Remembers"])

@@ -1,27 +1,12 @@
 """The episodes on which policies are judged: those that no policy was trained on."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from gpualloc_env.memory import physical_memory
+from gpualloc_env.scenario.held_out import episodes_at_most, held_out_scenario
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
-
-
-def held_out_scenario(
-    scenario: str | Path | Scenario, overrides: Overrides | None = None, **changes: Any
-) -> Scenario:
-    """A scenario with the changes asked for; of a log, the windows kept for evaluation by default.
-
-    They take the place of those for training, which a scenario has unless its file says otherwise.
-    Arguments as of `load_scenario`.
-    """
-    changed = load_scenario(scenario, overrides, **changes)
-    asked = changes.get("split") or (overrides.split if overrides is not None else None)
-    trains = changed.trace is not None and changed.trace.split == "train"
-    return load_scenario(changed, split="eval") if trains and asked is None else changed
 
 
 def held_out_among_others(scenario: str, overrides: Overrides) -> Scenario:
@@ -45,10 +30,7 @@ def count_episodes(asked: int, scenario: Scenario, policies: int = 1) -> int:
     Raises:
         ValueError: none, more than this machine has memory for, or of a log that cannot be played.
     """
-    if asked < 1:
-        raise ValueError(f"episodes must be at least 1, got {asked}")
-    scenario.source()  # reads a log, and refuses it before anything is played
-    episodes = asked if scenario.trace is None else min(asked, scenario.windows.episodes)
+    episodes = episodes_at_most(asked, scenario)
     # Steps are summed up as they are played; what is kept of each episode are its metrics.
     needed = policies * episodes * METRICS_BYTES * (1 + len(scenario.agents))
     memory = physical_memory()

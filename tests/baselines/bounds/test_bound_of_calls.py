@@ -34,6 +34,16 @@ def test_no_policy_undercuts_the_bound(name):
     assert_no_policy_undercuts(POLICIES, load_scenario(name, steps=60), 4, 10_000)
 
 
+def test_each_episode_of_calls_at_constant_rates_has_a_bound_of_its_own():
+    constant = Traffic(law="constant", rates_rps=(2, 1, 1, 0.3))
+    scenario = load_scenario("llm", steps=20).model_copy(update={"traffic": constant})
+    # Calls come evenly, and their tokens are drawn.
+    assert scenario.varies
+    bounds = lower_bounds(scenario, 2, 0, workers=1)
+    alone = [lower_bounds(scenario, 1, seed, workers=1)[0] for seed in (0, 1)]
+    assert bounds == pytest.approx(alone) and alone[0] != pytest.approx(alone[1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("load", [None, 0.1, 1.5])
 @pytest.mark.parametrize("name", ["llm", "team", "magentic"])

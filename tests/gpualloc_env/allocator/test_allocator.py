@@ -187,7 +187,28 @@ def test_a_bad_view_is_decided_by_algorithm_1(allocator, batch, caplog, field, v
     assert allocator.fallbacks == {Fallback(reason, "Algorithm 1"): 2} and allocator.decisions == 2
     (warning,) = caplog.messages
     assert reason in warning and "decided by Algorithm 1" in warning
-    assert field in warning or field == "deadband"
+    assert field in warning
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"gpus": -3.0}, "gpus is -3"),
+        ({"dt": -2.0}, "dt is -2"),
+        ({"dt": 0.0}, "dt is 0"),
+        ({"max_share": -5.0}, "max_share is -5"),
+        ({"slice": np.inf}, "slice is inf"),
+        ({"throughput": [1.0, 1.0, 0.0, 1.0]}, "throughput of vision is 0"),
+    ],
+)
+def test_the_warning_of_a_fallback_names_the_field_that_is_wrong(allocator, batch, caplog, changes, named):
+    allocator.decide(fields(batch) | changes)
+    assert f"({named})" in caplog.text
+
+
+def test_an_infinite_keep_alive_is_not_what_a_fallback_names(allocator, batch, caplog):
+    allocator.decide(fields(batch) | {"keep_alive_s": np.inf, "queue": [-1.0, 0.0, 0.0, 0.0]})
+    assert "(queue of coordinator is -1)" in caplog.text
 
 
 def test_a_field_that_is_absent_is_named(allocator, batch, caplog):
@@ -203,6 +224,17 @@ def test_without_what_algorithm_1_needs_all_get_equal_shares(allocator, batch, f
     del view[field]
     assert allocator.decide(view).tolist() == [0.25] * 4
     assert allocator.last == Fallback(INCOMPLETE, "equal shares")
+
+
+@pytest.mark.parametrize("nothing", [{"inflow": [0.0] * 4}, {"min_share": [0.0] * 4}])
+def test_where_algorithm_1_gives_nothing_to_anybody_all_get_equal_shares(allocator, batch, nothing):
+    assert allocator.decide(fields(batch) | {"queue": None} | nothing).tolist() == [0.25] * 4
+    assert allocator.last == Fallback(INCOMPLETE, "equal shares")
+    seen = batch.observation.copy()
+    seen[7, 1, OBSERVATION_FEATURES.index("queue")] = np.nan
+    seen[7, :, OBSERVATION_FEATURES.index(next(iter(nothing)))] = 0.0
+    assert allocator(seen)[7].tolist() == [0.25] * 4
+    assert allocator.last == Fallback(NOT_FINITE, "equal shares")
 
 
 def test_a_bad_observation_is_decided_by_algorithm_1_from_its_own_columns(allocator, batch, caplog):

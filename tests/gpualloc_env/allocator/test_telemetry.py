@@ -17,9 +17,12 @@ FILE = ROOT / "training" / "pretrained" / "ppo-residual-serverless" / "seed-0.np
 COUNTED = ("queue", "inflow", "share", "oldest_age")
 
 
+# Ten steps of 0.1 s sum to less than 1 s, and unload a model all the same.
+@pytest.mark.parametrize(("dt", "keep_alive_s"), [(1.0, 10.0), (0.1, 1.0), (0.3, 0.9)])
 @pytest.mark.parametrize("scenario", ["serverless", "diurnal"])
-def test_what_is_counted_by_name_gives_the_view_of_the_simulator(scenario):
-    env = gym.make("GPUAlloc-v0", scenario=scenario, steps=80).unwrapped
+def test_what_is_counted_by_name_gives_the_view_of_the_simulator(scenario, dt, keep_alive_s):
+    frictions = {"keep_alive_s": keep_alive_s}
+    env = gym.make("GPUAlloc-v0", scenario=scenario, steps=80, dt=dt, frictions=frictions).unwrapped
     env.reset(seed=3)
     telemetry, allocator = Telemetry(env.scenario), Allocator.load(FILE, agents=env.scenario.agent_names)
     for step in range(79):
@@ -78,7 +81,20 @@ def test_percentages_never_exceed_the_gpu():
             mps_percentages({"a": share})
         with pytest.raises(ValueError, match="the share of 'a' must be from 0 to 1, got"):
             mig_slices({"a": share, "b": 0.5})
+    for divided in (mps_percentages, mig_slices):
+        with pytest.raises(ValueError, match="shares of one GPU sum to 2; scale them to at most 1"):
+            divided({"a": 1.0, "b": 1.0})
     assert mps_percentages({"a": 0.299, "b": 0.7, "c": 0.001, "d": 0.0}) == {"a": 29, "b": 70, "c": 1}
+    # The minima of one percent come from the largest.
+    assert mps_percentages({"a": 0.995, "b": 0.0025, "c": 0.0025}) == {"a": 98, "b": 1, "c": 1}
+    with pytest.raises(ValueError, match="101 agents have a share; use more GPUs"):
+        mps_percentages({str(k): 1 / 101 for k in range(101)})
+
+
+@given(st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=100))
+def test_percentages_fit_whatever_the_shares(weights):
+    percentages = mps_percentages({str(k): weight / sum(weights) for k, weight in enumerate(weights)})
+    assert sum(percentages.values()) <= 100 and min(percentages.values()) >= 1
 
 
 def test_slices_are_profiles_that_a_gpu_can_be_cut_into():

@@ -34,6 +34,11 @@ rates_rps = [1]
 load = 0.5
 """
 
+OWN_TIMES = """model_mb = 13480
+iteration_s = 0.01
+iteration_s_per_call = 0.0001
+prefill_s_per_token = 0.0001"""
+
 
 def read(tmp_path, text):
     path = tmp_path / "mine.toml"
@@ -71,6 +76,21 @@ def test_a_wrong_table_is_refused_by_name(tmp_path, old, new, message):
     with pytest.raises(ScenarioError, match=None) as error:
         read(tmp_path, FILE.replace(old, new, 1))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("gpu", ["a100", "a40"])
+def test_the_speed_of_a_node_is_for_agents_measured_on_the_reference_gpu(tmp_path, gpu):
+    text = FILE.replace('gpu = "h100"', f'gpu = "{gpu}"')
+    message = f"agent 'a' has the times of gpu = '{gpu}', but nodes.0 has a speed relative to 'h100', 0.597"
+    with pytest.raises(ScenarioError, match=message):
+        read(tmp_path, text)
+    # A speed of its own is for the agents that there are.
+    assert (
+        read(tmp_path, text.replace('gpu = "a100"\nhost', 'speed = 1\ngpu = "a100"\nhost')).nodes[0].speed
+        == 1
+    )
+    own = text.replace(f'model = "llama-2-7b"\ngpu = "{gpu}"', OWN_TIMES)
+    assert read(tmp_path, own).agents[0].gpu is None
 
 
 def test_a_network_needs_nodes(tmp_path):

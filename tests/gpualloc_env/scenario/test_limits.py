@@ -50,6 +50,12 @@ def test_every_number_has_limits_and_is_a_number(model, name, value):
         model(**{**NEEDED[model], name: value})
 
 
+@pytest.mark.parametrize("name", ["prompt_cv", "output_cv", "kv_mb_per_token", "max_batch", "kv_tokens"])
+def test_a_throughput_follows_from_the_times_of_calls_alone(name):
+    with pytest.raises(ValidationError, match=r"throughput_rps\n  Field required"):
+        Agent(**{"name": "a", "model_mb": 100, name: 1})
+
+
 @pytest.mark.parametrize(
     "name", ["iteration_s", "prompt_tokens", "output_tokens", "max_batch", "kv_tokens", "model", "gpu"]
 )

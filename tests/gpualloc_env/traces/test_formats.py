@@ -332,6 +332,40 @@ def test_dates_stand_for_seconds(written, form):
     )
 
 
+@pytest.mark.parametrize(
+    ("lines", "row", "text"),
+    [
+        (["2025-03-30T18:17:03Z", "", "2025-03-30T18:17:09Z"], 3, ""),
+        (["2025-03-30T18:17:03Z", "2025-03-30T18:17:09Z", "1743358700"], 4, "1743358700"),
+        (["1743358600", "2025-03-30T18:17:03Z", "2025-03-30T18:17:09Z"], 2, "1743358600"),
+        (["1743358600", "1743358601", "2025-03-30T18:17:09Z"], 4, "2025-03-30T18:17:09Z"),
+        (["2025-03-30T18:17:03Z", "2025-03-30", "2025-03-30T18:17:09Z"], 3, "2025-03-30"),
+        (["1960-01-01T00:00:00Z", "2025-03-30T18:17:03Z"], 2, "1960-01-01T00:00:00Z"),
+        (["1", "late", "later"], 3, "late"),
+        (["", "1"], 2, ""),
+    ],
+)
+def test_a_time_that_is_unlike_the_others_is_refused_by_its_line(written, lines, row, text):
+    log = written("time_s,agent", *(f"{line},nlp" for line in lines))
+    refused(log, f"line {row}, field time_s: '{text}' should be a time in seconds, .* as on the other lines")
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "2025-03-30T18:17:03.979123Z",
+        "2025-03-30 18:17:03.979123",
+        "2025-03-30T18:17:03.979123",
+        "2025-03-30T20:17:03.979123+02:00",
+        "2025-03-30 13:17:03.979123-0500",
+        "2025-03-30t18:17:03.979123z",
+    ],
+)
+def test_the_forms_of_dates(written, date):
+    log = read_log(written("time_s,agent", f"{date},nlp", "2025-03-30T18:17:04.5Z,nlp"))
+    assert log.time_s == pytest.approx([0, 0.520877], abs=1e-6)
+
+
 def test_a_stamp_that_lies_years_away_is_refused_by_its_line(written):
     path = written("time_s,agent", "0,nlp", "1743294601,nlp", "1743294602,nlp")
     refused(path, r"line 3, field time_s: 20,177 days after the line before, .* delete what does not belong")
@@ -363,7 +397,8 @@ def test_a_log_that_spans_no_time_is_refused(written, form, requests):
     header = [HEADERS[form]] if HEADERS[form] else []
     lines = [*header, *requests * [LINES[form](*GOOD[0])]]
     # Without a header a log of no requests is no log at all.
-    refused(written(*lines), f"{requests} requests at one moment; a log " if lines else "the file is empty")
+    few = f"{requests} requests at one moment; a log " if requests else "the log has a header but no requests"
+    refused(written(*lines), few if lines else "the file is empty")
 
 
 def test_a_log_without_any_work_is_refused(written):

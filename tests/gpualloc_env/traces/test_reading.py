@@ -96,3 +96,15 @@ def test_what_is_no_log_is_refused_by_what_it_is(kind, tmp_path):
         packed.write_bytes(damaged)
         with pytest.raises(TraceError, match="truncated or damaged"):
             read(packed)
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_blank_first_line_and_an_empty_file_are_told_apart(kind, tmp_path):
+    read, text = READERS[kind]
+    path = tmp_path / "log.csv"
+    path.write_text(f"\n{text}")
+    with pytest.raises(TraceError, match="line 1 is blank; delete it"):
+        read(path)
+    path.write_text("\n")
+    with pytest.raises(TraceError, match="the file is empty; a log"):
+        read(path)
