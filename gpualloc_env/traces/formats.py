@@ -103,6 +103,7 @@ def _seconds(texts: polars.Series) -> polars.Series:
 
 def _since_1970(texts: polars.Series) -> polars.Series:
     """Seconds since 1970 of ISO dates with a time, in UTC where they name no zone."""
+    texts = texts.str.replace(r"^(\S+[T ]\d\d:\d\d)(Z|[+-]\d\d:?\d\d)?$", "${1}:00${2}")  # to the minute
     zoned = texts.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
     spaced = texts.str.replace("T", " ", literal=True)
     local = spaced.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)

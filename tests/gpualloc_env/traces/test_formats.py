@@ -313,12 +313,17 @@ def test_milliseconds_of_an_epoch_are_not_read_as_seconds(written):
     assert seconds.time_s == pytest.approx([0, 1, 4]) and not seconds.notes
 
 
+MINUTES = ["2025-03-30T00:59Z", "2025-03-30 01:00", "2025-03-30T03:59+0200"]
+
+
 @pytest.mark.parametrize("form", ["plain", "plain with tokens", "models", "BurstGPT"])
 def test_dates_stand_for_seconds(written, form):
     dates = ["2025-03-30T00:59:58.500Z", "2025-03-30 03:00:01.500+02:00", "2025-03-30T01:00:07.500"]
     lines = [LINES[form](*request) for request in GOOD]
     dated = [",".join([date, *line.split(",")[1:]]) for date, line in zip(dates, lines, strict=True)]
     assert read_log(written(HEADERS[form], *dated)).time_s == pytest.approx([0, 3, 9])
+    to_the_minute = [date + line[line.index(",") :] for date, line in zip(MINUTES, lines, strict=True)]
+    assert read_log(written(HEADERS[form], *to_the_minute)).time_s == pytest.approx([0, 60, 3600])
     # A unit is that of numbers.
     assert read_log(written(HEADERS[form], *dated), "ms").time_s == pytest.approx([0, 3, 9])
     bad = ",".join(["30/03/2025 01:00", *lines[1].split(",")[1:]])
