@@ -179,7 +179,7 @@ def priced_assumptions(settings: Mapping[str, Any]) -> Assumption:
     latency (`Scenario.bill_s`). Where b is not told it is taken to be 1 s.
 
     Args:
-        settings: as of `assumptions`, and where it is told `bill_s`, b [s].
+        settings: as in `assumptions`, and where it is told `bill_s`, b [s].
     """
     assume, told = assumptions(settings), told_of(settings)
 

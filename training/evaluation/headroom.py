@@ -26,7 +26,7 @@ def bounds_meanwhile(
     Args:
         contests: scenarios by their names, and how many episodes of each.
         seed: of the first episode.
-        workers: who computes, as of `lower_bounds`.
+        workers: who computes, as in `lower_bounds`.
         progress: where a bar is shown for each scenario.
     """
     over = Event()

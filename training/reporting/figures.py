@@ -65,7 +65,7 @@ class Panel:
 
 
 def draw(path: Path, evaluations: Sequence[Evaluation], seed: int, chosen: str | None = None) -> None:
-    """Draw a comparison as PNG and SVG; arguments as of `comparison`."""
+    """Draw a comparison as PNG and SVG; arguments as in `comparison`."""
     save(comparison(evaluations, seed, chosen), path)
 
 
@@ -106,7 +106,7 @@ def result_card(order: Sequence[Evaluation], chosen: str | None, said: Sequence[
 
     Args:
         order: the policies, the best first.
-        chosen: as of `comparison`.
+        chosen: as in `comparison`.
         said: more sentences.
     """
     lines = [part for line in (*verdict_lines(order, chosen), *said) for part in wrap(line, CARD_LETTERS)]
