@@ -36,6 +36,8 @@ _REVISED = [Constants._fields.index(name) for name in REVISED]
 _IS_WEIGHT = np.isin(REVISED, ("inflow_weight", "decoding"))
 _PERSISTENCE, _DECODING = (Constants._fields.index(name) for name in ("persistence", "decoding"))
 _LEAST = 1e-6  # a constant, or what a weight lacks of 1, is taken for no less
+PRICED = np.array([name == "bill" for name in (*CORRECTIONS, *REVISED)], dtype=np.float64)
+"""Slopes of `priced_assumptions` where its outputs are zero, (A,): `bill` is then in proportion to b."""
 _MOST_TOLD = math.log(100.0)  # further from 1 s no bill is taken to be
 
 
@@ -175,7 +177,7 @@ def priced_assumptions(settings: Mapping[str, Any]) -> Assumption:
     """As `assumptions`, by what the bill weighs in the objective, which no observation shows.
 
     Each output y of `assumptions` is y₀ + y₁ log b: y₀ are an agent's first outputs, their slopes y₁ the
-    others, and b is `bill_s`, what the bill of the whole platform weighs in seconds of a request's mean
+    others (plus 1 for the constant `bill`, which is b in the programme's own terms), and b is `bill_s`, what the bill of the whole platform weighs in seconds of a request's mean
     latency (`Scenario.bill_s`). Where b is not told it is taken to be 1 s.
 
     Args:
@@ -185,7 +187,7 @@ def priced_assumptions(settings: Mapping[str, Any]) -> Assumption:
 
     def assume_priced(outputs: AnyArray) -> Assumed:
         level, slope = np.split(outputs, 2, axis=-1)
-        return assume(level + told * slope)
+        return assume(level + told * (slope + PRICED))
 
     return assume_priced
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from baselines import Planner, Policy, fresh
-from gpualloc_env.allocator.actions import ASSUMPTIONS, outputs_of, told_of
+from gpualloc_env.allocator.actions import ASSUMPTIONS, PRICED, outputs_of, told_of
 from gpualloc_env.allocator.receding_horizon import CORRECTIONS, Assumed
 from gpualloc_env.batch import Batch
 from gpualloc_env.scenario.scenario import Scenario
@@ -216,6 +216,7 @@ def _loss_with_prices(policy: AllocatorPolicy, settings: dict[str, Any], lesson:
     """The same, half of it as it is told what the bill weighs, half as if nobody told it."""
     outputs = policy.most_likely(lesson.observation).view(*lesson.said.shape[:2], -1)
     level, slope = outputs.chunk(2, dim=-1)
+    slope = slope + torch.as_tensor(PRICED, dtype=slope.dtype)
     informed = _squared_errors(level + lesson.told.unsqueeze(-1) * slope, settings, lesson)
     return 0.5 * (informed + _squared_errors(level, settings, lesson))
 

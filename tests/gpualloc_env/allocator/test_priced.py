@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from gpualloc_env import load_scenario
-from gpualloc_env.allocator.actions import ASSUMPTIONS, assumption_outputs, priced_outputs
+from gpualloc_env.allocator.actions import ASSUMPTIONS, PRICED, assumption_outputs, priced_outputs
 from gpualloc_env.allocator.allocator import Allocator, AllocatorError
+from gpualloc_env.allocator.receding_horizon import Constants
 from training.learning.allocators.action_transform import priced_assumptions
 
 SETTINGS = priced_assumptions(load_scenario("serverless")).settings
@@ -14,8 +15,8 @@ UNPRICED = "ppo-residual-serverless"
 
 def assumed(level, slope, **told):
     """What outputs of one agent assume: all levels alike, and all slopes."""
-    count = assumption_outputs(1)
-    outputs = np.concatenate([np.full((1, 1, count), level), np.full((1, 1, count), slope)], axis=-1)
+    levels = np.full((1, 1, assumption_outputs(1)), level)
+    outputs = np.concatenate([levels, slope - PRICED[None, None]], axis=-1)
     assert outputs.shape[-1] == priced_outputs(1)
     return ASSUMPTIONS["priced-assumptions"](SETTINGS | told)(outputs)
 
@@ -38,6 +39,13 @@ def test_outputs_are_levels_and_slopes_in_the_logarithm_of_the_bill(told, output
     found, expected = assumed(0.5, 0.25, **told), plain(outputs)
     assert found.constants == pytest.approx(expected.constants, rel=1e-12)
     assert found.corrections == pytest.approx(expected.corrections, rel=1e-12)
+
+
+def test_untrained_the_controllers_bill_is_in_proportion_to_the_objectives():
+    outputs, bill = np.zeros((1, 3, priced_outputs(1))), Constants._fields.index("bill")
+    found = [ASSUMPTIONS["priced-assumptions"](SETTINGS | {"bill_s": each})(outputs) for each in (1.0, 3.0)]
+    assert (found[1].constants / found[0].constants)[0] == pytest.approx(np.where(np.arange(8) == bill, 3, 1))
+    assert not found[1].corrections.any()
 
 
 @pytest.mark.parametrize("bill", [0.0, -1.0, np.inf])
