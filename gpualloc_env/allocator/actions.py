@@ -176,9 +176,9 @@ def assumptions(settings: Mapping[str, Any]) -> Assumption:
 def priced_assumptions(settings: Mapping[str, Any]) -> Assumption:
     """As `assumptions`, by what the bill weighs in the objective, which no observation shows.
 
-    Each output y of `assumptions` is y₀ + y₁ log b: y₀ are an agent's first outputs, their slopes y₁ the
-    others (plus 1 for the constant `bill`, which is b in the programme's own terms), and b is `bill_s`, what the bill of the whole platform weighs in seconds of a request's mean
-    latency (`Scenario.bill_s`). Where b is not told it is taken to be 1 s.
+    Each output y of `assumptions` is y₀ + y₁ log b. y₀ are an agent's first outputs, their slopes y₁ the
+    others, plus 1 for the constant `bill`. b is `bill_s`, what the bill of the whole platform weighs in
+    seconds of a request's mean latency (`Scenario.bill_s`). Where b is not told it is taken to be 1 s.
 
     Args:
         settings: as in `assumptions`, and where it is told `bill_s`, b [s].
