@@ -8,6 +8,7 @@ from stable_baselines3 import PPO
 import training.train
 from gpualloc_env.simulation.observation import observe
 from training.artifacts.policies import read_transform
+from training.learning.allocators.action_transform import told
 
 TRAINED = {
     "scenario": "serverless",
@@ -42,17 +43,17 @@ def interrupt(config, checkpoints):
             training.train.main(config)
 
 
-def torch_shares(run, observation, view=None):
-    """What a run's model decides, by torch: (B, N) for (B, N, F)."""
+def torch_shares(run, observation, view=None, scenario=None):
+    """What a run's model decides, by torch, told of a scenario or not: (B, N) for (B, N, F)."""
     model, transform = PPO.load(run / "model.zip", device="cpu"), read_transform(run)
     policy = model.policy.double() if model.policy.network == "shared" else model.policy
     with torch.no_grad():
         actions = policy.most_likely(
             torch.as_tensor(np.asarray(observation)).to(policy.log_std.dtype)
         ).numpy()
-    return transform(observation, actions, view)
+    return (told(transform, scenario) if scenario else transform)(observation, actions, view)
 
 
-def torch_policy(run):
-    """The policy of a run's model, by torch."""
-    return lambda view: torch_shares(run, observe(view), view)
+def torch_policy(run, scenario):
+    """The policy of a run's model for a scenario, by torch."""
+    return lambda view: torch_shares(run, observe(view), view, scenario)

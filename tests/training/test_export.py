@@ -66,7 +66,7 @@ def test_it_decides_as_the_trained_model_on_ten_thousand_observations(exported, 
 
 def test_it_reaches_the_same_objective(exported, trained_run):
     scenario = load_scenario("serverless", steps=60)
-    trained = evaluate("trained", torch_policy(trained_run), scenario, 8, 7)
+    trained = evaluate("trained", torch_policy(trained_run, scenario), scenario, 8, 7)
     taken = evaluate("taken", load_policy(str(exported["npz"]), scenario), scenario, 8, 7)
     assert taken.objective == pytest.approx(trained.objective, rel=1e-5)
 

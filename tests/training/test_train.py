@@ -95,7 +95,7 @@ def test_tensorboard_scalars_name_their_units(run):
 
 def test_a_loaded_allocator_acts_as_the_trained_one(run):
     scenario = load_scenario("serverless", steps=20)
-    trained = evaluate("trained", torch_policy(run), scenario, 5, 0)
+    trained = evaluate("trained", torch_policy(run, scenario), scenario, 5, 0)
     loaded = evaluate("loaded", load_policy(str(run), scenario), scenario, 5, 0)
     assert trained.objective == pytest.approx(loaded.objective, rel=1e-5)
 

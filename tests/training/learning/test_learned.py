@@ -218,7 +218,7 @@ def test_it_decides_as_the_trained_model_on_ten_thousand_observations(runs, file
 @pytest.mark.parametrize("allocator", KINDS)
 def test_a_loaded_allocator_acts_as_the_trained_one(runs, files, allocator):
     scenario = load_scenario("serverless", steps=60)
-    trained = evaluate("trained", torch_policy(runs[allocator]), scenario, 8, 7)
+    trained = evaluate("trained", torch_policy(runs[allocator], scenario), scenario, 8, 7)
     for name in (str(files[allocator, "npz"]), str(runs[allocator])):
         taken = evaluate("taken", load_policy(name, scenario), scenario, 8, 7)
         assert taken.objective == pytest.approx(trained.objective, rel=1e-6)
