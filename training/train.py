@@ -91,6 +91,8 @@ class TrainConfig(LearnerConfig, RayWorkers):
     """Episodes that each candidate of a generation plays, of each scenario."""
     generation_std: Annotated[float, Limits(0, 10, open_low=True)] = evolution.STD
     """Standard deviation of the weights in the first generation."""
+    generation_biases: bool = False
+    """Let the biases of the last layer evolve alone: what an allocator does whatever it sees."""
     checkpoint_every: Annotated[int, Limits(1)] = 100_000
     """Steps between two checkpoints, of which the last is kept."""
     validate_every: Annotated[int, Limits(0)] = 100_000
@@ -307,6 +309,7 @@ def evolve(
         population=config.population,
         episodes=config.generation_episodes,
         std=config.generation_std,
+        biases=config.generation_biases,
         progress=record,
         kept=config.out / EVOLUTION,
     )

@@ -40,26 +40,33 @@ class LastLayer:
     The weights are in units of what the layers read, less its mean and over its standard deviation.
     """
 
-    def __init__(self, model: PPO, mean: Tensor, std: Tensor) -> None:
-        """Take the layers of a model's actor; `mean` and `std` are those of what they read, (H,)."""
+    def __init__(self, model: PPO, mean: Tensor, std: Tensor, biases: bool = False) -> None:
+        """Take the layers of a model's actor.
+
+        Args:
+            model: whose policy is an `AllocatorPolicy`.
+            mean: of what the layers read, (H,).
+            std: standard deviation of the same, (H,).
+            biases: the vector has their biases alone.
+        """
         layers: Any = model.policy.action_net.modules()
         self._layers = [each for each in layers if isinstance(each, nn.Linear)]
         self._first = [(each.weight.detach().clone(), each.bias.detach().clone()) for each in self._layers]
-        self._mean, self._std = mean, std
+        self._mean, self._std, self._biases = mean, std, biases
 
     @property
     def size(self) -> int:
         """How many weights and biases there are."""
-        return sum(weight.numel() + bias.numel() for weight, bias in self._first)
+        return sum(bias.numel() + (0 if self._biases else weight.numel()) for weight, bias in self._first)
 
     def put(self, changes: Array) -> None:
         """Set the layers to what they were plus changes, (`size`,)."""
         rest = torch.as_tensor(changes, dtype=torch.float32)
         with torch.no_grad():
             for layer, (weight, bias) in zip(self._layers, self._first, strict=True):
-                end = weight.numel(), weight.numel() + bias.numel()
-                own, shift, rest = rest.tensor_split(end)
-                moved = own.view_as(weight) / self._std
+                count = 0 if self._biases else weight.numel()
+                own, shift, rest = rest.tensor_split((count, count + bias.numel()))
+                moved = own.view_as(weight) / self._std if count else torch.zeros_like(weight)
                 layer.weight.copy_(weight + moved)
                 layer.bias.copy_(bias + shift - moved @ self._mean)
 
@@ -74,6 +81,7 @@ def evolve(
     population: int = POPULATION,
     episodes: int = EPISODES,
     std: float = STD,
+    biases: bool = False,
     progress: Callable[[int, float], None] | None = None,
     kept: Path | None = None,
 ) -> None:
@@ -88,6 +96,7 @@ def evolve(
         population: candidates of a generation.
         episodes: of each scenario that every candidate of a generation plays.
         std: of the weights in the first generation.
+        biases: only the biases move: what is put out, not what of it depends on what is read.
         progress: called before each generation with how many are done, and the difference in J between the
             mean of the candidates to come and the weights at first, on the episodes to come.
         kept: file in which the search is kept after each generation, and from which it goes on. It is
@@ -95,7 +104,7 @@ def evolve(
     """
     from cmaes import CMA  # takes half a second, which only those who evolve should wait
 
-    layer = LastLayer(model, *_units(model, transform, scenarios, first_seed))
+    layer = LastLayer(model, *_units(model, transform, scenarios, first_seed), biases)
     start, gains = np.zeros(layer.size), list[float]()
     search = CMA(mean=start, sigma=std, population_size=population)
     first_seed += _WATCHED

@@ -68,6 +68,15 @@ def test_what_does_not_vary_gets_no_weight():
     assert (weight[:, speed] == 0).all() and (weight[:, queue] != 0).all()
 
 
+def test_biases_can_evolve_alone():
+    scenario = load_scenario("serverless", steps=20)
+    model, transform = learner(scenario, "ppo-mpc-priced")
+    head = model.policy.action_net.own
+    weight, bias = head.weight.detach().clone(), head.bias.detach().clone()
+    evolve(model, transform, [scenario], FIRST_TRAINING_SEED, generations=2, episodes=2, biases=True)
+    assert torch.equal(head.weight, weight) and (head.bias != bias).all()
+
+
 def test_what_varies_in_any_of_the_scenarios_gets_weight():
     slow, quick = (load_scenario("paper", steps=10, dt=dt) for dt in (1.0, 0.1))
     weights = []
