@@ -164,9 +164,9 @@ def test_a_second_comparison_replaces_the_first_and_leaves_other_files(tmp_path)
 
 
 def test_all_stands_for_every_baseline():
-    config = CompareConfig(policies=("all", str(PRETRAINED / "ppo-mpc-magentic")), reference="cmu")
+    config = CompareConfig(policies=("all", str(PRETRAINED / "ppo-mpc-priced-magentic")), reference="cmu")
     contest = Contest.of(config, "serverless", status_console(), skip_misfits=False)
-    assert [each.name for each in contest.contestants] == [*POLICIES, "ppo-mpc-magentic"]
+    assert [each.name for each in contest.contestants] == [*POLICIES, "ppo-mpc-priced-magentic"]
 
 
 def test_metrics_without_requests_are_left_out_of_the_mean():

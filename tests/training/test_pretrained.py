@@ -102,7 +102,12 @@ def test_the_universal_one_is_close_to_the_best_baseline_everywhere(name, agents
 # What team 2003 asks for looks like the calls of `llm`, whose objective is another.
 @pytest.mark.parametrize(
     ("name", "team", "most"),
-    [("universal", 2000, 0.99), ("ppo-mpc-magentic", 2000, 0.99), ("universal", 2003, 1.02)],
+    [
+        ("universal", 2000, 0.99),
+        ("ppo-mpc-magentic", 2000, 0.99),
+        ("ppo-mpc-priced-magentic", 2000, 0.97),
+        ("universal", 2003, 1.02),
+    ],
 )
 def test_sessions_of_a_team_that_they_never_saw_are_served_well(name, team, most, tmp_path):
     main_of("made_up_sessions.py")(tmp_path, teams=1, sessions=40, first_seed=team, scenario="magentic")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpualloc_env import load_scenario
+from gpualloc_env import Batch, load_scenario
 from gpualloc_env.allocator.actions import ASSUMPTIONS, PRICED, assumption_outputs, priced_outputs
 from gpualloc_env.allocator.allocator import Allocator, AllocatorError
 from gpualloc_env.allocator.receding_horizon import Constants
@@ -57,3 +57,24 @@ def test_a_bill_that_weighs_nothing_is_refused(bill):
 def test_an_allocator_that_cannot_be_told_refuses_to_be():
     with pytest.raises(AllocatorError, match="decides alike whatever the bill weighs; leave bill_s out"):
         Allocator.pretrained(UNPRICED, bill_s=0.3)
+
+
+def test_the_more_the_bill_weighs_the_less_is_held():
+    batch = Batch(load_scenario("magentic"), 20)
+    batch.reset()
+    for _ in range(100):
+        batch.step(np.full((20, 4), 0.25))
+
+    def held(**told):
+        allocator = Allocator.pretrained("ppo-mpc-priced-magentic", **told)
+        assert allocator(batch.observation) == pytest.approx(allocator.decide(batch.view), abs=0.02)
+        return allocator.decide(batch.view).sum()
+
+    assert held(bill_s=0.3) > held(bill_s=1.0) > held(bill_s=4.0) > 0
+    assert held() == held(bill_s=1.0)
+
+
+@pytest.mark.parametrize("bill", [0.0, -1.0, np.nan, np.inf, "1", True])
+def test_a_bill_that_is_no_number_of_seconds_is_refused_by_its_value(bill):
+    with pytest.raises(AllocatorError, match="bill_s must be a number of seconds above 0, got "):
+        Allocator.pretrained("ppo-mpc-priced-magentic", bill_s=bill)
