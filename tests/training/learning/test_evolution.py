@@ -111,17 +111,21 @@ def test_scenarios_count_alike_however_large_their_objectives_are():
     assert torch.equal(*found)
 
 
-@pytest.mark.parametrize(("name", "allocator"), [("team", "ppo-mpc-priced"), ("serverless", "ppo")])
+@pytest.mark.parametrize(
+    ("name", "allocator"),
+    [("team", "ppo-mpc-priced"), ("serverless", "ppo"), ("cluster-small", "linear-cluster")],
+)
 def test_candidates_side_by_side_are_what_each_is_alone(name, allocator):
     scenario, weights = load_scenario(name, steps=15), torch.Generator().manual_seed(3)
-    policies = []
+    model, transform = learner(scenario, allocator)
+    policies, alone = [], []
     for _ in range(3):
-        model, transform = learner(scenario, allocator)
         with torch.no_grad():
             for each in model.policy.action_net.parameters():
                 each.copy_(torch.randn(each.shape, generator=weights))
+        # What is learned later does not change it.
         policies.append(policy_of(model, told(transform, scenario)))
-    alone = [objectives(rollout(each, scenario, 5, 70, record=False)).mean() for each in policies]
+        alone.append(objectives(rollout(policies[-1], scenario, 5, 70, record=False)).mean())
     together = evolution._mean_objectives(policies, scenario, 5, 70)
     assert together.tolist() == alone and len(set(alone)) == 3
 

@@ -160,7 +160,8 @@ def _affine(layer: Any, name: str) -> Arrays:
 
 
 def _array(tensor: Any) -> AnyArray:
-    return np.ascontiguousarray(tensor.detach().numpy())
+    # A copy: the model goes on learning.
+    return np.array(tensor.detach().numpy(), order="C")
 
 
 NETWORKS: dict[str, Network] = {
