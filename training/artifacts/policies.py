@@ -157,8 +157,8 @@ def _exported(name: str, scenario: Scenario) -> Policy:
             f"{name} was trained for the agents {listed(manifest.agents)}, scenario {scenario.name!r} "
             f"has {listed(scenario.agent_names)}; train one for it"
         )
-    told = scenario.bill_s if manifest.priced else None
-    return ExportedPolicy(Allocator.load(name, agents=scenario.agent_names, bill_s=told))
+    bill_s = scenario.bill_s if manifest.priced else None
+    return ExportedPolicy(Allocator.load(name, agents=scenario.agent_names, bill_s=bill_s))
 
 
 def policy_of(name: str, scenario: Scenario, episodes: int, seed: int) -> Policy:

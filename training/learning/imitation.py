@@ -153,8 +153,8 @@ def _play(
 ) -> list[Lesson]:
     """What is seen and said in episodes in which the learner decides, or without one the teacher."""
     teacher, learner = fresh(teacher), None if learner is None else fresh(learner)
-    lessons, kind = list[Lesson](), transform.settings["kind"]
-    plans, bill = kind in ASSUMPTIONS, told_of(transform.settings) if kind == "priced-assumptions" else 0.0
+    lessons, plans = list[Lesson](), transform.settings["kind"] in ASSUMPTIONS
+    bill = told_of(transform.settings)
 
     def decide(view: View) -> Array:
         shares = teacher(view) if learner is None else learner(view)
