@@ -32,6 +32,24 @@ def sees_view(policy: OwnPolicy) -> bool:
     return bool(parameters) and (parameters[0].name == "view" or parameters[0].annotation in _VIEWS)
 
 
+def begun(policy: OwnPolicy) -> OwnPolicy:
+    """The policy as it begins an episode, with a memory of its own.
+
+    Raises:
+        TypeError: it can be neither copied nor made anew.
+    """
+    fresh = getattr(policy, "fresh", None)
+    if callable(fresh):
+        return cast(OwnPolicy, fresh())
+    try:
+        return deepcopy(policy)
+    except Exception as error:  # whatever its parts raise that cannot be copied
+        raise TypeError(
+            f"{policy!r} cannot be copied for each episode: {error}; give it a method fresh() that "
+            "returns it as it begins an episode, itself where it has no memory"
+        ) from error
+
+
 def evaluate(
     policy: OwnPolicy,
     scenario: str | Path | Scenario = "serverless",
@@ -70,7 +88,7 @@ def evaluate(
     env, reads_view = (GPUClusterEnv if made.nodes else GPUAllocEnv)(made), sees_view(policy)
     played: list[Metrics] = []
     for k in range(episodes_at_most(episodes, made)):
-        own, truncated = _begun(policy), False
+        own, truncated = begun(policy), False
         observation, _ = env.reset(seed=seed + k)
         while not truncated:
             observation, _, _, truncated, _ = env.step(own(env.view if reads_view else observation))
@@ -78,17 +96,3 @@ def evaluate(
         del metrics["per_agent"]
         played.append(metrics)
     return mean_metrics(played)
-
-
-def _begun(policy: OwnPolicy) -> OwnPolicy:
-    """The policy as it begins an episode, with a memory of its own."""
-    fresh = getattr(policy, "fresh", None)
-    if callable(fresh):
-        return cast(OwnPolicy, fresh())
-    try:
-        return deepcopy(policy)
-    except Exception as error:  # whatever its parts raise that cannot be copied
-        raise TypeError(
-            f"policy {policy!r} cannot be copied for each episode: {error}; give it a method fresh() that "
-            "returns it as it begins an episode, itself where it has no memory"
-        ) from error

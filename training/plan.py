@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from gpualloc_env.allocator.actions import takes_bill
 from gpualloc_env.allocator.file import read
 from gpualloc_env.doors import needed
 from gpualloc_env.scenario.overrides import Overrides
@@ -180,7 +181,7 @@ def take_away(planned: Subject, choice: Choice, directory: Path, config: PlanCon
             taken["file"] = ALLOCATOR
             priced = read(given)[0].priced
         else:
-            priced = read_transform(given).settings["kind"] == "priced-assumptions"
+            priced = takes_bill(read_transform(given).settings)
             export = ["python", "-m", "training.export", str(given), "--out", str(config.out / ALLOCATOR)]
             taken["command"] = shlex.join(export)
         made = OF_A_CLUSTER if scenario.nodes else OF_A_POOL.format(told=TOLD if priced else "")

@@ -192,6 +192,11 @@ def priced_assumptions(settings: Mapping[str, Any]) -> Assumption:
     return assume_priced
 
 
+def takes_bill(settings: Mapping[str, Any]) -> bool:
+    """Whether actions of these settings can be told what the bill weighs in the objective."""
+    return settings.get("kind") == "priced-assumptions"
+
+
 def told_of(settings: Mapping[str, Any]) -> float:
     """Compute log b of `priced_assumptions`, within ±log 100; 0 where b is not told.
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from pydantic import ValidationError
 
-from gpualloc_env.allocator.actions import ACTIONS
+from gpualloc_env.allocator.actions import ACTIONS, takes_bill
 from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS, ClusterDecider
 from gpualloc_env.allocator.decider import Decider
 from gpualloc_env.allocator.networks import KINDS
@@ -71,7 +71,7 @@ class Manifest(Model):
     @property
     def priced(self) -> bool:
         """Whether it can be told what the bill weighs in the objective."""
-        return self.network.get("actions", {}).get("kind") == "priced-assumptions"
+        return takes_bill(self.network.get("actions", {}))
 
     @property
     def of_clusters(self) -> bool:

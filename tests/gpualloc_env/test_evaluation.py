@@ -13,6 +13,7 @@ from training.compare import CompareConfig, main
 from training.evaluation.evaluate import evaluate as evaluated
 
 AGENT = """
+from threading import Lock
 import numpy as np
 from gpualloc_env import View
 
@@ -37,6 +38,13 @@ def undefined(view):
     return np.where(view.queue > 0, view.queue, np.nan)
 
 number = 3
+
+class Locked:
+    def __init__(self):
+        self.lock = Lock()
+
+    def __call__(self, view):
+        return np.full(4, 0.25)
 """
 
 
@@ -117,6 +125,7 @@ def test_what_is_no_policy_is_refused_by_its_name(agents):
         "no_such_module:decide": "cannot import module 'no_such_module'",
         "my_own_agent:other": "there is no 'other' in 'my_own_agent'",
         "my_own_agent:number": "must be a function, got int",
+        "my_own_agent:Locked": r"cannot be copied .*; give it a method fresh\(\)",
     }.items():
         with pytest.raises(ValueError, match=f"policy '{name}'.*{message}"):
             load_policy(name, scenario)

@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Callable
-from copy import deepcopy
 
 import numpy as np
 
-from gpualloc_env.evaluation import OwnPolicy, sees_view
+from gpualloc_env.evaluation import OwnPolicy, begun, sees_view
 from gpualloc_env.extensions import module_of_user
 from gpualloc_env.listing import shortened
 from gpualloc_env.simulation.observation import ARRAY_FIELDS, View, observe
@@ -20,7 +19,7 @@ def is_own(name: str) -> bool:
 
 
 class OneByOne:
-    """A function of one environment's observation or view as a policy for a batch: a copy for each row."""
+    """A function of one environment's observation or view as a policy for a batch, anew for each row."""
 
     def __init__(self, name: str, function: OwnPolicy) -> None:
         """Take a function that `gpualloc_env.evaluate` takes, and its name for messages."""
@@ -35,7 +34,7 @@ class OneByOne:
         """Fractions of the platform, or of each GPU of a cluster, shaped as the shares of the view."""
         agents = view if isinstance(view, View) else view.agents
         rows = list(np.ndindex(agents.queue.shape[:-1]))
-        self._rows = self._rows or [deepcopy(self._function) for _ in rows]
+        self._rows = self._rows or [begun(self._function) for _ in rows]
         shares = np.empty(np.shape(view.share))
         for row, decide in zip(rows, self._rows, strict=True):
             own = agents._replace(**{name: getattr(agents, name)[row] for name in ARRAY_FIELDS})
@@ -63,7 +62,8 @@ def own_policy(name: str) -> OneByOne:
     """The policy that stands in a module, a function or a class that is made without arguments.
 
     Raises:
-        ValueError: no such module, nothing of that name in it, or nothing that can be called.
+        ValueError: no such module, nothing of that name in it, nothing that can be called, or nothing that
+            can begin an episode.
     """
     module_name, _, path = name.partition(":")
     found: object = module_of_user(module_name, f"policy {name!r}")
@@ -75,4 +75,8 @@ def own_policy(name: str) -> OneByOne:
         found = found()
     if not isinstance(found, Callable):
         raise ValueError(f"policy {name!r} must be a function, got {type(found).__name__}")
+    try:
+        begun(found)
+    except TypeError as error:
+        raise ValueError(f"policy {name!r}: {error}") from error
     return OneByOne(name, found)

@@ -146,7 +146,7 @@ def played(config: LearnerConfig, scenario: Scenario) -> list[Scenario]:
     """The scenario of a configuration and those that share its environments.
 
     Raises:
-        ValueError: their agents are others.
+        ValueError: their agents are others, or so are the GPUs among which these are placed.
     """
     others = [load_scenario(name, config) for name in config.beside]
     names = [agent.name for agent in scenario.agents]
@@ -157,7 +157,16 @@ def played(config: LearnerConfig, scenario: Scenario) -> list[Scenario]:
                 f"beside needs scenarios with the agents of {scenario.name}, {listed(names)}, "
                 f"but {other.name} has {listed(theirs)}"
             )
+        if other.num_gpus != scenario.num_gpus:
+            raise ValueError(
+                f"beside needs scenarios with {_gpus(scenario)}, as {scenario.name} has, but {other.name} "
+                f"has {_gpus(other)}"
+            )
     return [scenario, *others]
+
+
+def _gpus(scenario: Scenario) -> str:
+    return f"nodes of {scenario.num_gpus} GPUs" if scenario.nodes else "one pool of GPUs"
 
 
 def take_weights(model: PPO, run: Path) -> None:
@@ -255,10 +264,13 @@ def check_learner(config: LearnerConfig, scenario: Scenario) -> None:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' needs an NVIDIA GPU and a PyTorch built for it; give --device cpu")
     check_kind(config, scenario)
-    domains = config.domains * len(played(config, scenario))
-    if config.num_envs % domains:
-        scenarios = f" for each of {1 + len(config.beside)} scenarios" if config.beside else ""
-        raise ValueError(f"domains must divide num_envs = {config.num_envs}, got {config.domains}{scenarios}")
+    scenarios = len(played(config, scenario))
+    share = config.domains * scenarios
+    if config.num_envs % share:
+        raise ValueError(
+            f"domains × scenarios = {config.domains} × {scenarios} must divide num_envs, got "
+            f"{config.num_envs}; give --num-envs {share * -(-config.num_envs // share)}"
+        )
     assert config.batch_size is not None
     if rollout_size(config) % config.batch_size:
         raise ValueError(

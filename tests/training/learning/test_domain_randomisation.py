@@ -1,7 +1,9 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tomlkit
 from support.trained_run import TRAINED, interrupt
 
 from baselines import POLICIES
@@ -99,7 +101,8 @@ def test_environments_go_on_on_their_own_scenario_alone(name, allocator):
 def test_domains_must_share_the_environments_evenly(tmp_path, capsys):
     with pytest.raises(SystemExit):
         call(main, TrainConfig(**TRAINED, domains=3, out=tmp_path / "run"))
-    assert "domains must divide num_envs = 8, got 3" in capsys.readouterr().err
+    message = "domains × scenarios = 3 × 1 must divide num_envs, got 8; give --num-envs 9"
+    assert message in capsys.readouterr().err
 
 
 def test_scenarios_side_by_side_are_trained_on_and_validated_together(tmp_path):
@@ -121,11 +124,16 @@ def test_scenarios_side_by_side_are_trained_on_and_validated_together(tmp_path):
     ("options", "message"),
     [
         ({"beside": ("fleet",)}, "beside needs scenarios with the agents of serverless, coordinator, nlp, "),
-        ({"beside": ("paper",), "num_envs": 7}, "divide num_envs = 7, got 1 for each of 2 scenarios"),
+        ({"beside": ("paper",), "num_envs": 7}, "= 1 × 2 must divide num_envs, got 7; give --num-envs 8"),
         ({"beside": ("papper",)}, "did you mean 'paper'"),
+        ({"beside": ("small.toml",)}, "serverless has, but small has nodes of 2 GPUs"),
     ],
 )
-def test_scenarios_that_do_not_go_together_are_refused(tmp_path, capsys, options, message):
+def test_scenarios_that_do_not_go_together_are_refused(tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    nodes = {"nodes": [{"gpus": 2, "memory_mb": 80000, "speed": 1.0}]}
+    made = load_scenario("llm").model_dump(mode="json", exclude_none=True, exclude={"name"}) | nodes
+    Path("small.toml").write_text(tomlkit.dumps(made), encoding="utf-8")
     with pytest.raises(SystemExit):
         call(main, TrainConfig(**{**TRAINED, **options}, out=tmp_path / "run"))
     assert message in capsys.readouterr().err and not (tmp_path / "run").exists()

@@ -13,6 +13,7 @@ from baselines.cluster import Demand
 from baselines.online.receding_horizon import RecedingHorizon
 from baselines.tuned import tuned
 from gpualloc_env.action_transform import ActionTransform, hysteresis, simplex
+from gpualloc_env.allocator.actions import takes_bill
 from gpualloc_env.allocator.cluster import OUTPUTS, PlacedCorrections
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.placement import ClusterView
@@ -107,7 +108,7 @@ def told(transform: T, scenario: Scenario) -> T:
     if isinstance(transform, ClusterTransform):
         return transform
     settings = transform.settings
-    if settings["kind"] == "priced-assumptions" and scenario.bill_s is not None:
+    if takes_bill(settings) and scenario.bill_s is not None:
         settings = {**settings, "bill_s": scenario.bill_s}
     return replace(transform, num_agents=len(scenario.agents), settings=settings)
 
