@@ -298,7 +298,7 @@ def evolve(
 
     def record(generation: int, gained: float) -> None:
         curves.writer.add_scalar(f"{curves.group}/{GENERATION}", gained, generation)
-        progress.update(bar, completed=generation)
+        progress.update(bar, completed=generation + 1)
 
     evolution.evolve(
         model,
@@ -313,7 +313,6 @@ def evolve(
         progress=record,
         kept=config.out / EVOLUTION,
     )
-    progress.update(bar, completed=config.generations)
 
 
 def describe(config: TrainConfig, curves: Curves, levels: Mapping[str, float]) -> None:

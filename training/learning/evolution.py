@@ -97,8 +97,8 @@ def evolve(
         episodes: of each scenario that every candidate of a generation plays.
         std: of the weights in the first generation.
         biases: only the biases move: what is put out, not what of it depends on what is read.
-        progress: called before each generation with how many are done, and the difference in J between the
-            mean of the candidates to come and the weights at first, on the episodes to come.
+        progress: called after each generation with how many came before it, and the difference in J between
+            the mean of its candidates and the weights at first, on its episodes.
         kept: file in which the search is kept after each generation, and from which it goes on. It is
             unpickled: give only one that you trust.
     """
@@ -117,13 +117,13 @@ def evolve(
         say(*known)
     for generation in range(len(gains), generations):
         seed = first_seed + generation * episodes
-        # Episodes that have not led to the mean yet: an honest measure of it.
-        now, then = objectives_of([search.mean, start], seed)
-        gains.append(now - then)
-        say(generation, gains[-1])
         search.reseed_rng(seed % 2**32)  # what is kept has no generator
         asked = [search.ask() for _ in range(population)]
-        search.tell(list(zip(asked, objectives_of(asked, seed), strict=True)))
+        # Episodes that have not led to the mean yet: an honest measure of it.
+        now, then, *played = objectives_of([search.mean, start, *asked], seed)
+        gains.append(now - then)
+        say(generation, gains[-1])
+        search.tell(list(zip(asked, played, strict=True)))
         content = pickle.dumps((search, gains))
         if kept is not None:
             write_atomically(kept, content)
