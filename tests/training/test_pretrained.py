@@ -78,25 +78,30 @@ def test_the_file_repeats_what_its_manifest_says(path):
 
 
 @pytest.mark.parametrize(
-    ("name", "agents", "best", "most"),
+    ("name", "agents", "best", "informed", "untold"),
     [
-        ("paper", None, "cmu", 1.005),
-        ("paper-spike", None, "cmu", 1.005),
-        ("workflow", None, "receding-horizon", 1.003),
-        ("serverless", None, "receding-horizon", 1.0),
-        ("serverless", 2, "receding-horizon", 1.0),
-        ("serverless", 16, "receding-horizon", 1.0),
-        ("llm", None, "receding-horizon-batch", 1.005),
-        ("team", None, "receding-horizon-batch", 1.005),
-        ("fleet", None, "receding-horizon", 1.0),
+        ("paper", None, "cmu", 1.005, 1.005),
+        ("paper-spike", None, "cmu", 1.005, 1.005),
+        ("workflow", None, "receding-horizon", 1.005, 1.005),
+        ("serverless", None, "receding-horizon", 1.0, 1.01),
+        ("serverless", 2, "receding-horizon", 1.0, 1.0),
+        ("serverless", 16, "receding-horizon", 1.0, 1.0),
+        ("llm", None, "receding-horizon-batch", 1.005, 1.01),
+        ("team", None, "receding-horizon-batch", 1.005, 1.005),
+        ("fleet", None, "receding-horizon", 1.0, 1.0),
     ],
 )
-def test_the_universal_one_is_close_to_the_best_baseline_everywhere(name, agents, best, most):
+def test_the_universal_one_is_close_to_the_best_baseline_everywhere(name, agents, best, informed, untold):
     scenario = held_out_scenario(name, agents=agents)
     episodes = 10 if scenario.varies and len(scenario.agents) < 64 else 1
-    policies = policy_for(best, name), Allocator.pretrained(agents=scenario.agent_names).decide
-    base, own = (evaluate("own", each, scenario, episodes, 10000).objective.mean() for each in policies)
-    assert own <= most * base
+
+    def mean(policy):
+        return evaluate("own", policy, scenario, episodes, 10000).objective.mean()
+
+    base = mean(policy_for(best, name))
+    for bill_s, most in ((scenario.bill_s, informed), (None, untold)):
+        own = Allocator.pretrained(agents=scenario.agent_names, bill_s=bill_s)
+        assert mean(own.decide) <= most * base
 
 
 # What team 2003 asks for looks like the calls of `llm`, whose objective is another.
@@ -104,9 +109,10 @@ def test_the_universal_one_is_close_to_the_best_baseline_everywhere(name, agents
     ("name", "team", "most"),
     [
         ("universal", 2000, 0.99),
-        ("ppo-mpc-magentic", 2000, 0.99),
         ("ppo-mpc-priced-magentic", 2000, 0.97),
-        ("universal", 2003, 1.02),
+        ("universal", 2003, 1.005),
+        # Its short calls go to and fro between two agents, so that constant shares are the best.
+        ("universal", 4017, 1.0),
     ],
 )
 def test_sessions_of_a_team_that_they_never_saw_are_served_well(name, team, most, tmp_path):
