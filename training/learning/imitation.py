@@ -6,7 +6,7 @@ that was said so far, and plays again.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -24,7 +24,7 @@ from gpualloc_env.simulation.observation import View, observe
 from gpualloc_env.simulation.state import Array
 from training.evaluation.evaluate import rollout
 from training.learning.allocators.action_transform import ActionTransform, Transform, told
-from training.learning.allocators.allocator_policy import AllocatorPolicy
+from training.learning.allocators.allocator_policy import AllocatorPolicy, SharedHead
 from training.learning.allocators.trained_network import LearnedPolicy, decider_of
 from training.learning.parallel_ppo import Adam
 
@@ -95,6 +95,8 @@ def imitate(
             # In place of its parts, which would take as much memory again.
             lessons[count] = [Lesson(*map(torch.cat, zip(*said, strict=True)))]
         data = {count: said[0] for count, said in lessons.items()}
+        if round_ == 0 and transform.settings["kind"] in ASSUMPTIONS:
+            _begin_with_the_mean(policy, data.values())
         for _ in range(PASSES):
             for lesson in _minibatches(data, transform.num_agents, shuffle):
                 loss = loss_of(policy, transform.settings, lesson)
@@ -104,6 +106,18 @@ def imitate(
             rate.step()
         if progress is not None:
             progress(round_ + 1)
+
+
+def _begin_with_the_mean(policy: AllocatorPolicy, data: Iterable[Lesson]) -> None:
+    """Let an actor say the mean of what a teacher said, whatever it sees.
+
+    A teacher with constants of its own says hardly anything else. Hidden units that have to learn that end
+    where tanh is flat, and nothing that is seen matters from then on.
+    """
+    assert isinstance(policy.action_net, SharedHead)
+    mean = torch.cat([lesson.said.flatten(0, 1) for lesson in data]).mean(dim=0)
+    with torch.no_grad():
+        policy.action_net.own.bias[: len(mean)] = mean
 
 
 def _minibatches(data: dict[int, Lesson], agents: int, shuffle: torch.Generator) -> Iterator[Lesson]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from support.trained_run import TRAINED
 
 from baselines import DEFAULTS, policy_for, with_constants
@@ -153,3 +154,24 @@ def test_a_lesson_has_the_agents_and_the_load_that_it_says():
         load_scenario("serverless", agents=8, load=1.25),
         load_scenario("llm", load=0.5),
     ]
+
+
+def test_a_teacher_of_constants_is_known_at_once_and_what_is_seen_can_matter_still(monkeypatch):
+    for name, value in QUICK.items():
+        monkeypatch.setattr(imitation, name, value)
+    scenario = load_scenario("magentic", steps=60)
+    config = with_defaults(TrainConfig(allocator="ppo-mpc", num_envs=64, hidden=(8, 8)), "magentic")
+    model, transform = make_learner(config, scenario)
+    teacher = policy_for("receding-horizon-batch", "magentic")
+    imitation.imitate(model, transform, [(scenario, teacher)], FIRST_TRAINING_SEED, rounds=2, episodes=24)
+    batch = Batch(scenario, 64)
+    batch.reset()
+    for _ in range(20):
+        batch.step(teacher(batch.view))
+    own = LearnedPolicy(decider_of(model, transform))
+    said, meant = (outputs_of(each.assumed(batch.view), transform.settings) for each in (own, teacher))
+    np.testing.assert_allclose(said, meant, atol=1e-3)
+    with torch.no_grad():
+        units = model.policy.mlp_extractor.actor(torch.as_tensor(batch.observation)).flatten(0, 1)
+    # Saturated units vary by some 0.001.
+    assert (units.std(dim=0) > 0.01).all()
