@@ -1,12 +1,15 @@
 """Search by evolution in the last layer of an actor, before PPO: for objectives that drown in noise.
 
-Covariance matrix adaptation (CMA-ES: Hansen and Ostermeier, Evolutionary Computation 9 (2001)). All
-candidates of a generation play the same fresh episodes, so that they differ by their weights alone; the
+Covariance matrix adaptation (CMA-ES: Hansen and Ostermeier, Evolutionary Computation 9 (2001)); of many
+weights its diagonal alone (sep-CMA-ES: Ros and Hansen, PPSN 2008), which is known in far fewer generations.
+All candidates of a generation play the same fresh episodes, so that they differ by their weights alone; the
 gradients of PPO see the noise of arrivals, which is many times what a correction of a good controller gains.
+That noise keeps the mean of the candidates on the move, so the result is its average at the end.
 """
 
 import pickle
 from collections.abc import Callable, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,8 @@ from training.learning.allocators.trained_network import LearnedPolicy, SideBySi
 POPULATION, EPISODES, STD = 16, 60, 0.1
 """Candidates of a generation; episodes that each plays; standard deviation of their weights at first."""
 _WATCHED = 4  # episodes from which the scale of what the layer reads is known
+_MOST_CORRELATED = 40  # weights whose covariances are adapted too, not just their variances
+_AVERAGED = 0.25  # of the generations, the last ones
 _LEAST_STD = 1e-2  # of what counts as varying
 _LEAST_SCALE = 1e-3  # of J
 
@@ -87,6 +92,8 @@ def evolve(
 ) -> None:
     """Move the last layer of a model's actor to where the mean J of whole episodes is lowest.
 
+    It ends at the average of the candidates' means over the last quarter of the generations.
+
     Args:
         model: whose policy is an `AllocatorPolicy`.
         transform: from its actions to shares.
@@ -102,14 +109,12 @@ def evolve(
         kept: file in which the search is kept after each generation, and from which it goes on. It is
             unpickled: give only one that you trust.
     """
-    from cmaes import CMA  # takes half a second, which only those who evolve should wait
-
     layer = LastLayer(model, *_units(model, transform, scenarios, first_seed), biases)
-    start, gains = np.zeros(layer.size), list[float]()
-    search = CMA(mean=start, sigma=std, population_size=population)
+    start, gains, means = np.zeros(layer.size), list[float](), list[Array]()
+    search = _search(layer.size, std, population)
     first_seed += _WATCHED
     if kept is not None and kept.exists():
-        search, gains = pickle.loads(kept.read_bytes())
+        search, gains, means = pickle.loads(kept.read_bytes())
 
     objectives_of = _objectives_of(layer, model, transform, scenarios, episodes, first_seed)
     say = progress or (lambda *_: None)
@@ -124,12 +129,21 @@ def evolve(
         gains.append(now - then)
         say(generation, gains[-1])
         search.tell(list(zip(asked, played, strict=True)))
-        content = pickle.dumps((search, gains))
+        means.append(search.mean.copy())
+        content = pickle.dumps((search, gains, means))
         if kept is not None:
             write_atomically(kept, content)
         # A search that is read again is rounded; this one goes on as it would.
-        search, gains = pickle.loads(content)
-    layer.put(search.mean)
+        search, gains, means = pickle.loads(content)
+    layer.put(np.mean(means[-ceil(_AVERAGED * generations) :], axis=0))
+
+
+def _search(size: int, std: float, population: int) -> Any:
+    """What asks for candidates, from no changes of so many weights on."""
+    from cmaes import CMA, SepCMA  # takes half a second, which only those who evolve should wait
+
+    method = CMA if size <= _MOST_CORRELATED else SepCMA
+    return method(mean=np.zeros(size), sigma=std, population_size=population)
 
 
 def _objectives_of(
