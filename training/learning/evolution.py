@@ -92,30 +92,30 @@ def evolve(
 ) -> None:
     """Move the last layer of a model's actor to where the mean J of whole episodes is lowest.
 
-    It ends at the average of the candidates' means over the last quarter of the generations.
-
     Args:
         model: whose policy is an `AllocatorPolicy`.
         transform: from its actions to shares.
         scenarios: what is played; of several, J is the mean over them, each relative to its own at first.
         first_seed: of the first episode, which all scenarios share; the others follow.
-        generations: of candidates.
+        generations: of candidates; the layer ends at the average of their means over the last quarter.
         population: candidates of a generation.
         episodes: of each scenario that every candidate of a generation plays.
         std: of the weights in the first generation.
         biases: only the biases move: what is put out, not what of it depends on what is read.
-        progress: called after each generation with how many came before it, and the difference in J between
-            the mean of its candidates and the weights at first, on its episodes.
+        progress: called after each generation with how many came before it, and J of the mean of its
+            candidates less J of the weights at first, on its episodes.
         kept: file in which the search is kept after each generation, and from which it goes on. It is
             unpickled: give only one that you trust.
+
+    Raises:
+        ValueError: another version of this package wrote the file.
     """
     layer = LastLayer(model, *_units(model, transform, scenarios, first_seed), biases)
     start, gains, means = np.zeros(layer.size), list[float](), list[Array]()
     search = _search(layer.size, std, population)
     first_seed += _WATCHED
     if kept is not None and kept.exists():
-        search, gains, means = pickle.loads(kept.read_bytes())
-
+        search, gains, means = _kept_search(kept)
     objectives_of = _objectives_of(layer, model, transform, scenarios, episodes, first_seed)
     say = progress or (lambda *_: None)
     for known in enumerate(gains):
@@ -144,6 +144,17 @@ def _search(size: int, std: float, population: int) -> Any:
 
     method = CMA if size <= _MOST_CORRELATED else SepCMA
     return method(mean=np.zeros(size), sigma=std, population_size=population)
+
+
+def _kept_search(kept: Path) -> tuple[Any, list[float], list[Array]]:
+    """A search, its gains and the means of its candidates, as they were kept."""
+    contents = pickle.loads(kept.read_bytes())
+    if len(contents) != 3:
+        raise ValueError(
+            f"{kept} was written by another version of this package; go on with that version, or remove the "
+            "file to begin anew"
+        )
+    return contents
 
 
 def _objectives_of(

@@ -1,6 +1,7 @@
 """A policy whose last layer evolves before PPO."""
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -160,6 +161,15 @@ def test_a_run_of_evolution_alone_that_is_interrupted_goes_on_to_the_same_weight
     one, other = (PPO.load(run.out / "model.zip").policy.state_dict() for run in (whole, cut))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert gains(whole.out) == gains(cut.out) and [step for step, _ in gains(cut.out)] == [0, 1, 2, 3]
+
+
+def test_a_search_that_another_version_kept_is_refused(tmp_path):
+    scenario = load_scenario("serverless", steps=10)
+    model, transform = learner(scenario, "ppo-shared")
+    kept = tmp_path / "evolution.pkl"
+    kept.write_bytes(pickle.dumps(("a search", [0.0])))
+    with pytest.raises(ValueError, match=r"evolution\.pkl was written by another version.*remove the file"):
+        evolve(model, transform, [scenario], FIRST_TRAINING_SEED, generations=2, episodes=2, kept=kept)
 
 
 @pytest.mark.slow
