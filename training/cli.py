@@ -84,6 +84,12 @@ def call(main: Callable[[Config], None], config: Config) -> None:
         sys.exit(INTERRUPTED)
     except Terminated:
         print("terminated", file=sys.stderr, flush=True)
+        # Only here, so that no command starts later for it.
+        from multiprocessing import active_children
+
+        # Nothing is run at this end: idle processes would keep the output open for minutes.
+        for process in active_children():
+            process.terminate()
         # A thread may wait for what this one held when the signal came: nobody waits for threads now.
         os._exit(TERMINATED)
 

@@ -191,6 +191,23 @@ def test_a_terminated_command_removes_what_it_has_not_finished(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_terminated_command_ends_its_idle_processes():
+    command = """
+import os, signal
+from baselines.processes import in_processes
+from training.cli import call
+
+def main(_):
+    in_processes(abs, [-1, -2], 2, None)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+call(main, None)
+"""
+    # Its output ends when the last process that holds it has ended.
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 143 and done.stderr.startswith(b"terminated")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_an_encoding_without_a_minus_sign_prints_what_it_can(encoding, tmp_path):
