@@ -56,6 +56,20 @@ class Source(NamedTuple):
 
 
 TABULATED = 128  # counts that a table of a Poisson law has at most
+
+
+class Workspace(NamedTuple):
+    """Where one episode's arrivals are drawn, in memory that lies together."""
+
+    arrivals: Array  # (T + 1, N) [requests]
+    tables: Array  # of a Poisson law off and on, (2, TABULATED)
+
+
+def new_workspace(steps: int, agents: int) -> Workspace:
+    """Room for the arrivals of T steps and N agents."""
+    return Workspace(np.empty((steps + 1, agents)), np.empty((2, TABULATED)))
+
+
 CONSTANT, POISSON, WINDOWS = 0, 1, 2
 OFF, ON = 0, 1  # states of a burst process
 

@@ -6,7 +6,15 @@ are named, with their units, in `gpualloc_env.simulation.state`.
 """
 
 from gpualloc_env.compiled import compiled, inlined
-from gpualloc_env.simulation.arrivals import WINDOWS, Source, draw_agents, draw_arrivals, draw_rates, replay
+from gpualloc_env.simulation.arrivals import (
+    WINDOWS,
+    Source,
+    Workspace,
+    draw_agents,
+    draw_arrivals,
+    draw_rates,
+    replay,
+)
 from gpualloc_env.simulation.curves import speedup
 from gpualloc_env.simulation.observation import encode, encode_agent
 from gpualloc_env.simulation.shares import (
@@ -24,7 +32,7 @@ from gpualloc_env.simulation.shares import (
     scale_to_fit,
     split_reward,
 )
-from gpualloc_env.simulation.state import OBSERVATION, OUTCOME, AnyArray, Array
+from gpualloc_env.simulation.state import OBSERVATION, OUTCOME, AnyArray
 
 
 @inlined
@@ -74,7 +82,8 @@ def step(
         return problem
     settings, routing = world.settings[0], world.routing
     dt, per_dt, gpus = settings.dt, settings.per_dt, settings.gpus
-    outcome, rows = info.view(OUTCOME)[:, :, 0], observation.view(OBSERVATION)[:, :, 0]
+    shape = requested.shape
+    outcome, rows = info.view(OUTCOME).reshape(shape), observation.view(OBSERVATION).reshape(shape)
     for b in range(first, last):
         own = b if world.agents.shape[0] > 1 else 0
         episode, t = world.episode[b], world.episode[b].clock
@@ -154,16 +163,16 @@ def reset(
     source: Source,
     nominal: AnyArray,
     world: World,
-    tables: Array,
+    workspace: Workspace,
     observation: AnyArray,
 ) -> None:
     """Draw a new episode, up to its first decision, for the environments of a range in `mask`, (B,) bool.
 
     `nominal` are the agents' parameters, (1, N) of AGENT, around which an episode's are drawn where
-    the scenario says so; `tables` is that of `draw_arrivals`, (2, TABULATED). All else is as `step`
-    describes it.
+    the scenario says so; `workspace` is room for one episode. All else is as `step` describes it.
     """
     settings, rows = world.settings[0], observation.view(OBSERVATION)[:, :, 0]
+    drawn = workspace.arrivals
     for b in range(first, last):
         own = b if world.agents.shape[0] > 1 else 0
         agents, state, episode = world.agents[own], world.state[b], world.episode[b]
@@ -173,10 +182,14 @@ def reset(
                 for i in range(agents.shape[0]):
                     encode_agent(agents[i], settings)
             if source.kind == WINDOWS:
-                replay(source, world.windows[b], world.arrivals[:, b], state)
+                replay(source, world.windows[b], drawn, state)
             else:
                 draw_rates(world.generators[b, 0], source, agents, state)
-                draw_arrivals(world.generators[b], source, state, world.arrivals[:, b], tables)
+                draw_arrivals(world.generators[b], source, state, drawn, workspace.tables)
+            # A step's row of the batch is far from the next one: it is visited once, for all agents.
+            for t in range(drawn.shape[0]):
+                for i in range(state.shape[0]):
+                    world.arrivals[t, b, i] = drawn[t, i]
             world.windows[b] += 1
             total_rate = weighted_rate = 0.0
             for i in range(state.shape[0]):
