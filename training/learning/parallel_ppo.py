@@ -156,7 +156,7 @@ class Team:
         self._order = self._place(torch.arange(self.count))
         self._advantages = self._place(torch.zeros(self.count))
         # Of the present minibatch: its first and its last transition, the clip range, and who learns.
-        self._orders = self._place(torch.zeros(3 + len(sizes), dtype=torch.float64))
+        self._orders = _shared(torch.zeros(3 + len(sizes), dtype=torch.float64)).numpy()
         if self._forks:
             for parameter in self._parameters:
                 parameter.data = _shared(parameter.data)
@@ -204,8 +204,7 @@ class Team:
 
     def differentiate(self, start: int, stop: int, clip: float) -> None:
         """Compute `gradient` on transitions `start` to `stop` in the present order, and add to `losses`."""
-        order = [start, stop, clip, *(each.requires_grad for each in self._parameters)]
-        self._orders.copy_(torch.tensor(order, dtype=torch.float64))
+        self._orders[:] = [start, stop, clip, *(each.requires_grad for each in self._parameters)]
         try:
             for helper in self._helpers:
                 helper.send(b".")
@@ -251,16 +250,17 @@ class Team:
             )
             self._losses[shard].add_(torch.stack(sums) / (stop - start))
             # The derivatives of the loss, by hand: a shard takes some 3 % less time than by PyTorch's way.
-            slopes = (
-                (log_prob, -gain.where(gain <= bound, 0.0)),
-                (values, 2.0 * value_weight * error),
-                (entropy, -entropy_weight * torch.ones_like(entropy)),
-            )
+            slopes = [
+                (log_prob, gain.where(gain <= bound, 0.0).neg_()),
+                (values, error.mul_(2.0 * value_weight)),
+            ]
+            if entropy_weight != 0.0:
+                slopes.append((entropy, torch.full_like(entropy, -entropy_weight)))
         self._point(shard)
         self._gradients[shard].zero_()
         # As one number: PyTorch imports a computer algebra system before it takes slopes along with outputs.
-        learns = [(output, slope / (stop - start)) for output, slope in slopes if output.requires_grad]
-        torch.stack([output.flatten().dot(slope.flatten()) for output, slope in learns]).sum().backward()
+        learns = [output.flatten().dot(slope.flatten()) for output, slope in slopes if output.requires_grad]
+        (torch.stack(learns).sum() / (stop - start)).backward()
 
     def _point(self, shard: int) -> None:
         """Let the parameters' gradients be those of a shard; what does not learn has none."""
