@@ -18,6 +18,7 @@ from stable_baselines3 import PPO
 from torch.utils.tensorboard import SummaryWriter
 
 from baselines import Policy
+from gpualloc_env.allocator.actions import ASSUMPTIONS
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
 from training.artifacts.policies import load_policy, named
@@ -93,6 +94,9 @@ class TrainConfig(LearnerConfig, RayWorkers):
     """Standard deviation of the weights in the first generation."""
     generation_biases: bool = False
     """Let the biases of the last layer evolve alone: what an allocator does whatever it sees."""
+    generation_reluctance: Annotated[float, Limits(-4, 4)] = 0.0
+    """Where evolution begins: with a change of share thought to cost e to this power times as much. There can
+    be two valleys of J, of which the one where shares rarely change is deeper and often not found."""
     checkpoint_every: Annotated[int, Limits(1)] = 100_000
     """Steps between two checkpoints, of which the last is kept."""
     validate_every: Annotated[int, Limits(0)] = 100_000
@@ -300,6 +304,8 @@ def evolve(
         curves.writer.add_scalar(f"{curves.group}/{GENERATION}", gained, generation)
         progress.update(bar, completed=generation + 1)
 
+    if config.generation_reluctance:
+        evolution.begin_reluctant(model, config.generation_reluctance)
     evolution.evolve(
         model,
         transform,
@@ -385,6 +391,11 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
     if config.seeds > 1 and (config.out / CONFIG).exists():
         raise ValueError(f"{config.out} holds a single run; give another --out for {config.seeds} seeds")
     check_learner(config, scenario)
+    if config.generation_reluctance and make_transform(config, scenario).settings["kind"] not in ASSUMPTIONS:
+        raise ValueError(
+            f"generation_reluctance needs an allocator that plans, and {config.allocator} does not; give "
+            "--allocator ppo-mpc, ppo-mpc-priced, ppo-residual or linear-residual"
+        )
     scenarios = played(config, scenario)
     if lessons := lessons_of(config, scenarios):
         imitation.check_imitation(make_transform(config, scenario), lessons)

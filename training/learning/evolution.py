@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from baselines import Policy, fresh
 from gpualloc_env.allocator.cluster import instance_rows
+from gpualloc_env.allocator.receding_horizon import CORRECTIONS
 from gpualloc_env.metrics import objectives
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import View, observe
@@ -74,6 +75,12 @@ class LastLayer:
                 moved = own.view_as(weight) / self._std if count else torch.zeros_like(weight)
                 layer.weight.copy_(weight + moved)
                 layer.bias.copy_(bias + shift - moved @ self._mean)
+
+
+def begin_reluctant(model: PPO, reluctance: float) -> None:
+    """Move where a search begins: a change of share is thought to cost exp(`reluctance`) times as much."""
+    with torch.no_grad():
+        model.policy.action_net.own.bias[CORRECTIONS.index("reluctance")] += reluctance  # pyright: ignore
 
 
 def evolve(

@@ -3,6 +3,7 @@
 import json
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from stable_baselines3 import PPO
@@ -12,6 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gpualloc_env import load_scenario
 from gpualloc_env.allocator.cluster import CLUSTER_COLUMNS
+from gpualloc_env.allocator.receding_horizon import CORRECTIONS
+from gpualloc_env.cluster_batch import batch_of
 from gpualloc_env.metrics import objectives
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from training.artifacts.policies import load_policy
@@ -22,7 +25,7 @@ from training.files.atomic import write_atomically
 from training.learning import evolution
 from training.learning.allocators.action_transform import told
 from training.learning.allocators.trained_network import policy_of
-from training.learning.evolution import evolve
+from training.learning.evolution import begin_reluctant, evolve
 from training.learning.learner import make_learner, with_defaults
 from training.learning.selection import validation_objective
 from training.train import TrainConfig, main
@@ -76,6 +79,24 @@ def test_biases_can_evolve_alone():
     weight, bias = head.weight.detach().clone(), head.bias.detach().clone()
     evolve(model, transform, [scenario], FIRST_TRAINING_SEED, generations=2, episodes=2, biases=True)
     assert torch.equal(head.weight, weight) and (head.bias != bias).all()
+
+
+@pytest.mark.parametrize("allocator", ["ppo-residual", "ppo-mpc", "ppo-mpc-priced", "linear-residual"])
+def test_it_can_begin_with_an_allocator_that_is_reluctant_to_change_shares(allocator):
+    scenario = load_scenario("serverless", steps=10)
+    model, transform = learner(scenario, allocator)
+    view = batch_of(scenario, 2).view
+    before = policy_of(model, told(transform, scenario)).assumed(view)
+    begin_reluctant(model, 1.5)
+    after = policy_of(model, told(transform, scenario)).assumed(view)
+    change = after.corrections - before.corrections
+    assert np.allclose(change, [1.5 if name == "reluctance" else 0.0 for name in CORRECTIONS])
+    assert np.array_equal(after.constants, before.constants)
+
+
+def test_an_allocator_that_does_not_plan_has_no_reluctance():
+    with pytest.raises(ValueError, match=r"generation_reluctance needs an allocator that plans.*ppo-mpc"):
+        main(TrainConfig(allocator="ppo-shared", generations=2, generation_reluctance=2.0))
 
 
 def test_what_varies_in_any_of_the_scenarios_gets_weight():
