@@ -87,7 +87,7 @@ def call(main: Callable[[Config], None], config: Config) -> None:
         # Only here, so that no command starts later for it.
         from multiprocessing import active_children
 
-        # Nothing is run at this end: idle processes would keep the output open for minutes.
+        # This end cleans up nothing else: idle processes of a pool would hold the output open for minutes.
         for process in active_children():
             process.terminate()
         # A thread may wait for what this one held when the signal came: nobody waits for threads now.

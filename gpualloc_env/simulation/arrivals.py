@@ -56,6 +56,8 @@ class Source(NamedTuple):
 
 
 TABULATED = 128  # counts that a table of a Poisson law has at most
+CONSTANT, POISSON, WINDOWS = 0, 1, 2
+OFF, ON = 0, 1  # states of a burst process
 
 
 class Workspace(NamedTuple):
@@ -68,10 +70,6 @@ class Workspace(NamedTuple):
 def new_workspace(steps: int, agents: int) -> Workspace:
     """Room for the arrivals of T steps and N agents."""
     return Workspace(np.empty((steps + 1, agents)), np.empty((2, TABULATED)))
-
-
-CONSTANT, POISSON, WINDOWS = 0, 1, 2
-OFF, ON = 0, 1  # states of a burst process
 
 
 @inlined
