@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from gpualloc_env.allocator.actions import ACTIONS, Actions
+from gpualloc_env.allocator.actions import ACTIONS, OUTPUTS_ALONE, Actions
 from gpualloc_env.simulation.observation import View, pack
 from gpualloc_env.simulation.state import AnyArray, Array
 
@@ -49,7 +49,8 @@ class ActionTransform:
                 f"actions must have shape {(len(observation), self.size)}, {self.size} numbers for each "
                 f"environment, got shape {np.shape(actions)}"
             )
-        return self._actions(observation, actions, None if view is None else pack(view))
+        packed = None if view is None or self.settings["kind"] in OUTPUTS_ALONE else pack(view)
+        return self._actions(observation, actions, packed)
 
 
 def simplex(num_agents: int) -> ActionTransform:

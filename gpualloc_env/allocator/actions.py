@@ -313,6 +313,9 @@ ACTIONS: dict[str, tuple[Callable[[Mapping[str, Any]], Actions], Callable[[int],
 }
 """From `kind` to what makes the actions of its settings, and the number of outputs for so many agents."""
 
+OUTPUTS_ALONE = frozenset({"simplex"})
+"""The kinds whose shares do not depend on what is seen."""
+
 ASSUMPTIONS: dict[str, Callable[[Mapping[str, Any]], Assumption]] = {
     "corrections": corrections,
     "assumptions": assumptions,

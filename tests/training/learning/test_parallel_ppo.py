@@ -188,6 +188,10 @@ def test_exploration_is_as_likely_as_pytorch_has_it(scenario, allocator):
     assert torch.allclose(values, again) and torch.allclose(log_prob, likely)
     assert torch.allclose(log_prob, normal.log_prob(turned).sum(dim=1), atol=1e-4)
     assert torch.allclose(entropy, normal.entropy().sum(dim=1), atol=1e-4)
+    _, by_mean, by_log_std = noise.log_prob_and_slopes(actions)
+    slopes = torch.autograd.grad(normal.log_prob(turned).sum(), (noise.mean, noise.log_std))
+    assert torch.allclose(by_mean, slopes[0], atol=1e-4)
+    assert torch.allclose(by_log_std.sum(dim=0), slopes[1], atol=1e-3)
 
 
 def test_the_actions_explored_vary_as_the_noise_says():

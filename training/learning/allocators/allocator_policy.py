@@ -7,7 +7,6 @@ from typing import Any, Literal
 import torch
 from gymnasium import spaces
 from llvmlite.binding import get_host_cpu_name  # pyright: ignore
-from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
@@ -33,24 +32,21 @@ def tanh(values: Tensor) -> Tensor:
     return 2.0 * torch.sigmoid(values + values) - 1.0 if _SLOW_TANH else torch.tanh(values)
 
 
-class Tanh(nn.Module):
-    """`tanh` as a layer."""
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Of each value."""
-        return tanh(values)
-
-
-class Perceptron(nn.Sequential):
+class Perceptron(nn.Module):
     """tanh layers over all rows at once: (B, N, F) to (B, H)."""
 
     def __init__(self, agents: int, features: int, hidden: tuple[int, ...]) -> None:
-        layers: list[nn.Module] = [nn.Flatten()]
-        for inputs, outputs in pairwise((agents * features, *hidden)):
-            layers += [nn.Linear(inputs, outputs), Tanh()]
-        super().__init__(*layers)
-        self.width = (agents * features, *hidden)[-1]
-        self.linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+        super().__init__()
+        widths = (agents * features, *hidden)
+        self.own = nn.ModuleList(nn.Linear(*each) for each in pairwise(widths))
+        self.width = widths[-1]
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Hidden units of all agents together."""
+        units = rows.flatten(1)
+        for own in self.own:
+            units = tanh(own(units))
+        return units
 
 
 class Equivariant(nn.Module):
@@ -227,7 +223,16 @@ class AllocatorPolicy(ActorCriticPolicy):
         make_optimiser: Any = self.optimizer_class
         self.optimizer = make_optimiser(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
-    def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
+    def extract_features(self, obs: Tensor, features_extractor: Any = None) -> Tensor:  # pyright: ignore
+        """The observations as they are, in [0, 1] and float32."""
+        return obs
+
+    def noise_and_values(self, observation: Tensor) -> tuple[Gaussian, Tensor]:
+        """The distribution of the actions and the values, (B, 1), for observations, (B, …)."""
+        for_actions, for_values = self.mlp_extractor(observation)
+        return self._get_action_dist_from_latent(for_actions), self.value_net(for_values)
+
+    def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Gaussian:
         assert isinstance(self.action_dist, Gaussian)
         means, log_std = self.action_net(latent_pi), self.log_std
         if self.network == "shared":

@@ -21,8 +21,15 @@ class Gaussian(DiagGaussianDistribution):
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Of actions, (B, A): (B,)."""
-        deviations = (actions - self.mean) * (-self.log_std).exp()
-        return -0.5 * deviations.square().sum(dim=1) - self.log_std.sum() - 0.5 * log(tau) * self.action_dim
+        return self.log_prob_and_slopes(actions)[0]
+
+    def log_prob_and_slopes(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of actions, (B, A): (B,), and its derivatives by `mean` and by `log_std`, (B, A) each."""
+        precision = (-self.log_std).exp()
+        deviations = (actions - self.mean) * precision
+        squares = deviations.square()
+        constant = self.log_std.sum() + 0.5 * log(tau) * self.action_dim
+        return -0.5 * squares.sum(dim=1) - constant, deviations * precision, squares - 1.0
 
     def entropy(self) -> Tensor:
         """(B,); it does not depend on the means."""
@@ -63,9 +70,9 @@ class CommonNoise(Gaussian):
         """That of means, (B, N K A), and logarithms of standard deviations, (4, A)."""
         return super().proba_distribution(self._turned(mean_actions), log_std[self.parts].flatten())
 
-    def log_prob(self, actions: Tensor) -> Tensor:
-        """Of actions, (B, N K A): (B,)."""
-        return super().log_prob(self._turned(actions))
+    def log_prob_and_slopes(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of actions, (B, N K A): (B,), and its derivatives by `mean` and by `log_std`, (B, N K A) each."""
+        return super().log_prob_and_slopes(self._turned(actions))
 
     def sample(self) -> Tensor:
         """Actions at random, (B, N K A)."""

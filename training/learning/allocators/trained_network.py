@@ -47,10 +47,10 @@ def load_model(run: Path) -> PPO:
     """
     try:
         return PPO.load(run / MODEL, device="cpu")
-    except (ModuleNotFoundError, AttributeError) as error:
+    except (ModuleNotFoundError, AttributeError, RuntimeError) as error:
         raise ValueError(
-            f"{run} was trained by another version of this package ({error}); export it with that version, "
-            "or train it again"
+            f"{run} was trained by another version of this package ({str(error).splitlines()[0]}); export it "
+            "with that version, or train it again"
         ) from None
 
 
@@ -116,7 +116,7 @@ class SideBySide:
 
 
 def _mlp(policy: AllocatorPolicy) -> tuple[dict[str, Any], Arrays]:
-    linear: list[Any] = [*policy.mlp_extractor.actor.linear, policy.action_net]
+    linear: list[Any] = [*policy.mlp_extractor.actor.own, policy.action_net]
     inputs = linear[0].in_features
     # The format has room for a normalisation of the inputs; the observation needs none.
     arrays: Arrays = {name: np.zeros(inputs, np.float32) for name in ("mean", "mean_rest")}
