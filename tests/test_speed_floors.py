@@ -13,7 +13,7 @@ from gpualloc_env.simulation.threads import VARIABLE
         pytest.param(1.6, lambda: single("GPUAlloc-v0", SINGLE_STEPS), 1, 5, id="single"),
         pytest.param(32.0, lambda: whole_episodes(1024), 1, 5, id="1024"),
         # Beyond the caches 32 is out of reach: a third of what is reached on one core.
-        pytest.param(20.0, lambda: whole_episodes(16384, parts=7), 7, 1, id="16384"),
+        pytest.param(20.0, lambda: whole_episodes(16384, parts=7), 7, 1, id="16384", marks=pytest.mark.slow),
     ],
 )
 def test_steps_per_second_are_above_a_third_of_the_floor(monkeypatch, floor, make, parts, rounds):

@@ -108,6 +108,7 @@ def run(program, *arguments, folder=ROOT, **environment):
     return process.stdout, process.stderr
 
 
+@pytest.mark.slow
 def test_a_long_compilation_says_once_what_it_is_and_a_warm_cache_says_nothing(tmp_path):
     cold, more, warm = (run(each, NUMBA_CACHE_DIR=str(tmp_path))[1] for each in (HURRIED, MORE, MORE))
     # A later process compiles what the first did not call, and that may take longest.
@@ -116,6 +117,7 @@ def test_a_long_compilation_says_once_what_it_is_and_a_warm_cache_says_nothing(t
     assert warm == ""
 
 
+@pytest.mark.slow
 def test_of_the_processes_of_a_pool_the_first_alone_says_that_it_compiles(tmp_path):
     program, cache = tmp_path / "pool.py", tmp_path / "cache"
     program.write_text(WORKERS)

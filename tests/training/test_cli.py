@@ -191,6 +191,7 @@ def test_a_terminated_command_removes_what_it_has_not_finished(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_terminated_command_ends_its_idle_processes():
     command = """
 import os, signal

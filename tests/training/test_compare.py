@@ -154,6 +154,7 @@ def test_a_scenario_without_headroom_shows_none(bound, tmp_path):
     assert "headroom" not in (tmp_path / "out" / "comparison.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_second_comparison_replaces_the_first_and_leaves_other_files(tmp_path):
     out = tmp_path / "out"
     compare(out, "--scenario", "paper", "--policies", "static", "adaptive", "--episodes", "1")

@@ -122,6 +122,7 @@ def several(trained_run, tmp_path):
     return tmp_path / "several"
 
 
+@pytest.mark.slow
 def test_a_directory_of_several_seeds_is_one_policy(several, tmp_path, capsys):
     summary = compare(tmp_path / "out", policies=("adaptive", str(several)))
     alone = compare(tmp_path / "alone", policies=(str(several / "seed-0"),))

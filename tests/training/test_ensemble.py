@@ -74,6 +74,7 @@ def test_it_is_an_allocator_as_any_other_for_any_agents_and_runtime(ensembles, t
     assert np.abs(own - graph_outputs(tmp_path / "two.onnx", seen)).max() <= 1e-6
 
 
+@pytest.mark.slow
 def test_members_may_be_of_several_widths(ensembles, tmp_path):
     files = (ensembles / "shared.npz", seeds("ppo-shared-serverless")[0])
     main(EnsembleConfig(files, out=tmp_path / "more.npz", episodes=1))

@@ -31,6 +31,7 @@ def leaderboard(folder, extensions):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_command_and_its_processes_know_what_a_module_registers(tmp_path):
     (tmp_path / "mine.py").write_text(MODULE)
     done = leaderboard(tmp_path, "mine")
@@ -39,6 +40,7 @@ def test_a_command_and_its_processes_know_what_a_module_registers(tmp_path):
     assert all(name in board for name in ("calm", "longest-queue", "last_queue_requests"))
 
 
+@pytest.mark.slow
 def test_a_module_that_cannot_be_imported_is_named(tmp_path):
     done = leaderboard(tmp_path, "no_such_module")
     (line,) = done.stderr.splitlines()

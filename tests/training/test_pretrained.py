@@ -28,9 +28,13 @@ def name_of(path):
     return str(path.relative_to(PRETRAINED))
 
 
-# One seed of each allocator is played every time, the others where everything is checked.
+# One seed of each allocator of a pool is played every time, the others where everything is checked.
 EVERY_FILE = [
-    pytest.param(path, id=name_of(path), marks=() if path.stem == "seed-0" else pytest.mark.slow)
+    pytest.param(
+        path,
+        id=name_of(path),
+        marks=() if path.stem == "seed-0" and "cluster" not in path.parent.name else pytest.mark.slow,
+    )
     for path in FILES
 ]
 
@@ -134,7 +138,9 @@ def test_an_allocator_that_does_not_come_with_the_package_is_refused():
     assert Allocator.pretrained("ppo-residual-bursty/seed-1", agents=["a", "b"]).agents == ("a", "b")
 
 
-@pytest.mark.parametrize("name", ["ppo-residual-serverless", "ppo-shared-warm-serverless"])
+@pytest.mark.parametrize(
+    "name", ["ppo-residual-serverless", pytest.param("ppo-shared-warm-serverless", marks=pytest.mark.slow)]
+)
 def test_those_for_serverless_beat_the_best_baseline(name):
     scenario = held_out_scenario("serverless")
     base = evaluate("base", policy_for("receding-horizon", "serverless"), scenario, 60, FIRST_VALIDATION_SEED)

@@ -180,7 +180,7 @@ def test_the_validation_curve_is_in_tensorboard(worsening):
     assert [scalar.value for scalar in scalars] == pytest.approx(objectives, rel=1e-6)
 
 
-@pytest.mark.parametrize("validate_every", [256, 0])
+@pytest.mark.parametrize("validate_every", [pytest.param(256, marks=pytest.mark.slow), 0])
 def test_of_several_seeds_the_best_in_validation_is_named(tmp_path, capsys, validate_every):
     out = tmp_path / "runs"
     main(TrainConfig(**TRAINED, validate_every=validate_every, seeds=3, out=out))

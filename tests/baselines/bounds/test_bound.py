@@ -303,6 +303,7 @@ def test_the_cmu_rule_attains_it_under_end_of_step_holding_cost(seed):
     assert least <= cost <= least + 1e-6
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["serverless", "workflow", "paper"]), st.floats(0.0, 3.0))
 def test_any_multipliers_make_a_bound(seed, name, size):

@@ -52,7 +52,7 @@ def test_the_same_episode_has_the_same_schedule_bit_for_bit():
     assert once.shares.tobytes() == again.shares.tobytes() and once.objective == again.objective
 
 
-@pytest.mark.parametrize("name", ["serverless", "llm"])
+@pytest.mark.parametrize("name", ["serverless", pytest.param("llm", marks=pytest.mark.slow)])
 def test_more_rounds_of_search_never_make_it_worse(name):
     scenario = load_scenario(name, steps=80)
     costs = [feasible_schedule(scenario, 3, rounds=rounds).objective for rounds in (0, 2, 8)]

@@ -220,7 +220,10 @@ def test_loading_waits_for_a_share_and_keeps_its_progress_meanwhile():
     assert [step.served[0] for step in steps] == [0, 0, 0, 5, 10]
 
 
-@pytest.mark.parametrize(("dt", "keep_alive_s"), [(0.1, 10), (0.25, 10), (1, 10), (0.1, 3600), (0.7, 7000)])
+@pytest.mark.parametrize(
+    ("dt", "keep_alive_s"),
+    [(0.1, 10), (0.25, 10), (1, 10), pytest.param(0.1, 3600, marks=pytest.mark.slow), (0.7, 7000)],
+)
 def test_keep_alive_unloads_at_exactly_its_end(dt, keep_alive_s):
     idle = round(keep_alive_s / dt)
     steps = play([[0.0]] * idle, [[1.0]], dt=dt, keep_alive_s=keep_alive_s, container_start_s=2.0)

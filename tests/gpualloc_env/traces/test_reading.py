@@ -49,6 +49,7 @@ os.wait()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_forked_processes_read_logs_of_every_kind(tmp_path):
     for name, (_, text) in READERS.items():

@@ -183,6 +183,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
+@pytest.mark.slow
 def test_a_log_can_be_read_after_a_fork(tmp_path):
     paths = [
         mooncake(tmp_path / "1.jsonl", range(0, 9000, 10)),

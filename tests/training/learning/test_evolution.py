@@ -41,7 +41,11 @@ def learner(scenario, allocator):
 
 @pytest.mark.parametrize(
     ("name", "allocator", "less"),
-    [("serverless", "ppo-shared", 0.2), ("paper", "ppo", 0.1), ("cluster-small", "linear-cluster", 0.005)],
+    [
+        ("serverless", "ppo-shared", 0.2),
+        ("paper", "ppo", 0.1),
+        pytest.param("cluster-small", "linear-cluster", 0.005, marks=pytest.mark.slow),
+    ],
 )
 def test_evolution_lowers_j_of_other_episodes_and_moves_the_last_layer_alone(name, allocator, less):
     scenario = load_scenario(name, steps=40)

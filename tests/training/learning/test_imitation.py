@@ -57,6 +57,7 @@ def test_a_policy_comes_close_to_its_teachers_where_it_leads_itself(monkeypatch,
     assert (distances(model, transform, lessons) < 0.5 * before).all() and rounds == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_assumptions_come_close_to_those_of_teachers_in_two_scenarios(monkeypatch):
     for name, value in QUICK.items():
         monkeypatch.setattr(imitation, name, value)
@@ -88,6 +89,7 @@ def test_assumptions_come_close_to_those_of_teachers_in_two_scenarios(monkeypatc
     assert (after < 0.3 * before).all()
 
 
+@pytest.mark.slow
 def test_what_the_bill_weighs_tells_scenarios_apart_that_look_alike(monkeypatch):
     for name, value in QUICK.items():
         monkeypatch.setattr(imitation, name, value)

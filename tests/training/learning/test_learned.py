@@ -256,6 +256,7 @@ def test_one_that_is_not_shared_serves_its_own_number_alone(exported):
         Allocator.load(exported["npz"], agents=("a", "b"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("allocator", KINDS)
 def test_the_limits_hold_on_a_hundred_thousand_fuzzed_observations(files, allocator):
     taken = Allocator.load(files[allocator, "npz"], min_shares=[0.1, 0.3, 0.2, 0.0])

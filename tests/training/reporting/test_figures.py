@@ -66,6 +66,7 @@ def test_no_text_meets_another(scenario, count):
     check_readable(measures_card(ranked(evaluations)))
 
 
+@pytest.mark.slow
 def test_twenty_policies_of_sixty_four_agents_are_legible():
     few = played("fleet", ("static", "adaptive", "cmu", "receding-horizon"), steps=20)
     twenty = [
