@@ -1,8 +1,9 @@
 """Work shared among processes of this machine, or among the machines of a Ray cluster."""
 
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -16,6 +17,17 @@ Workers = int | str | None
 
 # joblib keeps one pool of processes, and two threads that want it in different sizes can wait forever.
 _POOL = Lock()
+_CORES: ContextVar[int] = ContextVar("cores", default=-1)  # what no number of workers means; -1: all
+
+
+@contextmanager
+def at_most(workers: int | None) -> Iterator[None]:
+    """Within it no number of workers means so many; none changes nothing."""
+    token = _CORES.set(_CORES.get() if workers is None else workers)
+    try:
+        yield
+    finally:
+        _CORES.reset(token)
 
 
 def in_processes(
@@ -29,7 +41,7 @@ def in_processes(
     Args:
         function: what to compute.
         tasks: what to compute it for.
-        workers: who computes; 1 is this process.
+        workers: who computes; 1 is this process, and none is as many as `at_most` allows.
         progress: called with the number of results after each of them; what it raises ends all.
 
     Raises:
@@ -41,9 +53,10 @@ def in_processes(
     # Only what is shared among processes needs joblib.
     from joblib import Parallel, delayed
 
+    workers = _CORES.get() if workers is None else workers
     here = workers == 1 or len(tasks) == 1
     work = [delayed(_call)(function, task) for task in tasks]
-    pool = Parallel(n_jobs=1 if here else -1 if workers is None else workers, return_as="generator")
+    pool = Parallel(n_jobs=1 if here else workers, return_as="generator")
     results: list[Result] = []
     with nullcontext() if here else _POOL:
         stream: Any = pool(work)
@@ -73,7 +86,7 @@ def _on_ray(
     started anew for every call, and tell nothing before all is done.
     """
     ray = connect(address)
-    call = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_call)
+    call = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_call_alone)
     shared = ray.put(function)
     waiting = results = [call.remote(shared, task) for task in tasks]
     try:
@@ -94,6 +107,12 @@ def _call(function: Callable[[Task], Result], task: Task) -> Result:
     # The process may be a new one.
     import_extensions()
     return function(task)
+
+
+def _call_alone(function: Callable[[Task], Result], task: Task) -> Result:
+    # Ray has promised one CPU.
+    with at_most(1):
+        return _call(function, task)
 
 
 def connect(address: str) -> Any:

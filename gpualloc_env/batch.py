@@ -12,7 +12,7 @@ from gpualloc_env.memory import check_calls, check_memory, most_calls
 from gpualloc_env.scenario.clusters import CLUSTERS
 from gpualloc_env.scenario.scenario import Scenario, ScenarioError
 from gpualloc_env.simulation import fluid, requests
-from gpualloc_env.simulation.arrivals import Source, new_workspace
+from gpualloc_env.simulation.arrivals import Source, new_arrival_scratch
 from gpualloc_env.simulation.calls import Service, Tasks, new_service, row_of
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, derive, encode_agents, view_of
 from gpualloc_env.simulation.random import seed_generator
@@ -275,8 +275,8 @@ class Batch:
         else:
 
             def draw(first: int, last: int) -> None:
-                workspace = new_workspace(self.scenario.steps, self.num_agents)
-                fluid.reset(first, last, mask, source, self._nominal, self.world, workspace, observation)
+                scratch = new_arrival_scratch(self.scenario.steps, self.num_agents)
+                fluid.reset(first, last, mask, source, self._nominal, self.world, scratch, observation)
 
             self._drawers.run(draw)
         self._forget(mask)

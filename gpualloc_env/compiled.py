@@ -1,7 +1,7 @@
 """numba's nopython compiler with an on-disk cache that follows whole packages: `compiled` and its kin.
 
-All that is private to numba stands in this file: three options of its compiler, its lock, and the stamp
-and the writer of its cache.
+All that is private to numba stands in this file: three options of its compiler, its lock, and the stamp,
+the reader and the writer of its cache.
 """
 
 import logging
@@ -46,8 +46,10 @@ def compiled(function: Function) -> Function:
     except RuntimeError:  # numba found no folder that it can write
         _warn_uncached("no folder for it can be written")
         return dispatcher
-    dispatcher._cache._cache_file._source_stamp = _stamp(Path(function.__code__.co_filename))
-    dispatcher._cache.save_overload = _forgiving(dispatcher._cache.save_overload)
+    cache = dispatcher._cache
+    cache._cache_file._source_stamp = _stamp(Path(function.__code__.co_filename))
+    cache._cache_file._load_index = _readable(cache._cache_file._load_index)
+    cache.save_overload = _forgiving(cache.save_overload)
     return dispatcher
 
 
@@ -85,6 +87,18 @@ def resolved(function: Function, *arguments: Any) -> Function:
 def compiling() -> bool:
     """Whether this thread is in the compiler: an exception that a signal raises there may be lost."""
     return bool(global_compiler_lock.is_locked())
+
+
+def _readable(load: Callable[[], dict[Any, str]]) -> Callable[[], dict[Any, str]]:
+    """Read what a cache holds; nothing where that cannot be read, as where a class that it names is no more."""
+
+    def load_index() -> dict[Any, str]:
+        try:
+            return load()
+        except Exception:  # whatever an unpickler raises
+            return {}
+
+    return load_index
 
 
 def _forgiving(save: Callable[..., None]) -> Callable[..., None]:

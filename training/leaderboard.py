@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from baselines import PRIVILEGED, algorithm_1_of
 from baselines.bounds import needs_one_pool
+from baselines.processes import at_most
 from gpualloc_env.metrics import mean_metrics
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.registry import SCENARIOS
@@ -72,7 +73,7 @@ class LeaderboardConfig(Overrides, RayWorkers):
     out: Path = Path("runs/leaderboard")
     """Directory for the results; those of an earlier leaderboard in it are replaced."""
     workers: Annotated[int | None, Limits(1)] = None
-    """Processes that compute bounds, without `--ray`; default: one for each core."""
+    """Processes that compute bounds and search schedules, without `--ray`; default: one for each core."""
 
 
 def main(config: LeaderboardConfig) -> None:
@@ -120,6 +121,7 @@ def played(
 ) -> dict[str, Board]:
     """Every policy on every scenario, beside the bounds of its episodes."""
     with (
+        at_most(config.workers),
         progress_bars(status, width=34) as progress,
         bounds_meanwhile(contests, config.seed, config.ray or config.workers, progress) as bounds,
     ):

@@ -37,7 +37,7 @@ from training.files.run_directory import (
 )
 from training.learning import evolution, imitation
 from training.learning.allocators.action_transform import ActionTransform, Transform
-from training.learning.allocators.kinds import kind_of
+from training.learning.allocators.kinds import KINDS, kind_of
 from training.learning.allocators.trained_network import NETWORKS
 from training.learning.callbacks import Boundaries, CriticFirst, EpisodeLog
 from training.learning.checkpoint import load, restore, save
@@ -377,6 +377,23 @@ def lessons_of(config: TrainConfig, scenarios: Sequence[Scenario]) -> list[tuple
     return taught
 
 
+def check_reluctance(config: TrainConfig, scenario: Scenario) -> None:
+    """Refuse a reluctance that nothing could begin with."""
+    if not config.generations:
+        raise ValueError("generation_reluctance has no effect without generations; give --generations too")
+
+    def plans(allocator: str) -> bool:
+        return kind_of(allocator).transform(scenario).settings["kind"] in ASSUMPTIONS
+
+    if not plans(config.allocator):
+        here = [name for name, kind in KINDS.items() if kind.of_clusters == bool(scenario.nodes)]
+        able = " or ".join(name for name in here if plans(name))
+        raise ValueError(
+            f"generation_reluctance needs an allocator that plans, and {config.allocator} does not; "
+            + (f"give --allocator {able}" if able else "leave it out")
+        )
+
+
 def check(config: TrainConfig, scenario: Scenario) -> None:
     """Refuse what would fail later, before anything is made."""
     check_limits(config)
@@ -391,11 +408,8 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
     if config.seeds > 1 and (config.out / CONFIG).exists():
         raise ValueError(f"{config.out} holds a single run; give another --out for {config.seeds} seeds")
     check_learner(config, scenario)
-    if config.generation_reluctance and make_transform(config, scenario).settings["kind"] not in ASSUMPTIONS:
-        raise ValueError(
-            f"generation_reluctance needs an allocator that plans, and {config.allocator} does not; give "
-            "--allocator ppo-mpc, ppo-mpc-priced, ppo-residual or linear-residual"
-        )
+    if config.generation_reluctance:
+        check_reluctance(config, scenario)
     scenarios = played(config, scenario)
     if lessons := lessons_of(config, scenarios):
         imitation.check_imitation(make_transform(config, scenario), lessons)

@@ -60,16 +60,16 @@ CONSTANT, POISSON, WINDOWS = 0, 1, 2
 OFF, ON = 0, 1  # states of a burst process
 
 
-class Workspace(NamedTuple):
+class ArrivalScratch(NamedTuple):
     """Where one episode's arrivals are drawn, in memory that lies together."""
 
     arrivals: Array  # (T + 1, N) [requests]
     tables: Array  # of a Poisson law off and on, (2, TABULATED)
 
 
-def new_workspace(steps: int, agents: int) -> Workspace:
+def new_arrival_scratch(steps: int, agents: int) -> ArrivalScratch:
     """Room for the arrivals of T steps and N agents."""
-    return Workspace(np.empty((steps + 1, agents)), np.empty((2, TABULATED)))
+    return ArrivalScratch(np.empty((steps + 1, agents)), np.empty((2, TABULATED)))
 
 
 @inlined
@@ -167,7 +167,7 @@ def draw_arrivals(
         source: the law.
         state: mean external rates in `rate`, (N,) of STATE.
         arrivals: where to write.
-        tables: workspace for tables of Poisson laws off and on, (2, TABULATED).
+        tables: scratch for tables of Poisson laws off and on, (2, TABULATED).
     """
     own, counts, process = generators[0], generators[1], generators[2]
     dt, factors, means = source.dt, source.burst_factors, source.burst_means

@@ -8,8 +8,8 @@ are named, with their units, in `gpualloc_env.simulation.state`.
 from gpualloc_env.compiled import compiled, inlined
 from gpualloc_env.simulation.arrivals import (
     WINDOWS,
+    ArrivalScratch,
     Source,
-    Workspace,
     draw_agents,
     draw_arrivals,
     draw_rates,
@@ -163,16 +163,16 @@ def reset(
     source: Source,
     nominal: AnyArray,
     world: World,
-    workspace: Workspace,
+    scratch: ArrivalScratch,
     observation: AnyArray,
 ) -> None:
     """Draw a new episode, up to its first decision, for the environments of a range in `mask`, (B,) bool.
 
     `nominal` are the agents' parameters, (1, N) of AGENT, around which an episode's are drawn where
-    the scenario says so; `workspace` is room for one episode. All else is as `step` describes it.
+    the scenario says so; `scratch` is room for one episode. All else is as `step` describes it.
     """
     settings, rows = world.settings[0], observation.view(OBSERVATION)[:, :, 0]
-    drawn = workspace.arrivals
+    drawn = scratch.arrivals
     for b in range(first, last):
         own = b if world.agents.shape[0] > 1 else 0
         agents, state, episode = world.agents[own], world.state[b], world.episode[b]
@@ -185,7 +185,7 @@ def reset(
                 replay(source, world.windows[b], drawn, state)
             else:
                 draw_rates(world.generators[b, 0], source, agents, state)
-                draw_arrivals(world.generators[b], source, state, drawn, workspace.tables)
+                draw_arrivals(world.generators[b], source, state, drawn, scratch.tables)
             # A step's row of the batch is far from the next one: it is visited once, for all agents.
             for t in range(drawn.shape[0]):
                 for i in range(state.shape[0]):

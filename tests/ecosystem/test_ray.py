@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from functools import partial
 
 import numpy as np
@@ -93,6 +94,13 @@ def test_a_plan(address, tmp_path):
 def test_a_mistake_in_a_worker_is_the_mistake_here(address):
     with pytest.raises(ZeroDivisionError, match="by zero"):
         in_processes(partial(divmod, 1), [1, 0, 2], address, None)
+
+
+def test_a_worker_shares_nothing_with_more_processes(address):
+    def pids(tasks):
+        return {os.getpid(), *in_processes(lambda _: os.getpid(), tasks, None, None)}
+
+    assert [len(found) for found in in_processes(pids, [range(8), range(8)], address, None)] == [1, 1]
 
 
 def test_tuned_constants(address, tmp_path):

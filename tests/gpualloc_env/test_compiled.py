@@ -108,6 +108,28 @@ def run(program, *arguments, folder=ROOT, **environment):
     return process.stdout, process.stderr
 
 
+TWICE = """
+from typing import NamedTuple
+from gpualloc_env.compiled import compiled
+
+class {name}(NamedTuple):
+    value: float
+
+@compiled
+def twice(given):
+    return 2.0 * given.value
+
+print(twice({name}(1.5)))
+"""
+
+
+def test_what_was_compiled_for_a_class_that_is_no_more_is_compiled_again(tmp_path):
+    for name in ("Once", "Renamed"):
+        (tmp_path / "kernels.py").write_text(TWICE.format(name=name), encoding="utf-8")
+        assert run("import kernels", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")[0] == "3.0\n"
+    assert list((tmp_path / "__pycache__").glob("*.nbi"))
+
+
 @pytest.mark.slow
 def test_a_long_compilation_says_once_what_it_is_and_a_warm_cache_says_nothing(tmp_path):
     cold, more, warm = (run(each, NUMBA_CACHE_DIR=str(tmp_path))[1] for each in (HURRIED, MORE, MORE))

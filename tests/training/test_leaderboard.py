@@ -2,6 +2,7 @@
 
 import json
 
+import joblib
 import numpy as np
 import pytest
 
@@ -107,6 +108,30 @@ def test_learned_and_privileged_policies_are_labelled(short, tmp_path, monkeypat
     assert bound <= found <= min(policies[name]["objective"]["mean"] for name in ("adaptive", "ppo"))
     assert (tmp_path / "out" / "profiles.png").exists()
     assert "paper-dominance without ppo: runs/ppo was trained for 2 agents" in capsys.readouterr().err
+
+
+def test_no_more_processes_are_started_than_are_asked_for(short, tmp_path, monkeypatch):
+    asked = []
+
+    class Watched(joblib.Parallel):
+        def __init__(self, n_jobs, **settings):
+            asked.append(n_jobs)
+            super().__init__(n_jobs=n_jobs, **settings)
+
+    monkeypatch.setattr(joblib, "Parallel", Watched)
+    lead(
+        tmp_path / "out",
+        "--scenarios",
+        short,
+        "--policies",
+        "adaptive",
+        "clairvoyant",
+        "--workers",
+        "1",
+        "--episodes",
+        "2",
+    )
+    assert set(asked) == {1}
 
 
 @pytest.mark.parametrize(

@@ -98,9 +98,23 @@ def test_it_can_begin_with_an_allocator_that_is_reluctant_to_change_shares(alloc
     assert np.array_equal(after.constants, before.constants)
 
 
-def test_an_allocator_that_does_not_plan_has_no_reluctance():
-    with pytest.raises(ValueError, match=r"generation_reluctance needs an allocator that plans.*ppo-mpc"):
-        main(TrainConfig(allocator="ppo-shared", generations=2, generation_reluctance=2.0))
+@pytest.mark.parametrize(
+    ("settings", "refusal"),
+    [
+        (
+            {"allocator": "ppo-shared", "generations": 2},
+            "needs an allocator that plans.*--allocator .*ppo-mpc",
+        ),
+        (
+            {"allocator": "linear-cluster", "scenario": "cluster-small", "generations": 2},
+            "needs an allocator that plans, and linear-cluster does not; leave it out",
+        ),
+        ({"allocator": "ppo-mpc"}, "no effect without generations; give --generations too"),
+    ],
+)
+def test_a_reluctance_that_nothing_begins_with_is_refused(settings, refusal):
+    with pytest.raises(ValueError, match=refusal):
+        main(TrainConfig(**settings, generation_reluctance=2.0))
 
 
 def test_what_varies_in_any_of_the_scenarios_gets_weight():
