@@ -90,7 +90,7 @@ def compiling() -> bool:
 
 
 def _readable(load: Callable[[], dict[Any, str]]) -> Callable[[], dict[Any, str]]:
-    """Read what a cache holds; nothing where that cannot be read, as where a class that it names is no more."""
+    """Read what a cache holds: nothing where that cannot be read, as with a class that is no more."""
 
     def load_index() -> dict[Any, str]:
         try:
