@@ -90,8 +90,8 @@ def step(
     problem = check(first, last, requested, active, world.episode, world.arrivals.shape[0] - 1)
     if problem != OK:
         return problem
-    settings = world.settings[0]
-    outcome, rows = info.view(OUTCOME)[:, :, 0], observation.view(OBSERVATION)[:, :, 0]
+    settings, shape = world.settings[0], requested.shape
+    outcome, rows = info.view(OUTCOME).reshape(shape), observation.view(OBSERVATION).reshape(shape)
     for b in range(first, last):
         own = b if world.agents.shape[0] > 1 else 0
         t = world.episode[b].clock
