@@ -105,9 +105,9 @@ class ParallelPPO(PPO):
             team.shuffle(self.batch_size)
             for start in starts:
                 team.differentiate(start, start + self.batch_size, clip)
-                norm = torch.linalg.vector_norm(team.gradient).item()
-                if norm > self.max_grad_norm:
-                    team.gradient.mul_(self.max_grad_norm / norm)
+                # A number asked for here would let a GPU wait at every step.
+                norm = torch.linalg.vector_norm(team.gradient)
+                team.gradient.mul_((self.max_grad_norm / norm).clamp(max=1.0))
                 optimiser.descend()
         losses = team.losses / (self.n_epochs * len(starts))
         self._move("cpu")
