@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -357,35 +358,40 @@ class Batch:
             active, info = self._all, np.empty(self._shapes[0])
         else:
             active, info = self._some(active)
-        observation, service = np.empty(self._shapes[1], FLOAT32), self._service
+        observation, service, step = np.empty(self._shapes[1], FLOAT32), self._service, self._step
+        if step is None:
+            step = self._step = self._resolved()
         if service is None:
-            self._run((requested, active, self.world, info, observation))
+            problem = step(requested, active, self.world, info, observation)
         else:
-            self._run((requested, active, self.world, service, info, observation))
+            problem = step(requested, active, self.world, service, info, observation)
+        if problem != OK or active is not self._all:
+            self._conclude(problem, requested, active)
         self.info, self.observation = info, observation
 
     def _some(self, active: AnyArray) -> tuple[AnyArray, Array]:
         """A (B,) bool mask of those to be advanced, checked, and what the others did in their last step."""
         return self.checked_mask(active), self.info.copy()
 
-    def _run(self, arguments: tuple[Any, ...]) -> None:
-        """Call the compiled step for all environments: what is asked for, for which, of which world, …."""
-        step = self._step
-        if step is None:
-            step = self._step = resolved(self._compiled, 0, self.num_envs, *arguments)
-        if self._steppers.count == 1:
-            problem = step(0, self.num_envs, *arguments)
-        else:
-            # No range may advance before all of them are known to be sound.
-            requested, active, world = arguments[:3]
-            problem = check(0, self.num_envs, requested, active, world.episode, self.scenario.steps)
-            if problem == OK:
-                self._steppers.run(lambda first, last: step(first, last, *arguments))
-        active = arguments[1]
+    def _conclude(self, problem: int, requested: Array, active: AnyArray) -> None:
+        """Refuse what was wrong; what was not advanced was worth nothing."""
         if problem != OK:
-            self._refuse(problem, np.where(active[:, None], arguments[0], 0.0))
-        if active is not self._all:
-            self.worth[~active] = 0.0
+            self._refuse(problem, np.where(active[:, None], requested, 0.0))
+        self.worth[~active] = 0.0
+
+    def _resolved(self) -> Callable[..., int]:
+        """The compiled step of all environments, which takes what is asked for, for which, and `_stepped`."""
+        requested = np.empty((self.num_envs, math.prod(self.share_shape)))
+        step = resolved(self._compiled, 0, self.num_envs, requested, self._all, *self._stepped)
+        if self._steppers.count == 1:
+            return partial(step, 0, self.num_envs)
+        return partial(_on_threads, self._steppers, step, self.num_envs, self.scenario.steps)
+
+    @property
+    def _stepped(self) -> tuple[Any, ...]:
+        """What a step reads and writes."""
+        service = () if self._service is None else (self._service,)
+        return (self.world, *service, self.info, self.observation)
 
     @property
     def _compiled(self) -> Callable[..., int]:
@@ -406,6 +412,18 @@ class Batch:
         raise RuntimeError(
             f"the episode is over after {self.scenario.steps} steps, or was never started: call reset()"
         )
+
+
+def _on_threads(
+    threads: Threads, step: Callable[..., int], num_envs: int, steps: int, *arguments: Any
+) -> int:
+    """Call the compiled step for ranges of environments side by side."""
+    # No range may advance before all of them are known to be sound.
+    requested, active, world = arguments[:3]
+    problem = check(0, num_envs, requested, active, world.episode, steps)
+    if problem == OK:
+        threads.run(lambda first, last: step(first, last, *arguments))
+    return problem
 
 
 def real_numbers(name: str, values: object) -> AnyArray:

@@ -20,7 +20,7 @@ from gpualloc_env.simulation.placement import (
     one_view,
 )
 from gpualloc_env.simulation.residency import COUNTS, EVENTS, GPU, HOST, INSTANCE, MEMORY, RULES, Cluster
-from gpualloc_env.simulation.shares import NOT_A_NUMBER
+from gpualloc_env.simulation.shares import NOT_A_NUMBER, OK
 from gpualloc_env.simulation.state import AnyArray, Array, names_of
 from gpualloc_env.simulation.tasks import TaskLaw
 
@@ -107,7 +107,10 @@ class ClusterBatch(Batch):
         """As that of a batch of pools; shares are (B, N K)."""
         active, info = (self._all, np.empty(self._shapes[0])) if active is None else self._some(active)
         shown = self._new_arrays(info)
-        self._run((requested, active, self.world, self.service, self.cluster, shown))
+        step = self._step = self._step or self._resolved()
+        problem = step(requested, active, self.world, self.service, self.cluster, shown)
+        if problem != OK or active is not self._all:
+            self._conclude(problem, requested, active)
         self._show(shown)
 
     def _new_arrays(self, info: Array) -> Shown:
@@ -125,6 +128,10 @@ class ClusterBatch(Batch):
     def _show(self, shown: Shown) -> None:
         self.shown, self.info = shown, shown.outcome
         self.observation: Any = {"agents": shown.agents, "instances": shown.instances, "gpus": shown.gpus}
+
+    @property
+    def _stepped(self) -> tuple[Any, ...]:
+        return self.world, self.service, self.cluster, self.shown
 
     @property
     def _compiled(self) -> Callable[..., int]:
