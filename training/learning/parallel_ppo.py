@@ -72,7 +72,7 @@ class ParallelPPO(PPO):
         """As for `PPO`, which plays on a CPU.
 
         Args:
-            arguments: of `PPO`.
+            arguments: of `PPO`, the policy among them, which is an `AllocatorPolicy`.
             shards: of each minibatch.
             update_device: where the policy is while it is updated.
             helpers: whether other processes may be started.
