@@ -381,16 +381,12 @@ def check_reluctance(config: TrainConfig, scenario: Scenario) -> None:
     """Refuse a reluctance that nothing could begin with."""
     if not config.generations:
         raise ValueError("generation_reluctance has no effect without generations; give --generations too")
-
-    def plans(allocator: str) -> bool:
-        return kind_of(allocator).transform(scenario).settings["kind"] in ASSUMPTIONS
-
-    if not plans(config.allocator):
-        here = [name for name, kind in KINDS.items() if kind.of_clusters == bool(scenario.nodes)]
-        able = " or ".join(name for name in here if plans(name))
+    here = {name: kind for name, kind in KINDS.items() if kind.of_clusters == bool(scenario.nodes)}
+    able = [name for name, kind in here.items() if kind.transform(scenario).settings["kind"] in ASSUMPTIONS]
+    if config.allocator not in able:
         raise ValueError(
             f"generation_reluctance needs an allocator that plans, and {config.allocator} does not; "
-            + (f"give --allocator {able}" if able else "leave it out")
+            + (f"give --allocator {' or '.join(able)}" if able else "leave it out")
         )
 
 

@@ -177,6 +177,15 @@ def test_a_scenario_that_has_changed_is_refused(interrupted, capsys):
     assert "is not the one that the run was started with" in capsys.readouterr().err
 
 
+def test_a_run_that_another_version_began_is_refused(interrupted, capsys):
+    contents = load(interrupted / "checkpoint.pt")
+    contents["policy"]["renamed"] = contents["policy"].pop("log_std")
+    torch.save(contents, interrupted / "checkpoint.pt")
+    with pytest.raises(SystemExit):
+        call(main, tiny(interrupted))
+    assert "another version of this package began this run" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_several_seeds_are_runs_of_their_own(whole, tmp_path, capsys):
     main(tiny(tmp_path / "several", seeds=2))

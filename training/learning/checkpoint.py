@@ -69,11 +69,17 @@ def restore(model: PPO, contents: dict[str, Any]) -> None:
     """Put a fresh learner, its logger set, where the saved one was; to be called last before it learns.
 
     Raises:
-        ValueError: the scenario's file has changed since.
+        ValueError: the scenario's file has changed since, or another version of this package began the run.
     """
     normaliser, env = environments(model)
     env.restore(contents["environments"])
-    model.policy.load_state_dict(contents["policy"])
+    try:
+        model.policy.load_state_dict(contents["policy"])
+    except RuntimeError:
+        raise ValueError(
+            "another version of this package began this run, with other layers; continue it with that "
+            "version, or begin again with another --out"
+        ) from None
     model.policy.optimizer.load_state_dict(contents["optimiser"])
     for target, part in ((model, "learner"), (normaliser, "normaliser")):
         for name, value in contents[part].items():

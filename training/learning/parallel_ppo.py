@@ -37,7 +37,7 @@ class Adam(torch.optim.Adam):
         self.descend()
 
     def descend(self) -> None:
-        """The same without torch's hooks, which take as long as the step."""
+        """The same without torch's hooks, which take almost as long as the step."""
         for group in self.param_groups:
             learning, gradients, means, squares, steps = ([] for _ in range(5))
             self._init_group(group, learning, gradients, means, squares, [], steps)
@@ -72,7 +72,7 @@ class ParallelPPO(PPO):
         """As for `PPO`, which plays on a CPU.
 
         Args:
-            arguments: of `PPO`, the policy among them, which is an `AllocatorPolicy`.
+            arguments: of `PPO`, the policy among them, which is an `AllocatorPolicy` with `Adam`.
             shards: of each minibatch.
             update_device: where the policy is while it is updated.
             helpers: whether other processes may be started.
@@ -259,8 +259,8 @@ class Team:
                 (change.abs() > clip).to(change),
             )
             self._losses[shard].add_(torch.stack(losses).sum(dim=1), alpha=1.0 / size)
-            # The derivatives of the loss by what the networks say are written by hand: a small network's
-            # gradient takes PyTorch no longer than those of the loss would.
+            # The derivatives of the loss by what the networks say, by hand: PyTorch would take as long
+            # for them as for those of a small network.
             slope = gain.where(gain <= bound, 0.0).mul_(-1.0 / size)
             slopes = (
                 (noise.mean, slope[:, None] * by_mean),

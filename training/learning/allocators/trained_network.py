@@ -48,9 +48,10 @@ def load_model(run: Path) -> PPO:
     try:
         return PPO.load(run / MODEL, device="cpu")
     except (ModuleNotFoundError, AttributeError, RuntimeError) as error:
+        reason, *_ = str(error).split("\n")
         raise ValueError(
-            f"{run} was trained by another version of this package ({str(error).splitlines()[0]}); export it "
-            "with that version, or train it again"
+            f"{run} was trained by another version of this package ({reason}); export it with that version, "
+            "or train it again"
         ) from None
 
 
