@@ -36,6 +36,7 @@ from gpualloc_env.simulation.state import (
     AnyArray,
     Array,
     names_of,
+    plain,
 )
 from gpualloc_env.simulation.tasks import TaskLaw, draw_episode, new_scratch
 from gpualloc_env.simulation.threads import Threads
@@ -93,6 +94,7 @@ class Batch:
             # One row serves all environments where no episode draws agents of its own.
             agents=np.tile(self._nominal, (num_envs if scenario.agent_spread > 0 else 1, 1)),
             state=np.zeros((num_envs, count), STATE),
+            clock=np.full(num_envs, steps),
             worth=np.zeros(num_envs, WORTH),
             episode=np.zeros(num_envs, EPISODE),
             history=np.zeros((num_envs, steps if record else 0, count), OUTCOME),
@@ -104,7 +106,6 @@ class Batch:
             windows=np.zeros(num_envs, dtype=np.int64),
         )
         encode_agents(self.world.agents, self.world.settings)
-        self.world.episode["clock"] = steps
         self._shapes = (num_envs, count, len(names_of(OUTCOME))), (num_envs, count, len(OBSERVATION_FEATURES))
         self.info = np.zeros(self._shapes[0])
         """What the step just taken did, (B, N, columns of OUTCOME), of which callers see the first."""
@@ -223,11 +224,11 @@ class Batch:
     @property
     def clock(self) -> AnyArray:
         """Steps taken in the running episodes, (B,) int64."""
-        return self.world.episode["clock"]
+        return self.world.clock
 
     @property
     def totals(self) -> AnyArray:
-        """Sums over the steps taken of the terms and the reward, (B,) of WORTH."""
+        """Sums over the steps taken of the terms and the reward, (B,), by name as in WORTH."""
         return self.world.episode["total"]
 
     @property
@@ -374,10 +375,10 @@ class Batch:
         return self.checked_mask(active), self.info.copy()
 
     def _conclude(self, problem: int, requested: Array, active: AnyArray) -> None:
-        """Refuse what was wrong; what was not advanced was worth nothing."""
+        """Refuse what was wrong; what was not advanced was worth nothing, and its J stays."""
         if problem != OK:
             self._refuse(problem, np.where(active[:, None], requested, 0.0))
-        self.worth[~active] = 0.0
+        plain(self.worth)[~active, :-1] = 0.0
 
     def _resolved(self) -> Callable[..., int]:
         """The compiled step of all environments, which takes what is asked for, for which, and `_stepped`."""
@@ -420,7 +421,7 @@ def _on_threads(
     """Call the compiled step for ranges of environments side by side."""
     # No range may advance before all of them are known to be sound.
     requested, active, world = arguments[:3]
-    problem = check(0, num_envs, requested, active, world.episode, steps)
+    problem = check(0, num_envs, requested, active, world.clock, steps)
     if problem == OK:
         threads.run(lambda first, last: step(first, last, *arguments))
     return problem

@@ -21,10 +21,11 @@ from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.calls import Tasks
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, view_of
-from gpualloc_env.simulation.state import INFO, TERMS, AnyArray, plain
+from gpualloc_env.simulation.state import INFO, TERMS, WORTH, AnyArray, names_of, plain
 
 # The numbers of `info` are NumPy's floats: TorchRL asks each for its dtype. Unpacking takes twice as long.
-_TERMS_OF = itemgetter(*range(len(TERMS)))
+_VALUES_OF = itemgetter(*(names_of(WORTH).index(name) for name in (*TERMS, "objective")))
+_REWARD = names_of(WORTH).index("reward")
 ZERO = np.float64(0.0)
 
 
@@ -106,7 +107,6 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
         self._action = self._requested[0].reshape(batch.share_shape)
         self._view = view_of(batch.state[0], batch.agents[0], batch.world.settings)
         self._clock, self._worth = batch.clock, plain(batch.worth)[0]
-        self._objective = batch.world.episode["objective"]
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         """Restore a copy or a pickle: its views must look at its own arrays."""
@@ -169,7 +169,7 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
         batch.advance(self._requested)
         rows = batch.info[0].T
         clock = self._clock.item(0)
-        latency, cost, throughput, slo, shortfall, task = _TERMS_OF(self._worth)
+        latency, cost, throughput, slo, shortfall, task, objective = _VALUES_OF(self._worth)
         info: dict[str, Any] = {
             "arrivals": rows[0],
             "queue": rows[1],
@@ -184,14 +184,14 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
             "slo": slo,
             "shortfall": shortfall,
             "task": task,
-            "objective": self._objective[0],
+            "objective": objective,
         }
         truncated = clock >= self._steps
         if truncated and self._reports:
             info["episode_metrics"] = episode_metrics(batch, 0)
         if self.render_mode == "human":
             self.render()
-        return self._observation(), self._worth.item(-1), False, truncated, info
+        return self._observation(), self._worth.item(_REWARD), False, truncated, info
 
     def episode_metrics(self) -> dict[str, Any]:
         """Metrics of the episode so far: of all of it at its end, or where a limit from outside cut it short.

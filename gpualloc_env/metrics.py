@@ -243,7 +243,7 @@ def _in_transit(batch: "Batch", b: int) -> float:
 
 def objectives(batch: "Batch") -> Array:
     """J of each episode, (B,): the mean of −reward over the steps taken; 0 before the first."""
-    return batch.world.episode["objective"].copy()
+    return batch.worth["objective"].copy()
 
 
 def episode_metrics(batch: "Batch", b: int) -> dict[str, object]:

@@ -13,13 +13,14 @@ from gymnasium.vector.utils import batch_space
 
 from gpualloc_env.batch import Batch
 from gpualloc_env.env import Horizon, single_spaces
-from gpualloc_env.metrics import episode_metrics, objectives
+from gpualloc_env.metrics import episode_metrics
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import View, view_of
-from gpualloc_env.simulation.state import INFO, TERMS, AnyArray, plain
+from gpualloc_env.simulation.state import INFO, TERMS, WORTH, AnyArray, names_of, plain
 
 _NAMES = (*INFO, *TERMS, "objective")
+_REWARD = names_of(WORTH).index("reward")
 _SHARED = ("scenario", "render_mode", "metadata", "spec")
 
 
@@ -202,16 +203,16 @@ class GPUAllocVectorEnv(Horizon, VectorEnv[Any, AnyArray, AnyArray]):  # pyright
         else:
             self._over = ended
             info = self._with_metrics(self._named(columns, self._all.copy()), ended)
-        return batch.observation, worth[-1], self._none.copy(), ended.copy(), info
+        return batch.observation, worth[_REWARD], self._none.copy(), ended.copy(), info
 
     def _worth(self) -> AnyArray:
-        """What the step just taken was worth, (columns of WORTH, B), of which the last is the reward."""
+        """What the step just taken was worth, (columns of WORTH, B)."""
         return plain(self._batch.worth).copy().T
 
     def _columns(self, worth: AnyArray) -> dict[str, AnyArray]:
         """What `info` shows of the step just taken, by name, (B, …)."""
         outcome = self._batch.info.transpose(2, 0, 1)[: len(INFO)]
-        return dict(zip(_NAMES, (*outcome, *worth[: len(TERMS)], objectives(self._batch)), strict=True))
+        return dict(zip(_NAMES, (*outcome, *worth[: len(TERMS)], worth[-1]), strict=True))
 
     def _clear(self, columns: dict[str, AnyArray], mask: AnyArray) -> None:
         """Let the columns show environments of a (B,) bool mask as they are at the start of an episode."""

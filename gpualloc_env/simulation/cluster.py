@@ -365,12 +365,12 @@ def step(
     Returns:
         OK, NOT_A_NUMBER or EPISODE_OVER; where it is not OK nothing has changed.
     """
-    problem = check(first, last, requested, active, world.episode, world.arrivals.shape[0] - 1)
+    problem = check(first, last, requested, active, world.clock, world.arrivals.shape[0] - 1)
     if problem != OK:
         return problem
     dt, outcome = world.settings[0].dt, shown.outcome.view(OUTCOME)[:, :, 0]
     for b in range(first, last):
-        own, t = b if world.agents.shape[0] > 1 else 0, world.episode[b].clock
+        own, t = b if world.agents.shape[0] > 1 else 0, world.clock[b]
         place = place_of(service, cluster, world.agents[own], b, t * dt, (t + 1) * dt)
         if active[b]:
             prepare(place, world, requested[b], t)

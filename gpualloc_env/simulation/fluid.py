@@ -77,7 +77,7 @@ def step(
     Returns:
         OK, or the reason for which nothing at all was changed: NOT_A_NUMBER, EPISODE_OVER.
     """
-    problem = check(first, last, requested, active, world.episode, world.arrivals.shape[0] - 1)
+    problem = check(first, last, requested, active, world.clock, world.arrivals.shape[0] - 1)
     if problem != OK:
         return problem
     settings, routing = world.settings[0], world.routing
@@ -86,7 +86,7 @@ def step(
     outcome, rows = info.view(OUTCOME).reshape(shape), observation.view(OBSERVATION).reshape(shape)
     for b in range(first, last):
         own = b if world.agents.shape[0] > 1 else 0
-        episode, t = world.episode[b], world.episode[b].clock
+        t = world.clock[b]
         if not active[b]:
             for i in range(requested.shape[1]):
                 encode(world.state[b, i], world.agents[own, i], settings, rows, b, i)
@@ -124,14 +124,14 @@ def step(
             missing += max(0.0, promised - share)
         # Record: the terms, and the reward that they make.
         sums = Sums(backlog, late, held, done, missing, guaranteed, 0.0)
-        price_step(sums, world.worth[b], episode, settings)
+        price_step(sums, world, b)
         split_reward(world, outcome, b, own, sums)
         if world.history.shape[1] > 0:
             for i in range(requested.shape[1]):
                 world.history[b, t, i] = outcome[b, i]
         # Arrive: the next step's requests, from outside and from what other agents have finished.
         t += 1
-        episode.clock = t
+        world.clock[b] = t
         for i in range(requested.shape[1]):
             now, did = world.state[b, i], outcome[b, i]
             inflow = world.arrivals[t, b, i]
@@ -175,7 +175,7 @@ def reset(
     drawn = scratch.arrivals
     for b in range(first, last):
         own = b if world.agents.shape[0] > 1 else 0
-        agents, state, episode = world.agents[own], world.state[b], world.episode[b]
+        agents, state = world.agents[own], world.state[b]
         if mask[b]:
             if source.agent_spread > 0.0:
                 draw_agents(world.generators[b, 0], source, nominal[0], agents)
@@ -202,6 +202,6 @@ def reset(
                 now.loading = 0.0 if source.warm else agents[i].cold_start
                 total_rate += now.mean_rate
                 weighted_rate += agents[i].weight * now.mean_rate
-            begin(episode, total_rate, weighted_rate, 0.0)
+            begin(world, b, total_rate, weighted_rate, 0.0)
         for i in range(state.shape[0]):
             encode(state[i], agents[i], settings, rows, b, i)

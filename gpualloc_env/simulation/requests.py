@@ -87,14 +87,14 @@ def step(
 
     `service` holds the tasks, calls and servers; all else is as `gpualloc_env.simulation.fluid.step` has it.
     """
-    problem = check(first, last, requested, active, world.episode, world.arrivals.shape[0] - 1)
+    problem = check(first, last, requested, active, world.clock, world.arrivals.shape[0] - 1)
     if problem != OK:
         return problem
     settings, shape = world.settings[0], requested.shape
     outcome, rows = info.view(OUTCOME).reshape(shape), observation.view(OBSERVATION).reshape(shape)
     for b in range(first, last):
         own = b if world.agents.shape[0] > 1 else 0
-        t = world.episode[b].clock
+        t = world.clock[b]
         if active[b]:
             arrays = arrays_of(service, world.agents[own], b, (t + 1) * settings.dt)
             allot(arrays, world, outcome, b, requested[b], t)

@@ -285,7 +285,7 @@ def record_agent(arrays: Any, world: World, did: Any, b: int, i: int, t: int) ->
 @inlined
 def finish_step(arrays: Any, world: World, outcome: AnyArray, b: int, own: int, t: int) -> None:
     """Price a step whose outcome is written, record it, and let the clock go on."""
-    settings, episode = world.settings[0], world.episode[b]
+    settings = world.settings[0]
     backlog = late = held = done = missing = guaranteed = 0.0
     for i in range(arrays.agents.shape[0]):
         agent, did = arrays.agents[i], outcome[b, i]
@@ -299,12 +299,12 @@ def finish_step(arrays: Any, world: World, outcome: AnyArray, b: int, own: int, 
         missing += max(0.0, promised - did.share)
     tasks = arrays.run[0].integral * settings.per_dt
     sums = Sums(backlog, late, held, done, missing, guaranteed, tasks)
-    price_step(sums, world.worth[b], episode, settings)
+    price_step(sums, world, b)
     split_reward(world, outcome, b, own, sums)
     if world.history.shape[1] > 0:
         for i in range(arrays.agents.shape[0]):
             world.history[b, t, i] = outcome[b, i]
-    episode.clock = t + 1
+    world.clock[b] = t + 1
 
 
 @inlined

@@ -26,6 +26,7 @@ class World(NamedTuple):
     settings: AnyArray  # (1,) of SETTINGS
     agents: AnyArray  # (B, N) of AGENT, or (1, N) where all episodes have the same
     state: AnyArray  # (B, N) of STATE
+    clock: AnyArray  # (B,) int64, steps taken in the running episodes
     worth: AnyArray  # (B,) of WORTH, what the last step was worth
     episode: AnyArray  # (B,) of EPISODE
     history: AnyArray  # (B, T, N) of OUTCOME, or T = 0 to record none
@@ -109,8 +110,9 @@ def age(now: Any, agent: Any, settings: Any, share: float) -> None:
 
 
 @inlined
-def price_step(sums: Sums, value: Any, episode: Any, settings: Any) -> None:
+def price_step(sums: Sums, world: World, b: int) -> None:
     """Write the terms of a step and the reward that they make, and add them to the episode's totals."""
+    settings, episode, value = world.settings[0], world.episode[b], world.worth[b]
     total, price, per_dt = episode.total, settings.price, settings.per_dt
     value.latency = sums.backlog * episode.per_weighted_rate
     value.cost = sums.held / settings.gpus
@@ -133,7 +135,7 @@ def price_step(sums: Sums, value: Any, episode: Any, settings: Any) -> None:
     total.shortfall += value.shortfall
     total.task += value.task
     total.reward += value.reward
-    episode.objective = (0.0 - total.reward) / (episode.clock + 1)
+    value.objective = (0.0 - total.reward) / (world.clock[b] + 1)
 
 
 @inlined
@@ -165,19 +167,20 @@ def split_reward(world: World, outcome: AnyArray, b: int, own: int, sums: Sums) 
 
 
 @inlined
-def begin(episode: Any, total_rate: float, weighted_rate: float, task_rate: float) -> None:
+def begin(world: World, b: int, total_rate: float, weighted_rate: float, task_rate: float) -> None:
     """Start an episode whose agents are offered so many requests a second, and so many tasks."""
-    episode.clock = 0
+    episode = world.episode[b]
+    world.clock[b] = 0
     episode.per_total_rate = 1.0 / total_rate if total_rate > 0.0 else 0.0
     episode.per_weighted_rate = 1.0 / weighted_rate if weighted_rate > 0.0 else 0.0
     episode.per_task_rate = 1.0 / task_rate if task_rate > 0.0 else 0.0
     total = episode.total
     total.latency = total.cost = total.throughput = total.slo = total.shortfall = total.task = 0.0
-    total.reward = episode.objective = 0.0
+    total.reward = world.worth[b].objective = 0.0
 
 
 @compiled
-def check(first: int, last: int, requested: AnyArray, active: AnyArray, episode: AnyArray, steps: int) -> int:
+def check(first: int, last: int, requested: AnyArray, active: AnyArray, clock: AnyArray, steps: int) -> int:
     """OK, or why a range of environments must not be stepped: NOT_A_NUMBER, EPISODE_OVER.
 
     Args:
@@ -185,12 +188,12 @@ def check(first: int, last: int, requested: AnyArray, active: AnyArray, episode:
         last: the environment after the last of the range.
         requested: what is asked for, (B, A).
         active: environments to advance, (B,) bool.
-        episode: the running episodes, (B,) of EPISODE.
+        clock: steps taken in the running episodes, (B,).
         steps: T, after which an episode is over.
     """
     over = wrong = False
     for b in range(first, last):
-        over |= active[b] and episode[b].clock >= steps
+        over |= active[b] and clock[b] >= steps
     if over:
         return EPISODE_OVER
     # All numbers in one row, several of which are compared in one vector instruction.

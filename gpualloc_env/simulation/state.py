@@ -120,26 +120,29 @@ INFO = names_of(OUTCOME)[:7]
 TERMS = ("latency", "cost", "throughput", "slo", "shortfall", "task")
 """Terms of the objective, in the order of `gpualloc_env.scenario.objective.Objective`."""
 
+_SUMMED = (  # the terms of a step and the reward that they make
+    ("latency", np.float64),  # [s] Σ ω·backlog / Σ ω·λ̄
+    ("cost", np.float64),  # Σ g / G
+    ("throughput", np.float64),  # Σ s / (dt Σ λ̄)
+    ("slo", np.float64),  # Σ ω·late / (dt Σ ω·λ̄)
+    ("shortfall", np.float64),  # Σ max(0, R − g) / Σ R, over agents with work
+    ("task", np.float64),  # [s] tasks in the system / λ̄_task; 0 in the fluid
+    ("reward", np.float64),
+)
+
 WORTH = np.dtype(
-    [  # (B,), what a step was worth: the terms and the reward that they make
-        ("latency", np.float64),  # [s] Σ ω·backlog / Σ ω·λ̄
-        ("cost", np.float64),  # Σ g / G
-        ("throughput", np.float64),  # Σ s / (dt Σ λ̄)
-        ("slo", np.float64),  # Σ ω·late / (dt Σ ω·λ̄)
-        ("shortfall", np.float64),  # Σ max(0, R − g) / Σ R, over agents with work
-        ("task", np.float64),  # [s] tasks in the system / λ̄_task; 0 in the fluid
-        ("reward", np.float64),
+    [  # (B,), what a step was worth
+        *_SUMMED,
+        ("objective", np.float64),  # J so far: the mean of −reward over the steps taken; 0 before the first
     ]
 )
 
 EPISODE = np.dtype(
     [  # (B,)
-        ("clock", np.int64),  # steps taken
         ("per_weighted_rate", np.float64),  # [s/request] 1 / Σ ω·λ̄; 0 where nothing is offered
         ("per_total_rate", np.float64),  # [s/request] 1 / Σ λ̄; 0 where nothing is offered
         ("per_task_rate", np.float64),  # [s/task] 1 / λ̄_task; 0 where there are none
-        ("total", WORTH),  # sums over the steps taken
-        ("objective", np.float64),  # J so far: the mean of −reward over the steps taken; 0 before the first
+        ("total", np.dtype([*_SUMMED])),  # sums over the steps taken
     ]
 )
 

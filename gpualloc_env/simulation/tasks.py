@@ -336,7 +336,7 @@ def _start(world: World, service: Service, b: int, own: int, task_rate: float) -
         now.oldest = 0
         total_rate += now.mean_rate
         weighted_rate += agents[i].weight * now.mean_rate
-    begin(world.episode[b], total_rate, weighted_rate, task_rate)
+    begin(world, b, total_rate, weighted_rate, task_rate)
 
 
 @compiled

@@ -20,6 +20,7 @@ from gpualloc_env import (
 )
 from gpualloc_env.cluster_batch import ClusterBatch
 from gpualloc_env.env import GPUAllocEnv
+from gpualloc_env.metrics import objectives
 from gpualloc_env.simulation.observation import ARRAY_FIELDS, SETTING_FIELDS
 from gpualloc_env.simulation.state import (
     AGENT,
@@ -181,12 +182,14 @@ def test_environments_left_out_of_a_step_do_not_change():
 
     def second():
         arrays = (batch.state, batch.outcome, batch.totals, batch.clock, batch.observation)
-        return [array[1].tobytes() for array in (*arrays, batch.info)]
+        return [array[1].tobytes() for array in (*arrays, batch.info, objectives(batch))]
 
     before = second()
     batch.step(np.ones((3, 4)), np.array([True, False, True]))
     assert before == second() and batch.reward[1] == 0
     assert batch.clock.tolist() == [2, 1, 2]
+    batch.reset(np.array([False, True, False]))
+    assert (objectives(batch) != 0).tolist() == [True, False, True]
 
 
 FLUID = [name for name, scenario in SCENARIOS.items() if scenario.service == "fluid"]
@@ -337,11 +340,12 @@ def test_any_integer_is_a_seed_and_numpy_integers_are_integers():
 
 def test_history_keeps_every_step_and_sums_add_the_reward_terms_up():
     batch = started(BUSY, 2, record=True)
-    total = np.zeros((2, len(WORTH.names)))
+    total = np.zeros((2, len(batch.totals.dtype.names)))
     for action in np.random.default_rng(1).uniform(0, 1, (BUSY.steps, 2, 4)):
         batch.step(action)
         assert (batch.history[:, batch.clock[0] - 1] == batch.outcome).all()
-        total += table(batch.worth)
+        total += table(batch.worth)[:, :-1]
+        np.testing.assert_allclose(batch.worth["objective"], -total[:, -1] / batch.clock)
     assert table(batch.totals) == pytest.approx(total)
 
 
@@ -393,7 +397,7 @@ def test_what_is_shown_bears_the_names_of_the_records():
     assert all(
         (column == batch.outcome[name]).all() for name, column in zip(OUTCOME.names, columns, strict=True)
     )
-    assert WORTH.names == (*TERMS, "reward") and SETTINGS["price"].names == TERMS
+    assert WORTH.names == (*TERMS, "reward", "objective") and SETTINGS["price"].names == TERMS
     assert tuple(Objective.model_fields) == TERMS
     env = GPUAllocEnv("serverless", steps=2)
     env.reset(seed=0)

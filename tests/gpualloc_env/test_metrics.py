@@ -296,7 +296,7 @@ def test_metrics_of_some_steps_are_those_of_an_episode_that_ends_there(name):
         array[...] = whole[:6]
     for now, then in ((short.state, batch.state), (short.history, batch.history[:, :5])):
         now[...] = then
-    short.world.episode[:] = batch.world.episode
+    short.world.episode[:], short.clock[:], short.worth[:] = batch.world.episode, batch.clock, batch.worth
     np.testing.assert_equal(episode_metrics(batch, 0), episode_metrics(short, 0))
 
 
