@@ -386,7 +386,9 @@ def _plan_views(
     settings, platform = packed.settings[0], work.platform[0]
     platform.dt, platform.gpus, platform.slice = settings.dt, settings.gpus, settings.slice
     platform.most = min(settings.gpus, settings.max_share)
-    platform.reallocation_s, platform.deadband = settings.reallocation_s, settings.deadband
+    # No more than a step is ever lost by a change.
+    platform.reallocation_s = min(settings.reallocation_s, settings.dt)
+    platform.deadband = settings.deadband
     for b in range(fractions.shape[0]):
         for i in range(fractions.shape[1]):
             now, agent, own = packed.state[b, i], packed.agents[b, i], work.agents[i]
@@ -464,6 +466,8 @@ def plan_packed(packed: Packed, constants: Array, corrections: Array) -> Array:
 
 def plan_observed(observation: AnyArray, constants: Array, corrections: Array) -> Array:
     """What `plan` would do where only the observation is known, to within the resolution of float32.
+
+    The columns of slices and of the deadband end at one GPU: larger ones are taken for one.
 
     Args:
         observation: (B, N, F), each number in [0, 1].

@@ -337,7 +337,8 @@ class Scenario(Model):
     def _arrivals(self) -> Source:
         """The law of the arrivals from outside: of requests, or of tasks."""
         count, steps = len(self.agents), self.steps
-        kind, rates, surges, cycle = WINDOWS, np.zeros(count), np.ones((1, count)), np.ones(1)
+        kind, rates = WINDOWS, np.zeros(count)
+        profile = surges = np.ones((1, count))
         traffic = self.traffic or Traffic(rates_rps=(1.0,) * count)
         replay = NO_REPLAY
         if self.sessions is not None:
@@ -347,9 +348,10 @@ class Scenario(Model):
             replay = windows.replay if isinstance(windows, Windows) else NO_REPLAY
         else:
             kind = CONSTANT if traffic.law == "constant" else POISSON
-            surges = traffic.surge_profile(self.agent_names, steps, self.dt)
-            cycle = traffic.cycle_profile(steps, self.dt)
-        profile, load_profile = surges * cycle[:, None], surges[:steps].mean(axis=0)
+            profile, surges = (
+                traffic.profile(self.agent_names, steps, self.dt, cycle) for cycle in (traffic.cycle, None)
+            )
+        load_profile = surges[:steps].mean(axis=0)
         if traffic.rates_rps is not None:
             rates = np.array(traffic.rates_rps)
         if traffic.load is not None and not np.any((rates + (traffic.mix_concentration or 0)) * load_profile):

@@ -50,9 +50,11 @@ class Cycle(Model):
     """Time of a peak, from the start of the episode [s]."""
 
     def factors(self, edges: Array) -> Array:
-        """Mean of the factor between each two of some times, (n + 1,) [s]: (n,)."""
+        """Mean of the factor between each two of some times, (n + 1,) [s]: (n,); 1 between equal ones."""
         radians = 2 * np.pi / self.period_s
-        swing = np.diff(np.sin(radians * (edges - self.peak_s))) / (radians * np.diff(edges))
+        between, swing = np.diff(edges), np.zeros(len(edges) - 1)
+        turned = np.diff(np.sin(radians * (edges - self.peak_s)))
+        np.divide(turned, radians * between, out=swing, where=between > 0)
         # The integral over a whole period rounds to just below zero where the rate touches it.
         return np.maximum(0.0, 1 + self.amplitude * swing)
 
@@ -100,20 +102,20 @@ class Traffic(Model):
             raise ValueError("rates_rps must not all be zero; no request would ever arrive")
         return self
 
-    def surge_profile(self, names: tuple[str, ...], steps: int, dt: float) -> Array:
-        """Mean over each step of the factor of the surges on each agent's rate, (steps + 1, N)."""
-        edges = dt * np.arange(steps + 2)
+    def profile(self, names: tuple[str, ...], steps: int, dt: float, cycle: Cycle | None) -> Array:
+        """Mean over each step of the factor of surges and of a cycle on each agent's rate, (steps + 1, N)."""
+        edges = dt * np.arange(steps + 2, dtype=np.float64)
         profile = np.ones((steps + 1, len(names)))
+        if cycle is not None:
+            profile *= cycle.factors(edges)[:, None]
         turns = sorted({turn for surge in self.surges for turn in (surge.start_s, surge.end_s)})
         for start, end in pairwise(turns):
-            inside = np.diff(np.clip(edges, start, end)) / dt
+            within = np.clip(edges, start, end)
+            inside = np.diff(within) / dt
+            if cycle is not None:
+                inside *= cycle.factors(within)
             for i, name in enumerate(names):
                 active = [s.factor for s in self.surges if s.agent == name and s.start_s <= start < s.end_s]
                 profile[:, i] += (prod(active) - 1) * inside
         # What rounding leaves of a factor of 0 is no traffic, and none that a load could be made of.
         return np.where(profile < NEGLIGIBLE, 0.0, profile)
-
-    def cycle_profile(self, steps: int, dt: float) -> Array:
-        """Mean over each step of the cycle's factor on all rates, (steps + 1,)."""
-        edges: Array = dt * np.arange(steps + 2, dtype=np.float64)
-        return np.ones(steps + 1) if self.cycle is None else self.cycle.factors(edges)

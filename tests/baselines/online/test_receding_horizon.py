@@ -139,6 +139,14 @@ def test_a_share_is_held_where_a_change_costs_more_than_it_brings():
     assert PLAIN(seen) == pytest.approx([1.0, 0.0])
 
 
+def test_a_change_never_costs_more_than_the_step():
+    for queue in ([90, 0], [30, 5], [10, 9]):
+        plans = (
+            PLAIN(view(queue=queue, share=[0.5, 0.5], reallocation_s=lost, deadband=0.0)) for lost in (1, 3)
+        )
+        np.testing.assert_array_equal(*plans)
+
+
 def test_a_change_within_the_deadband_is_free():
     seen = view(queue=[10, 8], share=[0.5, 0.5], reallocation_s=0.5, deadband=0.02)
     assert PLAIN(seen) == pytest.approx([0.52, 0.48], abs=1e-6)

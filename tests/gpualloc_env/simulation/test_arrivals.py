@@ -339,6 +339,20 @@ def test_a_cycle_is_averaged_exactly_over_each_step(dt):
     assert mean_rate[0, 0] == pytest.approx(arrivals.sum() / (steps * dt))
 
 
+@pytest.mark.parametrize("dt", [0.1, 1.0, 5.0, 10.0])
+def test_a_surge_multiplies_the_cycle_of_its_own_seconds_whatever_the_step(dt):
+    surge = Surge(agent="agent-0", factor=10, start_s=0, end_s=4)
+    cycle = Cycle(amplitude=0.8, period_s=12)
+    traffic = Traffic(law="constant", rates_rps=(1.0,), cycle=cycle, surges=(surge,))
+    arrivals, mean_rate = drawn(traffic, steps=int(20 / dt), dt=dt)
+
+    def integral(t):
+        return t + 0.8 * 12 / (2 * np.pi) * np.sin(2 * np.pi * t / 12)
+
+    assert arrivals.sum() == pytest.approx(integral(20) + 9 * integral(4))
+    assert mean_rate[0, 0] == pytest.approx(arrivals.sum() / 20)
+
+
 def test_the_clock_does_not_change_the_rate_of_a_cycle_whose_load_is_set():
     night = load_scenario("diurnal", load=0.5, steps=10)
     whole = load_scenario("diurnal", load=0.5)
