@@ -1,6 +1,14 @@
+import os
+
 import pytest
 from support.log_samples import log_lines, write_log
 from support.trained_run import TRAINED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def logs_of_stable_baselines3(tmp_path_factory):
+    """Where a learner that is given no logger makes its folder, by default one in /tmp each time."""
+    os.environ["SB3_LOGDIR"] = str(tmp_path_factory.mktemp("sb3"))
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import optuna
 import torch
 from rich.progress import Progress
+from stable_baselines3.common.logger import Logger
 
 from baselines.processes import Workers, in_processes
 from gpualloc_env.scenario.loading import load_scenario
@@ -224,6 +225,7 @@ def trained_objective(
         helpers: whether other cores may help.
     """
     model, transform = make_learner(config, scenario, helpers)
+    model.set_logger(Logger(folder=None, output_formats=[]))  # its own makes a folder for what nobody reads
     selection = Selection()
 
     def best() -> float:

@@ -81,6 +81,7 @@ def studied(tmp_path_factory, scenario):
             real(batch, first, mask)
 
         patch.setattr(Batch, "seed", seed)
+        patch.setenv("SB3_LOGDIR", str(folder / "logs"))
         # Two settings may be equally good after so few steps; here another one is better.
         patch.setattr(training.study, "trained_objective", worse_defaults(training.study.trained_objective))
         main(quick(folder, scenario))
@@ -126,6 +127,11 @@ def test_no_seed_is_held_out_for_evaluation(studied):
     _, seeds = studied
     training_seeds = {FIRST_TRAINING_SEED * (1 + seed) for seed in (1000, 0, 1)}
     assert set(seeds) == training_seeds | {FIRST_VALIDATION_SEED}
+
+
+def test_no_trial_leaves_a_folder_for_the_learners_own_log(studied):
+    folder, _ = studied
+    assert not (folder / "logs").exists()
 
 
 def test_the_file_holds_a_trial_under_the_command_and_what_it_found(studied):
