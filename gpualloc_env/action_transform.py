@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from gpualloc_env.allocator.actions import ACTIONS, OUTPUTS_ALONE, Actions
+from gpualloc_env.allocator.actions import ACTIONS, OUTPUTS_ALONE, Actions, outputs_for
 from gpualloc_env.simulation.observation import View, pack
 from gpualloc_env.simulation.state import AnyArray, Array
 
@@ -30,7 +30,7 @@ class ActionTransform:
     @property
     def size(self) -> int:
         """Numbers in an action."""
-        return ACTIONS[self.settings["kind"]][1](self.num_agents)
+        return outputs_for(self.settings["kind"], self.num_agents)
 
     @property
     def space(self) -> spaces.Box:

@@ -77,11 +77,6 @@ class BatchRows(JointRows):
         self.seed(seed)
 
     @property
-    def next_seed(self) -> int | None:
-        """Seed of the first environment from the next reset on; None where they go on as they are."""
-        return self._seeds[0]
-
-    @property
     def batch(self) -> Batch:
         """The environments themselves."""
         return self._batch

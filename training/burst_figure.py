@@ -21,7 +21,7 @@ from training.cli import run
 from training.evaluation.evaluate import rollout
 from training.evaluation.held_out import count_episodes, held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
-from training.limits import Limits, check_limits
+from training.limits import Limits
 from training.reporting.figure_style import AGENT_COLOURS, STYLE, check_figure, save
 
 NAMED = 10
@@ -49,7 +49,6 @@ class BurstFigureConfig(Overrides):
 
 def main(config: BurstFigureConfig) -> None:
     """Play the episodes, choose the window, draw it."""
-    check_limits(config)
     check_evaluation_seeds(config.seed, config.episodes)
     scenario = held_out_scenario(config.scenario, config)
     check_figure(config.out)
@@ -59,7 +58,7 @@ def main(config: BurstFigureConfig) -> None:
         for name, given in named(config.policies).items()
     }
     played = {
-        name.removesuffix(".npz"): rollout(policy, scenario, episodes, config.seed, record=True).history
+        name: rollout(policy, scenario, episodes, config.seed, record=True).history
         for name, policy in made.items()
     }
     names, priority = list(played), np.array([agent.priority for agent in scenario.agents], dtype=np.float64)

@@ -1,12 +1,14 @@
 """How a command starts, speaks and ends, and how it is written down."""
 
 import os
+import shlex
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from io import TextIOWrapper
 from typing import Any, NoReturn, TypeVar
@@ -24,7 +26,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from training.limits import with_limits_in_help
+from training.limits import check_limits, with_limits_in_help
 
 Config = TypeVar("Config")
 Item = TypeVar("Item")
@@ -61,6 +63,7 @@ def call(main: Callable[[Config], None], config: Config) -> None:
     """Run a command; a mistake in what it was asked ends with status 2 and the message alone."""
     try:
         with terminable():
+            check_limits(config)
             if (cluster := getattr(config, "ray", None)) is not None:
                 from baselines.processes import connect
 
@@ -208,6 +211,17 @@ def track(items: Sequence[Item], description: str, console: Console) -> Iterable
     """The items, with a bar that shows how many have been taken."""
     with progress_bars(console) as progress:
         yield from progress.track(items, description=description)
+
+
+def command_line(command: str, *words: object, **given: Any) -> str:
+    """The command line of one of the commands, its positional words and then options by their names."""
+    return shlex.join(["python", "-m", f"training.{command}", *map(str, words), *options(given)])
+
+
+def asked(config: Any, usual: Any) -> dict[str, Any]:
+    """What of a configuration is not as usual, by name."""
+    usually = asdict(usual)
+    return {name: value for name, value in asdict(config).items() if value != usually[name]}
 
 
 def options(given: Mapping[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ from gpualloc_env.traces.log import Log, TimeUnit, TraceError
 from gpualloc_env.traces.reading import refuse_pipe
 from training.cli import results_console, run
 from training.fitting.fitted_scenario import check_out, write_scenario
-from training.limits import Limits, check_limits
+from training.limits import Limits
 from training.reporting.report import print_tables
 
 KNOWN = {
@@ -68,7 +68,6 @@ class ClusterConfig:
 
 def main(config: ClusterConfig) -> None:
     """Read the log, write the scenario, and say what the models are."""
-    check_limits(config)
     check_out(config.out)
     if config.model is not None:
         look_up(config.model, REFERENCE_GPU, 1, 1)

@@ -28,7 +28,7 @@ from training.evaluation.held_out import count_episodes, held_out_among_others, 
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.files.provenance import write_config
 from training.files.staging import staged
-from training.limits import Limits, check_limits
+from training.limits import Limits
 from training.reporting.event_files import write_runs
 from training.reporting.figure_style import attempted
 from training.reporting.figures import draw
@@ -90,7 +90,6 @@ class CompareConfig(Overrides, RayWorkers):
 def main(config: CompareConfig) -> None:
     """Evaluate every policy on the same episodes of each scenario, write the files, print the tables."""
     status = status_console()
-    check_limits(config)
     check_evaluation_seeds(config.seed, config.episodes)
     everything = config.scenario == ALL
     names = all_scenarios(config, status) if everything else [config.scenario]
@@ -104,10 +103,9 @@ def main(config: CompareConfig) -> None:
     ):
         for name, contest in contests.items():
             evaluations = contest.play(config, progress, bounds.get(name))
-            contest.write(directory / name if everything else directory, evaluations, config, status)
-            chosen = contest.name_of(config.reference)
-            summaries[name] = summary(evaluations, config.seed, chosen)
-            printed |= tables(evaluations, chosen)
+            place = directory / name if everything else directory
+            summaries[name], shown = contest.write(place, evaluations, config, status)
+            printed |= shown
         if everything:
             write_json(directory / "summary.json", {"scenarios": summaries})
             write_config(directory / "config.json", asdict(config))
@@ -138,7 +136,7 @@ class Contest:
             status: where to say what is played, and what is not.
             skip_misfits: leave out a policy that cannot play the scenario, and say so.
         """
-        scenario = make_scenario(config, name)
+        scenario = (held_out_among_others if config.scenario == ALL else held_out_scenario)(name, config)
         contestants: list[Contestant] = []
         policies = with_all(config.policies, scenario)
         if config.reference is not None and config.reference not in policies:
@@ -175,13 +173,14 @@ class Contest:
 
     def write(
         self, directory: Path, evaluations: list[Evaluation], config: CompareConfig, status: Console
-    ) -> None:
-        """Write the results, the numbers before the figures."""
+    ) -> tuple[Summary, dict[str, list[dict[str, str]]]]:
+        """Write the results, the numbers before the figures; returns the summary and the tables."""
         directory.mkdir(exist_ok=True)
-        chosen = self.name_of(config.reference)
-        write_json(directory / "summary.json", summary(evaluations, config.seed, chosen))
+        chosen = next((each.name for each in self.contestants if each.given == config.reference), None)
+        summed, titled = summary(evaluations, config.seed, chosen), tables(evaluations, chosen)
+        write_json(directory / "summary.json", summed)
         write_episodes(directory / "episodes.csv", evaluations, config.seed)
-        write_table(directory / "comparison.csv", next(iter(tables(evaluations, chosen).values())))
+        write_table(directory / "comparison.csv", next(iter(titled.values())))
         (directory / "comparison.md").write_text(page(evaluations, chosen), encoding="utf-8")
         write_config(directory / "config.json", asdict(config))
         shown = partial(attempted, warn=status.print)
@@ -192,10 +191,7 @@ class Contest:
         found = {each.name: read_record(Path(each.given)) for each in self.contestants}
         records = {name: record for name, record in found.items() if record is not None}
         write_runs(directory / "tensorboard", evaluations, figures, records, chosen)
-
-    def name_of(self, reference: str | None) -> str | None:
-        """The name under which the policy appears that was asked for as the reference."""
-        return next((each.name for each in self.contestants if each.given == reference), None)
+        return summed, titled
 
 
 def bounded(contests: dict[str, Contest], config: CompareConfig) -> dict[str, tuple[Scenario, int]]:
@@ -219,11 +215,6 @@ def all_scenarios(config: CompareConfig, status: Console) -> list[str]:
     if waiting:
         status.print(f"Without {', '.join(waiting)}, which replays a request log: give one with --trace")
     return [name for name in SCENARIOS if name not in waiting]
-
-
-def make_scenario(config: CompareConfig, name: str) -> Scenario:
-    """The held-out scenario of a name, with the changes asked for."""
-    return (held_out_among_others if config.scenario == ALL else held_out_scenario)(name, config)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,10 @@
 python -m training.ensemble one.npz another.npz --out both.npz
 """
 
-import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import tyro
@@ -20,7 +19,7 @@ from gpualloc_env.allocator.file import MANIFEST, Manifest, read
 from gpualloc_env.allocator.networks import KINDS
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.artifacts.policies import load_policy
-from training.cli import run
+from training.cli import command_line, run
 from training.export import (
     Differences,
     Shares,
@@ -32,7 +31,6 @@ from training.export import (
     write_validated,
 )
 from training.files.provenance import provenance
-from training.limits import Limits, check_limits
 
 ONCE = ("mean", "mean_rest", "scale")
 """Arrays of a perceptron that all members have alike."""
@@ -44,8 +42,6 @@ class EnsembleConfig(ValidatedFile):
 
     files: tyro.conf.Positional[tuple[Path, ...]]
     """Exported allocators of one kind, trained for the same agents, such as training seeds of one."""
-    episodes: Annotated[int, Limits(1)] = field(default=ValidatedFile.episodes, kw_only=True)
-    """Held-out episodes of the training scenario on which the ensemble is validated."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,6 @@ def ensemble(config: EnsembleConfig) -> Manifest:
         ValueError: the files do not fit each other, or the ensemble decides otherwise than they do.
         OSError: a file is missing, or `out` cannot be written.
     """
-    check_limits(config)
     check_out(config)
     members = [_member(file) for file in config.files]
     check_members(members)
@@ -95,14 +90,13 @@ def ensemble(config: EnsembleConfig) -> Manifest:
     trained = first.training["config"]
     scenario = scenario_of(trained)
     hidden = np.sum([each.layers[1:-1] for each in members], axis=0, dtype=int).tolist()
-    words = ["python", "-m", "training.ensemble", *map(str, config.files), "--out", str(config.out)]
     manifest = Manifest(
         agents=first.agents,
         features=first.features,
         network={**first.network, "layers": [members[0].layers[0], *hidden, members[0].layers[-1]]},
         training={
             **provenance(trained),
-            "command": shlex.join(words),
+            "command": command_line("ensemble", *config.files, out=config.out),
             "members": [each.manifest.training for each in members],
         },
     )
@@ -173,7 +167,7 @@ def side_by_side(members: Sequence[Member]) -> dict[str, AnyArray]:
 def mean_shares(members: Sequence[Member]) -> Shares:
     """What follows from the mean of the members' outputs, for observations, (B, N, F): shares, (B, N)."""
     actions = members[0].manifest.network["actions"]
-    make_actions, _ = ACTIONS[actions["kind"]]
+    make_actions, *_ = ACTIONS[actions["kind"]]
     act = make_actions(actions)
 
     def shares(observation: AnyArray) -> Array:

@@ -4,7 +4,6 @@ python -m training.export runs/my-ppo --out allocator.npz
 """
 
 import json
-import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -30,7 +29,7 @@ from gpualloc_env.simulation.placement import ClusterView
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.artifacts.onnx_graph import write_onnx
 from training.artifacts.policies import load_policy, read_transform, seed_runs
-from training.cli import options, run
+from training.cli import command_line, run
 from training.evaluation.evaluate import evaluate
 from training.evaluation.held_out import count_episodes, held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
@@ -40,7 +39,7 @@ from training.learning.allocators.action_transform import ActionTransform, Clust
 from training.learning.allocators.allocator_policy import AllocatorPolicy
 from training.learning.allocators.kinds import rows_of
 from training.learning.allocators.trained_network import NETWORKS, load_model, network_of
-from training.limits import Limits, check_limits
+from training.limits import Limits
 
 Shares = Callable[[AnyArray], Array]
 WRITERS = {".npz": write_npz, ".onnx": write_onnx}
@@ -56,8 +55,7 @@ class ValidatedFile:
     out: Path
     """The file to write: .npz for NumPy alone, .onnx for any ONNX runtime. It replaces an earlier one."""
     episodes: Annotated[int, Limits(1)] = 100
-    """Held-out episodes of the training scenario on which the exported allocator is validated; of a
-    log, at most its windows."""
+    """Held-out episodes of the training scenario on which it is validated; of a log, at most its windows."""
     seed: Annotated[int, Limits(0, FIRST_VALIDATION_SEED, open_high=True)] = 1_000_000
     """Seed of the first of them; the others follow it."""
 
@@ -90,9 +88,8 @@ def report(config: ValidatedFile, manifest: Manifest) -> None:
     trained = manifest.training["config"]
     algorithm_1 = "hierarchical" if manifest.of_clusters else "adaptive"
     asked = {name: trained.get(name) for name in ("scenario", *NAMES) if name != "split"}
-    words = options({**asked, "policies": (algorithm_1, config.out)})
     if config.out.suffix != ".onnx":
-        print(f"Compare it with: {shlex.join(['python', '-m', 'training.compare', *words])}")
+        print(f"Compare it with: {command_line('compare', **asked, policies=(algorithm_1, config.out))}")
 
 
 def export(config: ExportConfig) -> Manifest:
@@ -123,7 +120,7 @@ def export(config: ExportConfig) -> Manifest:
         agents=scenario.agent_names,
         features=CLUSTER_COLUMNS if of_clusters else OBSERVATION_FEATURES,
         network=settings,
-        training={"command": command(trained), **record},
+        training={"command": command_line("train", **trained), **record},
     )
     return write_validated(
         config,
@@ -284,7 +281,6 @@ def validated(
 
 def check(config: ExportConfig) -> None:
     """Refuse what cannot be read or written before anything is done."""
-    check_limits(config)
     check_out(config)
     if not config.run.is_dir():
         raise NotADirectoryError(f"{config.run} is not the directory of a training run")
@@ -307,11 +303,6 @@ def check_out(config: ValidatedFile) -> None:
     if not config.out.parent.is_dir():
         raise FileNotFoundError(f"--out {config.out}: there is no folder {config.out.parent}; make it first")
     check_evaluation_seeds(config.seed, config.episodes)
-
-
-def command(trained: dict[str, Any]) -> str:
-    """The command that repeats a training run."""
-    return shlex.join(["python", "-m", "training.train", *options(trained)])
 
 
 if __name__ == "__main__":

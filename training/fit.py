@@ -4,7 +4,7 @@ python -m training.fit AzureLLMInferenceTrace_code.csv --out my-scenario.toml
 """
 
 import shlex
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +17,7 @@ from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.traces.formats import read_log
-from training.cli import options, results_console, run, status_console, track
+from training.cli import asked, command_line, results_console, run, status_console, track
 from training.evaluation.seeds import FIRST_VALIDATION_SEED
 from training.fitting.drawn_log import drawn_times
 from training.fitting.fit_report import Comparison, notes, table, table_of_agents, verdicts
@@ -25,7 +25,7 @@ from training.fitting.fitted_scenario import check_out, fitted_scenario, write_s
 from training.fitting.log_statistics import Statistics, statistics
 from training.fitting.request_streams import RequestStreams, request_streams, rounded
 from training.fitting.traffic_fit import SHORTEST_BURST_S, fit_traffic
-from training.limits import Limits, check_limits
+from training.limits import Limits
 from training.reporting.markdown import markdown_table
 from training.reporting.report import print_tables
 
@@ -49,7 +49,6 @@ class FitConfig(Overrides):
 def main(config: FitConfig) -> None:
     """Read, fit, draw logs from what was fitted, write the scenario and print the comparison."""
     status = status_console()
-    check_limits(config)
     check_out(config.out)
     check_changes(config)
     base = load_scenario(config.scenario, replace(config, time_unit=None))
@@ -71,7 +70,8 @@ def main(config: FitConfig) -> None:
     tables = {f"{log.path.name} and the fit": table(all_requests)}
     if by_name:
         tables["By agent"] = table_of_agents(by_name)
-    command = shlex.join(["python", "-m", "training.fit", *arguments(config)])
+    given = {"out": config.out, **asked(config, FitConfig(config.log, config.out))}
+    command = command_line("fit", config.log, **given)
     texts = [markdown_table(rows) for rows in tables.values()]
     write_scenario(config.out, scenario, [command, f"Log: {log.path}", "", *texts, "", *said])
     console = results_console()
@@ -117,13 +117,6 @@ def drawn_streams(scenario: Scenario, streams: RequestStreams, seed: int) -> Req
 def by_agent(streams: RequestStreams) -> list[Statistics]:
     """Statistics of all requests, then of each agent's."""
     return [statistics(times, streams.span_s) for times in (streams.merged, *streams.times)]
-
-
-def arguments(config: FitConfig) -> list[str]:
-    """The command line that asks for this."""
-    usual = asdict(FitConfig(config.log, config.out))
-    changed = {name: value for name, value in asdict(config).items() if value != usual[name]}
-    return [str(config.log), *options({"out": config.out, **changed})]
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_se
 from training.evaluation.verdicts import Entry
 from training.files.provenance import write_config
 from training.files.staging import staged
-from training.limits import Limits, check_limits
+from training.limits import Limits
 from training.reporting.figure_style import attempted
 from training.reporting.leaderboard_figures import draw_headroom, draw_power, draw_profiles
 from training.reporting.leaderboard_report import (
@@ -79,7 +79,6 @@ class LeaderboardConfig(Overrides, RayWorkers):
 def main(config: LeaderboardConfig) -> None:
     """Play everything, write the files, the numbers before the figures, and print the tables."""
     status = status_console()
-    check_limits(config)
     check_evaluation_seeds(config.seed, config.episodes)
     contests = {name: contest(config, name) for name in config.scenarios}
     with staged(config.out, OWNED, mark="leaderboard.json") as directory:

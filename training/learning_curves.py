@@ -3,7 +3,6 @@
 python -m training.learning_curves --runs runs/ppo runs/ppo-residual --out learning-curves.png
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from gpualloc_env.simulation.state import Array
 from training.artifacts.policies import named, seed_runs
 from training.artifacts.training_record import VALIDATION, TrainingRecord, read_record
 from training.cli import run
-from training.files.run_directory import CONFIG, TENSORBOARD
+from training.files.run_directory import TENSORBOARD
 from training.reporting.figure_style import STYLE, check_figure, policy_style, save, spans_decades, spread
 from training.reporting.report import write_json
 
@@ -53,7 +52,7 @@ class LearningCurvesConfig:
 def main(config: LearningCurvesConfig) -> None:
     """Read the runs, draw their curves, write their numbers."""
     check_figure(config.out)
-    scenarios = {str(path): scenario_of(path) for path in config.runs}
+    scenarios = {str(path): record_of(path).scenario for path in config.runs}
     if len(set(scenarios.values())) > 1:
         listed = ", ".join(f"{path} on {scenario}" for path, scenario in scenarios.items())
         raise ValueError(f"curves can be compared on one scenario alone, got {listed}")
@@ -66,17 +65,6 @@ def main(config: LearningCurvesConfig) -> None:
     content = {"baselines": levels, "curves": {name: as_lists(curve) for name, curve in curves.items()}}
     write_json(config.out.with_suffix(".json"), content)
     print(f"{config.out}: {', '.join(curves)}")
-
-
-def scenario_of(run: Path) -> str:
-    """The scenario on which a run was trained.
-
-    Raises:
-        ValueError: there is no finished run.
-    """
-    record_of(run)
-    config = next(iter(seed_runs(run)), run) / CONFIG
-    return json.loads(config.read_text(encoding="utf-8"))["config"]["scenario"]
 
 
 def record_of(run: Path) -> TrainingRecord:

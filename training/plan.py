@@ -3,7 +3,6 @@
 python -m training.plan my-log.csv --slo 5 --out runs/plan
 """
 
-import shlex
 import shutil
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,13 +18,13 @@ from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.platform import Preset
 from gpualloc_env.traces.log import Assignment
 from training.artifacts.policies import EXPORTED, load_policies, named, policy_file, read_transform
-from training.cli import options, results_console, run, status_console
+from training.cli import asked, command_line, results_console, run, status_console
 from training.evaluation.evaluate import Evaluation, evaluate
 from training.evaluation.held_out import count_episodes
 from training.files.provenance import write_config
 from training.files.staging import staged
 from training.fitting.fitted_scenario import write_scenario
-from training.limits import Limits, check_limits
+from training.limits import Limits
 from training.planning.caveats import caveats, facts
 from training.planning.record import beside_slo, plan_record
 from training.planning.subject import MOST_WINDOWS, Subject, subject
@@ -104,7 +103,6 @@ def main(config: PlanConfig) -> None:
     from training.planning.page import headline, page
 
     status = status_console()
-    check_limits(config)
     if config.trace is not None:
         raise ValueError(f"--trace {config.trace}: a plan takes its log as first argument; leave out --trace")
     planned = subject(
@@ -162,14 +160,12 @@ def take_away(planned: Subject, choice: Choice, directory: Path, config: PlanCon
     trace = scenario.trace.model_copy(update={"path": config.log.resolve(), "split": "train"})
     said = f"{chosen.gpus:g} GPUs for {config.log.name}, as planned by: {command(config)}"
     write_scenario(directory / SCENARIO, scenario.model_copy(update={"trace": trace}), [said])
-    train = ["python", "-m", "training.train", "--scenario", str(config.out / SCENARIO)]
+    learned = {"scenario": config.out / SCENARIO, "allocator": "ppo-residual", "out": config.out / "learned"}
     taken: dict[str, Any] = {
         "scenario": SCENARIO,
         "file": None,
         "command": None,
-        "train": None
-        if scenario.nodes
-        else shlex.join([*train, "--allocator", "ppo-residual", "--out", str(config.out / "learned")]),
+        "train": None if scenario.nodes else command_line("train", **learned),
     }
     if chosen.kind != "learned":
         tuned_for = config.scenario or scenario.name
@@ -182,8 +178,7 @@ def take_away(planned: Subject, choice: Choice, directory: Path, config: PlanCon
             priced = read(given)[0].priced
         else:
             priced = takes_bill(read_transform(given).settings)
-            export = ["python", "-m", "training.export", str(given), "--out", str(config.out / ALLOCATOR)]
-            taken["command"] = shlex.join(export)
+            taken["command"] = command_line("export", given, out=config.out / ALLOCATOR)
         made = OF_A_CLUSTER if scenario.nodes else OF_A_POOL.format(told=TOLD if priced else "")
     shares = "each GPU, by agent and GPU" if scenario.nodes else "all GPUs, by agent"
     return {**taken, "python": f"{made}\nshares = decide(view)  # fractions of {shares}"}
@@ -191,9 +186,7 @@ def take_away(planned: Subject, choice: Choice, directory: Path, config: PlanCon
 
 def command(config: PlanConfig) -> str:
     """The command line that asks for this plan."""
-    usual = asdict(PlanConfig(config.log))
-    changed = {name: value for name, value in asdict(config).items() if value != usual[name]}
-    return shlex.join(["python", "-m", "training.plan", str(config.log), *options(changed)])
+    return command_line("plan", config.log, **asked(config, PlanConfig(config.log)))
 
 
 if __name__ == "__main__":

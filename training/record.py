@@ -20,7 +20,7 @@ from training.cli import run, status_console, track
 from training.evaluation.evaluate import rollout
 from training.evaluation.held_out import held_out_scenario
 from training.evaluation.seeds import FIRST_TRAINING_SEED
-from training.limits import Limits, check_limits
+from training.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,6 @@ class RecordConfig(Overrides):
 def main(config: RecordConfig) -> None:
     """Play the episodes one after another, with everything that `info` shows, and write the data set."""
     minari: Any = needed("minari", "minari")
-    check_limits(config)
     status = status_console()
     scenario = load_scenario(config.scenario, config)
     if config.policy in PRIVILEGED:

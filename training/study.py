@@ -4,7 +4,6 @@ python -m training.study --allocator ppo --scenario serverless --trials 40 --tot
 """
 
 import json
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -22,7 +21,7 @@ from baselines.processes import Workers, in_processes
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
-from training.cli import options, progress_bars, results_console, run, status_console
+from training.cli import command_line, progress_bars, results_console, run, status_console
 from training.evaluation.seeds import LAST_RUN_SEED, check_run_seeds
 from training.files.atomic import check_writable
 from training.files.run_directory import RESULT, check_claim, claimed
@@ -31,8 +30,9 @@ from training.learning.callbacks import Boundaries, CriticFirst
 from training.learning.defaults import DEFAULTS, default_settings
 from training.learning.learner import AllocatorName, make_learner, whole_steps
 from training.learning.selection import Selection, validation_objective
-from training.limits import Limits, check_limits
-from training.reporting.report import UNDEFINED, print_tables
+from training.limits import Limits
+from training.reporting.measures import UNDEFINED
+from training.reporting.report import print_tables
 from training.search.search_space import SPACE, make_study, rounded
 from training.search.trial_journal import TrialJournal
 from training.search.trial_table import Trial, best_of, spread, write_trials
@@ -120,7 +120,7 @@ def main(config: StudyConfig) -> None:
             journal.confirm(number, fresh)
             trials[number] = trials[number]._replace(fresh=fresh)
         better = best if best and fmean(trials[best].fresh) < fmean(trials[0].fresh) else 0
-        remark = f"# {command(config)}: {finding(config, trials, best, better)}"
+        remark = f"# {command_line('study', **asked(config))}: {finding(config, trials, best, better)}"
         found = {(scenario.key, config.allocator): Table(remark, as_trained(trials[better].settings))}
         write_trials(config.out / TRIALS, trials)
         write_tables(config.out / SETTINGS, found, HEADER)
@@ -136,7 +136,6 @@ def main(config: StudyConfig) -> None:
 
 def check(config: StudyConfig) -> None:
     """Refuse what leaves nothing to do, or could not be written."""
-    check_limits(config)
     if not kind_of(config.allocator).studied:
         known = ", ".join(name for name, kind in KINDS.items() if kind.studied)
         raise ValueError(
@@ -234,13 +233,9 @@ def trained_objective(
 
     boundaries = Boundaries(
         selection,
-        checkpoint_every=0,
         validate_every=config.validate_every,
-        patience=0,
         validate=lambda model: validation_objective(model, transform, [scenario], config.validation_episodes),
         record=lambda step, _: record(best()) if step else None,
-        keep=lambda _: None,
-        show=lambda _: None,
     )
     model.learn(whole_steps(config), callback=[CriticFirst(config.critic_first), boundaries])
     return best()
@@ -300,11 +295,6 @@ def as_searched(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of training as a trial has them."""
     rest = {name: value for name, value in settings.items() if name != "hidden"}
     return {**rest, "width": settings["hidden"][0]}
-
-
-def command(config: StudyConfig) -> str:
-    """The command that repeats the study."""
-    return shlex.join(["python", "-m", "training.study", *options(asked(config))])
 
 
 def finding(config: StudyConfig, trials: list[Trial], best: int, better: int) -> str:

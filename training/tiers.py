@@ -21,10 +21,10 @@ from training.evaluation.held_out import count_episodes, episodes_called, held_o
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.files.provenance import write_config
 from training.files.staging import staged
-from training.limits import Limits, check_limits
+from training.limits import Limits
 from training.reporting.markdown import markdown_table
-from training.reporting.measures import MET, STOOD, cells
-from training.reporting.report import number, print_tables, write_json
+from training.reporting.measures import MET, STOOD, cells, number
+from training.reporting.report import print_tables, write_json
 from training.sharing import RayWorkers
 
 FILES = ("tiers.json", "tiers.md", "config.json")
@@ -53,7 +53,6 @@ class TiersConfig(Overrides, RayWorkers):
 
 def main(config: TiersConfig) -> None:
     """Play every policy with every pair of times on the same episodes, write the table and print it."""
-    check_limits(config)
     check_evaluation_seeds(config.seed, config.episodes)
     scenario = held_out_scenario(config.scenario, config)
     if not scenario.nodes:

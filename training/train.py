@@ -4,7 +4,6 @@ python -m training.train --scenario serverless --allocator ppo --total-steps 100
 """
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +22,7 @@ from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
 from training.artifacts.policies import load_policy, named
 from training.artifacts.training_record import VALIDATION, read_record, settings_of
-from training.cli import options, progress_bars, run, status_console
+from training.cli import command_line, progress_bars, run, status_console
 from training.evaluation.seeds import check_run_seeds, first_seed_of_run
 from training.files.provenance import git_commit
 from training.files.run_directory import (
@@ -55,7 +54,7 @@ from training.learning.learner import (
 )
 from training.learning.outcome import write_outcome
 from training.learning.selection import Selection, baseline_objectives, validation_objective
-from training.limits import Limits, check_limits
+from training.limits import Limits
 from training.reporting.hparams import add_hparams
 from training.reporting.markdown import markdown_table
 from training.sharing import RayWorkers
@@ -188,8 +187,7 @@ def compare_command(run: TrainConfig) -> str:
     """The command that judges a run on the scenario on which it was trained."""
     algorithm_1 = "hierarchical" if kind_of(run.allocator).of_clusters else "adaptive"
     changes = {name: value for name, value in run.changes.items() if name != "split"}
-    words = options({"scenario": run.scenario, **changes, "policies": (algorithm_1, run.out)})
-    return shlex.join(["python", "-m", "training.compare", *words])
+    return command_line("compare", scenario=run.scenario, **changes, policies=(algorithm_1, run.out))
 
 
 def runs_of(config: TrainConfig) -> list[TrainConfig]:
@@ -392,7 +390,6 @@ def check_reluctance(config: TrainConfig, scenario: Scenario) -> None:
 
 def check(config: TrainConfig, scenario: Scenario) -> None:
     """Refuse what would fail later, before anything is made."""
-    check_limits(config)
     if not (config.total_steps or config.generations or config.teacher or config.lessons):
         raise ValueError("total_steps of 0 leaves nothing to learn; give generations or a teacher with it")
     if config.patience and not config.validate_every:

@@ -23,11 +23,11 @@ from training.cli import results_console, run, status_console
 from training.evaluation.evaluate import rollout
 from training.evaluation.fluid_twin import fluid_twin
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
-from training.evaluation.statistics import interval
+from training.evaluation.statistics import Estimate, interval
 from training.files.provenance import write_config
 from training.files.staging import staged
 from training.fitting.fitted_scenario import write_scenario
-from training.limits import Limits, check_limits
+from training.limits import Limits
 from training.reporting.report import estimate_cell, markdown_table, print_tables, write_json
 from training.sharing import RayWorkers
 
@@ -55,7 +55,6 @@ class TransferConfig(Overrides, RayWorkers):
 
 def main(config: TransferConfig) -> None:
     """Play every policy on the fluid twin and call by call, write the table and print it."""
-    check_limits(config)
     check_evaluation_seeds(config.seed, config.episodes)
     calls = load_scenario(config.scenario, config)
     policies = named(with_all(config.policies, calls))
@@ -76,11 +75,12 @@ def main(config: TransferConfig) -> None:
     with staged(config.out, (*FILES, f"{twin.name}.toml"), mark="transfer.json") as directory:
         columns = config.share(partial(played, config), contests, what, status_console())
         results = dict(zip(policies, columns, strict=True))
-        rows = table(results)
+        scores = scored(results)
+        rows = table(scores)
         orders = {name: kendall(results, k) for k, name in enumerate(COLUMNS) if k}
         said = "; ".join(f"{name}: {order:.2f}" for name, order in orders.items())
         said = f"Kendall's τ between the order on the fluid and that on {said}"
-        write_json(directory / "transfer.json", record(results, orders))
+        write_json(directory / "transfer.json", {"kendall_tau_to_fluid": orders, "policies": record(scores)})
         (directory / "transfer.md").write_text(f"{markdown_table(rows)}\n\n{said}.\n", encoding="utf-8")
         write_scenario(directory / f"{twin.name}.toml", twin, [f"The fluid twin of {calls.name}."])
         write_config(directory / "config.json", asdict(config))
@@ -116,29 +116,32 @@ def kendall(results: dict[str, list[Array]], column: int) -> float:
     return float(kendalltau(*means)[0])  # pyright: ignore
 
 
-def table(results: dict[str, list[Array]]) -> list[dict[str, str]]:
-    """A line for each policy, the best call by call first."""
+def scored(results: dict[str, list[Array]]) -> dict[str, list[tuple[Estimate, int]]]:
+    """Mean J and rank of each policy in each column."""
     places = [ranks(results, column) for column in range(len(COLUMNS))]
+    return {
+        name: [(interval(own), place[name]) for own, place in zip(each, places, strict=True)]
+        for name, each in results.items()
+    }
+
+
+def table(scores: dict[str, list[tuple[Estimate, int]]]) -> list[dict[str, str]]:
+    """A line for each policy, the best call by call first."""
     rows: list[dict[str, str]] = []
-    for name in sorted(results, key=lambda name: results[name][1].mean()):
+    for name, each in sorted(scores.items(), key=lambda item: item[1][1][1]):
         row = {"policy": name}
-        for column, title in enumerate(COLUMNS):
-            row[f"{title}: J [95 % interval]"] = estimate_cell(interval(results[name][column]))
-            row[f"{title}: rank"] = str(places[column][name])
+        for title, (estimate, rank) in zip(COLUMNS, each, strict=True):
+            row[f"{title}: J [95 % interval]"], row[f"{title}: rank"] = estimate_cell(estimate), str(rank)
         rows.append(row)
     return rows
 
 
-def record(results: dict[str, list[Array]], orders: dict[str, float]) -> dict[str, Any]:
-    """What `transfer.json` holds."""
-    places = [ranks(results, column) for column in range(len(COLUMNS))]
-    policies = {
-        name: {
-            title: {**interval(each[k]).record(), "rank": places[k][name]} for k, title in enumerate(COLUMNS)
-        }
-        for name, each in results.items()
+def record(scores: dict[str, list[tuple[Estimate, int]]]) -> dict[str, Any]:
+    """What `transfer.json` holds of the policies."""
+    return {
+        name: {title: {**j.record(), "rank": rank} for title, (j, rank) in zip(COLUMNS, each, strict=True)}
+        for name, each in scores.items()
     }
-    return {"kendall_tau_to_fluid": orders, "policies": policies}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 python -m training.tune --scenario serverless --policies receding-horizon --trials 60 --episodes 200
 """
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,11 +19,11 @@ from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
 from training.artifacts.policies import ALL
-from training.cli import options, progress_bars, results_console, run, status_console
+from training.cli import command_line, progress_bars, results_console, run, status_console
 from training.evaluation.evaluate import rollout
 from training.evaluation.seeds import END_OF_SEEDS, FIRST_TRAINING_SEED
 from training.files.atomic import check_writable
-from training.limits import Limits, check_limits
+from training.limits import Limits
 from training.reporting.report import print_tables
 from training.search.search_space import distributions, make_study, rounded
 from training.search.tuned_file import Table, read_tables, refuse_changed, write_tables
@@ -116,7 +115,6 @@ def main(config: TuneConfig) -> None:
 
 def check(config: TuneConfig) -> None:
     """Refuse seeds on which policies are evaluated, and files that cannot be written."""
-    check_limits(config)
     if not FIRST_TRAINING_SEED <= config.seed <= END_OF_SEEDS - 2 * config.episodes:
         raise ValueError(
             f"seed must be at least 2**40 = {FIRST_TRAINING_SEED} and end below 2**64, got {config.seed}: "
@@ -228,8 +226,7 @@ def mean_objective(
 def remark(config: TuneConfig, name: str, found: Found) -> str:
     """The line above the constants: the command that finds them again, and what it has found."""
     given = {"scenario": config.scenario, **config.changes, "policies": name, "trials": config.trials}
-    words = options({**given, "episodes": config.episodes, "seed": config.seed})
-    command = shlex.join(["python", "-m", "training.tune", *words])
+    command = command_line("tune", **given, episodes=config.episodes, seed=config.seed)
     fresh = f"fresh episodes {found.fresh_before:.4f} -> {found.fresh_after:.4f}"
     return f"# {command}: {fresh}, J {found.before:.4f} -> {found.after:.4f}"
 

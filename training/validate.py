@@ -17,7 +17,7 @@ from rich.console import Console
 from training.cli import results_console, run, status_console
 from training.files.provenance import write_config
 from training.files.staging import staged
-from training.limits import Limits, check_limits
+from training.limits import Limits
 from training.reporting.figure_style import attempted
 from training.reporting.report import markdown_table, print_tables, write_json
 from training.sharing import RayWorkers
@@ -53,7 +53,6 @@ class ValidateConfig(RayWorkers):
 
 def main(config: ValidateConfig) -> None:
     """Run the checks, write the files, print the tables; exit with 1 if a check fails."""
-    check_limits(config)
     status = status_console()
     absent = [name for name in SIMULATORS if find_spec(name) is None]
     if absent:

@@ -5,7 +5,6 @@ the bound of `baselines.bounds.bound` and this. Schedules are only ever judged b
 `Batch`, all candidates of an episode side by side.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
@@ -20,7 +19,7 @@ from baselines.bounds.window_search import window_search
 from baselines.online.cmu import cmu
 from baselines.online.max_weight import max_weight
 from baselines.online.receding_horizon import RecedingHorizon, RecedingHorizonBatch
-from baselines.processes import Workers, in_processes
+from baselines.processes import in_processes
 from baselines.tuned import tuned
 from gpualloc_env.batch import Batch
 from gpualloc_env.scenario.scenario import Scenario
@@ -242,20 +241,6 @@ def _children(scenario: Scenario, parents: Array, generator: np.random.Generator
     return _kept_warm(scenario, children)
 
 
-def feasible_schedules(
-    scenario: Scenario,
-    episodes: int,
-    seed: int,
-    *,
-    workers: Workers = None,
-    progress: Callable[[int], None] | None = None,
-) -> list[Schedule]:
-    """Schedules of as many episodes, the first with `seed`; arguments as in `lower_bounds`."""
-    needs_one_pool(scenario)
-    seeds = [seed + k for k in range(episodes)]
-    return in_processes(partial(feasible_schedule, scenario), seeds, workers, progress)
-
-
 class Clairvoyant:
     """A policy for one set of episodes that it knows beforehand: call t returns the shares of step t.
 
@@ -265,7 +250,9 @@ class Clairvoyant:
 
     def __init__(self, scenario: Scenario, episodes: int, seed: int) -> None:
         """Search the schedules of as many episodes, the first with `seed`, the next with `seed` + 1."""
-        self.schedules = feasible_schedules(scenario, episodes, seed)
+        needs_one_pool(scenario)
+        search, seeds = partial(feasible_schedule, scenario), range(seed, seed + episodes)
+        self.schedules = in_processes(search, seeds, None, None)
         self._shares = np.stack([schedule.shares for schedule in self.schedules])
         self._step = 0
 

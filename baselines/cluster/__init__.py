@@ -10,14 +10,7 @@ import numpy as np
 from baselines import online
 from baselines.cluster.policies import Demand, Placed, Replicas, hierarchical
 from baselines.tuned import tuned
-from gpualloc_env.allocator.levels import algorithm_1_by_levels, batched, gpu_views, parts_of, split
-from gpualloc_env.allocator.placement import (
-    best_fit_decreasing,
-    by_demand,
-    by_levels,
-    by_popularity,
-    everywhere,
-)
+from gpualloc_env.allocator.placement import best_fit_decreasing, by_popularity, everywhere
 from gpualloc_env.simulation.placement import ClusterView
 from gpualloc_env.simulation.state import Array
 
@@ -34,21 +27,4 @@ CLUSTER_POLICIES: dict[str, ClusterPolicy] = {
 }
 """Every policy with the constants that its class declares; all have memory, see `baselines.fresh`."""
 
-__all__ = [
-    "CLUSTER_POLICIES",
-    "ClusterPolicy",
-    "Demand",
-    "Placed",
-    "Replicas",
-    "algorithm_1_by_levels",
-    "batched",
-    "best_fit_decreasing",
-    "by_demand",
-    "by_levels",
-    "by_popularity",
-    "everywhere",
-    "gpu_views",
-    "hierarchical",
-    "parts_of",
-    "split",
-]
+__all__ = ["CLUSTER_POLICIES", "ClusterPolicy", "Demand", "Placed", "Replicas", "hierarchical"]

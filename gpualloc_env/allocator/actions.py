@@ -41,31 +41,6 @@ PRICED = np.array([name == "bill" for name in (*CORRECTIONS, *REVISED)], dtype=n
 _MOST_TOLD = math.log(100.0)  # further from 1 s no bill is taken to be
 
 
-def assumption_outputs(agents: int) -> int:
-    """A of `assumptions`: for each agent one of each correction and one of each revised constant."""
-    return agents * (len(CORRECTIONS) + len(REVISED))
-
-
-def priced_outputs(agents: int) -> int:
-    """A of `priced_assumptions`: for each agent the outputs of `assumptions`, then a slope of each."""
-    return 2 * assumption_outputs(agents)
-
-
-def simplex_outputs(agents: int) -> int:
-    """A of `simplex`: one for each agent and one for idle capacity."""
-    return agents + 1
-
-
-def hysteresis_outputs(agents: int) -> int:
-    """A of `hysteresis`: two for each agent, agent by agent, and one for idle capacity."""
-    return 2 * agents + 1
-
-
-def correction_outputs(agents: int) -> int:
-    """A of `corrections`: for each agent one of each kind, agent by agent."""
-    return agents * len(CORRECTIONS)
-
-
 def simplex(settings: Mapping[str, Any]) -> Actions:
     """Shares as a softmax over N + 1 outputs, clipped to ±bound, the last of which is for idle capacity.
 
@@ -220,7 +195,7 @@ def outputs_of(assumed: Assumed, settings: Mapping[str, Any]) -> Array:
     constants = np.maximum(assumed.constants, _LEAST)
     # A decay is the logarithm of a factor on −log persistence, which is thereby revised too.
     lasting = np.minimum(constants[:, _PERSISTENCE], 1.0 - _LEAST)
-    outputs = np.empty((*assumed.corrections.shape[:2], assumption_outputs(1)))
+    outputs = np.empty((*assumed.corrections.shape[:2], len(CORRECTIONS) + len(REVISED)))
     outputs[..., : len(CORRECTIONS)] = assumed.corrections
     outputs[..., DECAY] += np.log(np.log(lasting) / math.log(base[_PERSISTENCE]))[:, None]
 
@@ -304,14 +279,23 @@ def _follow(held: AnyArray, thresholds: AnyArray, free: AnyArray, shares: AnyArr
                 shares[b, i] = fits * (held[b, i] + min(change, 0.0)) + part * max(change, 0.0)
 
 
-ACTIONS: dict[str, tuple[Callable[[Mapping[str, Any]], Actions], Callable[[int], int]]] = {
-    "simplex": (simplex, simplex_outputs),
-    "hysteresis": (hysteresis, hysteresis_outputs),
-    "corrections": (lambda settings: planned(corrections(settings)), correction_outputs),
-    "assumptions": (lambda settings: planned(assumptions(settings)), assumption_outputs),
-    "priced-assumptions": (lambda settings: planned(priced_assumptions(settings)), priced_outputs),
+_ALL = len(CORRECTIONS) + len(REVISED)
+ACTIONS: dict[str, tuple[Callable[[Mapping[str, Any]], Actions], int, int]] = {
+    "simplex": (simplex, 1, 1),
+    "hysteresis": (hysteresis, 2, 1),
+    "corrections": (lambda settings: planned(corrections(settings)), len(CORRECTIONS), 0),
+    "assumptions": (lambda settings: planned(assumptions(settings)), _ALL, 0),
+    "priced-assumptions": (lambda settings: planned(priced_assumptions(settings)), 2 * _ALL, 0),
 }
-"""From `kind` to what makes the actions of its settings, and the number of outputs for so many agents."""
+"""From `kind` to what makes the actions of its settings, and the outputs of each agent, which stand agent by
+agent, and of idle capacity, last."""
+
+
+def outputs_for(kind: str, agents: int) -> int:
+    """A, the numbers in an action of a kind for so many agents."""
+    _, each, idle = ACTIONS[kind]
+    return each * agents + idle
+
 
 OUTPUTS_ALONE = frozenset({"simplex"})
 """The kinds whose shares do not depend on what is seen."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gpualloc_env.allocator.actions import ACTIONS, ASSUMPTIONS
+from gpualloc_env.allocator.actions import ACTIONS, ASSUMPTIONS, outputs_for
 from gpualloc_env.allocator.networks import KINDS
 from gpualloc_env.allocator.receding_horizon import Assumed
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, Packed
@@ -36,17 +36,16 @@ class Decider:
         """
         self._parts = settings, arrays, agents, columns
         actions = settings["actions"]
-        make_actions, outputs = ACTIONS[actions["kind"]]
+        make_actions, *_ = ACTIONS[actions["kind"]]
         self._network = KINDS[settings["kind"]](settings, arrays, agents, columns)
         self.act = make_actions(actions)
         """From observations, what `outputs` says of them, and the view behind them to fractions, (B, N)."""
         make_assumption = ASSUMPTIONS.get(actions["kind"])
         self._assume = make_assumption(actions) if make_assumption else None
         width = self._network(np.zeros((1, agents, len(columns)), dtype=np.float32)).shape[1]
-        if width != outputs(agents):
-            raise ValueError(
-                f"{actions['kind']} for {agents} agents needs {outputs(agents)} outputs, got {width}"
-            )
+        needed = outputs_for(actions["kind"], agents)
+        if width != needed:
+            raise ValueError(f"{actions['kind']} for {agents} agents needs {needed} outputs, got {width}")
         self._chosen = None
         if tuple(columns) != OBSERVATION_FEATURES:
             self._chosen = [OBSERVATION_FEATURES.index(name) for name in columns]

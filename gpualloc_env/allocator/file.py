@@ -103,18 +103,7 @@ def read(
             "; an .onnx is for other runtimes, export the run to .npz too" if path.suffix == ".onnx" else ""
         )
         raise AllocatorError(f"{path} is no exported allocator: its name must end in .npz{remedy}")
-    return _read_npz(path, path.read_bytes(), agents, bill_s)
-
-
-def write_npz(path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray]) -> None:
-    """Write the manifest as a JSON string, and the network's float32 arrays."""
-    contents: dict[str, Any] = {MANIFEST: np.array(manifest.model_dump_json()), **arrays}
-    np.savez_compressed(path, **contents)
-
-
-def _read_npz(
-    path: Path, data: bytes, agents: Sequence[str] | None, bill_s: float | None
-) -> tuple[Manifest, Decider | ClusterDecider]:
+    data = path.read_bytes()
     try:
         file = np.load(io.BytesIO(data), allow_pickle=False)
         arrays: dict[str, AnyArray] = {name: np.asarray(file[name]) for name in file.files}
@@ -123,6 +112,12 @@ def _read_npz(
     text = arrays.pop(MANIFEST, np.zeros(1))
     manifest = _manifest(path, text.item() if text.size == 1 else None)
     return manifest, _decider(path, manifest, arrays, agents, bill_s)
+
+
+def write_npz(path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray]) -> None:
+    """Write the manifest as a JSON string, and the network's float32 arrays."""
+    contents: dict[str, Any] = {MANIFEST: np.array(manifest.model_dump_json()), **arrays}
+    np.savez_compressed(path, **contents)
 
 
 def _decider(

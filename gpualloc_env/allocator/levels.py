@@ -1,7 +1,6 @@
 """From the state of a cluster to one single-GPU problem for each GPU, and back."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -19,11 +18,8 @@ def batched(view: ClusterView) -> ClusterView:
     if view.share.ndim == 3:
         return view
     rows = {name: getattr(view, name)[None] for name in ROWS}
-    return view._replace(agents=View._make(_rows(view.agents)), **rows)
-
-
-def _rows(agents: View) -> list[Any]:
-    return [values[None] if isinstance(values, np.ndarray) else values for values in agents]
+    agents = (values[None] if isinstance(values, np.ndarray) else values for values in view.agents)
+    return view._replace(agents=View._make(agents), **rows)
 
 
 def demand(view: ClusterView, horizon_s: float) -> Array:

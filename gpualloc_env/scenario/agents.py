@@ -123,11 +123,6 @@ class Agent(Model):
             )
         return self
 
-    @property
-    def serves_calls(self) -> bool:
-        """Whether it has what a server of calls needs."""
-        return self.iteration_s is not None
-
     def alone_s(self, prompt: float, output: float) -> float:
         """Time of a call of so many tokens on a whole GPU that serves no other: e·p + (o − 1)(a + c) [s]."""
         per_token = (self.iteration_s or 0.0) + (self.iteration_s_per_call or 0.0)

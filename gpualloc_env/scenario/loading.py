@@ -2,24 +2,17 @@
 
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from gpualloc_env.listing import shortened
-from gpualloc_env.scenario.agents import Agent
 from gpualloc_env.scenario.clusters import CLUSTERS
-from gpualloc_env.scenario.nodes import Network, Node
-from gpualloc_env.scenario.objective import Objective
 from gpualloc_env.scenario.overrides import NAMES, Overrides
-from gpualloc_env.scenario.platform import Platform
 from gpualloc_env.scenario.registry import SCENARIOS
 from gpualloc_env.scenario.scenario import Scenario, ScenarioError, UnexpectedArgument
-from gpualloc_env.scenario.tasks import Sessions, Workflow
-from gpualloc_env.scenario.trace import Trace
-from gpualloc_env.scenario.traffic import Burst, Cycle, Surge, Traffic
 from gpualloc_env.traces.log import Split, TimeUnit
 
 if sys.version_info >= (3, 11):
@@ -250,20 +243,15 @@ def _explain(problem: dict[str, Any]) -> str:
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """Keys that the table at a location of a scenario may have."""
     model: type[BaseModel] = Scenario
-    tables: dict[str, type[BaseModel]] = {
-        "agents": Agent,
-        "platform": Platform,
-        "objective": Objective,
-        "traffic": Traffic,
-        "trace": Trace,
-        "burst": Burst,
-        "cycle": Cycle,
-        "surges": Surge,
-        "tasks": Workflow,
-        "sessions": Sessions,
-        "nodes": Node,
-        "network": Network,
-    }
     for part in location:
-        model = tables.get(str(part), model)
+        if isinstance(part, str):
+            model = next(_models(model.model_fields[part].annotation))
     return list(model.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The tables of an annotation, such as those of `tuple[Agent, ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)

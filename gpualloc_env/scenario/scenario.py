@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
@@ -16,15 +16,19 @@ from gpualloc_env.scenario.models import REFERENCE_GPU
 from gpualloc_env.scenario.nodes import Network, Node, relative_speed
 from gpualloc_env.scenario.objective import Objective
 from gpualloc_env.scenario.platform import FRICTIONLESS, Platform
-from gpualloc_env.scenario.task_law import call_windows, calls_per_session, task_law, tasks_of_sessions
+from gpualloc_env.scenario.task_law import (
+    call_windows,
+    calls_per_session,
+    stamp_of,
+    task_law,
+    tasks_of_sessions,
+)
 from gpualloc_env.scenario.tasks import Sessions, Workflow
 from gpualloc_env.scenario.trace import Trace
 from gpualloc_env.scenario.traffic import Traffic
 from gpualloc_env.simulation.arrivals import CONSTANT, NO_REPLAY, POISSON, WINDOWS, Source
-from gpualloc_env.simulation.calls import Tasks
 from gpualloc_env.simulation.state import Array
 from gpualloc_env.simulation.tasks import TaskLaw
-from gpualloc_env.traces.calls import CallWindows
 from gpualloc_env.traces.log import Log, TimeUnit, Windows, among, cut
 
 MOST_NODES = 1024
@@ -118,7 +122,7 @@ class Scenario(Model):
     def _check_calls(self) -> None:
         names, tasks = self.agent_names, self.tasks
         for agent in self.agents:
-            if not agent.serves_calls:
+            if agent.iteration_s is None:
                 raise ValueError(
                     f"agent {agent.name!r} has no iteration_s, and service = 'requests' needs its times and "
                     "tokens; give a model and a gpu of the catalogue, prompt_tokens and output_tokens"
@@ -285,7 +289,7 @@ class Scenario(Model):
             return self.tasks.visits(self.agent_names)
         if self.sessions is not None:
             visits = np.zeros((len(self.agents), len(self.agents)))
-            visits[:, 0] = calls_per_session(self.session_tasks, len(self.agents))
+            visits[:, 0] = calls_per_session(tasks_of_sessions(self), len(self.agents))
             return visits
         if self.routing is None:
             return np.zeros((0, 0))
@@ -306,11 +310,6 @@ class Scenario(Model):
         latency = objective.latency + objective.task * calls
         return objective.cost / latency if objective.cost > 0 < latency else None
 
-    @property
-    def session_tasks(self) -> Tasks:
-        """The sessions of the log, as tasks."""
-        return tasks_of_sessions(self)
-
     def utilisation(self, external: Array) -> float:
         """ρ = Σ_i λ_i/T_i / G for external rates, (N,) [requests/s]: the load of linear GPUs."""
         visits = self.visits
@@ -319,7 +318,7 @@ class Scenario(Model):
         return float(np.sum(total / base) / self.capacity)
 
     @property
-    def windows(self) -> Windows | CallWindows:
+    def windows(self) -> Windows[Any]:
         """The episodes of the log."""
         if self.trace is None:
             raise ScenarioError(f"scenario {self.name!r} draws its traffic; it has no log")
@@ -328,7 +327,7 @@ class Scenario(Model):
                 f"scenario {self.name!r} replays a request log: give its path, as trace='my-log.csv' "
                 "or --trace my-log.csv"
             )
-        return _cut_log(self, _stamp(self.trace.path))
+        return _cut_log(self, stamp_of(self.trace.path))
 
     def source(self) -> Source | TaskLaw:
         """Everything that the compiled draw of an episode reads."""
@@ -344,8 +343,7 @@ class Scenario(Model):
         if self.sessions is not None:
             kind, traffic = POISSON, Traffic(rates_rps=(1.0, *[0.0] * (count - 1)), load=self.sessions.load)
         elif self.traffic is None:
-            windows = self.windows
-            replay = windows.replay if isinstance(windows, Windows) else NO_REPLAY
+            replay = self.windows.played if self.service == "fluid" else NO_REPLAY
         else:
             kind = CONSTANT if traffic.law == "constant" else POISSON
             profile, surges = (
@@ -381,14 +379,6 @@ class Scenario(Model):
         )
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes when a file does; None of what is no file, such as a pipe, which is read but once."""
-    if not path.is_file():
-        return None
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
-
-
 @lru_cache(maxsize=4)
 def _read_log(path: Path, time_unit: TimeUnit | None, stamp: tuple[int, int] | None) -> Log:
     """A log, read again when the stamp of the file has changed."""
@@ -399,7 +389,7 @@ def _read_log(path: Path, time_unit: TimeUnit | None, stamp: tuple[int, int] | N
 
 
 @lru_cache(maxsize=4)
-def _cut_log(scenario: Scenario, stamp: tuple[int, int] | None) -> Windows | CallWindows:
+def _cut_log(scenario: Scenario, stamp: tuple[int, int] | None) -> Windows[Any]:
     """The windows of a scenario's log with that stamp."""
     assert scenario.trace is not None and scenario.trace.path is not None
     log = _read_log(scenario.trace.path, scenario.trace.time_unit, stamp)

@@ -12,8 +12,8 @@ from gpualloc_env.simulation.arrivals import Source
 from gpualloc_env.simulation.calls import Tasks
 from gpualloc_env.simulation.state import AGENT, AnyArray, Array
 from gpualloc_env.simulation.tasks import LOG, SESSIONS, SINGLE, WORKFLOW, Flow, TaskLaw
-from gpualloc_env.traces.calls import CallWindows, cut_calls, session_tasks
-from gpualloc_env.traces.log import Log
+from gpualloc_env.traces.calls import cut_calls, session_tasks
+from gpualloc_env.traces.log import Log, Windows
 
 if TYPE_CHECKING:
     from gpualloc_env.scenario.scenario import Scenario
@@ -27,11 +27,9 @@ def task_law(scenario: "Scenario", arrivals: Source) -> TaskLaw:
     """Everything but the agents' records, which are the batch's, from the law of the tasks' arrivals."""
     kind, recorded, episodes = SINGLE, _tasks(), 1
     if scenario.trace is not None:
-        windows = scenario.windows
-        assert isinstance(windows, CallWindows)
-        kind, recorded, episodes = LOG, windows.tasks, windows.episodes
+        kind, recorded, episodes = LOG, scenario.windows.played, scenario.windows.episodes
     elif scenario.sessions is not None:
-        kind, recorded = SESSIONS, scenario.session_tasks
+        kind, recorded = SESSIONS, tasks_of_sessions(scenario)
     elif scenario.tasks is not None:
         kind = WORKFLOW
     return TaskLaw(
@@ -91,6 +89,14 @@ def kv_capacities(scenario: "Scenario") -> AnyArray:
     return np.array([agent.kv_tokens for agent in scenario.agents], dtype=np.int64)
 
 
+def stamp_of(path: Path) -> tuple[int, int] | None:
+    """What changes when a file does; None of what is no file, such as a pipe, which is read but once."""
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
 @lru_cache(maxsize=128)
 def _read_sessions(path: Path, stamp: object) -> "SessionLog":
     # Only a log needs polars, which takes longer to load than all else here.
@@ -102,12 +108,9 @@ def _read_sessions(path: Path, stamp: object) -> "SessionLog":
 def tasks_of_sessions(scenario: "Scenario") -> Tasks:
     """The sessions of a scenario as tasks."""
     assert scenario.sessions is not None
-    path = scenario.sessions.path or SHIPPED_SESSIONS
-    status = path.stat() if path.is_file() else None
-    stamp = (status.st_mtime_ns, status.st_size) if status else None
-    agents = scenario.agents
+    path, agents = scenario.sessions.path or SHIPPED_SESSIONS, scenario.agents
     return session_tasks(
-        _read_sessions(path, stamp),
+        _read_sessions(path, stamp_of(path)),
         scenario.agent_names,
         kv_capacities(scenario),
         lambda i, prompt, output: agents[i].alone_s(prompt, output),
@@ -119,7 +122,7 @@ def calls_per_session(tasks: Tasks, agents: int) -> Array:
     return np.bincount(tasks.agent, minlength=agents) / (len(tasks.first) - 1)
 
 
-def call_windows(scenario: "Scenario", log: Log) -> CallWindows:
+def call_windows(scenario: "Scenario", log: Log) -> Windows[Tasks]:
     """The windows of a scenario's log of requests with tokens."""
     assert scenario.trace is not None
     return cut_calls(

@@ -1,7 +1,6 @@
 """Logs as tasks of calls: the requests of a log with tokens, and the sessions of multi-agent tasks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 from gpualloc_env.listing import listed
 from gpualloc_env.simulation.calls import Tasks
 from gpualloc_env.simulation.state import AnyArray, Array
-from gpualloc_env.traces.log import Assignment, Log, Split, TraceError, account, assign, cut_time
+from gpualloc_env.traces.log import Assignment, Log, Split, TraceError, Windows, account, assign, cut_time
 
 
 class SessionLog(NamedTuple):
@@ -26,15 +25,6 @@ class SessionLog(NamedTuple):
     agent_names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CallWindows:
-    """A log of requests with tokens cut into episodes, each request a task."""
-
-    tasks: Tasks  # of all windows of the split, times from the start of the first
-    episodes: int  # W
-    accounting: str  # where every request of the log went
-
-
 def cut_calls(
     log: Log,
     agent_names: tuple[str, ...],
@@ -46,7 +36,7 @@ def cut_calls(
     eval_fraction: float,
     split: Split,
     window_s: float,
-) -> CallWindows:
+) -> Windows[Tasks]:
     """Cut a log into windows, at its own times or after stretching it to a load.
 
     Each request is a task of one stage: a call of its prompt and its output at each agent that it visits,
@@ -92,7 +82,7 @@ def cut_calls(
     start = parts.first * window_s
     tasks = _tasks_at_once(time[played] - start, agents[played], prompt[played], output[played])
     accounting = "; ".join(part for part in (went, empty, *log.notes) if part)
-    return CallWindows(tasks, parts.last - parts.first, accounting)
+    return Windows(tasks, parts.last - parts.first, accounting)
 
 
 def _tasks_at_once(time: Array, agents: AnyArray, prompt: AnyArray, output: AnyArray) -> Tasks:
@@ -129,7 +119,15 @@ def session_tasks(
     Raises:
         TraceError: the log names an unknown agent, or has a call larger than the KV cache of its agent.
     """
-    agent = agents_of(log, agent_names, kv_tokens)
+    for code, name in enumerate(log.agent_names):
+        if name not in agent_names:
+            line = log.line[log.agent == code].min()
+            raise TraceError(
+                f"{log.path}, line {line}, field agent: {name!r} is no agent of the scenario; name one of "
+                f"{listed(agent_names)}, or give a scenario file with yours"
+            )
+    agent = np.array([agent_names.index(name) for name in log.agent_names], dtype=np.int64)[log.agent]
+    check_capacity(log.path, log.line, agent, log.prompt + log.output, agent_names, kv_tokens)
     calls = zip(agent.tolist(), log.prompt.tolist(), log.output.tolist(), strict=True)
     took = np.array([alone_s(*call) for call in calls])
     after_s = np.maximum(0.0, np.diff(log.time_s, prepend=0.0) - np.append(0.0, took[:-1]))
@@ -144,29 +142,6 @@ def session_tasks(
         output=log.output,
         after_s=after_s,
     )
-
-
-def agents_of(log: SessionLog, agent_names: tuple[str, ...], kv_tokens: AnyArray) -> AnyArray:
-    """Indices of the agents that serve the calls, (C,).
-
-    Args:
-        log: the calls.
-        agent_names: names of the N agents.
-        kv_tokens: (N,) capacity of the KV cache of each [tokens].
-
-    Raises:
-        TraceError: the log names an unknown agent, or has a call larger than the KV cache of its agent.
-    """
-    for code, name in enumerate(log.agent_names):
-        if name not in agent_names:
-            line = log.line[log.agent == code].min()
-            raise TraceError(
-                f"{log.path}, line {line}, field agent: {name!r} is no agent of the scenario; name one of "
-                f"{listed(agent_names)}, or give a scenario file with yours"
-            )
-    agent = np.array([agent_names.index(name) for name in log.agent_names], dtype=np.int64)[log.agent]
-    check_capacity(log.path, log.line, agent, log.prompt + log.output, agent_names, kv_tokens)
-    return agent
 
 
 def check_capacity(

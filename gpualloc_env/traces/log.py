@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -52,17 +52,19 @@ class Log:
         return float(self.time_s[-1]) * (gaps + 1) / gaps
 
 
-@dataclass(frozen=True, slots=True)
-class Windows:
+Played = TypeVar("Played")
+
+
+@dataclass(frozen=True)
+class Windows(Generic[Played]):
     """A log cut into episodes."""
 
-    replay: Replay
-    accounting: str  # where every request of the log went
-
-    @property
-    def episodes(self) -> int:
-        """W, the number of windows that the split holds."""
-        return self.replay.episodes
+    played: Played
+    """Its requests as `Replay`, or where agents serve calls as `Tasks`."""
+    episodes: int
+    """W, the number of windows that the split holds."""
+    accounting: str
+    """Where every request of the log went."""
 
 
 def cut(
@@ -76,7 +78,7 @@ def cut(
     split: Split,
     steps: int,
     dt: float,
-) -> Windows:
+) -> Windows[Replay]:
     """Cut a log into windows of `steps` × `dt` seconds after stretching it to the asked load.
 
     Args:
@@ -113,7 +115,7 @@ def cut(
         requests=np.repeat(log.work[played], visits),
         episodes=last - first,
     )
-    return Windows(replay, "; ".join((went, *log.notes)))
+    return Windows(replay, last - first, "; ".join((went, *log.notes)))
 
 
 class Parts(NamedTuple):

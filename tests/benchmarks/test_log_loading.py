@@ -59,5 +59,5 @@ def test_a_million_requests(benchmark, record, tmp_path, form, suffix):
     parts = re.search(counted, windows.accounting).groups()
     assert sum(map(int, parts)) == REQUESTS
     visits = 1 if form in NAMED else 2
-    assert len(windows.replay.step) == visits * int(parts[0])
+    assert len(windows.played.step) == visits * int(parts[0])
     path.unlink()

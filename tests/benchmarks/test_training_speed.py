@@ -17,9 +17,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from support.stepping import Loop, Reference
 
 from gpualloc_env import load_scenario
+from gpualloc_env.sb3 import sb3_vec_env
 from gpualloc_env.simulation.observation import observe
 from training.artifacts.training_record import read_record
-from training.learning.environments.sb3_vec_env import BatchVecEnv
 from training.learning.learner import make_ppo, with_defaults
 from training.learning.parallel_ppo import Team
 from training.learning.selection import baseline_objectives, mean_objective
@@ -61,7 +61,7 @@ def theirs():
 
 def ours():
     """The learner of `training.train` on the batch alone; two processes share each gradient step."""
-    env = BatchVecEnv(load_scenario("serverless"), CONFIG.num_envs, 0)
+    env = sb3_vec_env(CONFIG.num_envs, load_scenario("serverless"), seed=0)
     return make_ppo(replace(CONFIG, device="cpu"), VecNormalize(env, norm_obs=False, gamma=CONFIG.gamma))
 
 

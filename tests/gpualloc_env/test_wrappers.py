@@ -13,9 +13,9 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
 from gpualloc_env import command, sb3_vec_env
+from gpualloc_env.action_transform import simplex
 from gpualloc_env.doors import needed
 from gpualloc_env.wrappers import SimplexAction
-from training.learning.allocators.action_transform import simplex
 
 
 def logits_of(calls, *shape):

@@ -17,6 +17,7 @@ from support.trained_run import TRAINED, torch_policy, torch_shares
 from gpualloc_env import OBSERVATION_FEATURES, load_scenario
 from gpualloc_env.allocator.allocator import Allocator, AllocatorError
 from gpualloc_env.allocator.file import Manifest, read
+from gpualloc_env.sb3 import sb3_vec_env
 from training.artifacts.policies import AgentsError, load_policy
 from training.cli import call
 from training.compare import CompareConfig
@@ -25,7 +26,6 @@ from training.evaluation.evaluate import evaluate
 from training.export import ExportConfig, main
 from training.learning.allocators import allocator_policy
 from training.learning.allocators.allocator_policy import AllocatorPolicy
-from training.learning.environments.sb3_vec_env import BatchVecEnv
 
 FORMS = ("npz", "onnx")
 AGENTS = ("coordinator", "nlp", "vision", "reasoning")
@@ -38,7 +38,7 @@ def model(trained_run):
 
 def observations(count):
     """Half of them as episodes show them, half anywhere in the space."""
-    env = BatchVecEnv(load_scenario("serverless", steps=100), 100, seed=3)
+    env = sb3_vec_env(100, load_scenario("serverless", steps=100), seed=3)
     rng = np.random.default_rng(0)
     played = [env.reset()]
     while len(played) < count // 200:
@@ -238,7 +238,7 @@ def test_a_mistake_ends_with_one_line_and_leaves_nothing(
 def test_a_network_of_another_kind_is_refused_and_the_earlier_file_stays(trained_run, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(trained_run, run)
-    env = BatchVecEnv(load_scenario("serverless"), 1, seed=0)
+    env = sb3_vec_env(1, load_scenario("serverless"), seed=0)
     import torch
 
     PPO("MlpPolicy", env, n_steps=64, policy_kwargs={"activation_fn": torch.nn.ReLU}, device="cpu").save(

@@ -8,13 +8,13 @@ from support.trained_run import TRAINED, torch_policy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gpualloc_env import Agent, Batch, Scenario, Traffic, load_scenario
+from gpualloc_env.action_transform import simplex
+from gpualloc_env.sb3 import sb3_vec_env
 from training.artifacts.policies import load_policy
 from training.cli import call
 from training.evaluation.evaluate import evaluate
 from training.evaluation.seeds import FIRST_TRAINING_SEED, FIRST_VALIDATION_SEED
-from training.learning.allocators.action_transform import simplex
 from training.learning.checkpoint import load
-from training.learning.environments.sb3_vec_env import BatchVecEnv
 from training.learning.selection import BASELINES
 from training.train import TrainConfig, main
 
@@ -41,7 +41,7 @@ def test_shares_are_on_the_simplex_for_any_logits_within_the_bounds():
 
 def test_the_adapter_steps_the_same_batch_and_resets_within_the_last_step():
     scenario = load_scenario("serverless", steps=5)
-    env, batch = BatchVecEnv(scenario, 3, seed=7), Batch(scenario, 3)
+    env, batch = sb3_vec_env(3, scenario, seed=7), Batch(scenario, 3)
     batch.seed(7)
     batch.reset()
     assert (env.reset() == batch.observation).all()
@@ -112,7 +112,7 @@ def test_the_same_seed_trains_the_same_weights(run, tmp_path):
 
 
 def test_the_learner_sees_normalised_rewards_but_plain_observations():
-    env = VecNormalize(BatchVecEnv(load_scenario("serverless", steps=5), 2, seed=0), norm_obs=False)
+    env = VecNormalize(sb3_vec_env(2, load_scenario("serverless", steps=5), seed=0), norm_obs=False)
     observation = env.reset()
     assert ((observation >= 0) & (observation <= 1)).all()
 

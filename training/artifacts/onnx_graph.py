@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
-from gpualloc_env.allocator.actions import assumption_outputs, correction_outputs, priced_outputs
+from gpualloc_env.allocator.actions import outputs_for
 from gpualloc_env.allocator.file import MANIFEST, Manifest
 from gpualloc_env.allocator.networks import LOG_ODDS_LEAST, LOG_ODDS_SCALE
 from gpualloc_env.simulation.observation import NEAREST_TO_ONE, RESOLUTION
@@ -183,17 +183,14 @@ NETWORKS: dict[
 }
 """From the kind of a network to what appends its operators, and the numbers that it computes with."""
 
-ACTIONS: dict[
-    str, tuple[Callable[[Graph, Mapping[str, Any], str, Sequence[str]], None], str, Callable[[int], int]]
-] = {
-    "simplex": (simplex, "shares", int),
-    "hysteresis": (hysteresis, "shares", int),
-    "corrections": (clipped, "corrections", correction_outputs),
-    "assumptions": (clipped, "assumptions", assumption_outputs),
-    "priced-assumptions": (clipped, "assumptions", priced_outputs),
+ACTIONS: dict[str, tuple[Callable[[Graph, Mapping[str, Any], str, Sequence[str]], None], str]] = {
+    "simplex": (simplex, "shares"),
+    "hysteresis": (hysteresis, "shares"),
+    "corrections": (clipped, "corrections"),
+    "assumptions": (clipped, "assumptions"),
+    "priced-assumptions": (clipped, "assumptions"),
 }
-"""From the kind of actions to what appends theirs to the outputs, and to the name of the graph's output
-and the numbers in it for so many agents."""
+"""From the kind of actions to what appends theirs to the outputs, and to the name of the graph's output."""
 
 
 def build(
@@ -217,12 +214,15 @@ def build(
         ValueError, TypeError: a setting is of no use.
     """
     network, kind = NETWORKS[settings["kind"]]
-    actions, output, width = ACTIONS[settings["actions"]["kind"]]
+    acts = settings["actions"]["kind"]
+    actions, output = ACTIONS[acts]
     graph = Graph(arrays, kind)
     actions(graph, settings["actions"], network(graph, settings, columns), columns)
     graph.nodes[-1].output[0] = output
     rows: list[int | str] = ["batch", agents or "agents", len(columns)]
-    results: list[int | str] = ["batch", width(agents) if agents else f"{output} of all"]
+    results: list[int | str] = ["batch", f"{output} of all"]
+    if agents:
+        results[1] = agents if output == "shares" else outputs_for(acts, agents)
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,

@@ -104,7 +104,8 @@ def _trained(name: str, directory: Path, scenario: Scenario) -> Policy:
     from training.learning.allocators import trained_network
 
     transform = read_transform(directory)
-    _check_kind(name, isinstance(transform, ClusterTransform), scenario)
+    if isinstance(transform, ClusterTransform) != bool(scenario.nodes):
+        raise _other_kind(f"{name} was trained", scenario)
     model = trained_network.load_model(directory)
     _LOG.warning(
         "%s: loading a training run can run any code that its author put there; prefer the file that "
@@ -112,9 +113,12 @@ def _trained(name: str, directory: Path, scenario: Scenario) -> Policy:
         name,
         name,
     )
-    if isinstance(transform, ActionTransform):
+    if isinstance(transform, ActionTransform) and transform.num_agents != len(scenario.agents):
         if not trained_network.NETWORKS[str(model.policy.network)].serves_any_number:
-            _check_agents(name, transform.num_agents, scenario)
+            raise AgentsError(
+                f"{name} was trained for {transform.num_agents} agents, scenario {scenario.name!r} has "
+                f"{len(scenario.agents)}; train one for it"
+            )
     return trained_network.policy_of(model, told(transform, scenario))
 
 
@@ -122,11 +126,16 @@ def _baseline(name: str, scenario: Scenario) -> Policy:
     try:
         return policy_for(name, scenario)
     except KeyError:
-        kinds = ("one pool of GPUs", "nodes") if scenario.nodes else ("clusters", "one pool of GPUs")
-        raise AgentsError(
-            f"policy {name!r} is one for {kinds[0]}, and scenario {scenario.name!r} has {kinds[1]}; give "
-            f"some of {', '.join(baselines_of(scenario))}"
-        ) from None
+        raise _other_kind(f"policy {name!r} is one", scenario) from None
+
+
+def _other_kind(policy: str, scenario: Scenario) -> AgentsError:
+    """What to raise where a policy is one for the other kind of scenario."""
+    kinds = ("one pool of GPUs", "nodes") if scenario.nodes else ("clusters", "one pool of GPUs")
+    return AgentsError(
+        f"{policy} for {kinds[0]}, and scenario {scenario.name!r} has {kinds[1]}; give some of "
+        f"{', '.join(baselines_of(scenario))}"
+    )
 
 
 def _own(name: str, scenario: Scenario) -> Policy:
@@ -149,7 +158,8 @@ def _exported(name: str, scenario: Scenario) -> Policy:
     if not Path(name).exists():
         raise ValueError(f"policy {name!r}: no such file")
     manifest, _ = read(name)
-    _check_kind(name, manifest.of_clusters, scenario)
+    if manifest.of_clusters != bool(scenario.nodes):
+        raise _other_kind(f"{name} was trained", scenario)
     if manifest.of_clusters:
         return ClusterAllocator.load(name)
     if not manifest.serves_any_number and manifest.agents != scenario.agent_names:
@@ -177,23 +187,6 @@ def read_transform(directory: Path) -> Transform:
     """From the actions of a run's model to shares."""
     settings = json.loads((directory / TRANSFORM).read_text(encoding="utf-8"))
     return ClusterTransform(**settings) if "instances" in settings else ActionTransform(**settings)
-
-
-def _check_kind(name: str, of_clusters: bool, scenario: Scenario) -> None:
-    if of_clusters != bool(scenario.nodes):
-        trained, has = ("clusters", "one pool of GPUs") if of_clusters else ("one pool of GPUs", "nodes")
-        raise AgentsError(
-            f"{name} was trained for {trained}, and scenario {scenario.name!r} has {has}; give some "
-            f"of {', '.join(baselines_of(scenario))}"
-        )
-
-
-def _check_agents(name: str, trained: int, scenario: Scenario) -> None:
-    if trained != len(scenario.agents):
-        raise AgentsError(
-            f"{name} was trained for {trained} agents, scenario {scenario.name!r} has "
-            f"{len(scenario.agents)}; train one for it"
-        )
 
 
 def load_policies(name: str, scenario: Scenario) -> list[Policy]:

@@ -25,6 +25,8 @@ class TrainingRecord:
     """Steps trained, and the mean J in validation after them."""
     levels: dict[str, float] = field(default_factory=dict)
     """J of baselines on the same episodes."""
+    scenario: str = ""
+    """On which it was trained."""
 
     @property
     def lowest(self) -> float | None:
@@ -60,4 +62,5 @@ def read_record(directory: Path) -> TrainingRecord | None:
         settings_of(config),
         [(point["step"], point["objective"]) for point in validation.get("curve", ())],
         validation.get("baselines", {}),
+        config["scenario"],
     )

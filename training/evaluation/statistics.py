@@ -12,7 +12,8 @@ a winner where there is none no more often than promised, from 2 episodes on
 thousands decides.
 """
 
-from math import ceil, inf
+from bisect import bisect_left
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from gpualloc_env.simulation.state import Array
 
 LEVEL = 0.95
 POWER = 0.8
+MOST_EPISODES = 10**9
 _ROUNDING = 1e-12
 """Relative to the mean: differences as small as this between equal values are rounding."""
 _UNSEEN = 45.0
@@ -143,12 +145,5 @@ def episodes_needed(differences: Array, effect: float, comparisons: int) -> floa
         reach = _one_side(n, deviation, skewness, level, float(highest))
         return abs(effect) - float(typical.mean()) >= reach + float(ndtri(POWER)) * deviation / np.sqrt(n)
 
-    low, high = 1, 2
-    while not enough(high):
-        low, high = high, 2 * high
-        if high > 1e9:
-            return inf
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return ceil(high)
+    number = bisect_left(range(MOST_EPISODES), True, lo=2, key=enough)
+    return number if number < MOST_EPISODES else inf

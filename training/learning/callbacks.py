@@ -53,13 +53,13 @@ class Boundaries(BaseCallback):
         self,
         selection: Selection,
         *,
-        checkpoint_every: int,
         validate_every: int,
-        patience: int,
         validate: Callable[[PPO], float],
         record: Callable[[int, float], None],
-        keep: Callable[[PPO], None],
-        show: Callable[[int], None],
+        checkpoint_every: int = 0,
+        patience: int = 0,
+        keep: Callable[[PPO], None] = lambda _: None,
+        show: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Watch a run.
 
@@ -75,11 +75,8 @@ class Boundaries(BaseCallback):
         """
         super().__init__()
         self._selection = selection
-        self._checkpoint_every, self._validate_every, self._patience = (
-            checkpoint_every,
-            validate_every,
-            patience,
-        )
+        self._checkpoint_every, self._validate_every = checkpoint_every, validate_every
+        self._patience = patience
         self._validate, self._record, self._keep, self._show = validate, record, keep, show
         self._last = 0  # boundary, in steps
 

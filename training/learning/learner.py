@@ -26,7 +26,6 @@ from training.learning.environments.cluster_vec_env import ClusterVecEnv
 from training.learning.environments.domain_randomisation import DomainVecEnv, variants
 from training.learning.environments.paired_vec_env import PairedVecEnv
 from training.learning.environments.recent_returns import RecentReturns
-from training.learning.environments.sb3_vec_env import BatchVecEnv
 from training.learning.parallel_ppo import Adam, ParallelPPO
 from training.limits import Limits
 
@@ -137,8 +136,7 @@ def paired(scenario: Scenario, num_envs: int, transform: Transform) -> PairedVec
     """Environments beside twins in which the baseline that the allocator corrects decides."""
     if isinstance(transform, ActionTransform):
         reference = policy_for("receding-horizon", scenario)
-        own = BatchVecEnv(scenario, num_envs, FIRST_TRAINING_SEED, told(transform, scenario))
-        return PairedVecEnv(own, reference)
+        return PairedVecEnv(scenario, num_envs, FIRST_TRAINING_SEED, told(transform, scenario), reference)
     return ClusterVecEnv(scenario, num_envs, FIRST_TRAINING_SEED, transform, policy_for("demand", scenario))
 
 

@@ -1,8 +1,9 @@
 """What is planned for: a log at its own times, cut into windows, on platforms of different sizes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -156,11 +157,14 @@ def _played(log: Log, made: Scenario, overrides: Overrides) -> Subject:
     if overrides.load is not None:
         amount = visits(made, log, np.ones(len(log.work)) if calls else log.work)
         span_s = made.utilisation(amount) / overrides.load
-    demand = gpu_seconds(made, log) / span_s
-    made, oversized = with_room(made, log)
-    made = at_times(made, span_s, demand, stretched=overrides.load is not None)
+    demand, data = gpu_seconds(made, log) / span_s, made.model_dump()
+    oversized = make_room(data["agents"], made, log)
+    data["trace"]["own_times"], load = overrides.load is None, checked_load(made, demand)
+    if not calls:
+        data["trace"]["load"] = load
     if overrides.steps is None:
-        made = in_windows(made, span_s)
+        data["steps"] = window_steps(made, span_s)
+    made = validated(data, f"scenario {made.name!r}").with_key_of(made)
     made.source()  # refuses a log that it cannot play
     return Subject(log, made, span_s, demand, oversized)
 
@@ -213,25 +217,23 @@ def gpu_seconds(scenario: Scenario, log: Log) -> Array:
     return prefill * prompt + (iteration + per_call) * output
 
 
-def with_room(scenario: Scenario, log: Log) -> tuple[Scenario, AnyArray]:
-    """The scenario with room for the largest call of each agent, and how many had none, (N,)."""
+def make_room(tables: Sequence[dict[str, Any]], scenario: Scenario, log: Log) -> AnyArray:
+    """Give agents, by their tables, room for their largest calls, and count those that had none, (N,)."""
     count = np.zeros(len(scenario.agents), np.int64)
     if scenario.service == "fluid":
-        return scenario, count
+        return count
     assert scenario.trace is not None and log.prompt_tokens is not None and log.output_tokens is not None
     tokens = log.prompt_tokens + np.maximum(log.output_tokens, 1)
-    data = scenario.model_dump()
     for visit in assign(log, scenario.trace.assignment, scenario.agent_names).T:
-        for i, agent in enumerate(scenario.agents):
+        for i, (agent, table) in enumerate(zip(scenario.agents, tables, strict=True)):
             own = tokens[visit == i]
             count[i] += np.count_nonzero(own > agent.kv_tokens)
-            table = data["agents"][i]
             table["kv_tokens"] = max(table["kv_tokens"], int(own.max(initial=0)))
-    return validated(data, f"scenario {scenario.name!r}").with_key_of(scenario), count
+    return count
 
 
-def at_times(scenario: Scenario, span_s: float, demand: Array, *, stretched: bool) -> Scenario:
-    """The scenario that plays the log in so many seconds, its own where it is not stretched.
+def checked_load(scenario: Scenario, demand: Array) -> float:
+    """The load of a platform that works for so many GPUs, (N,).
 
     Raises:
         ValueError: a load that cannot be simulated.
@@ -243,15 +245,11 @@ def at_times(scenario: Scenario, span_s: float, demand: Array, *, stretched: boo
             f"{scenario.capacity:g}: a load of {load:.3g}, above {MOST_LOAD:g}, is not simulated; give "
             f"--gpus at least {demand.sum() / MOST_LOAD:.3g}"
         )
-    data = scenario.model_dump()
-    data["trace"]["own_times"] = not stretched
-    if scenario.service == "fluid":
-        data["trace"]["load"] = load
-    return validated(data, f"{data['trace']['path']} on {scenario.name!r}").with_key_of(scenario)
+    return load
 
 
-def in_windows(scenario: Scenario, span_s: float) -> Scenario:
-    """The scenario in episodes of 300 s, or shorter ones where the log has less than 20 of them.
+def window_steps(scenario: Scenario, span_s: float) -> int:
+    """Steps of episodes of 300 s, or shorter ones where the log has less than 20 of them.
 
     Never of less than 10 s, nor than ten times the longest service objective. Of a log with more than 1,000
     of them they are as much longer.
@@ -259,5 +257,4 @@ def in_windows(scenario: Scenario, span_s: float) -> Scenario:
     objective = 10 * max(agent.slo_s for agent in scenario.agents)
     window = min(LONGEST_WINDOW_S, max(SHORTEST_WINDOW_S, objective, span_s / WINDOWS))
     window = max(window, span_s / MOST_WINDOWS)
-    data = {**scenario.model_dump(), "steps": max(1, int(min(window, span_s) / scenario.dt))}
-    return validated(data, f"scenario {scenario.name!r}").with_key_of(scenario)
+    return max(1, int(min(window, span_s) / scenario.dt))

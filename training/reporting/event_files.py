@@ -183,13 +183,14 @@ def _write_curves(writer: SummaryWriter, evaluation: Evaluation) -> None:
     values = np.hstack(list(curves.values()))
     # Simulated time stands in for the clock, so that the horizontal axis "Relative" is in its seconds.
     start = time.time()
+    assert writer.file_writer is not None
     for t, row in enumerate(values):
         points = [
             Summary.Value(tag=tag, simple_value=value)
             for tag, value in zip(tags, row, strict=True)
             if not np.isnan(value)
         ]
-        _add(writer, Summary(value=points), step=t, walltime=start + t * scenario.dt)
+        writer.file_writer.add_summary(Summary(value=points), t, start + t * scenario.dt)
 
 
 def _write_summary(
@@ -250,8 +251,3 @@ def _add_image(writer: SummaryWriter, tag: str, figure: Figure) -> None:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     writer.add_image(tag, np.asarray(canvas.buffer_rgba())[:, :, :3], dataformats="HWC")
-
-
-def _add(writer: SummaryWriter, summary: Summary, step: int = 0, walltime: float | None = None) -> None:
-    assert writer.file_writer is not None
-    writer.file_writer.add_summary(summary, step, walltime)

@@ -13,8 +13,8 @@ from training.evaluation.headroom import headrooms
 from training.evaluation.statistics import Estimate, defined, interval
 from training.evaluation.verdicts import ONE_EPISODE, Entry, Verdict, best_online, verdict
 from training.reporting.markdown import markdown_table
-from training.reporting.measures import MET, cells
-from training.reporting.report import estimate_cell, number, percent
+from training.reporting.measures import MET, cells, number
+from training.reporting.report import estimate_cell, percent
 
 CSV_METRICS = ("latency_p95_s", "cost_usd", "slo_attainment")
 CSV_HEADER = (

@@ -36,15 +36,10 @@ class Measure:
         """Which values are better, for names of columns that are sorted."""
         return "higher is better" if self.higher_is_better else "lower is better"
 
-    def estimate(self, evaluation: Evaluation, agent: str | None = None) -> Estimate:
-        """Mean over the episodes and interval, over all agents or of one."""
-        episodes = evaluation.metrics if agent is None else [each[agent] for each in evaluation.per_agent]
-        values = [self.scale * episode[self.metric] for episode in episodes]
+    def estimate(self, evaluation: Evaluation) -> Estimate:
+        """Mean over the episodes and interval."""
+        values = [self.scale * episode[self.metric] for episode in evaluation.metrics]
         return interval(values, varies=evaluation.scenario.varies)
-
-    def cell(self, value: float) -> str:
-        """A value in this unit, as a table shows it."""
-        return UNDEFINED if np.isnan(value) else f"{value:{self.form}}"
 
 
 LATENCY = Measure("latency_mean_s", "latency mean", "s")
@@ -77,9 +72,16 @@ STOOD = (
 """What became of the instances of a cluster, and the memory that they took."""
 
 
+def number(value: float, form: str) -> str:
+    """As a table shows it: a number, or a dash."""
+    return UNDEFINED if np.isnan(value) else f"{value:{form}}"
+
+
 def cells(shown: Sequence[Measure], metrics: Metrics) -> dict[str, str]:
     """Means of metrics as a table shows them, by the headers of their columns."""
-    return {f"{each.name}\n[{each.unit}]": each.cell(each.scale * metrics[each.metric]) for each in shown}
+    return {
+        f"{each.name}\n[{each.unit}]": number(each.scale * metrics[each.metric], each.form) for each in shown
+    }
 
 
 def measures(scenario: Scenario) -> tuple[Measure, ...]:

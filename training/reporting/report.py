@@ -19,11 +19,9 @@ from training.evaluation.held_out import episodes_called
 from training.evaluation.statistics import Estimate, defined, interval
 from training.evaluation.verdicts import difference
 from training.reporting.markdown import markdown_table
-from training.reporting.measures import MET, STOOD, UNDEFINED, cells, measures
+from training.reporting.measures import MET, STOOD, cells, measures, number
 
 Summary = dict[str, Any]
-TERMINAL_WIDTH = 80
-"""Letters of a line where the output is no terminal."""
 PAGE_WIDTH = 110
 """Letters of a table on a page, where a wider one would be squeezed."""
 
@@ -163,11 +161,6 @@ def tables(evaluations: Sequence[Evaluation], chosen: str | None = None) -> dict
     return shown
 
 
-def number(value: float, form: str) -> str:
-    """As a table shows it: a number, or a dash."""
-    return UNDEFINED if np.isnan(value) else f"{value:{form}}"
-
-
 def percent(fraction: float) -> str:
     """As a table shows it: per cent, or nothing."""
     return "" if np.isnan(fraction) else f"{100 * fraction:.0f} %"
@@ -207,21 +200,6 @@ def estimate_cell(value: Estimate, sign: str = "") -> str:
     return f"{mean} [{value.low:.{decimals}f}, {value.high:.{decimals}f}]"
 
 
-def rich_tables(title: str, rows: Sequence[Mapping[str, str]], width: int = TERMINAL_WIDTH) -> list[Table]:
-    """A table for the terminal, in as many parts as its columns need: no cell is split.
-
-    Args:
-        title: of the first part.
-        rows: cells by the headers of their columns.
-        width: of the terminal [letters].
-    """
-    keys = _keys(rows)
-    return [
-        _rich_table(title if k == 0 else "", headers, rows, keys)
-        for k, headers in enumerate(parted(rows, width))
-    ]
-
-
 def _keys(rows: Sequence[Mapping[str, str]]) -> int:
     """How many first columns name a row."""
     return 2 if next(iter(rows[0])) == "#" else 1
@@ -250,13 +228,14 @@ LEAN: dict[str, Any] = {"padding": (0, 1, 0, 0), "pad_edge": False, "show_edge":
 
 
 def print_tables(console: Console, titled: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
-    """Print tables by their titles, none wider than the terminal."""
+    """Print tables by their titles, each in as many parts as fit into the terminal: no cell is split."""
     for title, rows in titled.items():
-        for table in rich_tables(title, rows, console.width):
-            console.print(table, "", sep="\n")
+        for k, headers in enumerate(parted(rows, console.width)):
+            console.print(_rich_table("" if k else title, headers, rows), "", sep="\n")
 
 
-def _rich_table(title: str, headers: Sequence[str], rows: Sequence[Mapping[str, str]], keys: int) -> Table:
+def _rich_table(title: str, headers: Sequence[str], rows: Sequence[Mapping[str, str]]) -> Table:
+    keys = _keys(rows)
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, **LEAN)
     for position, header in enumerate(headers):
         right = position >= keys or header == "#"

@@ -34,20 +34,13 @@ class Queue(NamedTuple):
 
 
 SECOND = 1 / TOKENS  # of work, for each token
-PREFILLED = {"prefill_s_per_token": SECOND}
+PREFILLED = {"prefill_s_per_token": SECOND, "max_batch": 1}
+SHARING = {"iteration_s_per_call": SECOND, "max_batch": 10**6}
 QUEUES = (
-    Queue("M/D/1", "M/G/1", "constant", 1, {**PREFILLED, "max_batch": 1}),
-    Queue("M/M/1", "M/G/1", "exponential", 1, {**PREFILLED, "max_batch": 1}),
-    Queue(
-        "M/D/1-PS", "processor sharing", "constant", 1, {"iteration_s_per_call": SECOND, "max_batch": 10**6}
-    ),
-    Queue(
-        "M/M/1-PS",
-        "processor sharing",
-        "exponential",
-        1,
-        {"iteration_s_per_call": SECOND, "max_batch": 10**6},
-    ),
+    Queue("M/D/1", "M/G/1", "constant", 1, PREFILLED),
+    Queue("M/M/1", "M/G/1", "exponential", 1, PREFILLED),
+    Queue("M/D/1-PS", "processor sharing", "constant", 1, SHARING),
+    Queue("M/M/1-PS", "processor sharing", "exponential", 1, SHARING),
     Queue("M/M/3", "Erlang C", "exponential", 3, {"iteration_s": SECOND, "max_batch": 3}),
 )
 
@@ -92,15 +85,13 @@ def call_times(batch: Batch, b: int = 0) -> Array:
     return np.stack([calls[name] for name in ("issued", "first_token", "finished")], axis=-1)
 
 
-def sojourns(
-    queue: Queue, load: float, seed: int, replications: int = 32, calls: int = 30_000
-) -> tuple[Array, Array]:
+def sojourns(queue: Queue, load: float, seed: int, replications: int = 32) -> tuple[Array, Array]:
     """Mean sojourn of each replication after its warm-up, controlled by its load, (R,) [s].
 
     Returns:
         That, and the work of all calls [s].
     """
-    means, loads, work = simulated(queue, load, seed, replications, calls)
+    means, loads, work = simulated(queue, load, seed, replications)
     return controlled(means, loads, float(load * queue.servers * work.mean())), work
 
 

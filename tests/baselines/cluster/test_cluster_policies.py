@@ -4,19 +4,10 @@ import numpy as np
 import pytest
 
 from baselines import DEFAULTS, constants_of, fresh, online, policy_for, with_constants
-from baselines.cluster import (
-    CLUSTER_POLICIES,
-    algorithm_1_by_levels,
-    best_fit_decreasing,
-    by_levels,
-    by_popularity,
-    everywhere,
-    gpu_views,
-    hierarchical,
-    parts_of,
-    split,
-)
+from baselines.cluster import CLUSTER_POLICIES, hierarchical
 from gpualloc_env import Node, load_scenario
+from gpualloc_env.allocator.levels import algorithm_1_by_levels, gpu_views, parts_of, split
+from gpualloc_env.allocator.placement import best_fit_decreasing, by_levels, by_popularity, everywhere
 from gpualloc_env.cluster_batch import ClusterBatch
 
 

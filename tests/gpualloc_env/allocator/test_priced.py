@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gpualloc_env import Batch, load_scenario
-from gpualloc_env.allocator.actions import ASSUMPTIONS, PRICED, assumption_outputs, priced_outputs
+from gpualloc_env.allocator.actions import ASSUMPTIONS, PRICED, outputs_for
 from gpualloc_env.allocator.allocator import Allocator, AllocatorError
 from gpualloc_env.allocator.receding_horizon import Constants
 from training.learning.allocators.action_transform import priced_assumptions
@@ -15,14 +15,14 @@ UNPRICED = "ppo-residual-serverless"
 
 def assumed(level, slope, **told):
     """What outputs of one agent assume: all levels alike, and all slopes."""
-    levels = np.full((1, 1, assumption_outputs(1)), level)
+    levels = np.full((1, 1, outputs_for("assumptions", 1)), level)
     outputs = np.concatenate([levels, slope - PRICED[None, None]], axis=-1)
-    assert outputs.shape[-1] == priced_outputs(1)
+    assert outputs.shape[-1] == outputs_for("priced-assumptions", 1)
     return ASSUMPTIONS["priced-assumptions"](SETTINGS | told)(outputs)
 
 
 def plain(outputs):
-    return ASSUMPTIONS["assumptions"](SETTINGS)(np.full((1, 1, assumption_outputs(1)), outputs))
+    return ASSUMPTIONS["assumptions"](SETTINGS)(np.full((1, 1, outputs_for("assumptions", 1)), outputs))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_outputs_are_levels_and_slopes_in_the_logarithm_of_the_bill(told, output
 
 
 def test_untrained_the_controllers_bill_is_in_proportion_to_the_objectives():
-    outputs, bill = np.zeros((1, 3, priced_outputs(1))), Constants._fields.index("bill")
+    outputs, bill = np.zeros((1, 3, outputs_for("priced-assumptions", 1))), Constants._fields.index("bill")
     found = [ASSUMPTIONS["priced-assumptions"](SETTINGS | {"bill_s": each})(outputs) for each in (1.0, 3.0)]
     assert (found[1].constants / found[0].constants)[0] == pytest.approx(np.where(np.arange(8) == bill, 3, 1))
     assert not found[1].corrections.any()

@@ -8,6 +8,7 @@ from support.episodes import started
 import gpualloc_env.memory
 from gpualloc_env import Burst, Platform, ScenarioError, Surge, Trace, TraceError, Traffic, load_scenario
 from gpualloc_env.env import GPUAllocEnv
+from gpualloc_env.scenario.task_law import tasks_of_sessions
 from gpualloc_env.scenario.tasks import Sessions, Workflow
 from gpualloc_env.simulation.calls import BYTES_PER_CALL
 
@@ -189,7 +190,7 @@ def test_sessions_are_drawn_from_the_log(tmp_path, shipped):
     scenario = scenario_of(*agents, steps=400, traffic=None, sessions=Sessions(path=log, load=0.5))
     if shipped:
         scenario = load_scenario("magentic")
-    library = scenario.session_tasks
+    library = tasks_of_sessions(scenario)
     tasks = drawn(scenario, 10)
     if not shipped:
         # 2 s less 0.02 s of prefill, 2 s less 1 s of ten tokens and no prefill, 0.1 s less 5.5 s.
@@ -232,7 +233,7 @@ def test_a_log_with_tokens_is_played_call_by_call_at_its_own_stamps(tmp_path, st
     span = times[-1] - times[0]
     scale = 1.0
     if stretched:
-        visits = np.bincount(windows.tasks.agent, minlength=4)
+        visits = np.bincount(windows.played.agent, minlength=4)
         assert scenario.utilisation(visits / (windows.episodes * 20)) == pytest.approx(0.5, rel=0.2)
         scale = scenario.utilisation(np.array([400, 134, 133, 133.0])) / 0.5 / (span * 400 / 399)
     at = (times - times[0]) * scale

@@ -176,7 +176,7 @@ def test_training_windows_come_before_evaluation_windows_and_share_nothing(logs,
 def test_the_room_of_the_windows_does_not_grow_as_the_steps_shrink(azure_log):
     coarse, fine = (scenario_of(azure_log, dt=dt, steps=1).windows for dt in (1, 0.01))
     assert fine.episodes == pytest.approx(100 * coarse.episodes, rel=0.02)
-    assert len(fine.replay.step) <= 2 * 3000
+    assert len(fine.played.step) <= 2 * 3000
     # A load this low stretches the log to hundred thousand years.
     assert scenario_of(azure_log, dt=0.01, steps=1, load=1e-10).windows.episodes > 1e14
 
@@ -186,7 +186,7 @@ def test_a_request_at_the_start_of_a_step_arrives_in_that_step(tmp_path):
     log.write_text("time_s,agent\n" + "".join(f"{k / 10:.1f},nlp\n" for k in range(100)))
     # One in each tenth of a second at just the load that leaves the log's times as they are.
     windows = scenario_of(log, dt=0.1, steps=20, load=10 / 50).windows
-    assert windows.episodes == 5 and windows.replay.step.tolist() == list(range(100))
+    assert windows.episodes == 5 and windows.played.step.tolist() == list(range(100))
 
 
 def test_more_steps_than_can_be_counted_are_refused(azure_log):

@@ -14,7 +14,6 @@ from training.learning.allocators.action_transform import corrections
 from training.learning.checkpoint import load
 from training.learning.environments.domain_randomisation import SEEDS_PER_DOMAIN, DomainVecEnv, variants
 from training.learning.environments.paired_vec_env import PairedVecEnv
-from training.learning.environments.sb3_vec_env import BatchVecEnv
 from training.learning.learner import make_learner, played, with_defaults
 from training.learning.selection import baseline_objectives
 from training.train import TrainConfig, main
@@ -50,7 +49,7 @@ def test_each_domain_is_what_it_would_be_alone():
     reference, transform = POLICIES["receding-horizon"], corrections(load_scenario("serverless"))
 
     def environments():
-        return [PairedVecEnv(BatchVecEnv(each, 2, 0, transform), reference) for each in made]
+        return [PairedVecEnv(each, 2, 0, transform, reference) for each in made]
 
     joined, alone = DomainVecEnv(environments()), environments()
     joined.seed(FIRST_TRAINING_SEED)

@@ -3,11 +3,11 @@
 import pytest
 import tyro
 
+from gpualloc_env.action_transform import simplex
 from gpualloc_env.allocator.allocator import Allocator
 from gpualloc_env.scenario.loading import load_scenario
 from training.artifacts.policies import load_policy
 from training.export import ExportConfig, export
-from training.learning.allocators.action_transform import simplex
 from training.learning.allocators.kinds import KINDS, Kind, help_text, kind_of, register
 from training.learning.defaults import default_settings
 from training.train import TrainConfig, main

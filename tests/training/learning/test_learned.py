@@ -35,7 +35,6 @@ from training.export import main as export
 from training.learning.allocators.action_transform import assumptions, corrections
 from training.learning.allocators.trained_network import LearnedPolicy, decider_of, network_of
 from training.learning.environments.paired_vec_env import PairedVecEnv
-from training.learning.environments.sb3_vec_env import BatchVecEnv
 from training.learning.learner import make_ppo, make_transform, with_defaults
 from training.train import TrainConfig
 from training.train import main as train
@@ -69,7 +68,7 @@ def fresh(allocator, scenario="serverless"):
     config = with_defaults(TrainConfig(allocator=allocator), scenario)
     scenario = load_scenario(scenario)
     transform = make_transform(config, scenario)
-    env = PairedVecEnv(BatchVecEnv(scenario, 2, 0, transform), POLICIES["receding-horizon"])
+    env = PairedVecEnv(scenario, 2, 0, transform, POLICIES["receding-horizon"])
     model = make_ppo(replace(config, num_envs=2, batch_size=64), VecNormalize(env, norm_obs=False))
     return model, transform
 
@@ -322,13 +321,13 @@ def test_reluctance_keeps_what_is_held():
 
 def test_rewards_are_the_gain_on_the_reference_and_nothing_before_anything_is_learned():
     scenario, reference = load_scenario("serverless", steps=30), POLICIES["receding-horizon"]
-    env = PairedVecEnv(BatchVecEnv(scenario, 6, 2**41, corrections(scenario)), reference)
+    env = PairedVecEnv(scenario, 6, 2**41, corrections(scenario), reference)
     seen = env.reset()
     assert env.observation_space.contains(seen[0]) and seen.shape == (6, 4, 35)
     for _ in range(65):
         seen, rewards, _, _ = env.step(np.zeros((6, 16), dtype=np.float32))
         assert (rewards == 0).all()
-    env = PairedVecEnv(BatchVecEnv(scenario, 6, 2**41, corrections(scenario)), reference)
+    env = PairedVecEnv(scenario, 6, 2**41, corrections(scenario), reference)
     env.reset()
     rng, total = np.random.default_rng(0), np.zeros(6)
     for _ in range(30):
@@ -343,11 +342,11 @@ def test_rewards_are_the_gain_on_the_reference_and_nothing_before_anything_is_le
 
 def test_the_critic_sees_the_arrivals_to_come():
     scenario = load_scenario("serverless", steps=12)
-    env = PairedVecEnv(BatchVecEnv(scenario, 3, 9, corrections(scenario)), POLICIES["static"])
+    env = PairedVecEnv(scenario, 3, 9, corrections(scenario), POLICIES["static"])
     seen = env.reset()
     throughput = np.array([agent.throughput_rps for agent in scenario.agents])
     for t in range(3):
-        load = env.env.batch.arrivals[t + 1 : t + 4].sum(axis=0) / (3 * throughput)
+        load = env.batch.arrivals[t + 1 : t + 4].sum(axis=0) / (3 * throughput)
         assert seen[:, :, 27] == pytest.approx(load / (1 + load), abs=1e-6)
         seen = env.step(np.zeros((3, 16), dtype=np.float32))[0]
     assert seen[0, 0, 34] == pytest.approx(9 / 39)

@@ -12,25 +12,12 @@ from baselines import DEFAULTS, constants_of, policy_for
 from baselines.cluster import Demand
 from baselines.online.receding_horizon import RecedingHorizon
 from baselines.tuned import tuned
-from gpualloc_env.action_transform import ActionTransform, hysteresis, simplex
+from gpualloc_env.action_transform import ActionTransform
 from gpualloc_env.allocator.actions import takes_bill
 from gpualloc_env.allocator.cluster import OUTPUTS, PlacedCorrections
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.placement import ClusterView
 from gpualloc_env.simulation.state import AnyArray, Array
-
-__all__ = [
-    "ActionTransform",
-    "ClusterTransform",
-    "Transform",
-    "assumptions",
-    "corrections",
-    "hysteresis",
-    "placed_corrections",
-    "priced_assumptions",
-    "simplex",
-    "told",
-]
 
 
 def corrections(scenario: Scenario, controllers: Sequence[str] = ("receding-horizon",)) -> ActionTransform:

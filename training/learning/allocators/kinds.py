@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 
+from gpualloc_env.action_transform import hysteresis, simplex
 from gpualloc_env.scenario.scenario import Scenario
 from training.learning.allocators.action_transform import (
     Transform,
     assumptions,
     corrections,
-    hysteresis,
     placed_corrections,
     priced_assumptions,
-    simplex,
 )
-from training.learning.allocators.trained_network import NETWORKS, Network
+from training.learning.allocators.trained_network import NETWORKS
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,6 @@ class Kind:
     """Name of its tables in `defaults.toml`: its own, or that of another kind whose settings it takes."""
     linear: bool = False
     """Whether its network has no hidden layers."""
-
-    @property
-    def exported(self) -> Network:
-        """How its network becomes plain arrays."""
-        return NETWORKS[self.network]
 
     @property
     def of_clusters(self) -> bool:

@@ -4,13 +4,15 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from baselines import Policy
+from gpualloc_env.action_transform import ActionTransform
 from gpualloc_env.batch import Batch
+from gpualloc_env.sb3 import BatchRows
 from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.simulation.observation import OBSERVATION_FEATURES
 from gpualloc_env.simulation.state import AnyArray, Array
-from training.learning.environments.sb3_vec_env import BatchVecEnv
 
 WINDOWS_S = (1.0, 3.0, 10.0, 30.0)
 """Times ahead over which the critic sees the mean of the arrivals to come [s]."""
@@ -21,7 +23,7 @@ LATENCY_FLOOR_S = 0.2
 TIME_LEFT_S = 30.0
 
 
-class PairedVecEnv(VecEnvWrapper):
+class PairedVecEnv(BatchRows, VecEnv):
     """Each reward is the one of the environment less the one of its twin, in which a reference decides.
 
     The twin's rewards do not depend on the actions, so no policy gains by them, and most of the
@@ -35,45 +37,39 @@ class PairedVecEnv(VecEnvWrapper):
     expected after it.
     """
 
-    def __init__(self, env: BatchVecEnv, reference: Policy) -> None:
-        """Add the twins.
-
-        Args:
-            env: where the learner acts.
-            reference: who decides in the twins; has no memory.
-        """
-        self.env = env
-        self._reference = reference
-        self._twin = Batch(env.batch.scenario, env.num_envs)
-        steps, shape = env.batch.scenario.steps, (env.num_envs, env.batch.num_agents)
-        self._rewards: Array = np.zeros((steps, env.num_envs))
-        self._weights: Array = np.zeros(env.num_envs)
+    def __init__(
+        self, scenario: Scenario, num_envs: int, seed: int, transform: ActionTransform, reference: Policy
+    ) -> None:
+        """Arguments as in `BatchRows`, and who decides in the twins, without memory."""
+        self._reference, self._twin = reference, Batch(scenario, num_envs)
+        steps, shape = scenario.steps, (num_envs, len(scenario.agents))
+        self._rewards: Array = np.zeros((steps, num_envs))
+        self._weights: Array = np.zeros(num_envs)
         # Row t is what is seen at step t, the last one what follows the episode.
         self._queues, self._shares = np.zeros((2, steps + 1, *shape))
         self._arrived: Array = np.zeros((steps + 2, *shape))
-        assert env.observation_space.shape is not None
-        agents, features = env.observation_space.shape
-        columns = features + len(WINDOWS_S) + len(AHEAD) + 2
-        super().__init__(env, observation_space=spaces.Box(-1.0, 1.0, (agents, columns), np.float32))
+        super().__init__(scenario, num_envs, seed, transform)
+        columns = len(OBSERVATION_FEATURES) + len(WINDOWS_S) + len(AHEAD) + 2
+        self.observation_space = spaces.Box(-1.0, 1.0, (shape[1], columns), np.float32)
 
     @property
     def scenario(self) -> Scenario:
         """What is simulated."""
-        return self.env.batch.scenario
+        return self.batch.scenario
 
     def reset(self) -> AnyArray:
         """Start the next episode in all environments."""
-        if self.env.next_seed is not None:
-            self._twin.seed(self.env.next_seed)
-        self.env.reset()
+        if self._seeds[0] is not None:
+            self._twin.seed(self._seeds[0])
+        super().reset()
         self._play(np.ones(self.num_envs, dtype=np.bool_))
         return self._seen()
 
-    def step_wait(self) -> VecEnvStepReturn:
+    def step_wait(self) -> tuple[AnyArray, AnyArray, AnyArray, list[dict[str, Any]]]:
         """Advance by one step, and start the next episodes where one has ended."""
-        taken = self.env.batch.clock.copy()
-        _, _, dones, infos = self.env.step_wait()
-        gained = self.env.batch.reward - self._rewards[taken, np.arange(self.num_envs)]
+        taken = self.batch.clock.copy()
+        _, _, dones, infos = super().step_wait()
+        gained = self.batch.reward - self._rewards[taken, np.arange(self.num_envs)]
         rewards = (gained * self._weights).astype(np.float32)
         if dones.any():
             for k in np.flatnonzero(dones):
@@ -98,7 +94,7 @@ class PairedVecEnv(VecEnvWrapper):
 
     def _seen(self) -> AnyArray:
         """The observation and the critic's columns, (B, N, columns)."""
-        batch = self.env.batch
+        batch = self.batch
         dt, last = batch.scenario.dt, len(self._arrived) - 1
         rows, following = np.arange(self.num_envs), np.minimum(batch.clock + 1, last)
         throughput = batch.agents["throughput"]
@@ -117,12 +113,10 @@ class PairedVecEnv(VecEnvWrapper):
 
     def snapshot(self) -> dict[str, Any]:
         """What the environments' future depends on, for `restore`: not a copy, to be pickled at once."""
-        batch, held = self.env.snapshot()
         played = (self._rewards, self._weights, self._queues, self._shares, self._arrived)
-        return {"batch": batch, "held": held, "twin": self._twin, "played": played}
+        return {"batch": self._batch, "held": self._held, "twin": self._twin, "played": played}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Go on from a snapshot."""
-        self.env.restore(snapshot["batch"], snapshot["held"])
-        self._twin = snapshot["twin"]
+        self._batch, self._held, self._twin = (snapshot[name] for name in ("batch", "held", "twin"))
         self._rewards, self._weights, self._queues, self._shares, self._arrived = snapshot["played"]
