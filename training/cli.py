@@ -71,7 +71,7 @@ def call(main: Callable[[Config], None], config: Config) -> None:
             main(config)
     except BrokenPipeError:
         _read_enough()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         fail(error)
     except ImportError as error:
         # Only here, so that the list of commands and their help need nothing of the environment.

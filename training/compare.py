@@ -3,6 +3,7 @@
 python -m training.compare --scenario serverless --policies static adaptive runs/my-ppo
 """
 
+import shlex
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -93,7 +94,13 @@ def main(config: CompareConfig) -> None:
     check_evaluation_seeds(config.seed, config.episodes)
     everything = config.scenario == ALL
     names = all_scenarios(config, status) if everything else [config.scenario]
-    contests = {name: Contest.of(config, name, status, skip_misfits=everything) for name in names}
+    made = {name: Contest.of(config, name, status, skip_misfits=everything) for name in names}
+    contests = {name: contest for name, contest in made.items() if contest.contestants}
+    if not contests:
+        raise ValueError(
+            f"none of {', '.join(config.policies)} can play any of {', '.join(names)}; give one that can, "
+            "or a scenario that it can play"
+        )
     summaries: dict[str, Summary] = {}
     printed: dict[str, list[dict[str, str]]] = {}
     with (
@@ -114,8 +121,9 @@ def main(config: CompareConfig) -> None:
     print_tables(console, printed)
     if everything:
         print_tables(console, {"J by scenario (lower is better)": overview(summaries)})
-    place = config.out / (next(iter(summaries)) if everything else "") / "tensorboard"
-    console.print(f"Results in {config.out}; charts with: tensorboard --logdir {place}", soft_wrap=True)
+    charts, folder = ("charts of a scenario", "SCENARIO") if everything else ("charts", "")
+    place = shlex.quote(str(config.out / folder / "tensorboard"))
+    console.print(f"Results in {config.out}; {charts} with: tensorboard --logdir {place}", soft_wrap=True)
 
 
 @dataclass(frozen=True)

@@ -150,10 +150,10 @@ def check(config: StudyConfig) -> None:
             f"{config.seed} to {config.seed + config.seeds - 1}; give another seed or confirm_seed"
         )
     if config.adopt:
-        files = {"file": config.file, "results": config.results / "any"}
-        refuse_changed(config, config.scenario, files, DEFAULTS.parents[1])
+        places = {"file": config.file, "results": config.results}
+        refuse_changed(config, config.scenario, places, DEFAULTS.parents[1])
         read_tables(config.file)
-        for file in files.values():
+        for file in (config.file, config.results / "any"):
             check_writable(file)
 
 

@@ -4,6 +4,7 @@ python -m training.train --scenario serverless --allocator ppo --total-steps 100
 """
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -170,7 +171,9 @@ def train_alone(scenario: Scenario, levels: Mapping[str, float], config: TrainCo
 
 def say_where(run: TrainConfig) -> None:
     """Print where a finished run stands, and what may be done with it."""
-    print(f"Allocator in {run.out}; curves with: tensorboard --logdir {run.out / TENSORBOARD}")
+    print(
+        f"Allocator in {run.out}; curves with: tensorboard --logdir {shlex.quote(str(run.out / TENSORBOARD))}"
+    )
     print(f"Compare it with: {compare_command(run)}")
 
 

@@ -10,7 +10,7 @@ from gpualloc_env.allocator.allocator import Fallback
 from gpualloc_env.allocator.cluster import ClusterDecider
 from gpualloc_env.allocator.file import AllocatorError, Manifest, read
 from gpualloc_env.allocator.levels import algorithm_1_by_levels, batched, parts_of
-from gpualloc_env.simulation.observation import ARRAY_FIELDS
+from gpualloc_env.simulation.observation import ARRAY_FIELDS, SETTING_FIELDS
 from gpualloc_env.simulation.placement import ROWS, ClusterView
 from gpualloc_env.simulation.state import AnyArray, Array
 
@@ -21,8 +21,9 @@ class ClusterAllocator:
     """Decides which fraction of each GPU of a cluster each agent should hold, within guardrails.
 
     Whatever it is shown, its shares are finite, in [0, 1], and those of each GPU sum to at most 1 (to within
-    rounding). Where the view of an environment, or what is decided on it, is not finite, Algorithm 1 splits
-    each GPU among its residents; where what that needs is unusable too, all agents get equal shares. The
+    rounding). Where the view of an environment, or what is decided on it, is not finite, or a step takes no
+    time, Algorithm 1 splits each GPU among its residents; where what that needs is unusable too, all agents
+    get equal shares. The
     first fallback of each kind is logged as a warning, all are counted. Any numbers of agents and GPUs are
     served.
 
@@ -87,16 +88,29 @@ class ClusterAllocator:
 
 
 def _finite(view: ClusterView) -> AnyArray:
-    """Whether all numbers of each environment are finite, (B,) bool."""
-    sound = np.ones(len(view.share), np.bool_)
-    for values in (*(getattr(view, name) for name in ROWS), *view.agents[: len(ARRAY_FIELDS)]):
-        # An instance that never held a share has been idle for ever.
-        sound &= ~np.isnan(values).reshape(len(sound), -1).any(axis=1)
+    """Whether all numbers of each environment are finite, and its steps take time, (B,) bool."""
+    agents = view.agents
+    # What is kept loaded for ever has a keep-alive time without end.
+    settings = [getattr(agents, name) for name in SETTING_FIELDS if name != "keep_alive_s"]
+    usable = np.isfinite(settings).all() and agents.dt > 0.0
+    sound = np.full(len(view.share), usable, np.bool_)
+    shown = [(name, getattr(view, name)) for name in ROWS]
+    for name, values in (*shown, *zip(ARRAY_FIELDS, agents, strict=False)):
+        # What never held a share has been idle for ever.
+        wrong = np.isnan(values) if name == "idle" else ~np.isfinite(values)
+        sound &= ~wrong.reshape(len(sound), -1).any(axis=1)
     return sound
 
 
 def _numbers(view: ClusterView) -> ClusterView:
-    """The view with zeros where something is not a number."""
-    agents = {name: np.nan_to_num(getattr(view.agents, name)) for name in ARRAY_FIELDS}
-    rows = {name: np.nan_to_num(getattr(view, name)) for name in ROWS}
-    return view._replace(agents=view.agents._replace(**agents), **rows)
+    """The view with zeros where something is not finite, and with a step that takes time."""
+
+    def finite(values: AnyArray) -> AnyArray:
+        return np.where(np.isfinite(values), values, 0.0)
+
+    seen = view.agents
+    agents = {name: finite(getattr(seen, name)) for name in ARRAY_FIELDS}
+    settings = {name: float(finite(np.array(getattr(seen, name)))) for name in SETTING_FIELDS}
+    settings["dt"] = settings["dt"] if settings["dt"] > 0.0 else 1.0
+    rows = {name: finite(getattr(view, name)) for name in ROWS}
+    return view._replace(agents=seen._replace(**agents, **settings), **rows)

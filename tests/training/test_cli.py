@@ -133,6 +133,16 @@ def test_the_help_says_the_limits(command, capsys):
         assert "(above 0, at most 1; default: None)" in shown
 
 
+def test_a_training_that_diverges_ends_with_one_line(capsys):
+    def diverged(_):
+        raise FloatingPointError("training diverged; lower the learning rate")
+
+    with pytest.raises(SystemExit) as stopped:
+        call(diverged, ValidateConfig())
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error == "error: training diverged; lower the learning rate\n"
+
+
 def test_an_interruption_ends_with_one_line(capsys):
     def interrupted(_):
         raise KeyboardInterrupt

@@ -327,6 +327,15 @@ def test_all_scenarios_are_compared_in_one_command(registered, tmp_path, capsys,
     compare(out, "--scenario", "all", *arguments)
 
 
+def test_policies_that_can_play_no_scenario_are_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(training.compare, "SCENARIOS", {"serverless": SCENARIOS["serverless"]})
+    words = ["--scenario", "all", "--policies", "lru", "--episodes", "1", "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        run_command(main, CompareConfig, words)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "none of lru can play any of serverless" in error and not list(tmp_path.iterdir())
+
+
 @few_or_all
 def test_all_scenarios_include_the_log_that_is_given(registered, log, tmp_path, monkeypatch):
     monkeypatch.setattr(training.compare, "SCENARIOS", registered)

@@ -312,6 +312,14 @@ def test_a_mistake_names_itself_and_writes_nothing(tmp_path, capsys, arguments, 
     assert not list(tmp_path.iterdir())
 
 
+def test_results_of_a_changed_scenario_are_not_kept_as_its_own(tmp_path, capsys):
+    places = {"out": tmp_path / "study", "file": tmp_path / "defaults.toml"}
+    with pytest.raises(SystemExit):
+        call(main, StudyConfig(load=0.5, adopt=True, **places))
+    assert "training/results keeps what suits serverless as it is" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_study_is_not_continued(studied, scenario, capsys):
     folder, _ = studied
     with pytest.raises(SystemExit):

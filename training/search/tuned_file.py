@@ -35,7 +35,7 @@ def refuse_changed(changed: Overrides, scenario: str, files: Mapping[str, Path],
     Args:
         changed: the changes to the scenario.
         scenario: its name, or the path of its file.
-        files: where the results are to stand, by the option that says so.
+        files: where the results are to stand, files or a folder, by the option that says so.
         package: the folder of the results that every command reads.
 
     Raises:
@@ -44,7 +44,7 @@ def refuse_changed(changed: Overrides, scenario: str, files: Mapping[str, Path],
     waits = load_scenario(scenario).trace is not None
     changes = {name: each for name, each in changed.changes.items() if not (waits and name in LOG)}
     for option, file in files.items():
-        if changes and package.resolve() in file.resolve().parents:
+        if changes and file.resolve().is_relative_to(package.resolve()):
             raise ValueError(
                 f"{file} keeps what suits {scenario} as it is, not with {shlex.join(options(changes))}; "
                 f"give another --{option}, or leave the changes out"

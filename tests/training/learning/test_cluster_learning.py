@@ -183,6 +183,27 @@ def test_what_is_not_a_number_is_decided_by_algorithm_1_and_counted(file, caplog
     assert "the input is not finite: decided by Algorithm 1" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("queue", np.inf), ("dt", np.nan), ("dt", 0.0), ("gpus", np.inf)]
+)
+def test_a_view_without_end_or_time_is_decided_by_the_fallback(name, value, file):
+    allocator, batch = ClusterAllocator.load(file), played(num_envs=2)
+    seen = batch.view.agents
+    if name == "queue":
+        value = np.where(np.arange(seen.queue.shape[1]) == 1, value, seen.queue)
+    broken = batch.view._replace(agents=seen._replace(**{name: value}))
+    for _ in range(2):
+        shares = allocator(broken)
+        assert np.isfinite(shares).all() and (shares.sum(axis=1) <= 1 + 1e-9).all() and shares.sum() > 0
+    assert sum(allocator.fallbacks.values()) == allocator.decisions == 4
+
+
+def test_what_has_been_idle_for_ever_is_decided_for(file):
+    allocator, batch = ClusterAllocator.load(file), played(num_envs=1)
+    allocator(batch.view._replace(idle=np.full_like(batch.view.idle, np.inf)))
+    assert not allocator.fallbacks
+
+
 def test_kinds_of_the_other_kind_of_scenario_are_refused(run, file):
     with pytest.raises(AllocatorError, match="read it with gpualloc_env"):
         Allocator.load(file)
