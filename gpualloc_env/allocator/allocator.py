@@ -177,7 +177,9 @@ class Allocator:
         min_shares: Sequence[float] | Array | None = None,
         bill_s: float | None = None,
     ) -> "Allocator":
-        """One of the allocators that come with the package; `universal` is the one for all traffic.
+        """One of the allocators that come with the package; `universal` is one file for all of its scenarios.
+
+        On agents or platforms unlike these it can fail: compare it with `receding-horizon` on yours first.
 
         Args:
             name: `universal`, or one such as `ppo-residual-serverless`, `ppo-residual-serverless/seed-1` or
