@@ -13,6 +13,8 @@ from support.log_samples import log_lines, write_log
 from support.pages import blocks
 from support.places import ROOT
 
+import gpualloc_env
+
 pytestmark = pytest.mark.slow
 
 
@@ -68,6 +70,7 @@ def test_the_loops_of_the_readme_run(installed, tmp_path):
 
 def test_the_command_explains_itself_and_compares_baselines_with_a_pretrained_allocator(installed, tmp_path):
     assert "compare          Compare allocators" in told(installed, "gpualloc", "--help", cwd=tmp_path)
+    assert told(installed, "gpualloc", "--version", cwd=tmp_path) == f"gpualloc {gpualloc_env.__version__}\n"
     explained = told(installed, "gpualloc", "compare", "--help", cwd=tmp_path)
     assert "usage: gpualloc compare" in explained and "at least 1; default: 100" in explained
     policies = ["adaptive", "receding-horizon", "ppo-residual-serverless"]

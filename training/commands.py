@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,8 +21,14 @@ def main(words: Sequence[str]) -> None:
     """Run the command that the first word names with the others; without one, say what there is."""
     if not words or words[0] in ("-h", "--help"):
         print(f"usage: gpualloc COMMAND …\n\n{summaries()}\n\ngpualloc COMMAND --help explains its options.")
+    elif words[0] == "--version":
+        from gpualloc_env import __version__  # not for the list of commands, which says at once what there is
+
+        print(f"gpualloc {__version__}")
     elif words[0] not in COMMANDS:
-        print(f"error: no command {words[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        close = get_close_matches(words[0], COMMANDS, 1)
+        meant = f" (did you mean {close[0]!r}?)" if close else ""
+        print(f"error: no command {words[0]!r}{meant}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(MISTAKE)
     else:
         module = import_module(f"{__package__}.{words[0]}")
