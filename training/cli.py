@@ -1,5 +1,6 @@
 """How a command starts, speaks and ends, and how it is written down."""
 
+import logging
 import os
 import shlex
 import signal
@@ -84,6 +85,8 @@ def call(main: Callable[[Config], None], config: Config) -> None:
         fail(f"this machine has too little memory for that ({error}); ask for less at a time")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
+        # A pool that ends would tell of each task that it can give to none of its processes any more.
+        logging.getLogger("concurrent.futures").disabled = True
         sys.exit(INTERRUPTED)
     except Terminated:
         print("terminated", file=sys.stderr, flush=True)

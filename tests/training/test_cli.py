@@ -207,16 +207,41 @@ def test_a_terminated_command_ends_its_idle_processes():
 import os, signal
 from baselines.processes import in_processes
 from training.cli import call
+from training.validate import ValidateConfig
 
 def main(_):
     in_processes(abs, [-1, -2], 2, None)
     os.kill(os.getpid(), signal.SIGTERM)
 
-call(main, None)
+call(main, ValidateConfig())
 """
     # Its output ends when the last process that holds it has ended.
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, timeout=60, check=False)
     assert done.returncode == 143 and done.stderr.startswith(b"terminated")
+
+
+@pytest.mark.slow
+def test_an_interruption_of_one_process_alone_says_nothing_of_the_pool():
+    command = """
+import os, signal, time
+from rich.progress import Progress
+from gpualloc_env import load_scenario
+from training.cli import call
+from training.evaluation.headroom import bounds_meanwhile
+from training.validate import ValidateConfig
+
+def main(_):
+    with Progress(disable=True) as progress:
+        with bounds_meanwhile({"serverless": (load_scenario("serverless"), 60)}, 0, 2, progress):
+            while not any(task.completed for task in progress.tasks):
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+
+call(main, ValidateConfig())
+"""
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 130 and done.stderr == b"interrupted\n"
 
 
 @pytest.mark.slow
