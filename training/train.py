@@ -399,7 +399,9 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
             "split = 'eval' is kept for judging what was trained; leave split out, or give 'all'"
         )
     if config.seeds > 1 and (config.out / CONFIG).exists():
-        raise ValueError(f"{config.out} holds a single run; give another --out for {config.seeds} seeds")
+        raise ValueError(
+            f"{config.out} holds a single run or something else; give another --out for {config.seeds} seeds"
+        )
     check_learner(config, scenario)
     if config.generation_reluctance:
         check_reluctance(config, scenario)

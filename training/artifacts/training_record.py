@@ -1,12 +1,11 @@
 """What a finished training run says of itself: its settings, and J in validation as it learned."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.files.run_directory import CONFIG, RESULT
+from training.files.run_directory import CONFIG, RESULT, read_json
 
 VALIDATION = "1 J in validation (lower is better)"
 """What the validation curve is called in TensorBoard, after the group of the run."""
@@ -56,8 +55,8 @@ def read_record(directory: Path) -> TrainingRecord | None:
     )
     if run is None:
         return None
-    config = json.loads((run / CONFIG).read_text(encoding="utf-8"))["config"]
-    validation = json.loads((run / RESULT).read_text(encoding="utf-8")).get("validation", {})
+    config = read_json(run / CONFIG)["config"]
+    validation = read_json(run / RESULT).get("validation", {})
     return TrainingRecord(
         settings_of(config),
         [(point["step"], point["objective"]) for point in validation.get("curve", ())],
