@@ -39,7 +39,7 @@ from training.learning.allocators.action_transform import ActionTransform, Trans
 from training.learning.allocators.kinds import KINDS, kind_of
 from training.learning.allocators.trained_network import NETWORKS
 from training.learning.callbacks import Boundaries, CriticFirst, EpisodeLog
-from training.learning.checkpoint import load, restore, save
+from training.learning.checkpoint import check_whole, load, restore, save
 from training.learning.curves import Curves
 from training.learning.learner import (
     LearnerConfig,
@@ -127,6 +127,8 @@ def main(config: TrainConfig) -> None:
     runs = runs_of(config)
     for each in runs:
         check_claim(each.out, asdict(each))
+        if not (each.out / RESULT).exists():
+            check_whole(each.out / CHECKPOINT)
     if whole_steps(config) != config.total_steps:
         print(
             f"{config.total_steps} steps become {whole_steps(config)}: training takes whole rollouts of "

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,6 +121,18 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(contents, dict) or (path.name == CONFIG and "config" not in contents):
         raise damaged(path, "it holds something else")
     return contents
+
+
+def archive_problem(path: Path) -> str:
+    """What is wrong with the zip archive that a model or a checkpoint is; empty where it is whole."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except OSError:
+        raise
+    except Exception as error:  # a damaged archive fails in as many ways as it has parts
+        return str(error)
+    return f"{broken} in it is broken" if broken else ""
 
 
 def damaged(path: Path, reason: object) -> ValueError:

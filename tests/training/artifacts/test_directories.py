@@ -1,8 +1,14 @@
 """Directories that are given as policies or places of a run and hold something else, or damaged files."""
 
-import pytest
+import shutil
+import zipfile
 
-from training.artifacts.policies import named
+import pytest
+from support.trained_run import TRAINED
+
+import training.train
+from gpualloc_env.scenario.loading import load_scenario
+from training.artifacts.policies import load_policy, named
 from training.cli import call
 from training.compare import CompareConfig
 from training.compare import main as compare
@@ -41,3 +47,59 @@ def test_a_comparison_is_no_run_to_continue(comparison, capsys):
     assert "its config.json has policies, which this command has not; give another --out" in error
     error = refusal(train, TrainConfig(seeds=2, out=comparison), capsys)
     assert "something else; give another --out for 2 seeds" in error
+
+
+def truncated(path):
+    """Leave half of a file, as a full disk does."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def of_a_flipped_byte(path):
+    """Change one byte in the middle of a file."""
+    contents = bytearray(path.read_bytes())
+    contents[len(contents) // 2] ^= 255
+    path.write_bytes(contents)
+
+
+def of_other_contents(path):
+    """Another archive in the place of one."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *(("model.zip", damage) for damage in (truncated, of_a_flipped_byte, of_other_contents)),
+        ("config.json", truncated),
+        ("transform.json", truncated),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named_with_the_remedy(name, damage, trained_run, tmp_path):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    damage(run / name)
+    with pytest.raises(ValueError, match=r" is damaged or of no training run \(.+\); ") as refused:
+        load_policy(str(run), load_scenario())
+    message = str(refused.value)
+    assert message.startswith(f"{run / name} is damaged") and "\n" not in message
+    assert message.endswith(f"delete {run} and train the run again")
+
+
+@pytest.mark.parametrize("damage", [truncated, of_a_flipped_byte])
+def test_a_damaged_checkpoint_is_refused_before_anything_is_played(damage, trained_run, tmp_path, capsys):
+    out = shutil.copytree(trained_run, tmp_path / "run")
+    config = TrainConfig(**TRAINED, out=out)
+    (out / "result.json").unlink()
+    damage(out / "checkpoint.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.train, "baseline_objectives", pytest.fail)
+        error = refusal(train, config, capsys)
+    assert f"{out / 'checkpoint.pt'} is damaged (" in error
+    assert "delete it, and the run begins anew" in error
+
+
+def test_a_broken_configuration_is_named_where_training_would_go_on(trained_run, tmp_path, capsys):
+    out = shutil.copytree(trained_run, tmp_path / "run")
+    (out / "config.json").write_text("{")
+    error = refusal(train, TrainConfig(**TRAINED, out=out), capsys)
+    assert f"{out / 'config.json'} is damaged" in error and f"delete {out} and train" in error
