@@ -94,8 +94,9 @@ def _trained(name: str, directory: Path, scenario: Scenario) -> Policy:
     """The policy of a training run's directory."""
     files = sorted(path.name for path in directory.iterdir() if path.name.endswith(EXPORTED))
     if files and not (directory / MODEL).is_file():
+        held = "an exported allocator" if len(files) == 1 else f"{len(files)} exported allocators"
         raise ValueError(
-            f"{name} holds {len(files)} allocators and not one; name a file of it, such as {files[0]!r}"
+            f"{name} holds {held} and no training run; give a file of it: {directory / files[0]}"
         )
     config = settings_in(directory)
     if config and "allocator" not in config:
@@ -217,7 +218,7 @@ def _seeds(directory: Path) -> list[Path]:
 
 def seed_runs(directory: Path) -> list[Path]:
     """The runs of a directory that was trained with several seeds, in their order; none of any other."""
-    return sorted(directory.glob("seed-*/"))
+    return [path for path in sorted(directory.glob("seed-*")) if path.is_dir()]
 
 
 ALL = "all"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from training.artifacts.policies import seed_runs
 from training.files.run_directory import CONFIG, RESULT, read_json
 
 VALIDATION = "1 J in validation (lower is better)"
@@ -50,9 +51,7 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_record(directory: Path) -> TrainingRecord | None:
     """The record of a run's directory, of the first where it holds several seeds; None of anything else."""
-    run = next(
-        (path for path in (directory, *sorted(directory.glob("seed-*/"))) if (path / RESULT).is_file()), None
-    )
+    run = next((path for path in (directory, *seed_runs(directory)) if (path / RESULT).is_file()), None)
     if run is None:
         return None
     config = read_json(run / CONFIG)["config"]

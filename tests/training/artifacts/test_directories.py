@@ -2,13 +2,15 @@
 
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 from support.trained_run import TRAINED
 
 import training.train
 from gpualloc_env.scenario.loading import load_scenario
-from training.artifacts.policies import load_policy, named
+from training.artifacts.policies import load_policies, load_policy, named, policy_file, seed_runs
+from training.artifacts.training_record import read_record
 from training.cli import call
 from training.compare import CompareConfig
 from training.compare import main as compare
@@ -103,3 +105,31 @@ def test_a_broken_configuration_is_named_where_training_would_go_on(trained_run,
     (out / "config.json").write_text("{")
     error = refusal(train, TrainConfig(**TRAINED, out=out), capsys)
     assert f"{out / 'config.json'} is damaged" in error and f"delete {out} and train" in error
+
+
+def test_a_directory_of_one_file_of_another_name_is_refused_with_its_path(exported, tmp_path):
+    shutil.copy(exported["npz"], tmp_path / "mine.npz")
+    with pytest.raises(ValueError, match="holds an exported allocator and no training run") as refused:
+        load_policies(str(tmp_path), load_scenario())
+    assert str(refused.value).endswith(f"give a file of it: {tmp_path / 'mine.npz'}")
+    shutil.copy(exported["npz"], tmp_path / "yours.npz")
+    with pytest.raises(ValueError, match="holds 2 exported allocators and no training run"):
+        load_policies(str(tmp_path), load_scenario())
+
+
+def test_exported_files_beside_the_runs_of_seeds_are_no_runs(trained_run, exported, tmp_path):
+    for seed in (0, 1):
+        shutil.copytree(trained_run, tmp_path / f"seed-{seed}")
+        shutil.copy(exported["npz"], tmp_path / f"seed-{seed}.npz")
+    assert seed_runs(tmp_path) == [tmp_path / "seed-0", tmp_path / "seed-1"]
+    assert policy_file(str(tmp_path)) == tmp_path / "seed-0"
+    assert len(load_policies(str(tmp_path), load_scenario())) == 2
+    assert read_record(tmp_path) == read_record(trained_run)
+
+
+def test_exported_files_of_seeds_are_no_runs(exported, tmp_path, monkeypatch):
+    # Python 3.10 ignores the slash at the end of a pattern.
+    glob = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: glob(path, pattern.rstrip("/")))
+    shutil.copy(exported["npz"], tmp_path / "seed-0.npz")
+    assert seed_runs(tmp_path) == [] and read_record(tmp_path) is None
