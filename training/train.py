@@ -20,6 +20,7 @@ from baselines import Policy
 from gpualloc_env.allocator.actions import ASSUMPTIONS
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.traces.reading import refuse_pipe
 from training.artifacts.policies import load_policy, named
 from training.artifacts.training_record import VALIDATION, read_record, settings_of
 from training.cli import command_line, progress_bars, run, status_console
@@ -120,6 +121,8 @@ def main(config: TrainConfig) -> None:
     """Train each run to its end, from the beginning or from its last checkpoint."""
     # Networks this small are faster on one thread than on several.
     torch.set_num_threads(1)
+    if config.trace is not None:
+        refuse_pipe(config.trace, "a run that can be continued")
     scenario = load_scenario(config.scenario, config)
     scenario.source()
     config = with_defaults(config, scenario.key)
