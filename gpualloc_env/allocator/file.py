@@ -189,6 +189,22 @@ def checked_names(agents: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
+def in_order(field: str, given: Any, agents: Sequence[str]) -> Any:
+    """What a mapping by the agents' names holds, in their order; anything else as it is.
+
+    Raises:
+        ValueError: the mapping is of other agents; the message names the field.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    by_name: Mapping[str, Any] = given  # pyright: ignore[reportUnknownVariableType]
+    if set(by_name) != set(agents):
+        raise ValueError(
+            f"{field} must have a number for each of {listed(agents)}, got {dict(by_name)!r:.80}"
+        )
+    return [by_name[name] for name in agents]
+
+
 def _damaged(path: Path, error: object) -> AllocatorError:
     return AllocatorError(f"{path} is damaged: {error}; export it again with {_EXPORT}")
 
