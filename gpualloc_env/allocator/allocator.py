@@ -145,7 +145,7 @@ class Allocator:
         min_shares: Sequence[float] | Array | None = None,
         bill_s: float | None = None,
     ) -> "Allocator":
-        """Read an allocator that `python -m training.export` wrote, an .npz.
+        """Read an allocator that `gpualloc export` wrote, an .npz.
 
         Args:
             path: of the file.

@@ -26,7 +26,7 @@ MANIFEST = "manifest"
 
 _OF_CLUSTERS = ("exchangeable", "placed-corrections")
 """`kind` of the network of clusters and of its actions, besides those of `KINDS` and `ACTIONS`."""
-_EXPORT = "python -m training.export <run> --out <file>"
+_EXPORT = "gpualloc export <run> --out <file>"
 
 
 class AllocatorError(ValueError):
