@@ -137,10 +137,13 @@ def register(name: str, policy: Policy) -> None:
 
     Raises:
         TypeError: it cannot be called.
-        ValueError: a policy of that name exists, or the name would be read as that of a module's function.
+        ValueError: a policy of that name exists, or the name would be read as that of a module's function or
+            as every policy.
     """
     if not callable(policy):
         raise TypeError(f"policy {name!r} must be a function of a view, got {policy!r}")
+    if name == "all":
+        raise ValueError("'all' stands for every policy in a command; give the policy another name")
     if not name or ":" in name:
         raise ValueError(f"a policy's name must have letters and no colon, got {name!r}")
     if is_baseline(name) or name in PRIVILEGED:

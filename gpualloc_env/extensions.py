@@ -3,6 +3,7 @@
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 VARIABLE = "GPUALLOC_EXTENSIONS"
@@ -28,8 +29,13 @@ def module_of_user(name: str, asked_by: str) -> ModuleType:
         asked_by: what names it, for messages.
 
     Raises:
-        ValueError: there is no such module.
+        ValueError: there is no such module, or it is a path.
     """
+    if name.startswith(".") or "/" in name or os.sep in name:
+        raise ValueError(
+            f"{asked_by}: {name!r} is a path; give the name of a module, such as {Path(name).stem}, and "
+            "start in its folder, or install it"
+        )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

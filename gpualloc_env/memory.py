@@ -2,6 +2,8 @@
 
 import os
 
+import numpy as np
+
 from gpualloc_env.scenario.scenario import Scenario, ScenarioError
 from gpualloc_env.simulation.calls import BYTES_PER_CALL, BYTES_PER_PLACE, BYTES_PER_TASK, LEDGER, SERVER
 from gpualloc_env.simulation.placement import INSTANCE_ROW
@@ -13,11 +15,11 @@ def check_memory(scenario: Scenario, num_envs: int, *, record: bool) -> None:
     """Refuse a batch that no memory of this machine can hold, before anything is allocated.
 
     Raises:
-        ValueError: it has no environment.
+        ValueError: `num_envs` is no whole number of at least 1.
         ScenarioError: it needs more than the machine has; the message names what to lower.
     """
-    if num_envs < 1:
-        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+    if not isinstance(num_envs, int | np.integer) or num_envs < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"num_envs must be a whole number of at least 1, got {num_envs!r}")
     needed, there = bytes_needed(scenario, num_envs, record=record), physical_memory()
     if there is None or needed <= there:
         return

@@ -8,7 +8,7 @@ segments. What has not left by the end is a segment of its age.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -319,9 +319,17 @@ def _gathered(
         "reallocations": sum(sums["reallocated"]),
         "cold_starts": sum(sums["cold_start"]),
         **_paper_estimators(estimates, throughput, sums["share"], steps),
-        **{name: float(function(batch, b)) for name, function in REGISTERED.items()},
+        **{name: _number(name, function(batch, b)) for name, function in REGISTERED.items()},
         "per_agent": _per_agent(batch, steps, sums, estimates, quantiles),
     }
+
+
+def _number(name: str, value: object) -> float:
+    """What a registered metric returned, if it is a number."""
+    try:
+        return float(cast(Any, value))
+    except (TypeError, ValueError):
+        raise ValueError(f"the registered metric {name!r} must return a number, got {value!r:.80}") from None
 
 
 def _overall(

@@ -19,7 +19,7 @@ from gpualloc_env.allocator.file import MANIFEST, Manifest, read
 from gpualloc_env.allocator.networks import KINDS
 from gpualloc_env.simulation.state import AnyArray, Array
 from training.artifacts.policies import load_policy
-from training.cli import command_line, run
+from training.cli import asked, command_line, run
 from training.export import (
     Differences,
     Shares,
@@ -86,7 +86,7 @@ def ensemble(config: EnsembleConfig) -> Manifest:
     check_out(config)
     members = [_member(file) for file in config.files]
     check_members(members)
-    first = members[0].manifest
+    first, usual = members[0].manifest, EnsembleConfig(files=config.files, out=config.out)
     trained = first.training["config"]
     scenario = scenario_of(trained)
     hidden = np.sum([each.layers[1:-1] for each in members], axis=0, dtype=int).tolist()
@@ -96,7 +96,7 @@ def ensemble(config: EnsembleConfig) -> Manifest:
         network={**first.network, "layers": [members[0].layers[0], *hidden, members[0].layers[-1]]},
         training={
             **provenance(trained),
-            "command": command_line("ensemble", *config.files, out=config.out),
+            "command": command_line("ensemble", *config.files, out=config.out, **asked(config, usual)),
             "members": [each.manifest.training for each in members],
         },
     )

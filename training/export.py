@@ -3,7 +3,6 @@
 python -m training.export runs/my-ppo --out allocator.npz
 """
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -34,7 +33,7 @@ from training.evaluation.evaluate import evaluate
 from training.evaluation.held_out import count_episodes, held_out_scenario
 from training.evaluation.seeds import FIRST_VALIDATION_SEED, check_evaluation_seeds
 from training.files.atomic import UNFINISHED
-from training.files.run_directory import CONFIG, MODEL, TRANSFORM
+from training.files.run_directory import CONFIG, MODEL, TRANSFORM, read_json
 from training.learning.allocators.action_transform import ActionTransform, ClusterTransform, Transform
 from training.learning.allocators.allocator_policy import AllocatorPolicy
 from training.learning.allocators.kinds import rows_of
@@ -100,7 +99,7 @@ def export(config: ExportConfig) -> Manifest:
         OSError: a file is missing, or `out` cannot be written.
     """
     check(config)
-    record = json.loads((config.run / CONFIG).read_text(encoding="utf-8"))
+    record = read_json(config.run / CONFIG)
     trained = record["config"]
     scenario = scenario_of(trained)
     model = load_model(config.run)

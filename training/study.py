@@ -21,6 +21,7 @@ from baselines.processes import Workers, in_processes
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.overrides import Overrides
 from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.traces.reading import refuse_pipe
 from training.cli import command_line, progress_bars, results_console, run, status_console
 from training.evaluation.seeds import LAST_RUN_SEED, check_run_seeds
 from training.files.atomic import check_writable
@@ -102,6 +103,8 @@ def main(config: StudyConfig) -> None:
     """Try settings, compare the best with the present ones on fresh seeds, and write what was found."""
     torch.set_num_threads(1)
     check(config)
+    if config.trace is not None:
+        refuse_pipe(config.trace, "a study")
     scenario = load_scenario(config.scenario, config)
     if scenario.nodes:
         raise ValueError(

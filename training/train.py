@@ -21,6 +21,7 @@ from baselines import Policy
 from gpualloc_env.allocator.actions import ASSUMPTIONS
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
+from gpualloc_env.traces.reading import refuse_pipe
 from training.artifacts.policies import load_policy, named
 from training.artifacts.training_record import VALIDATION, read_record, settings_of
 from training.cli import command_line, progress_bars, run, status_console
@@ -40,7 +41,7 @@ from training.learning.allocators.action_transform import ActionTransform, Trans
 from training.learning.allocators.kinds import KINDS, kind_of
 from training.learning.allocators.trained_network import NETWORKS
 from training.learning.callbacks import Boundaries, CriticFirst, EpisodeLog
-from training.learning.checkpoint import load, restore, save
+from training.learning.checkpoint import check_whole, load, restore, save
 from training.learning.curves import Curves
 from training.learning.learner import (
     LearnerConfig,
@@ -121,6 +122,8 @@ def main(config: TrainConfig) -> None:
     """Train each run to its end, from the beginning or from its last checkpoint."""
     # Networks this small are faster on one thread than on several.
     torch.set_num_threads(1)
+    if config.trace is not None:
+        refuse_pipe(config.trace, "a run that can be continued")
     scenario = load_scenario(config.scenario, config)
     scenario.source()
     config = with_defaults(config, scenario.key)
@@ -128,6 +131,8 @@ def main(config: TrainConfig) -> None:
     runs = runs_of(config)
     for each in runs:
         check_claim(each.out, asdict(each))
+        if not (each.out / RESULT).exists():
+            check_whole(each.out / CHECKPOINT)
     if whole_steps(config) != config.total_steps:
         print(
             f"{config.total_steps} steps become {whole_steps(config)}: training takes whole rollouts of "
@@ -402,7 +407,9 @@ def check(config: TrainConfig, scenario: Scenario) -> None:
             "split = 'eval' is kept for judging what was trained; leave split out, or give 'all'"
         )
     if config.seeds > 1 and (config.out / CONFIG).exists():
-        raise ValueError(f"{config.out} holds a single run; give another --out for {config.seeds} seeds")
+        raise ValueError(
+            f"{config.out} holds a single run or something else; give another --out for {config.seeds} seeds"
+        )
     check_learner(config, scenario)
     if config.generation_reluctance:
         check_reluctance(config, scenario)

@@ -14,7 +14,7 @@ import numpy as np
 from gpualloc_env.allocator.algorithm_1 import ALGORITHM_1_COLUMNS, algorithm_1, algorithm_1_from_observation
 from gpualloc_env.allocator.cluster import ClusterDecider
 from gpualloc_env.allocator.decider import Decider
-from gpualloc_env.allocator.file import AllocatorError, Manifest, checked_names, read
+from gpualloc_env.allocator.file import AllocatorError, Manifest, checked_names, in_order, read
 from gpualloc_env.allocator.guardrails import (
     BAD_DECISION,
     NOT_FINITE,
@@ -145,7 +145,7 @@ class Allocator:
         min_shares: Sequence[float] | Array | None = None,
         bill_s: float | None = None,
     ) -> "Allocator":
-        """Read an allocator that `python -m training.export` wrote, an .npz.
+        """Read an allocator that `gpualloc export` wrote, an .npz.
 
         Args:
             path: of the file.
@@ -350,20 +350,9 @@ class Allocator:
                 hint = f"did you mean {close[0]!r}? " if close else ""
                 raise ValueError(f"unknown field {name!r}; {hint}The fields are {', '.join(View._fields)}")
         return tuple(
-            self._in_order(name, view.get(name, 0.0 if name in _FIELDS_OF_SERVERS else None))
+            in_order(name, view.get(name, 0.0 if name in _FIELDS_OF_SERVERS else None), self.agents)
             for name in View._fields
         )
-
-    def _in_order(self, field: str, given: Any) -> Any:
-        """What a mapping by the agents' names holds, in their order; anything else as it is."""
-        if not isinstance(given, Mapping):
-            return given
-        by_name: Mapping[str, Any] = given  # pyright: ignore[reportUnknownVariableType]
-        if set(by_name) != set(self.agents):
-            raise ValueError(
-                f"{field} must have a number for each of {listed(self.agents)}, got {dict(by_name)!r:.80}"
-            )
-        return [by_name[name] for name in self.agents]
 
     def _doubt(self, packed: Packed) -> None:
         """Warn once of ages that hardly fit the queues, as they are where they come in milliseconds.

@@ -26,7 +26,7 @@ MANIFEST = "manifest"
 
 _OF_CLUSTERS = ("exchangeable", "placed-corrections")
 """`kind` of the network of clusters and of its actions, besides those of `KINDS` and `ACTIONS`."""
-_EXPORT = "python -m training.export <run> --out <file>"
+_EXPORT = "gpualloc export <run> --out <file>"
 
 
 class AllocatorError(ValueError):
@@ -187,6 +187,22 @@ def checked_names(agents: Sequence[str]) -> tuple[str, ...]:
     if not names or len(set(names)) < len(names):
         raise AllocatorError(f"agents must be different names, at least one, got {list(names)!r:.80}")
     return names
+
+
+def in_order(field: str, given: Any, agents: Sequence[str]) -> Any:
+    """What a mapping by the agents' names holds, in their order; anything else as it is.
+
+    Raises:
+        ValueError: the mapping is of other agents; the message names the field.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    by_name: Mapping[str, Any] = given  # pyright: ignore[reportUnknownVariableType]
+    if set(by_name) != set(agents):
+        raise ValueError(
+            f"{field} must have a number for each of {listed(agents)}, got {dict(by_name)!r:.80}"
+        )
+    return [by_name[name] for name in agents]
 
 
 def _damaged(path: Path, error: object) -> AllocatorError:

@@ -17,8 +17,8 @@ def mps_percentages(shares: Mapping[str, float]) -> dict[str, int]:
     percentage of 0.
 
     Raises:
-        ValueError: a share is not a number from 0 to 1, their sum exceeds 1, or more than a hundred agents
-            have one.
+        ValueError: no mapping by the agents' names, a share is not a number from 0 to 1, their sum exceeds 1,
+            or more than a hundred agents have one.
     """
     _check(shares)
     wanted = {name: 100 * share for name, share in shares.items() if share > 0}
@@ -37,8 +37,8 @@ def mig_slices(shares: Mapping[str, float]) -> dict[str, int]:
     then goes to those that are furthest below their shares. An agent without a share has no entry.
 
     Raises:
-        ValueError: a share is not a number from 0 to 1, their sum exceeds 1, or more than seven agents have
-            one, which no GPU can be cut into.
+        ValueError: no mapping by the agents' names, a share is not a number from 0 to 1, their sum exceeds 1,
+            or more than seven agents have one, which no GPU can be cut into.
     """
     _check(shares)
     wanted = {name: 7 * share for name, share in shares.items() if share > 0}
@@ -56,6 +56,10 @@ def mig_slices(shares: Mapping[str, float]) -> dict[str, int]:
 
 
 def _check(shares: Mapping[str, float]) -> None:
+    if not isinstance(shares, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(
+            f"shares must be a mapping by the agents' names, such as {{'router': 0.5}}, got {shares!r:.80}"
+        )
     for name, share in shares.items():
         if not 0.0 <= share <= 1.0 + _ROUNDING:
             raise ValueError(f"the share of {name!r} must be from 0 to 1, got {share!r}")

@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gpualloc_env.allocator.file import in_order
 from gpualloc_env.simulation.observation import View
 from gpualloc_env.simulation.state import AnyArray, Array
 
@@ -21,6 +22,9 @@ _LOG = logging.getLogger(__name__)
 
 
 class _Decider(Protocol):
+    @property
+    def agents(self) -> Sequence[str]: ...
+
     @property
     def last(self) -> tuple[str, str] | None: ...
 
@@ -62,24 +66,29 @@ class Shadow:
         self._lock = Lock()
         self._lines: _Lines | None = _Lines(Path(path), self._count)
 
-    def __call__(self, state: View | Mapping[str, Any] | AnyArray, live: AnyArray) -> None:
+    def __call__(
+        self, state: View | Mapping[str, Any] | AnyArray, live: AnyArray | Mapping[str, float]
+    ) -> None:
         """Log one decision.
 
         Args:
             state: what the live allocator saw: a view, a mapping of its fields, or an observation.
-            live: the fractions of the platform that it gave, (N,) or (B, N).
+            live: the fractions of the platform that it gave, (N,) or (B, N), or a mapping by the agents'
+                names.
         """
         try:
             self._write(self._line(state, live))
         except Exception as error:
             self._report(error)
 
-    def _line(self, state: View | Mapping[str, Any] | AnyArray, live: AnyArray) -> dict[str, Any]:
+    def _line(
+        self, state: View | Mapping[str, Any] | AnyArray, live: AnyArray | Mapping[str, float]
+    ) -> dict[str, Any]:
         raw = isinstance(state, View | Mapping)
         start = perf_counter()
         shares = self._allocator.decide(state) if raw else self._allocator(state)
         latency = perf_counter() - start
-        taken = np.asarray(live, dtype=np.float64)
+        taken = np.asarray(in_order("live", live, self._allocator.agents), dtype=np.float64)
         if taken.shape != shares.shape:
             raise ValueError(f"the live shares have shape {taken.shape}, its own {shares.shape}")
         if not np.isfinite(taken).all():

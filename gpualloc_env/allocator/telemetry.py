@@ -84,8 +84,14 @@ class Telemetry:
             "inflow": inflow,
             "share": share,
             "oldest_age": oldest_age,
+            **({} if loading is None else {"loading": loading}),
         }
         for name, numbers in given.items():
+            if not isinstance(numbers, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ValueError(
+                    f"{name} must be a mapping with a number for each of {listed(self.agents)}, "
+                    f"by their names, got {numbers!r:.80}"
+                )
             wrong = {*numbers} ^ {*self.agents} or {
                 agent for agent, number in numbers.items() if not isinstance(number, int | float | np.number)
             }

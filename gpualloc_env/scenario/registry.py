@@ -163,8 +163,10 @@ def register(scenario: Scenario) -> Scenario:
         What was registered. Constants that are tuned for it are kept under its name.
 
     Raises:
-        ScenarioError: the name is taken, or would be read as the path of a file.
+        ScenarioError: the name is taken, or would be read as the path of a file or as every scenario.
     """
+    if scenario.name == "all":
+        raise ScenarioError("'all' stands for every scenario in a command; give the scenario another name")
     if scenario.name in SCENARIOS or scenario.name in CLUSTERS:
         raise ScenarioError(f"scenario {scenario.name!r} is registered already; give it another name")
     if scenario.name.endswith(".toml"):

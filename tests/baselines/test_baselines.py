@@ -305,6 +305,10 @@ def test_a_policy_from_elsewhere_can_be_registered_under_a_new_name(monkeypatch)
         is policy_for("greedy", "steady")
         is greedy
     )
+    with pytest.raises(
+        ValueError, match="'all' stands for every policy in a command; give the policy another"
+    ):
+        register("all", greedy)
     for name in ("greedy", "cmu", "clairvoyant"):
         with pytest.raises(ValueError, match=f"there is a policy named '{name}' already"):
             register(name, greedy)

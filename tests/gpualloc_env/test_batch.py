@@ -315,10 +315,11 @@ def test_a_step_before_the_first_reset_is_refused():
         Batch(BUSY, 2).step(np.zeros((2, 4)))
 
 
-@pytest.mark.parametrize("num_envs", [0, -1])
-def test_a_batch_of_nothing_is_refused(num_envs):
-    with pytest.raises(ValueError, match=f"num_envs must be at least 1, got {num_envs}"):
+@pytest.mark.parametrize("num_envs", [0, -1, 2.5, "2"])
+def test_a_batch_of_nothing_or_of_parts_is_refused(num_envs):
+    with pytest.raises(ValueError, match=f"num_envs must be a whole number of at least 1, got {num_envs!r}"):
         Batch(BUSY, num_envs)
+    assert Batch(BUSY, np.int64(2)).num_envs == 2
 
 
 @pytest.mark.parametrize("mask", [np.ones(2, bool), np.ones(9, bool), np.ones((3, 1), bool)])

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from gpualloc_env.extensions import module_of_user
+from gpualloc_env.extensions import VARIABLE, import_extensions, module_of_user
 
 
 @pytest.fixture
@@ -24,3 +24,12 @@ def test_what_a_module_lacks_is_not_taken_for_the_module(folder):
     (folder / "lacking_policy.py").write_text("import lacking\n")
     with pytest.raises(ModuleNotFoundError, match="No module named 'lacking'"):
         module_of_user("lacking_policy", "policies")
+
+
+@pytest.mark.parametrize("name", ["../own/my_ext", "./my_ext", "own/my_ext"])
+def test_a_path_in_the_place_of_a_module_is_refused(name, monkeypatch):
+    monkeypatch.setenv(VARIABLE, name)
+    with pytest.raises(
+        ValueError, match=f"^{VARIABLE}: '{name}' is a path; give the name of a module, such as my"
+    ):
+        import_extensions()

@@ -40,3 +40,11 @@ def test_a_name_that_is_taken_is_refused(name):
         register(name, lambda batch, b: 0.0)
     with pytest.raises(ValueError, match=f"metric '{name}' is there already; give it another name"):
         metrics.register(name, lambda batch, b: 0.0)
+
+
+@pytest.mark.parametrize("value", ["text", None, np.zeros(2)])
+def test_what_is_no_number_is_refused_with_the_name_of_the_metric(value):
+    register("mine", lambda batch, b: value)
+    with pytest.raises(ValueError, match="the registered metric 'mine' must return a number, got") as refused:
+        episode_metrics(played(), 0)
+    assert repr(value) in str(refused.value)

@@ -189,7 +189,9 @@ def test_pickled_arrays_are_refused(exported, tmp_path):
     with pytest.raises(AllocatorError, match=r"trap\.npz is damaged"):
         Allocator.load(tmp_path / "trap.npz")
     (tmp_path / "bare.npz").write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(AllocatorError, match=r"bare\.npz is damaged or no \.npz file"):
+    # An installed package has the command `gpualloc` and no module `training`.
+    remedy = r"export it again with gpualloc export <run> --out <file>"
+    with pytest.raises(AllocatorError, match=rf"bare\.npz is damaged or no \.npz file; {remedy}"):
         Allocator.load(tmp_path / "bare.npz")
     assert not marker.exists()
 

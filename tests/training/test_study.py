@@ -290,6 +290,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
         (("--seed", "-1"), "seed must be at least 0, got -1"),
         (("--scenario", "serverles"), "did you mean 'serverless'"),
         (("--scenario", "trace"), "give its path"),
+        (("--scenario", "trace", "--trace", "-"), "-: a study reads its log more than once; give a file"),
         (
             ("--scenario", "cluster-small"),
             "has nodes, and a study searches the settings of allocators for one",

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,6 +213,7 @@ def test_without_validation_the_last_policy_is_the_model(tmp_path):
         ({"total_steps": -1}, "total_steps must be at least 0, got -1"),
         ({"total_steps": 0}, "total_steps of 0 leaves nothing to learn"),
         ({"scenario": "servreless"}, "did you mean 'serverless'"),
+        ({"scenario": "trace", "trace": Path("-")}, "-: a run that can be continued reads its log more than"),
     ],
 )
 def test_a_mistake_ends_with_one_line(changes, words, tmp_path, capsys):

@@ -1,6 +1,5 @@
 """Policies by name: a baseline of the registry, an exported allocator, or a training run."""
 
-import json
 import logging
 import re
 from collections import Counter
@@ -21,7 +20,7 @@ from gpualloc_env.simulation.state import Array
 from training.artifacts.own_policy import is_own, own_policy
 from training.evaluation.evaluate import Kind
 from training.files import PRETRAINED
-from training.files.run_directory import CONFIG, MODEL, TRANSFORM
+from training.files.run_directory import CONFIG, MODEL, TRANSFORM, read_json
 from training.learning.allocators.action_transform import ActionTransform, ClusterTransform, Transform, told
 
 
@@ -95,8 +94,15 @@ def _trained(name: str, directory: Path, scenario: Scenario) -> Policy:
     """The policy of a training run's directory."""
     files = sorted(path.name for path in directory.iterdir() if path.name.endswith(EXPORTED))
     if files and not (directory / MODEL).is_file():
+        held = "an exported allocator" if len(files) == 1 else f"{len(files)} exported allocators"
         raise ValueError(
-            f"{name} holds {len(files)} allocators and not one; name a file of it, such as {files[0]!r}"
+            f"{name} holds {held} and no training run; give a file of it: {directory / files[0]}"
+        )
+    config = settings_in(directory)
+    if config and "allocator" not in config:
+        what = "a comparison" if "policies" in config else "what another command wrote"
+        raise ValueError(
+            f"{directory} holds {what} and no training run; give a directory that `train` has made"
         )
     for file in (MODEL, TRANSFORM):
         if not (directory / file).is_file():
@@ -185,7 +191,7 @@ def kind_of(name: str) -> Kind:
 
 def read_transform(directory: Path) -> Transform:
     """From the actions of a run's model to shares."""
-    settings = json.loads((directory / TRANSFORM).read_text(encoding="utf-8"))
+    settings = read_json(directory / TRANSFORM)
     return ClusterTransform(**settings) if "instances" in settings else ActionTransform(**settings)
 
 
@@ -212,7 +218,7 @@ def _seeds(directory: Path) -> list[Path]:
 
 def seed_runs(directory: Path) -> list[Path]:
     """The runs of a directory that was trained with several seeds, in their order; none of any other."""
-    return sorted(directory.glob("seed-*/"))
+    return [path for path in sorted(directory.glob("seed-*")) if path.is_dir()]
 
 
 ALL = "all"
@@ -267,7 +273,7 @@ def _on(scenario: str, name: str, given: str) -> str:
     start = found["start"] if (found := end.search(name)) else ""
     config = {} if is_baseline(given) else training_of(given)
     # One that has learned in many scenarios belongs to none.
-    if config.get("scenario") == scenario and not config.get("lessons"):
+    if "allocator" in config and config.get("scenario") == scenario and not config.get("lessons"):
         kind = str(config["allocator"])
         if _seeds(Path(located(given))):
             return kind
@@ -280,5 +286,10 @@ def training_of(name: str) -> dict[str, Any]:
     place = policy_file(name)
     if place.is_file() and place.suffix in EXPORTED:
         return read(place)[0].training.get("config", {})
-    config = place / CONFIG
-    return json.loads(config.read_text(encoding="utf-8"))["config"] if config.is_file() else {}
+    return settings_in(place)
+
+
+def settings_in(directory: Path) -> dict[str, Any]:
+    """What the command was asked for that made a directory, as it says itself; empty where it does not."""
+    config = directory / CONFIG
+    return read_json(config)["config"] if config.is_file() else {}

@@ -1,12 +1,12 @@
 """What a finished training run says of itself: its settings, and J in validation as it learned."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.files.run_directory import CONFIG, RESULT
+from training.artifacts.policies import seed_runs
+from training.files.run_directory import CONFIG, RESULT, read_json
 
 VALIDATION = "1 J in validation (lower is better)"
 """What the validation curve is called in TensorBoard, after the group of the run."""
@@ -51,13 +51,11 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_record(directory: Path) -> TrainingRecord | None:
     """The record of a run's directory, of the first where it holds several seeds; None of anything else."""
-    run = next(
-        (path for path in (directory, *sorted(directory.glob("seed-*/"))) if (path / RESULT).is_file()), None
-    )
+    run = next((path for path in (directory, *seed_runs(directory)) if (path / RESULT).is_file()), None)
     if run is None:
         return None
-    config = json.loads((run / CONFIG).read_text(encoding="utf-8"))["config"]
-    validation = json.loads((run / RESULT).read_text(encoding="utf-8")).get("validation", {})
+    config = read_json(run / CONFIG)["config"]
+    validation = read_json(run / RESULT).get("validation", {})
     return TrainingRecord(
         settings_of(config),
         [(point["step"], point["objective"]) for point in validation.get("curve", ())],

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,11 +84,60 @@ def check_claim(out: Path, settings: Mapping[str, Any]) -> None:
 
 def refuse_other_settings(config: Path, settings: Mapping[str, Any]) -> None:
     """Compare with what the run was started with, by the names of the command line."""
-    there = json.loads(config.read_text(encoding="utf-8"))["config"]
+    there = read_json(config)["config"]
     asked = json.loads(json.dumps(dict(settings), default=str))
+    # Another version may have added a setting or dropped one; another command has some that this one has
+    # not, and lacks some that this one has.
+    foreign = _only_in(there, asked)
+    if foreign and _only_in(asked, there):
+        raise ValueError(
+            f"{config.parent} holds something else than a training run that could be continued: its "
+            f"{config.name} has {foreign[0]}, which this command has not; give another --out"
+        )
     for name in {**there, **asked}:
         if name not in FREE and there.get(name) != asked.get(name):
             raise ValueError(
                 f"{config.parent} holds a run with {name} = {there.get(name)}, asked for is "
                 f"{asked.get(name)}; repeat its settings to continue it, or give another --out"
             )
+
+
+def _only_in(settings: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
+    """Names of the settings with a value that others do not have at all."""
+    return [name for name, value in settings.items() if value is not None and name not in {*FREE, *others}]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What one of the JSON files of a run says.
+
+    Raises:
+        ValueError: it is damaged, or holds something else.
+        OSError: it cannot be read.
+    """
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise damaged(path, error) from None
+    if not isinstance(contents, dict) or (path.name == CONFIG and "config" not in contents):
+        raise damaged(path, "it holds something else")
+    return contents
+
+
+def archive_problem(path: Path) -> str:
+    """What is wrong with the zip archive that a model or a checkpoint is; empty where it is whole."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except OSError:
+        raise
+    except Exception as error:  # a damaged archive fails in as many ways as it has parts
+        return str(error)
+    return f"{broken} in it is broken" if broken else ""
+
+
+def damaged(path: Path, reason: object) -> ValueError:
+    """What to raise where a file of a finished run cannot be used."""
+    return ValueError(
+        f"{path} is damaged or of no training run ({reason}); give another directory, or delete "
+        f"{path.parent} and train the run again"
+    )

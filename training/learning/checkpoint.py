@@ -10,6 +10,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
 from training.files.atomic import write_atomically
+from training.files.run_directory import archive_problem
 from training.learning.environments.domain_randomisation import DomainVecEnv
 from training.learning.selection import Selection
 
@@ -61,8 +62,22 @@ def load(path: Path) -> dict[str, Any] | None:
 
     Unpickles the file, which can run any code that its author put there: continue only runs that
     you trust.
+
+    Raises:
+        ValueError: it is damaged.
     """
+    check_whole(path)
     return torch.load(path, map_location="cpu", weights_only=False) if path.exists() else None
+
+
+def check_whole(path: Path) -> None:
+    """Refuse a checkpoint that is there and damaged.
+
+    Raises:
+        ValueError: it is.
+    """
+    if path.exists() and (problem := archive_problem(path)):
+        raise ValueError(f"{path} is damaged ({problem}); delete it, and the run begins anew")
 
 
 def restore(model: PPO, contents: dict[str, Any]) -> None:

@@ -160,6 +160,16 @@ def test_a_shadow_goes_on_after_its_log_was_rotated(allocator, tmp_path):
     assert len(lines(tmp_path / "shadow.jsonl.1")) == len(lines(path)) == 1
 
 
+def test_live_shares_by_name_are_those_of_the_same_agents(allocator, tmp_path):
+    path = tmp_path / "shadow.jsonl"
+    with allocator.shadow(path) as shadow:
+        shadow(RAW, {"writer": 0.25, "router": 0.75})
+        shadow(RAW, {"writer": 1.0})
+    seen, refused = lines(path)
+    assert seen["live"] == [0.75, 0.25] and shadow.errors == 1
+    assert "live must have a number for each of router, writer, got {'writer': 1.0}" in refused["error"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_raises_nothing_to_the_end_of_the_block(allocator):
     with allocator.shadow("/dev/full") as shadow:

@@ -49,6 +49,10 @@ def test_numbers_of_other_agents_and_servers_of_calls_are_refused():
         telemetry.view(queue=one, inflow={"nlp": 1.0}, share=one, oldest_age=one)
     with pytest.raises(ValueError, match=r"queue must have a number for each .*, got {'nlp': None}"):
         telemetry.view(queue={**one, "nlp": None}, inflow=one, share=one, oldest_age=one)
+    with pytest.raises(ValueError, match=r"queue must be a mapping .* by their names, got \[1, 2, 3, 4\]"):
+        telemetry.view(queue=[1, 2, 3, 4], inflow=one, share=one, oldest_age=one)
+    with pytest.raises(ValueError, match=r"loading must be a mapping .*, got \[0\.0\]"):
+        telemetry.view(queue=one, inflow=one, share=one, oldest_age=one, loading=[0.0])
     with pytest.raises(ValueError, match="'team' serves calls"):
         Telemetry(load_scenario("team"))
 
@@ -73,6 +77,14 @@ def test_an_odd_count_is_forgotten_after_its_step(odd):
         view = telemetry.view(queue=one, inflow=inflow, share=dict.fromkeys(one, 0.25), oldest_age=one)
         allocator.decide(view)
     assert view["rate"] == pytest.approx(one) and sum(allocator.fallbacks.values()) == 1
+
+
+@pytest.mark.parametrize("partition", [mps_percentages, mig_slices])
+def test_shares_without_names_are_refused(partition):
+    with pytest.raises(
+        ValueError, match=r"shares must be a mapping by the agents' names.*, got \[0\.5, 0\.5\]"
+    ):
+        partition([0.5, 0.5])
 
 
 def test_percentages_never_exceed_the_gpu():

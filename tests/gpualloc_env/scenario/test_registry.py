@@ -24,4 +24,6 @@ def test_a_name_that_is_taken_or_reads_like_a_file_is_refused():
         register(mine("paper"))
     with pytest.raises(ScenarioError, match=r"scenario 'mine\.toml' would be read as a file"):
         register(mine("mine.toml"))
-    assert "mine.toml" not in SCENARIOS
+    with pytest.raises(ScenarioError, match="'all' stands for every scenario in a command"):
+        register(mine("all"))
+    assert not {"mine.toml", "all"} & {*SCENARIOS}

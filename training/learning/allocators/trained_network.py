@@ -16,7 +16,7 @@ from gpualloc_env.allocator.networks import LOG_ODDS
 from gpualloc_env.allocator.receding_horizon import Assumed
 from gpualloc_env.simulation.observation import View, observed, pack
 from gpualloc_env.simulation.state import AnyArray, Array
-from training.files.run_directory import MODEL
+from training.files.run_directory import MODEL, archive_problem, damaged
 from training.learning.allocators.action_transform import ActionTransform, Transform
 from training.learning.allocators.allocator_policy import (
     AllocatorPolicy,
@@ -43,10 +43,15 @@ def load_model(run: Path) -> PPO:
     """The model of a finished run, which is unpickled: give only runs that you trust.
 
     Raises:
-        ValueError: another version of this package trained it.
+        ValueError: its file is damaged, or another version of this package trained it.
     """
+    file = run / MODEL
+    if problem := archive_problem(file):
+        raise damaged(file, problem)
     try:
-        return PPO.load(run / MODEL, device="cpu")
+        return PPO.load(file, device="cpu")
+    except AssertionError as error:
+        raise damaged(file, error) from None
     except (ModuleNotFoundError, AttributeError, RuntimeError) as error:
         reason, *_ = str(error).split("\n")
         raise ValueError(
