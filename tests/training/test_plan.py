@@ -22,7 +22,7 @@ from training.plan import PlanConfig, main
 from training.planning.caveats import caveats, duration
 from training.planning.page import signed
 from training.planning.subject import subject
-from training.planning.sweep import Trial, choose, fewest, knee
+from training.planning.sweep import Trial, choose, fewest, knee, untried
 from training.reporting.measures import COST
 
 LEARNED = PRETRAINED / "ppo-residual-serverless" / "seed-0.npz"
@@ -118,6 +118,25 @@ def test_the_knee_is_the_point_farthest_below_the_line():
     assert knee([1, 2, 3, 5], [0.8, 0.08, 0.04, 0.0]) == 2
     assert knee([1, 2], [1, 0]) is None and knee([1, 2, 3], [0.0, 0.0, 0.0]) is None
     assert knee([1, 2, 3], [1.0, 0.9, 0.0]) is None
+
+
+def test_what_is_untried_lies_between_the_chosen_and_the_next_fewer_gpus():
+    one, five = trial("static", 1, (0.5,), requests=(1,)), trial("static", 5, (1.0,), requests=(1,))
+    half = trial("static", 2.5, (1.0,), requests=(1,))
+    assert untried([one, five], five) == 3 and untried([one, half], half) == 2
+    assert untried([one, five], one) is None and untried([one, one], one) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "tried", "taken"), [((), [1, 2, 3, 4, 6, 7, 9, 10, 12], 2), (("--sweep", 1, 3), [1, 3], 3)]
+)
+def test_a_sweep_that_nobody_listed_ends_at_the_fewest_gpus(plain, tmp_path, words, tried, taken):
+    on = ("--load", 1.5, "--slo", 1, "--max-share", 3, "--gpus", 1)
+    run(plain, *FEW, *on, *words, "--out", tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8"))
+    sizes = [[size["gpus"] for size in each["sizes"]] for each in record["allocators"]]
+    assert sizes == [tried, tried] and record["choice"]["gpus"] == taken and record["choice"]["meets"]
+    assert any("Nothing was tried between" in each for each in record["caveats"]) == bool(words)
 
 
 @pytest.mark.parametrize("load", [None, 0.5])

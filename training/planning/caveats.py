@@ -12,7 +12,7 @@ from training.artifacts.policies import policy_file, training_of
 from training.fitting.log_statistics import statistics
 from training.fitting.request_streams import FEWEST_REQUESTS
 from training.planning.subject import DAY_S, WINDOWS, Subject
-from training.planning.sweep import Choice, Trial
+from training.planning.sweep import Choice, Trial, untried
 
 COARSE_S = 0.1  # stamps finer than this are not worth a word
 NOTABLE = 0.01  # a fraction of the requests that is worth one
@@ -225,8 +225,8 @@ def of_choice(
             f"No more than {trial.gpus:g} GPUs were tried"
             + (", all that the agents can hold." if trial.gpus >= held else "; list more with --sweep.")
         )
-    fewer = max((each.gpus for each in trials if each.gpus < trial.gpus), default=trial.gpus)
-    if trial.gpus - fewer > 1:
+    if untried(trials, trial) is not None:
+        fewer = max(each.gpus for each in trials if each.gpus < trial.gpus)
         yield f"Nothing was tried between {fewer:g} and {trial.gpus:g} GPUs; list more with --sweep."
     if trial.kind == "learned":
         yield from of_training(subject, trial)
