@@ -19,7 +19,7 @@ from training.artifacts.policies import load_policy
 from training.cli import run as run_command
 from training.evaluation.evaluate import evaluate
 from training.plan import PlanConfig, main
-from training.planning.caveats import caveats, duration
+from training.planning.caveats import caveats, duration, of_memory
 from training.planning.page import signed
 from training.planning.subject import subject
 from training.planning.sweep import Trial, choose, fewest, knee, untried
@@ -256,6 +256,18 @@ def test_caveats_say_what_the_package_detects(tmp_path):
         "2 hours",
         "3.47 days",
     ]
+
+
+def test_models_that_the_gpus_cannot_hold_are_told_with_their_sizes():
+    # 3 × 13.48 + 40.2 GB of weights; each cache is what two GPUs of 80 GB have beside its own weights.
+    llm = load_scenario("llm")
+    (said,) = of_memory(llm, 1)
+    assert "80.6 GB of weights and 559.4 GB of KV caches" in said and "for 1 × h100 of 80 GB" in said
+    assert "weights alone do not fit" in said
+    (said,) = of_memory(llm, 2)
+    assert "2 × h100" in said and "smaller caches" in said
+    assert not list(of_memory(llm, 8)) and not list(of_memory(load_scenario("serverless"), 1))
+    assert not list(of_memory(load_scenario("cluster-small"), 1))
 
 
 @pytest.fixture(scope="module")

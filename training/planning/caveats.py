@@ -6,6 +6,7 @@ import numpy as np
 
 from gpualloc_env.listing import listed
 from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.models import GPUS, REFERENCE_GPU
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.traces.log import Log, assign
 from training.artifacts.policies import policy_file, training_of
@@ -41,6 +42,7 @@ def caveats(
     return [
         *of_log(subject),
         *of_agents(subject),
+        *of_memory(subject.scenario, choice.trial.gpus),
         *of_windows(subject, choice),
         *of_day(choice, unbroken, asked),
         *of_choice(subject, choice, trials, asked, priced=priced),
@@ -119,6 +121,29 @@ def of_agents(subject: Subject) -> Iterator[str]:
         yield (
             "An agent is one server, also on more than one GPU: more GPUs speed it up as its curve says, "
             "which levels off at 1 + κ where it has a kappa. Replicas that share its queue are not played."
+        )
+
+
+def of_memory(scenario: Scenario, gpus: float) -> Iterator[str]:
+    """Models that so many GPUs cannot hold; a pool has no limit of memory, a cluster has."""
+    if scenario.nodes:
+        return
+    known = {agent.gpu for agent in scenario.agents if agent.gpu} or {REFERENCE_GPU}
+    gpu = max(known, key=lambda name: GPUS[name].memory_mb)
+    memory = GPUS[gpu].memory_mb
+    weights = sum(agent.model_mb for agent in scenario.agents)
+    caches = sum(agent.kv_tokens * agent.kv_mb_per_token for agent in scenario.agents)
+    if weights + caches > gpus * memory:
+        less = (
+            "The weights alone do not fit there together."
+            if weights > gpus * memory
+            else "With smaller caches fewer calls run at once."
+        )
+        yield (
+            f"The memory of GPUs is not modelled: the models have {weights / 1000:,.1f} GB of weights and "
+            f"{caches / 1000:,.1f} GB of KV caches, when these are full, for {gpus:g} × {gpu} of "
+            f"{memory / 1000:g} GB. {less} Take as many GPUs as hold your models, or plan on a cluster: "
+            "it has memory."
         )
 
 
