@@ -235,7 +235,8 @@ def test_caveats_say_what_the_package_detects(tmp_path):
         "names no agents",
         "alone on a whole GPU",
         "one window",
-        "without a break, it has 40.0 % of the requests within their objective, less than the 50 % asked for",
+        f"Played for {duration(planned.span_s)} without a break, it has 40.0 % of the requests within their "
+        "objective, less than the 50 % asked for, which the windows hold with 90.0 %",
         " s are played, ",
         "$0.72",
     ):

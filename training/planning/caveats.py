@@ -44,7 +44,7 @@ def caveats(
         *of_agents(subject),
         *of_memory(subject.scenario, choice.trial.gpus),
         *of_windows(subject, choice),
-        *of_day(choice, unbroken, asked),
+        *of_day(subject, choice, unbroken, asked),
         *of_choice(subject, choice, trials, asked, priced=priced),
     ]
 
@@ -209,13 +209,14 @@ def of_windows(subject: Subject, choice: Choice) -> Iterator[str]:
         )
 
 
-def of_day(choice: Choice, unbroken: float, asked: float) -> Iterator[str]:
+def of_day(subject: Subject, choice: Choice, unbroken: float, asked: float) -> Iterator[str]:
     """What the windows do not show, which begin with empty queues."""
     if choice.meets and unbroken < asked:
         yield (
-            f"Played for a day without a break, it has {100 * unbroken:.1f} % of the requests within their "
-            f"objective, less than the {100 * asked:g} % asked for: queues last longer than a window. Take "
-            "one GPU more, or longer windows (--steps)."
+            f"Played for {duration(min(DAY_S, subject.span_s))} without a break, it has "
+            f"{100 * unbroken:.1f} % of the requests within their objective, less than the {100 * asked:g} % "
+            f"asked for, which the windows hold with {100 * choice.trial.attainment.mean:.1f} %: queues last "
+            "longer than a window. Take one GPU more, or longer windows (--steps)."
         )
 
 
