@@ -349,6 +349,7 @@ def test_what_a_cluster_has_not_is_refused(models, tmp_path, capsys, words, said
         (("--gpus", "0.0001"), "--gpus at least"),
         (("--attainment", "95"), "attainment must be at most 1"),
         (("--slo", "0"), "slo must be above 0"),
+        (("--steps", "5"), "5 s, no longer than the objective of agent reasoning, 5 s: whoever still waits"),
         (("--policies", "nobody"), "unknown policy 'nobody'"),
     ],
 )
@@ -358,6 +359,13 @@ def test_a_mistake_costs_one_line_and_no_work(plain, tmp_path, capsys, words, sa
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and said in line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_log_too_short_for_anyone_to_be_late_is_refused(tmp_path):
+    header = "time_s,prompt_tokens,output_tokens,agent"
+    log = write_log(tmp_path / "two.csv", [header, "0,1413,201,coordinator", "0.9,704,234,vision"])
+    with pytest.raises(ValueError, match=r"windows of 1 s, .* agent vision, 5 s: .*give a longer log"):
+        subject(log, None, Overrides())
 
 
 def test_a_log_of_several_days_is_played_whole(tmp_path):

@@ -205,7 +205,8 @@ def of_windows(subject: Subject, choice: Choice) -> Iterator[str]:
     if left > NOTABLE:
         yield (
             f"{100 * left:.1f} % of the requests of the chosen allocator are unfinished when their window of "
-            f"{length:g} s ends. They count with their age so far. Longer windows (--steps) say more."
+            f"{length:g} s ends. They count with their age so far, as in time where it is within their "
+            "objective. Longer windows (--steps) say more."
         )
 
 
