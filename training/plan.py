@@ -4,12 +4,14 @@ python -m training.plan my-log.csv --slo 5 --out runs/plan
 """
 
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from rich.console import Console
 
 from gpualloc_env.allocator.actions import takes_bill
 from gpualloc_env.allocator.file import read
@@ -28,7 +30,7 @@ from training.limits import Limits
 from training.planning.caveats import caveats, facts
 from training.planning.record import beside_slo, plan_record
 from training.planning.subject import MOST_WINDOWS, Subject, subject
-from training.planning.sweep import SEED, Choice, Trial, choose, trial
+from training.planning.sweep import SEED, Choice, Trial, choose, trial, untried
 from training.reporting.report import write_json
 from training.sharing import RayWorkers
 
@@ -74,7 +76,8 @@ class PlanConfig(Overrides, RayWorkers):
     gpus: Annotated[float | None, Limits(0, open_low=True)] = None
     """GPUs of the platform on which allocators are compared; default: the scenario's."""
     sweep: Annotated[tuple[float, ...] | None, Limits(0, open_low=True)] = None
-    """Numbers of GPUs to try besides; default: at most 8 whole ones up to what all agents can hold."""
+    """Numbers of GPUs to try besides; default: at most 8 whole ones up to what all agents can hold, and
+    those between them that the fewest may be."""
     max_share: Annotated[float | None, Limits(0, open_low=True)] = None
     """Maximum share of one agent [GPU]; default: the scenario's, which is usually 1."""
     usd_per_gpu_hour: Annotated[float | None, Limits(0)] = None
@@ -120,10 +123,7 @@ def main(config: PlanConfig) -> None:
         load_policies(given, planned.scenario)  # refuses what cannot play before anything is played
     windows = count_episodes(config.episodes, planned.scenario, policies=len(policies) * len(sizes))
     with staged(config.out, FILES, mark="plan.json") as directory:
-        tasks = [(name, given, gpus) for name, given in policies.items() for gpus in sizes]
-        play = partial(trial, planned, windows)
-        trials = config.share(play, tasks, "Playing each allocator on each number of GPUs", status)
-        choice = choose(trials, config.attainment)
+        trials, choice = swept(config, planned, policies, sizes, windows, status)
         day = day_of(planned, choice.trial)
         unbroken = float(day.metrics[0]["slo_attainment"])
         priced = config.usd_per_gpu_hour is not None or (config.scenario or "").endswith(".toml")
@@ -140,6 +140,33 @@ def main(config: PlanConfig) -> None:
     console = results_console()
     console.print(*headline(record), *record["caveats"], sep="\n", soft_wrap=True)
     console.print(f"\nOpen {config.out / 'plan.html'}", soft_wrap=True)
+
+
+def swept(
+    config: PlanConfig,
+    planned: Subject,
+    policies: Mapping[str, str],
+    sizes: Sequence[float],
+    windows: int,
+    status: Console,
+) -> tuple[list[Trial], Choice]:
+    """Every allocator on every size, and the one to take.
+
+    Sizes that nobody listed have gaps: those below the choice are halved until it is on the fewest GPUs.
+    """
+    play, names = partial(trial, planned, windows), list(policies)
+
+    def played(sizes: Sequence[float], on: str) -> list[Trial]:
+        tasks = [(name, given, gpus) for name, given in policies.items() for gpus in sizes]
+        return config.share(play, tasks, f"Playing each allocator on {on}", status)
+
+    trials = played(sizes, "each number of GPUs")
+    choice = choose(trials, config.attainment)
+    while config.sweep is None and choice.meets and (between := untried(trials, choice.trial)) is not None:
+        trials += played([between], f"{between:g} GPUs")
+        trials.sort(key=lambda each: (names.index(each.policy), each.gpus))
+        choice = choose(trials, config.attainment)
+    return trials, choice
 
 
 def day_of(planned: Subject, chosen: Trial) -> Evaluation:

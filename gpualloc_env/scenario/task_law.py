@@ -134,5 +134,6 @@ def call_windows(scenario: "Scenario", log: Log) -> Windows[Tasks]:
         load=None if scenario.trace.own_times else scenario.trace.load,
         eval_fraction=scenario.trace.eval_fraction,
         split=scenario.trace.split,
-        window_s=scenario.steps * scenario.dt,
+        steps=scenario.steps,
+        dt=scenario.dt,
     )

@@ -35,7 +35,8 @@ def cut_calls(
     load: float | None,
     eval_fraction: float,
     split: Split,
-    window_s: float,
+    steps: int,
+    dt: float,
 ) -> Windows[Tasks]:
     """Cut a log into windows, at its own times or after stretching it to a load.
 
@@ -52,7 +53,8 @@ def cut_calls(
         load: ρ over the whole log; none leaves its times as they are.
         eval_fraction: the last part of the windows, kept for evaluation.
         split: which windows are played.
-        window_s: length of a window [s].
+        steps: steps of a window.
+        dt: length of a step [s].
 
     Raises:
         TraceError: the log has no tokens, a request larger than the KV cache of its agent, or is too short.
@@ -69,12 +71,12 @@ def cut_calls(
     prompt, output = log.prompt_tokens, np.maximum(made, 1)
     for visit in agents.T:
         check_capacity(log.path, log.line, visit, prompt + output, agent_names, kv_tokens)
-    span, why = log.span_s, ""
+    span, window_s = log.span_s, steps * dt
     if load is not None:
         calls = np.bincount(agents.ravel(), minlength=len(agent_names)).astype(np.float64)
-        span, why = gpu_seconds(calls) / load, f"at load {load:g} "
+        span = gpu_seconds(calls) / load
     time = log.time_s * (span / log.span_s)
-    parts = cut_time(log, span, window_s, eval_fraction, split, why)
+    parts = cut_time(log, span, steps, dt, eval_fraction, split, load)
     ends = np.searchsorted(time, [parts.training * window_s, parts.windows * window_s, np.inf])
     went = account(log, span, load, np.diff(ends, prepend=0), parts, window_s)
     empty = f"{silent} requests without output count as ones of 1 token" if silent else ""

@@ -103,7 +103,7 @@ def cut(
         work += np.bincount(visit, weights=log.work, minlength=len(work))
     span = gpu_seconds(work) / load
     position = _positions(log, span, load, dt)
-    parts = cut_time(log, span, steps * dt, eval_fraction, split, f"at load {load:g} ")
+    parts = cut_time(log, span, steps, dt, eval_fraction, split, load)
     training, windows, first, last = parts
     ends = np.searchsorted(position, [training * steps, windows * steps, position[-1] + 1])
     went = account(log, span, load, np.diff(ends, prepend=0), parts, steps * dt)
@@ -127,21 +127,59 @@ class Parts(NamedTuple):
     last: int  # after those of the split
 
 
-def cut_time(log: Log, span: float, window_s: float, eval_fraction: float, split: Split, why: str) -> Parts:
+def cut_time(
+    log: Log, span: float, steps: int, dt: float, eval_fraction: float, split: Split, load: float | None
+) -> Parts:
     """The windows of a log that lasts for a span [s], and those of a split.
+
+    A load has stretched the log to that span; without one it is played at its own times.
 
     Raises:
         TraceError: the split has none.
     """
-    windows = int(span / window_s + CLOCK_TOLERANCE)
+    windows = int(span / (steps * dt) + CLOCK_TOLERANCE)
+    parts = _parts(windows, eval_fraction, split)
+    if parts.last == parts.first:
+        why = "" if load is None else f"at load {load:g} "
+        needed = _windows_needed(eval_fraction, split)
+        raise TraceError(
+            f"{log.path}: {why}the log lasts {span:.6g} s, {windows} windows of {steps * dt:g} s, none of "
+            f"them for split {split!r}; {_remedy(needed, span, steps, dt, load)}"
+        )
+    return parts
+
+
+def _parts(windows: int, eval_fraction: float, split: Split) -> Parts:
+    """So many windows, divided."""
     training = windows - int(np.ceil(windows * eval_fraction))
     first, last = {"train": (0, training), "eval": (training, windows), "all": (0, windows)}[split]
-    if last == first:
-        raise TraceError(
-            f"{log.path}: {why}the log lasts {span:.6g} s, {windows} windows of "
-            f"{window_s:g} s, none of them for split {split!r}; ask for fewer steps"
-        )
     return Parts(training, windows, first, last)
+
+
+def _windows_needed(eval_fraction: float, split: Split) -> int:
+    """The least number of windows that leaves a split one."""
+    # Of W windows all but the first W (1 − fraction), rounded down, are for evaluation.
+    windows = max(1, int(1 / (1 - eval_fraction)) - 1) if split == "train" else 1
+    while (parts := _parts(windows, eval_fraction, split)).first == parts.last:
+        windows += 1
+    return windows
+
+
+def _remedy(needed: int, span: float, steps: int, dt: float, load: float | None) -> str:
+    """What makes so many windows of a log that is too short: fewer steps, and less load where it has one."""
+    fitting = int(span / (needed * dt))
+    remedies = [f"ask for fewer steps: --steps {fitting} at most"] if fitting else []
+    if load is not None and span > 0:
+        # The log lasts as much longer as the load is lower. Rounding down keeps the windows.
+        most = load * span / (needed * steps * dt)
+        unit = 10.0 ** (np.floor(np.log10(most)) - 2)
+        remedies.append(
+            f"ask for a lower load, at which the log lasts longer: --load {np.floor(most / unit) * unit:.3g} "
+            "at most"
+        )
+    if not fitting:
+        remedies.append(f"give a longer log, which lasts at least {needed * dt:g} s")
+    return "; or ".join(remedies)
 
 
 def account(log: Log, span: float, load: float | None, parts: AnyArray, cut: Parts, window_s: float) -> str:

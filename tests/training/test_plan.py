@@ -19,10 +19,10 @@ from training.artifacts.policies import load_policy
 from training.cli import run as run_command
 from training.evaluation.evaluate import evaluate
 from training.plan import PlanConfig, main
-from training.planning.caveats import caveats, duration
+from training.planning.caveats import caveats, duration, of_memory
 from training.planning.page import signed
 from training.planning.subject import subject
-from training.planning.sweep import Trial, choose, fewest, knee
+from training.planning.sweep import Trial, choose, fewest, knee, untried
 from training.reporting.measures import COST
 
 LEARNED = PRETRAINED / "ppo-residual-serverless" / "seed-0.npz"
@@ -118,6 +118,25 @@ def test_the_knee_is_the_point_farthest_below_the_line():
     assert knee([1, 2, 3, 5], [0.8, 0.08, 0.04, 0.0]) == 2
     assert knee([1, 2], [1, 0]) is None and knee([1, 2, 3], [0.0, 0.0, 0.0]) is None
     assert knee([1, 2, 3], [1.0, 0.9, 0.0]) is None
+
+
+def test_what_is_untried_lies_between_the_chosen_and_the_next_fewer_gpus():
+    one, five = trial("static", 1, (0.5,), requests=(1,)), trial("static", 5, (1.0,), requests=(1,))
+    half = trial("static", 2.5, (1.0,), requests=(1,))
+    assert untried([one, five], five) == 3 and untried([one, half], half) == 2
+    assert untried([one, five], one) is None and untried([one, one], one) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "tried", "taken"), [((), [1, 2, 3, 4, 6, 7, 9, 10, 12], 2), (("--sweep", 1, 3), [1, 3], 3)]
+)
+def test_a_sweep_that_nobody_listed_ends_at_the_fewest_gpus(plain, tmp_path, words, tried, taken):
+    on = ("--load", 1.5, "--slo", 1, "--max-share", 3, "--gpus", 1)
+    run(plain, *FEW, *on, *words, "--out", tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8"))
+    sizes = [[size["gpus"] for size in each["sizes"]] for each in record["allocators"]]
+    assert sizes == [tried, tried] and record["choice"]["gpus"] == taken and record["choice"]["meets"]
+    assert any("Nothing was tried between" in each for each in record["caveats"]) == bool(words)
 
 
 @pytest.mark.parametrize("load", [None, 0.5])
@@ -216,7 +235,8 @@ def test_caveats_say_what_the_package_detects(tmp_path):
         "names no agents",
         "alone on a whole GPU",
         "one window",
-        "without a break, it has 40.0 % of the requests within their objective, less than the 50 % asked for",
+        f"Played for {duration(planned.span_s)} without a break, it has 40.0 % of the requests within their "
+        "objective, less than the 50 % asked for, which the windows hold with 90.0 %",
         " s are played, ",
         "$0.72",
     ):
@@ -237,6 +257,18 @@ def test_caveats_say_what_the_package_detects(tmp_path):
         "2 hours",
         "3.47 days",
     ]
+
+
+def test_models_that_the_gpus_cannot_hold_are_told_with_their_sizes():
+    # 3 × 13.48 + 40.2 GB of weights; each cache is what two GPUs of 80 GB have beside its own weights.
+    llm = load_scenario("llm")
+    (said,) = of_memory(llm, 1)
+    assert "80.6 GB of weights and 559.4 GB of KV caches" in said and "for 1 × h100 of 80 GB" in said
+    assert "weights alone do not fit" in said
+    (said,) = of_memory(llm, 2)
+    assert "2 × h100" in said and "smaller caches" in said
+    assert not list(of_memory(llm, 8)) and not list(of_memory(load_scenario("serverless"), 1))
+    assert not list(of_memory(load_scenario("cluster-small"), 1))
 
 
 @pytest.fixture(scope="module")
@@ -317,6 +349,7 @@ def test_what_a_cluster_has_not_is_refused(models, tmp_path, capsys, words, said
         (("--gpus", "0.0001"), "--gpus at least"),
         (("--attainment", "95"), "attainment must be at most 1"),
         (("--slo", "0"), "slo must be above 0"),
+        (("--steps", "5"), "5 s, no longer than the objective of agent reasoning, 5 s: whoever still waits"),
         (("--policies", "nobody"), "unknown policy 'nobody'"),
     ],
 )
@@ -326,6 +359,13 @@ def test_a_mistake_costs_one_line_and_no_work(plain, tmp_path, capsys, words, sa
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and said in line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_log_too_short_for_anyone_to_be_late_is_refused(tmp_path):
+    header = "time_s,prompt_tokens,output_tokens,agent"
+    log = write_log(tmp_path / "two.csv", [header, "0,1413,201,coordinator", "0.9,704,234,vision"])
+    with pytest.raises(ValueError, match=r"windows of 1 s, .* agent vision, 5 s: .*give a longer log"):
+        subject(log, None, Overrides())
 
 
 def test_a_log_of_several_days_is_played_whole(tmp_path):

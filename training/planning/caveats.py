@@ -6,13 +6,14 @@ import numpy as np
 
 from gpualloc_env.listing import listed
 from gpualloc_env.scenario.loading import load_scenario
+from gpualloc_env.scenario.models import GPUS, REFERENCE_GPU
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.traces.log import Log, assign
 from training.artifacts.policies import policy_file, training_of
 from training.fitting.log_statistics import statistics
 from training.fitting.request_streams import FEWEST_REQUESTS
 from training.planning.subject import DAY_S, WINDOWS, Subject
-from training.planning.sweep import Choice, Trial
+from training.planning.sweep import Choice, Trial, untried
 
 COARSE_S = 0.1  # stamps finer than this are not worth a word
 NOTABLE = 0.01  # a fraction of the requests that is worth one
@@ -41,8 +42,9 @@ def caveats(
     return [
         *of_log(subject),
         *of_agents(subject),
+        *of_memory(subject.scenario, choice.trial.gpus),
         *of_windows(subject, choice),
-        *of_day(choice, unbroken, asked),
+        *of_day(subject, choice, unbroken, asked),
         *of_choice(subject, choice, trials, asked, priced=priced),
     ]
 
@@ -122,6 +124,29 @@ def of_agents(subject: Subject) -> Iterator[str]:
         )
 
 
+def of_memory(scenario: Scenario, gpus: float) -> Iterator[str]:
+    """Models that so many GPUs cannot hold; a pool has no limit of memory, a cluster has."""
+    if scenario.nodes:
+        return
+    known = {agent.gpu for agent in scenario.agents if agent.gpu} or {REFERENCE_GPU}
+    gpu = max(known, key=lambda name: GPUS[name].memory_mb)
+    memory = GPUS[gpu].memory_mb
+    weights = sum(agent.model_mb for agent in scenario.agents)
+    caches = sum(agent.kv_tokens * agent.kv_mb_per_token for agent in scenario.agents)
+    if weights + caches > gpus * memory:
+        less = (
+            "The weights alone do not fit there together."
+            if weights > gpus * memory
+            else "With smaller caches fewer calls run at once."
+        )
+        yield (
+            f"The memory of GPUs is not modelled: the models have {weights / 1000:,.1f} GB of weights and "
+            f"{caches / 1000:,.1f} GB of KV caches, when these are full, for {gpus:g} × {gpu} of "
+            f"{memory / 1000:g} GB. {less} Take as many GPUs as hold your models, or plan on a cluster: "
+            "it has memory."
+        )
+
+
 def of_calls(subject: Subject) -> Iterator[str]:
     """Calls that no allocator can serve as they should be."""
     log, scenario = subject.log, subject.scenario
@@ -180,17 +205,19 @@ def of_windows(subject: Subject, choice: Choice) -> Iterator[str]:
     if left > NOTABLE:
         yield (
             f"{100 * left:.1f} % of the requests of the chosen allocator are unfinished when their window of "
-            f"{length:g} s ends. They count with their age so far. Longer windows (--steps) say more."
+            f"{length:g} s ends. They count with their age so far, as in time where it is within their "
+            "objective. Longer windows (--steps) say more."
         )
 
 
-def of_day(choice: Choice, unbroken: float, asked: float) -> Iterator[str]:
+def of_day(subject: Subject, choice: Choice, unbroken: float, asked: float) -> Iterator[str]:
     """What the windows do not show, which begin with empty queues."""
     if choice.meets and unbroken < asked:
         yield (
-            f"Played for a day without a break, it has {100 * unbroken:.1f} % of the requests within their "
-            f"objective, less than the {100 * asked:g} % asked for: queues last longer than a window. Take "
-            "one GPU more, or longer windows (--steps)."
+            f"Played for {duration(min(DAY_S, subject.span_s))} without a break, it has "
+            f"{100 * unbroken:.1f} % of the requests within their objective, less than the {100 * asked:g} % "
+            f"asked for, which the windows hold with {100 * choice.trial.attainment.mean:.1f} %: queues last "
+            "longer than a window. Take one GPU more, or longer windows (--steps)."
         )
 
 
@@ -225,8 +252,8 @@ def of_choice(
             f"No more than {trial.gpus:g} GPUs were tried"
             + (", all that the agents can hold." if trial.gpus >= held else "; list more with --sweep.")
         )
-    fewer = max((each.gpus for each in trials if each.gpus < trial.gpus), default=trial.gpus)
-    if trial.gpus - fewer > 1:
+    if untried(trials, trial) is not None:
+        fewer = max(each.gpus for each in trials if each.gpus < trial.gpus)
         yield f"Nothing was tried between {fewer:g} and {trial.gpus:g} GPUs; list more with --sweep."
     if trial.kind == "learned":
         yield from of_training(subject, trial)

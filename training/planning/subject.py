@@ -166,7 +166,26 @@ def _played(log: Log, made: Scenario, overrides: Overrides) -> Subject:
         data["steps"] = window_steps(made, span_s)
     made = validated(data, f"scenario {made.name!r}").with_key_of(made)
     made.source()  # refuses a log that it cannot play
+    refuse_blind(made, demand)
     return Subject(log, made, span_s, demand, oversized)
+
+
+def refuse_blind(scenario: Scenario, demand: Array) -> None:
+    """Refuse windows in which no request of some agent can be late: those that still wait count as in time.
+
+    Raises:
+        ValueError: they are no longer than the objective of an agent that has work.
+    """
+    assert scenario.trace is not None
+    window_s = scenario.steps * scenario.dt
+    working = [agent for agent, work in zip(scenario.agents, demand, strict=True) if work > 0]
+    agent = max(working or scenario.agents, key=lambda each: each.slo_s)
+    if window_s <= agent.slo_s:
+        raise ValueError(
+            f"{scenario.trace.path}: played in windows of {window_s:g} s, no longer than the objective of "
+            f"agent {agent.name}, {agent.slo_s:g} s: whoever still waits at the end of one would count as in "
+            "time; give a longer log, more --steps or a shorter --slo"
+        )
 
 
 def refuse_other_logs(path: Path) -> None:

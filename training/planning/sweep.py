@@ -162,6 +162,17 @@ def fewest(trials: Iterable[Trial], asked: float) -> Trial | None:
     return min(enough, key=lambda each: each.gpus, default=None)
 
 
+def untried(trials: Iterable[Trial], chosen: Trial) -> float | None:
+    """The middle one of the whole numbers of GPUs between the chosen and the next fewer that were tried.
+
+    Returns:
+        The number; None where there is none between them, or nothing was tried on fewer.
+    """
+    fewer = max((each.gpus for each in trials if each.gpus < chosen.gpus), default=chosen.gpus)
+    low, high = np.floor(fewer) + 1, np.ceil(chosen.gpus) - 1
+    return float((low + high) // 2) if low <= high else None
+
+
 def knee(sizes: Sequence[float], late: Sequence[float]) -> float | None:
     """The size after which more GPUs bring little: where the curve bends most.
 

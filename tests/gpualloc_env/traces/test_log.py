@@ -237,6 +237,43 @@ def test_a_log_of_one_window_can_be_evaluated_on_but_not_trained_on(azure_log):
         _ = scenario_of(azure_log, "train", steps=100).windows
 
 
+@pytest.mark.parametrize(
+    ("scenario", "split", "load"),
+    [
+        *(("trace", split, 0.8) for split in ("all", "train", "eval")),
+        ("llm", "all", None),
+        ("llm", "train", None),
+    ],
+)
+def test_a_log_shorter_than_its_windows_names_the_most_steps_and_load_that_play(
+    written, scenario, split, load
+):
+    path = written(*[f"{k},100,100" for k in range(600)], form="plain with tokens")
+
+    def episodes(steps, load):
+        changes = {} if load is None else {"load": load}
+        return load_scenario(scenario, trace=path, split=split, steps=steps, **changes).windows.episodes
+
+    with pytest.raises(TraceError, match=r"fewer steps: --steps \d+ at most") as refused:
+        episodes(1000, load)
+    most = dict(re.findall(r"--(steps|load) (\S+) at most", str(refused.value)))
+    assert episodes(int(most["steps"]), load) > 0
+    with pytest.raises(TraceError):
+        episodes(int(most["steps"]) + 1, load)
+    if load is None:  # a request a second at its own times
+        assert most == {"steps": "300" if split == "train" else "600"}
+        return
+    assert episodes(1000, float(most["load"])) > 0
+    with pytest.raises(TraceError):
+        episodes(1000, 1.01 * float(most["load"]))
+
+
+def test_a_log_too_short_for_one_step_is_told_so(written):
+    path = written("0,100,100", "0.1,100,100", form="plain with tokens")
+    with pytest.raises(TraceError, match=r"none of them for split 'all'; give a longer log, .* at least 1 s"):
+        _ = load_scenario("llm", trace=path, split="all").windows
+
+
 def test_trace_settings_are_the_documented_ones():
     assert Trace().load == 0.8 and Trace().eval_fraction == 0.3 and Trace().split == "train"
     assert Trace().assignment == "coordinator-and-specialist"
