@@ -135,7 +135,9 @@ def test_what_is_no_policy_is_refused_by_its_name(agents):
         evaluate("adaptive")
     with pytest.raises(ValueError, match=r"an \.onnx file is for other runtimes; export the run as"):
         load_policy("mine.onnx", scenario)
-    with pytest.raises(ValueError, match=r"ppo-paper holds 5 allocators .*, such as 'seed-0\.npz'"):
+    with pytest.raises(
+        ValueError, match=r"ppo-paper holds 5 exported allocators .*; give a file of it: .*seed-0\.npz"
+    ):
         load_policy("ppo-paper", load_scenario("paper"))
 
 
