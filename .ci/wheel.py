@@ -18,8 +18,7 @@ KINDS = {".py", ".toml", ".csv", ".npz", ".html"}
 LEFT_OUT = "training/results"
 REWRITTEN = (
     (re.compile(r"^(\s*from )(baselines|training)\b", re.MULTILINE), r"\1gpualloc_env.\2"),
-    (re.compile(r'"python", "-m", "training\.(\w+)"'), r'"gpualloc", "\1"'),
-    (re.compile(r"python -m training\.(\w+)"), r"gpualloc \1"),
+    (re.compile(r"python -m training\.(\w+|\{\w+\})"), r"gpualloc \1"),
 )
 
 

@@ -218,7 +218,7 @@ def track(items: Sequence[Item], description: str, console: Console) -> Iterable
 
 def command_line(command: str, *words: object, **given: Any) -> str:
     """The command line of one of the commands, its positional words and then options by their names."""
-    return shlex.join(["python", "-m", f"training.{command}", *map(str, words), *options(given)])
+    return shlex.join([*f"python -m training.{command}".split(), *map(str, words), *options(given)])
 
 
 def asked(config: Any, usual: Any) -> dict[str, Any]:
