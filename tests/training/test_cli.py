@@ -230,7 +230,7 @@ from training.cli import call
 from training.evaluation.headroom import bounds_meanwhile
 from training.validate import ValidateConfig
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where whoever runs this is in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 
 def main(_):
     with Progress(disable=True) as progress:
