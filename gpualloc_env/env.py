@@ -21,11 +21,10 @@ from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.calls import Tasks
 from gpualloc_env.simulation.observation import OBSERVATION_FEATURES, View, view_of
-from gpualloc_env.simulation.state import INFO, TERMS, WORTH, AnyArray, names_of, plain
+from gpualloc_env.simulation.state import INFO, REWARD, TERMS, WORTH, AnyArray, names_of, plain
 
 # The numbers of `info` are NumPy's floats: TorchRL asks each for its dtype. Unpacking takes twice as long.
 _VALUES_OF = itemgetter(*(names_of(WORTH).index(name) for name in (*TERMS, "objective")))
-_REWARD = names_of(WORTH).index("reward")
 ZERO = np.float64(0.0)
 
 
@@ -191,7 +190,7 @@ class GPUAllocEnv(Horizon, gym.Env[Any, AnyArray]):  # pyright: ignore[reportInc
             info["episode_metrics"] = episode_metrics(batch, 0)
         if self.render_mode == "human":
             self.render()
-        return self._observation(), self._worth.item(_REWARD), False, truncated, info
+        return self._observation(), self._worth.item(REWARD), False, truncated, info
 
     def episode_metrics(self) -> dict[str, Any]:
         """Metrics of the episode so far: of all of it at its end, or where a limit from outside cut it short.

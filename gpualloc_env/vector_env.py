@@ -17,10 +17,9 @@ from gpualloc_env.metrics import episode_metrics
 from gpualloc_env.scenario.loading import load_scenario
 from gpualloc_env.scenario.scenario import Scenario
 from gpualloc_env.simulation.observation import View, view_of
-from gpualloc_env.simulation.state import INFO, TERMS, WORTH, AnyArray, names_of, plain
+from gpualloc_env.simulation.state import INFO, REWARD, TERMS, AnyArray, plain
 
 _NAMES = (*INFO, *TERMS, "objective")
-_REWARD = names_of(WORTH).index("reward")
 _SHARED = ("scenario", "render_mode", "metadata", "spec")
 
 
@@ -203,7 +202,7 @@ class GPUAllocVectorEnv(Horizon, VectorEnv[Any, AnyArray, AnyArray]):  # pyright
         else:
             self._over = ended
             info = self._with_metrics(self._named(columns, self._all.copy()), ended)
-        return batch.observation, worth[_REWARD], self._none.copy(), ended.copy(), info
+        return batch.observation, worth[REWARD], self._none.copy(), ended.copy(), info
 
     def _worth(self) -> AnyArray:
         """What the step just taken was worth, (columns of WORTH, B)."""

@@ -104,7 +104,7 @@ def main(config: StudyConfig) -> None:
     torch.set_num_threads(1)
     check(config)
     if config.trace is not None:
-        refuse_pipe(Path(config.trace), "a study")
+        refuse_pipe(config.trace, "a study")
     scenario = load_scenario(config.scenario, config)
     if scenario.nodes:
         raise ValueError(

@@ -123,7 +123,7 @@ def main(config: TrainConfig) -> None:
     # Networks this small are faster on one thread than on several.
     torch.set_num_threads(1)
     if config.trace is not None:
-        refuse_pipe(Path(config.trace), "a run that can be continued")
+        refuse_pipe(config.trace, "a run that can be continued")
     scenario = load_scenario(config.scenario, config)
     scenario.source()
     config = with_defaults(config, scenario.key)

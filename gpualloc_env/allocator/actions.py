@@ -38,6 +38,7 @@ _PERSISTENCE, _DECODING = (Constants._fields.index(name) for name in ("persisten
 _LEAST = 1e-6  # a constant, or what a weight lacks of 1, is taken for no less
 PRICED = np.array([name == "bill" for name in (*CORRECTIONS, *REVISED)], dtype=np.float64)
 """Slopes of `priced_assumptions` where its outputs are zero, (A,): `bill` is then in proportion to b."""
+_ASSUMED = len(CORRECTIONS) + len(REVISED)
 _MOST_TOLD = math.log(100.0)  # further from 1 s no bill is taken to be
 
 
@@ -195,7 +196,7 @@ def outputs_of(assumed: Assumed, settings: Mapping[str, Any]) -> Array:
     constants = np.maximum(assumed.constants, _LEAST)
     # A decay is the logarithm of a factor on −log persistence, which is thereby revised too.
     lasting = np.minimum(constants[:, _PERSISTENCE], 1.0 - _LEAST)
-    outputs = np.empty((*assumed.corrections.shape[:2], len(CORRECTIONS) + len(REVISED)))
+    outputs = np.empty((*assumed.corrections.shape[:2], _ASSUMED))
     outputs[..., : len(CORRECTIONS)] = assumed.corrections
     outputs[..., DECAY] += np.log(np.log(lasting) / math.log(base[_PERSISTENCE]))[:, None]
 
@@ -279,13 +280,12 @@ def _follow(held: AnyArray, thresholds: AnyArray, free: AnyArray, shares: AnyArr
                 shares[b, i] = fits * (held[b, i] + min(change, 0.0)) + part * max(change, 0.0)
 
 
-_ALL = len(CORRECTIONS) + len(REVISED)
 ACTIONS: dict[str, tuple[Callable[[Mapping[str, Any]], Actions], int, int]] = {
     "simplex": (simplex, 1, 1),
     "hysteresis": (hysteresis, 2, 1),
     "corrections": (lambda settings: planned(corrections(settings)), len(CORRECTIONS), 0),
-    "assumptions": (lambda settings: planned(assumptions(settings)), _ALL, 0),
-    "priced-assumptions": (lambda settings: planned(priced_assumptions(settings)), 2 * _ALL, 0),
+    "assumptions": (lambda settings: planned(assumptions(settings)), _ASSUMED, 0),
+    "priced-assumptions": (lambda settings: planned(priced_assumptions(settings)), 2 * _ASSUMED, 0),
 }
 """From `kind` to what makes the actions of its settings, and the outputs of each agent, which stand agent by
 agent, and of idle capacity, last."""

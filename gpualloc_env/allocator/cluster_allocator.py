@@ -2,7 +2,9 @@
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,8 @@ from gpualloc_env.simulation.placement import ROWS, ClusterView
 from gpualloc_env.simulation.state import AnyArray, Array
 
 _LOG = logging.getLogger(__name__)
+# What never held a share has been idle for ever, and a model may be kept for ever.
+_ENDLESS = ("idle", "keep_alive_s")
 
 
 class ClusterAllocator:
@@ -23,9 +27,8 @@ class ClusterAllocator:
     Whatever it is shown, its shares are finite, in [0, 1], and those of each GPU sum to at most 1 (to within
     rounding). Where the view of an environment, or what is decided on it, is not finite, or a step takes no
     time, Algorithm 1 splits each GPU among its residents; where what that needs is unusable too, all agents
-    get equal shares. The
-    first fallback of each kind is logged as a warning, all are counted. Any numbers of agents and GPUs are
-    served.
+    get equal shares. The first fallback of each kind is logged as a warning, all are counted. Any numbers of
+    agents and GPUs are served.
 
     It remembers where agents stand: every cluster that is decided for needs an instance of its own, which
     `fresh` makes, and every call takes one step of it.
@@ -41,7 +44,7 @@ class ClusterAllocator:
 
     @classmethod
     def load(cls, path: str | Path) -> "ClusterAllocator":
-        """Read an allocator of clusters that `python -m training.export` wrote, an .npz.
+        """Read an allocator of clusters that `gpualloc export` wrote, an .npz.
 
         Raises:
             AllocatorError: the file is damaged, something else or of another version, or decides for one
@@ -87,30 +90,30 @@ class ClusterAllocator:
             self.fallbacks[event] += 1
 
 
+def _wrong(name: str, values: Any) -> AnyArray:
+    """Which numbers of a field are none that it can have."""
+    return np.isnan(values) if name in _ENDLESS else ~np.isfinite(values)
+
+
 def _finite(view: ClusterView) -> AnyArray:
     """Whether all numbers of each environment are finite, and its steps take time, (B,) bool."""
     agents = view.agents
-    # What is kept loaded for ever has a keep-alive time without end.
-    settings = [getattr(agents, name) for name in SETTING_FIELDS if name != "keep_alive_s"]
-    usable = np.isfinite(settings).all() and agents.dt > 0.0
+    usable = agents.dt > 0.0 and not any(_wrong(name, getattr(agents, name)) for name in SETTING_FIELDS)
     sound = np.full(len(view.share), usable, np.bool_)
     shown = [(name, getattr(view, name)) for name in ROWS]
     for name, values in (*shown, *zip(ARRAY_FIELDS, agents, strict=False)):
-        # What never held a share has been idle for ever.
-        wrong = np.isnan(values) if name == "idle" else ~np.isfinite(values)
-        sound &= ~wrong.reshape(len(sound), -1).any(axis=1)
+        sound &= ~_wrong(name, values).reshape(len(sound), -1).any(axis=1)
     return sound
 
 
 def _numbers(view: ClusterView) -> ClusterView:
-    """The view with zeros where something is not finite, and with a step that takes time."""
+    """The view with zeros in place of what is wrong, and with a step that takes time."""
 
-    def finite(values: AnyArray) -> AnyArray:
-        return np.where(np.isfinite(values), values, 0.0)
+    def mended(shown: Any, names: Sequence[str]) -> dict[str, AnyArray]:
+        given = ((name, getattr(shown, name)) for name in names)
+        return {name: np.where(_wrong(name, values), 0.0, values) for name, values in given}
 
-    seen = view.agents
-    agents = {name: finite(getattr(seen, name)) for name in ARRAY_FIELDS}
-    settings = {name: float(finite(np.array(getattr(seen, name)))) for name in SETTING_FIELDS}
+    settings = {name: float(value) for name, value in mended(view.agents, SETTING_FIELDS).items()}
     settings["dt"] = settings["dt"] if settings["dt"] > 0.0 else 1.0
-    rows = {name: finite(getattr(view, name)) for name in ROWS}
-    return view._replace(agents=seen._replace(**agents, **settings), **rows)
+    agents = view.agents._replace(**mended(view.agents, ARRAY_FIELDS), **settings)
+    return view._replace(agents=agents, **mended(view, ROWS))

@@ -137,6 +137,9 @@ WORTH = np.dtype(
     ]
 )
 
+REWARD = names_of(WORTH).index("reward")
+"""Which column of WORTH the reward is."""
+
 EPISODE = np.dtype(
     [  # (B,)
         ("per_weighted_rate", np.float64),  # [s/request] 1 / Σ ω·λ̄; 0 where nothing is offered

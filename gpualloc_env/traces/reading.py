@@ -48,7 +48,7 @@ def opened(path: Path, kind: str) -> Generator[IO[bytes]]:
     raise TraceError(problem)
 
 
-def refuse_pipe(path: Path, reader: str) -> None:
+def refuse_pipe(path: str | Path, reader: str) -> None:
     """Refuse a log that can be read only once.
 
     Args:
@@ -58,7 +58,7 @@ def refuse_pipe(path: Path, reader: str) -> None:
     Raises:
         TraceError: it is a pipe, or standard input.
     """
-    if str(path) == "-" or path.is_fifo():
+    if str(path) == "-" or Path(path).is_fifo():
         raise TraceError(f"{path}: {reader} reads its log more than once; give a file")
 
 
